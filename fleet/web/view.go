@@ -1,0 +1,157 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package web
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"fulmar/schema"
+)
+
+// ErrNotFound is returned by a [Source] for a board, detection or picture that is
+// not there.
+var ErrNotFound = errors.New("not found")
+
+// Source is where the page reads. All numbers of one Overview come from one read,
+// so that headline, chips, tiles and rows always agree.
+type Source interface {
+	Overview(ctx context.Context, tenant string) (*Overview, error)
+	Series(ctx context.Context, q SeriesQuery) ([]Series, error)
+	Detections(ctx context.Context, q DetectionQuery) ([]Detection, error)
+	Picture(ctx context.Context, tenant, board, blob string) (io.ReadSeekCloser, error)
+}
+
+// Overview is the fleet at one moment.
+type Overview struct {
+	At     time.Time `json:"at"`
+	Boards []Board   `json:"boards"` // by name
+}
+
+// State is a board's one state word.
+type State string
+
+// The states, worst first.
+const (
+	StateFailing     State = "failing"
+	StateUnreachable State = "unreachable"
+	StateDegraded    State = "degraded"
+	StateNeverHeard  State = "never heard"
+	StateHealthy     State = "healthy"
+)
+
+// Board is one board as the fleet knows it.
+type Board struct {
+	Name     string            `json:"name"`
+	State    State             `json:"state"`
+	Cause    string            `json:"cause"`     // primary cause in words; "" when healthy
+	Since    time.Time         `json:"since"`     // of the state
+	LastSeen time.Time         `json:"last_seen"` // last stored message; zero: never
+	Online   bool              `json:"online"`
+	Release  string            `json:"release"`
+	KeyMode  string            `json:"key_mode"` // "software", later "tpm"
+	Facts    map[string]string `json:"facts"`
+	Latest   []Reading         `json:"latest"`  // newest value of each series, by name
+	Reports  []Report          `json:"reports"` // newest of each subject
+	Cameras  []Camera          `json:"cameras"`
+	Ledger   []Ledger          `json:"ledger"` // per class
+	Gaps     []Gap             `json:"gaps"`   // newest first, at most 50
+}
+
+// Reading is the newest value of a series.
+type Reading struct {
+	Series  string         `json:"series"`
+	Value   float64        `json:"value"`
+	Quality schema.Quality `json:"quality"`
+	At      time.Time      `json:"at"`
+}
+
+// Report is the newest word of a board on a subject.
+type Report struct {
+	Subject  string          `json:"subject"`
+	State    string          `json:"state"`
+	Severity schema.Severity `json:"severity"`
+	Text     string          `json:"text"`
+	At       time.Time       `json:"at"`
+}
+
+// Camera sums up a camera's events of the last hour.
+type Camera struct {
+	Name   string    `json:"name"`
+	Model  string    `json:"model"`
+	Engine string    `json:"engine"`
+	Last   time.Time `json:"last"`   // newest event
+	Events uint64    `json:"events"` // in the last hour
+	Boxes  uint64    `json:"boxes"`
+	// Known is set where ground truth is known; then True, False and Missed count
+	// boxes of the last hour: precision True/(True+False), recall True/(True+Missed).
+	Known  bool   `json:"known"`
+	True   uint64 `json:"true"`
+	False  uint64 `json:"false"`
+	Missed uint64 `json:"missed"`
+}
+
+// Ledger is the book of one class: Made = Arrived + Lost + Waiting.
+type Ledger struct {
+	Class   string `json:"class"`
+	Epochs  int    `json:"epochs"`
+	Made    uint64 `json:"made"`    // highest number heard of, summed over epochs
+	Arrived uint64 `json:"arrived"` // stored, each once
+	Lost    uint64 `json:"lost"`    // inside gaps and not arrived
+	Waiting uint64 `json:"waiting"` // neither: still on the board or on its way
+	// Duplicates counts second arrivals that were turned away.
+	Duplicates uint64 `json:"duplicates"`
+}
+
+// Gap is one loss with its reason.
+type Gap struct {
+	Class  string    `json:"class"`
+	First  uint64    `json:"first"`
+	Last   uint64    `json:"last"`
+	Count  uint64    `json:"count"` // lost by it: numbers in the range that never arrived
+	Reason string    `json:"reason"`
+	From   time.Time `json:"from"` // zero: unknown
+	To     time.Time `json:"to"`
+	At     time.Time `json:"at"` // when the board wrote it
+}
+
+// SeriesQuery asks for the history of series of one board.
+type SeriesQuery struct {
+	Tenant, Board string
+	Series        []string // empty: all
+	From, To      time.Time
+	Points        int // at most this many per series; the source thins
+}
+
+// Series is one line of a chart. T is ms since 1970; V is NaN-free: a hole is an
+// absent point.
+type Series struct {
+	Name string    `json:"name"`
+	T    []int64   `json:"t"`
+	V    []float64 `json:"v"`
+}
+
+// DetectionQuery asks for detections, newest first.
+type DetectionQuery struct {
+	Tenant string
+	Board  string // "" all
+	Camera string // "" all
+	Before string // Detection.ID to continue after; "" from the newest
+	Limit  int    // at most 200
+	// PicturesOnly leaves out events without a picture.
+	PicturesOnly bool
+}
+
+// Detection is one event of a camera.
+type Detection struct {
+	ID         string       `json:"id"` // board/class/epoch/seq
+	Board      string       `json:"board"`
+	At         time.Time    `json:"at"`       // capture, board's wall clock
+	Arrived    time.Time    `json:"arrived"`  // stored at the fleet
+	Replayed   bool         `json:"replayed"` // came late, after an outage
+	Event      schema.Event `json:"event"`
+	HasPicture bool         `json:"has_picture"` // the picture is here, whole
+}

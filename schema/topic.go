@@ -1,0 +1,87 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package schema
+
+import (
+	"fmt"
+	"strings"
+)
+
+// TopicRoot is the first two levels of every topic: product and wire version.
+const TopicRoot = "f/v1"
+
+// Channel is what follows the board in a topic: what the message is about.
+type Channel string
+
+// The channels of DESIGN 10 that are in use. Those ending in '/' take one more level.
+const (
+	ChanPresence Channel = "st"        // up, also last will: Presence
+	ChanHello    Channel = "hello"     // up: Hello
+	ChanHelloAck Channel = "hello/ack" // down: HelloAck
+	ChanStream   Channel = "t/"        // up, t/{stream}: Message of ClassMetric
+	ChanEvent    Channel = "e/"        // up, e/{class}: Message of the other classes
+	ChanAck      Channel = "ack"       // down: Ack (mode fleet)
+	ChanBlob     Channel = "blob/"     // up, blob/{name}: Chunk
+)
+
+// Topic is a parsed topic: f/v1/{tenant}/{board}/{channel}{tail}.
+type Topic struct {
+	Tenant  string
+	Board   string
+	Channel Channel
+	Tail    string // stream, class or blob name; "" for channels without one
+}
+
+// String joins the topic.
+func (t Topic) String() string {
+	return TopicRoot + "/" + t.Tenant + "/" + t.Board + "/" + string(t.Channel) + t.Tail
+}
+
+// BoardPrefix is what every topic of the board begins with, '/' included.
+func BoardPrefix(tenant, board string) string {
+	return TopicRoot + "/" + tenant + "/" + board + "/"
+}
+
+// MessageTopic gives the topic on which records of the class travel.
+func MessageTopic(tenant, board string, c Class) Topic {
+	if c == ClassMetric {
+		return Topic{tenant, board, ChanStream, "host"}
+	}
+	return Topic{tenant, board, ChanEvent, c.String()}
+}
+
+// ParseTopic takes a topic apart and checks each level.
+func ParseTopic(s string) (Topic, error) {
+	if len(s) > 256 {
+		return Topic{}, fmt.Errorf("topic of %d bytes, at most 256", len(s))
+	}
+	rest, ok := strings.CutPrefix(s, TopicRoot+"/")
+	if !ok {
+		return Topic{}, fmt.Errorf("topic %q does not begin with %s/", clip(s), TopicRoot)
+	}
+	p := strings.SplitN(rest, "/", 3)
+	if len(p) != 3 {
+		return Topic{}, fmt.Errorf("topic %q has no tenant, board and channel", clip(s))
+	}
+	if err := checkLevel("tenant", p[0]); err != nil {
+		return Topic{}, err
+	}
+	if err := checkLevel("board", p[1]); err != nil {
+		return Topic{}, err
+	}
+	t := Topic{Tenant: p[0], Board: p[1]}
+	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck} {
+		if p[2] == string(c) {
+			t.Channel = c
+			return t, nil
+		}
+	}
+	for _, c := range []Channel{ChanStream, ChanEvent, ChanBlob} {
+		if tail, ok := strings.CutPrefix(p[2], string(c)); ok {
+			t.Channel, t.Tail = c, tail
+			return t, checkLevel("topic level", tail)
+		}
+	}
+	return Topic{}, fmt.Errorf("topic %q: unknown channel %q", clip(s), clip(p[2]))
+}
