@@ -1,0 +1,65 @@
+# fulmar: everything a person or a machine does with this repository.
+#
+#   make run     the main job: a fleet server and one board on this machine
+#   make test    all tests
+#
+# Both install what is missing where they may, or say in one line what to type.
+
+SHELL      := /bin/bash
+GO         ?= go
+RELEASE    ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+LDFLAGS    := -s -w -X main.release=$(RELEASE)
+STATIC     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+TOOL       := $(GO) tool -modfile=tools.mod
+SECONDS    ?= 0
+CHECK      ?= 0
+export GOFLAGS ?= -buildvcs=false
+
+.PHONY: run test build gates race fuzz arm64 bench soak ort clean help
+
+help: ## what there is to do
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends
+	@exec bin/local -dir run -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check)
+
+build: ## the programs, into bin/
+	@mkdir -p bin
+	@$(STATIC) -o bin/fulmard ./cmd/fulmard
+	@$(STATIC) -o bin/fulmar-fleet ./cmd/fulmar-fleet
+	@CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
+	@$(STATIC) -o bin/local ./tests/local/cmd/local
+
+ort: ## ONNX Runtime, into .cache/ (once)
+	@cross/ort/fetch
+
+test: ort build ## all tests (mosquitto and chromium are installed if they are missing)
+	@cross/need mosquitto chromium
+	$(GO) test -timeout 14m ./...
+
+gates: ## format, vet, staticcheck, module sums, static arm64 build
+	@bad=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofumpt would change:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) mod verify
+	@$(MAKE) --no-print-directory arm64
+
+arm64: ## the static programs for the board
+	@mkdir -p bin/arm64
+	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmard ./cmd/fulmard
+	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar-fleet ./cmd/fulmar-fleet
+
+race: ort ## the concurrent packages under the race detector
+	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$')
+
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@cross/fuzz $${FUZZTIME:-10s}
+
+bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
+	@cross/bench
+
+soak: build ort ## the long runs
+	FULMAR_SOAK=1 $(GO) test -timeout 6h -run Soak ./...
+
+clean: ## what the build made; the cache stays
+	rm -rf bin run out

@@ -1,0 +1,353 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"fulmar/device/schedule"
+	"fulmar/device/sensor"
+	"fulmar/inference/worker"
+	"fulmar/schema"
+)
+
+// Limits of the config. They bound memory, not taste.
+const (
+	maxCameras = 64
+	maxModels  = 32
+)
+
+// Config is all a board is told. Its YAML form is strict: see [Load].
+type Config struct {
+	Board   string        `yaml:"board"`
+	Data    string        `yaml:"data"`
+	Log     Log           `yaml:"log"`
+	Fleet   Fleet         `yaml:"fleet"`
+	Broker  Broker        `yaml:"broker"`
+	Key     Key           `yaml:"key"`
+	Sensors sensor.Config `yaml:"sensors"`
+	Sample  schedule.Plan `yaml:"sample"`
+	Spool   Spool         `yaml:"spool"`
+	Link    Link          `yaml:"link"`
+	Infer   Infer         `yaml:"infer"`
+	Models  []Model       `yaml:"models"`
+	Cameras []Camera      `yaml:"cameras"`
+	Status  Status        `yaml:"status"`
+}
+
+// Log shapes the log on standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// Fleet names the fleet this board belongs to.
+type Fleet struct {
+	Address   string `yaml:"address"`    // host:port of the fleet's HTTPS; "" with a broker of one's own
+	TokenFile string `yaml:"token_file"` // join token, read once at enrolment
+}
+
+// Broker names a broker other than the fleet's gateway.
+type Broker struct {
+	Address      string `yaml:"address"` // host:port; "" = the fleet's gateway
+	Acknowledge  string `yaml:"acknowledge"`
+	CAFile       string `yaml:"ca_file"`
+	Username     string `yaml:"username"`
+	PasswordFile string `yaml:"password_file"`
+	Tenant       string `yaml:"tenant"`
+}
+
+// Key says where the board's private key lives.
+type Key struct {
+	Mode string `yaml:"mode"` // software
+}
+
+// Spool bounds the disk that undelivered records may take, in MiB.
+type Spool struct {
+	AlarmMiB    int64 `yaml:"alarm_mib"`
+	EventMiB    int64 `yaml:"event_mib"`
+	MetricMiB   int64 `yaml:"metric_mib"`
+	SnapshotMiB int64 `yaml:"snapshot_mib"`
+	PicturesMiB int64 `yaml:"pictures_mib"`
+}
+
+// Link shapes the connection.
+type Link struct {
+	KeepAlive time.Duration `yaml:"keep_alive"`
+	// ReconnectWindow is the time over which reconnects spread until the fleet
+	// has told its own.
+	ReconnectWindow time.Duration `yaml:"reconnect_window"`
+}
+
+// Infer says how the worker is run.
+type Infer struct {
+	Mode    string `yaml:"mode"`    // unit (own systemd unit), child, off
+	Socket  string `yaml:"socket"`  // unix socket of the worker; "" = in the data folder (child)
+	Program string `yaml:"program"` // path of fulmar-infer (child)
+	Library string `yaml:"library"` // path of libonnxruntime; "" = where the worker looks
+	Threads int    `yaml:"threads"`
+}
+
+// Model is a model package on this board.
+type Model struct {
+	Name    string `yaml:"name"`
+	Path    string `yaml:"path"`
+	Variant string `yaml:"variant"`
+}
+
+// Camera is one source of pictures.
+type Camera struct {
+	Name          string        `yaml:"name"`
+	Kind          string        `yaml:"kind"` // files, scene
+	Path          string        `yaml:"path"`
+	FPS           float64       `yaml:"fps"`
+	Seed          uint64        `yaml:"seed"`
+	Density       float64       `yaml:"density"`
+	Model         string        `yaml:"model"`
+	EventEvery    time.Duration `yaml:"event_every"`
+	SnapshotEvery time.Duration `yaml:"snapshot_every"`
+}
+
+// Status says where /metrics and /healthz are served.
+type Status struct {
+	Listen    string `yaml:"listen"`     // unix:PATH or host:port; "" = unix socket in the data folder; "off"
+	TokenFile string `yaml:"token_file"` // bearer token; required for host:port
+}
+
+// Default is the config of a board that was told nothing.
+func Default() Config {
+	return Config{
+		Data:    "/var/lib/fulmard",
+		Log:     Log{Level: "info", Format: "text"},
+		Key:     Key{Mode: "software"},
+		Broker:  Broker{Acknowledge: "broker", Tenant: "default"},
+		Sensors: sensor.DefaultConfig(),
+		Sample:  schedule.DefaultPlan(),
+		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512},
+		Link:    Link{KeepAlive: 60 * time.Second, ReconnectWindow: 30 * time.Second},
+		Infer:   Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2},
+	}
+}
+
+// Validate checks the config as a whole. Each error names the key, what is
+// wrong with it and what would be right.
+func (c *Config) Validate() error {
+	return errors.Join(
+		c.validateNames(),
+		c.validateFleet(),
+		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
+		oneOf("log.format", c.Log.Format, "text", "json"),
+		oneOf("key.mode", c.Key.Mode, "software"),
+		c.Sensors.Validate(),
+		c.Sample.Validate(),
+		c.validateSpool(),
+		c.validateLink(),
+		c.validateInfer(),
+		c.validateStatus(),
+	)
+}
+
+func (c *Config) validateNames() error {
+	var errs []error
+	if c.Board != "" {
+		if err := schema.CheckBoard(c.Board); err != nil {
+			errs = append(errs, fmt.Errorf("board: %w", err))
+		}
+	}
+	if !filepath.IsAbs(c.Data) {
+		errs = append(errs, fmt.Errorf("data: %q is not an absolute path", c.Data))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateFleet() error {
+	var errs []error
+	switch {
+	case c.Fleet.Address == "" && c.Broker.Address == "":
+		errs = append(errs, errors.New("fleet.address: is empty; give the fleet's host:port (or broker.address for a broker without a fleet)"))
+	case c.Fleet.Address != "":
+		errs = append(errs, hostPort("fleet.address", c.Fleet.Address))
+	}
+	if c.Broker.Address != "" {
+		errs = append(errs, hostPort("broker.address", c.Broker.Address),
+			oneOf("broker.acknowledge", c.Broker.Acknowledge, "broker", "fleet"))
+		if err := schema.CheckBoard(c.Broker.Tenant); err != nil {
+			errs = append(errs, fmt.Errorf("broker.tenant: %w", err))
+		}
+		if c.Board == "" {
+			errs = append(errs, errors.New("board: is empty; with broker.address a board must be named"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateSpool() error {
+	var errs []error
+	for _, q := range []struct {
+		key string
+		mib int64
+	}{
+		{"alarm_mib", c.Spool.AlarmMiB},
+		{"event_mib", c.Spool.EventMiB},
+		{"metric_mib", c.Spool.MetricMiB},
+		{"snapshot_mib", c.Spool.SnapshotMiB},
+		{"pictures_mib", c.Spool.PicturesMiB},
+	} {
+		if q.mib < 1 || q.mib > 1<<20 {
+			errs = append(errs, fmt.Errorf("spool.%s: %d, wants 1 to %d", q.key, q.mib, 1<<20))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateLink() error {
+	if c.Link.KeepAlive < 5*time.Second || c.Link.KeepAlive > 240*time.Second {
+		return fmt.Errorf("link.keep_alive: %v, wants 5s to 4m", c.Link.KeepAlive)
+	}
+	if c.Link.ReconnectWindow < 0 || c.Link.ReconnectWindow > time.Hour {
+		return fmt.Errorf("link.reconnect_window: %v, wants 0s to 1h", c.Link.ReconnectWindow)
+	}
+	return nil
+}
+
+func (c *Config) validateInfer() error {
+	errs := []error{oneOf("infer.mode", c.Infer.Mode, "unit", "child", "off")}
+	if c.Infer.Threads < 1 || c.Infer.Threads > 64 {
+		errs = append(errs, fmt.Errorf("infer.threads: %d, wants 1 to 64", c.Infer.Threads))
+	}
+	if c.Infer.Mode == "child" && c.Infer.Program == "" {
+		errs = append(errs, errors.New("infer.program: is empty; mode child wants the path of fulmar-infer"))
+	}
+	if len(c.Models) > maxModels || len(c.Cameras) > maxCameras {
+		errs = append(errs, fmt.Errorf("%d models and %d cameras, at most %d and %d", len(c.Models), len(c.Cameras), maxModels, maxCameras))
+	}
+	models := map[string]bool{}
+	for i, m := range c.Models {
+		errs = append(errs, within(fmt.Sprintf("models[%d]", i), m.validate(models)))
+		models[m.Name] = true
+	}
+	names := map[string]bool{}
+	for i, cam := range c.Cameras {
+		errs = append(errs, within(fmt.Sprintf("cameras[%d]", i), cam.validate(models, names)))
+		names[cam.Name] = true
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Model) validate(seen map[string]bool) error {
+	if err := schema.CheckBoard(m.Name); err != nil {
+		return fmt.Errorf("name: %w", err)
+	}
+	if seen[m.Name] {
+		return fmt.Errorf("name: %q is there twice", m.Name)
+	}
+	if !filepath.IsAbs(m.Path) && !strings.HasPrefix(m.Path, "builtin:") {
+		return fmt.Errorf("path: %q is neither an absolute path nor builtin:NAME", m.Path)
+	}
+	return nil
+}
+
+func (cam *Camera) validate(models, seen map[string]bool) error {
+	if err := schema.CheckBoard(cam.Name); err != nil {
+		return fmt.Errorf("name: %w", err)
+	}
+	if seen[cam.Name] {
+		return fmt.Errorf("name: %q is there twice", cam.Name)
+	}
+	if err := oneOf("kind", cam.Kind, "files", "scene"); err != nil {
+		return err
+	}
+	if cam.Kind == "files" && !filepath.IsAbs(cam.Path) {
+		return fmt.Errorf("path: %q is not an absolute path of a folder of pictures", cam.Path)
+	}
+	if cam.FPS <= 0 || cam.FPS > 240 {
+		return fmt.Errorf("fps: %v, wants more than 0 and at most 240", cam.FPS)
+	}
+	if !models[cam.Model] {
+		return fmt.Errorf("model: %q is not among the models", cam.Model)
+	}
+	if cam.EventEvery < 0 || cam.SnapshotEvery < 0 {
+		return errors.New("event_every, snapshot_every: may not be negative")
+	}
+	return nil
+}
+
+func (c *Config) validateStatus() error {
+	l := c.Status.Listen
+	if l == "" || l == "off" || strings.HasPrefix(l, "unix:/") {
+		return nil
+	}
+	if err := hostPort("status.listen", l); err != nil {
+		return err
+	}
+	if c.Status.TokenFile == "" {
+		return fmt.Errorf("status.token_file: is empty; %s is open to every program of this machine, so it wants a token", l)
+	}
+	return nil
+}
+
+// Setup gives the worker's part of the config.
+func (c *Config) Setup() worker.Setup {
+	s := worker.Setup{
+		BlobDir:   c.BlobDir(),
+		BlobQuota: c.Spool.PicturesMiB << 20,
+		Threads:   c.Infer.Threads,
+	}
+	for _, m := range c.Models {
+		s.Models = append(s.Models, worker.Model{Name: m.Name, Path: m.Path, Variant: m.Variant})
+	}
+	for _, cam := range c.Cameras {
+		s.Cameras = append(s.Cameras, worker.Camera{
+			Name: cam.Name, Kind: cam.Kind, Path: cam.Path, FPS: cam.FPS, Seed: cam.Seed, Density: cam.Density,
+			Model: cam.Model, EventEvery: cam.EventEvery, SnapshotEvery: cam.SnapshotEvery,
+		})
+	}
+	return s
+}
+
+// SpoolDir, BlobDir, IdentityDir, LastGoodPath and StatusSocket are the places in
+// the data folder.
+func (c *Config) SpoolDir() string { return filepath.Join(c.Data, "spool") }
+
+// BlobDir is where the worker writes pictures; see [Config.SpoolDir].
+func (c *Config) BlobDir() string { return filepath.Join(c.Data, "pictures") }
+
+// IdentityDir holds key and certificate; see [Config.SpoolDir].
+func (c *Config) IdentityDir() string { return filepath.Join(c.Data, "identity") }
+
+// LastGoodPath is the copy of the last config that was applied.
+func (c *Config) LastGoodPath() string { return filepath.Join(c.Data, "config.last-good.yaml") }
+
+// StatusSocket is where status is served when nothing else is said.
+func (c *Config) StatusSocket() string { return filepath.Join(c.Data, "status.sock") }
+
+func oneOf(key, got string, want ...string) error {
+	for _, w := range want {
+		if got == w {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %q, wants %s", key, got, strings.Join(want, ", "))
+}
+
+func hostPort(key, s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || host == "" || port == "" {
+		return fmt.Errorf("%s: %q is not host:port", key, s)
+	}
+	return nil
+}
+
+// within puts the place before each line of an error.
+func within(place string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s.%w", place, err)
+}

@@ -1,0 +1,165 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package house
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "fulmar"
+
+// pkg is the part of `go list -json` that the rules look at.
+type pkg struct {
+	ImportPath   string
+	Dir          string
+	Name         string
+	Doc          string
+	Imports      []string
+	Deps         []string
+	CgoFiles     []string
+	GoFiles      []string
+	TestGoFiles  []string
+	XTestGoFiles []string
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-e", "-json=ImportPath,Dir,Name,Doc,Imports,Deps,CgoFiles,GoFiles,TestGoFiles,XTestGoFiles"}, args...)...)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var pkgs []pkg
+	d := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// edges is the table of DESIGN 2: who may import whom. A key stands for itself
+// and its children; the longest key that fits a package decides. "+" after a
+// value means the package and its children. Everybody may import schema and,
+// where it says so, internal.
+var edges = map[string][]string{
+	"schema":           {},
+	"internal":         {"schema"},
+	"storage":          {},
+	"link":             {},
+	"device":           {"device+"},
+	"inference/worker": {},
+	"inference":        {"inference+", "storage", "models+"},
+	"agent":            {"agent+", "inference/worker", "device+", "link", "storage"},
+	"models":           {"models+"},
+	"fleet/ca":         {},
+	"fleet/registry":   {},
+	"fleet/ingest":     {},
+	"fleet/web":        {},
+	"fleet/gateway":    {"fleet/ingest"},
+	"fleet/api":        {"fleet/web"},
+	"fleet/store":      {"fleet/web", "fleet/ingest", "fleet/registry"},
+	"fleet":            {"fleet+"},
+	"cmd/fulmard":      {"agent+", "device"},
+	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
+	"cmd/fulmar-fleet": {"fleet+"},
+	"cross":            {},
+	"tests":            {"+"}, // tests may look at everything
+}
+
+func allowed(from, to string) bool {
+	if to == "schema" || strings.HasPrefix(to, "internal/") && from != "schema" {
+		return true
+	}
+	rule := ""
+	for k := range edges {
+		if (from == k || strings.HasPrefix(from, k+"/")) && len(k) > len(rule) {
+			rule = k
+		}
+	}
+	for _, v := range edges[rule] {
+		base, children := strings.CutSuffix(v, "+")
+		if to == base || base == "" || children && strings.HasPrefix(to, base+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func TestEdges(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, "./...") {
+		from := strings.TrimPrefix(p.ImportPath, module+"/")
+		for _, imp := range p.Imports {
+			to, ours := strings.CutPrefix(imp, module+"/")
+			if ours && !allowed(from, to) {
+				t.Errorf("%s imports %s: not in the edge table (internal/house)", from, to)
+			}
+		}
+	}
+}
+
+// TestEdgesCanFail holds the rule itself to a known wrong arrow.
+func TestEdgesCanFail(t *testing.T) {
+	t.Parallel()
+	for _, bad := range [][2]string{{"schema", "storage"}, {"link", "storage"}, {"fleet/web", "fleet/store"}, {"agent", "inference"}, {"cmd/fulmard", "inference"}} {
+		if allowed(bad[0], bad[1]) {
+			t.Errorf("%s -> %s is allowed", bad[0], bad[1])
+		}
+	}
+}
+
+// links says what each program must never link, and why.
+var links = map[string]map[string]string{
+	"cmd/fulmard": {
+		"gorgonia.org/tensor":             "costs 8 MB of binary and 5 MB RSS: only fulmar-infer may",
+		"github.com/yalue/onnxruntime_go": "a static binary cannot load it: only fulmar-infer may",
+		"github.com/mochi-mqtt/server/v2": "the broker is the fleet's",
+		"modernc.org/sqlite":              "the database is the fleet's",
+		"fulmar/inference":                "the worker's insides stay in the worker",
+		"fulmar/fleet":                    "the server stays in the server",
+		"html/template":                   "pages are the fleet's",
+		"github.com/chromedp/chromedp":    "tests only",
+	},
+	"cmd/fulmar-fleet": {
+		"gorgonia.org/tensor":             "the fleet runs no model",
+		"github.com/yalue/onnxruntime_go": "the fleet runs no model",
+		"fulmar/agent":                    "the board stays on the board",
+		"github.com/chromedp/chromedp":    "tests only",
+	},
+}
+
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	for program, bad := range links {
+		p := list(t, "./"+program)[0]
+		for dep, why := range bad {
+			if slices.Contains(p.Deps, dep) {
+				t.Errorf("%s links %s: %s", program, dep, why)
+			}
+		}
+	}
+}
+
+// TestCgo: cgo is in the inference bridges only, so that the other programs stay static.
+func TestCgo(t *testing.T) {
+	t.Parallel()
+	for _, p := range list(t, "./...") {
+		from := strings.TrimPrefix(p.ImportPath, module+"/")
+		if len(p.CgoFiles) > 0 && from != "inference/ort" && from != "inference/trt" {
+			t.Errorf("%s uses cgo: %v; only inference/ort and inference/trt may", from, p.CgoFiles)
+		}
+	}
+}
