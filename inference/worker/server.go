@@ -1,0 +1,318 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"fulmar/internal/run"
+)
+
+// Bounds of what the worker keeps for its reader.
+const (
+	// QueueLen is how many results wait: at the highest event rate in use (ten
+	// cameras, one event a second each) it is what a restart of fulmard takes.
+	QueueLen = 64
+	// Window is how many results are under way and not yet handled: enough that
+	// the reader never waits for the border, few enough that they stay fresh.
+	Window = 16
+	// statusEvery is the time between two statuses.
+	statusEvery = time.Second
+	// maxGreeting is how many connections may be in their handshake at once.
+	maxGreeting = 4
+)
+
+// Backend is what a server serves: Apply takes the newest setup and must not
+// block, Status tells of now.
+type Backend interface {
+	Apply(s Setup)
+	Status() Status
+}
+
+// Server is the worker's side of the border. It has one client at a time; the
+// newest one wins, because a fulmard that comes back is more right than a
+// connection whose other end may be gone.
+type Server struct {
+	release string
+	ln      net.Listener
+	backend Backend
+	log     *slog.Logger
+	run     uint64
+	wake    chan struct{} // 1-buffered: there may be something to send
+
+	turn    sync.Mutex // held by the session that serves
+	mu      sync.Mutex
+	current net.Conn // of the session that serves or is about to
+	queue   []numbered
+	sent    []numbered // under way, oldest first
+	number  uint64
+	dropped uint64
+	client  uint64 // run of the client that sent belongs to
+}
+
+// NewServer makes a server that takes connections from ln and closes it at the end.
+func NewServer(release string, ln net.Listener, b Backend, log *slog.Logger) *Server {
+	return &Server{release: release, ln: ln, backend: b, log: log, run: rand.Uint64(), wake: make(chan struct{}, 1)}
+}
+
+// Send queues a result for the client and never blocks: when the queue is full its
+// oldest result is dropped and counted, and so is a result that breaks a limit of
+// the wire. The result's slices belong to the server from now on.
+func (s *Server) Send(r Result) {
+	if err := r.Validate(); err != nil {
+		s.log.Error("result dropped", "error", err)
+		s.mu.Lock()
+		s.dropped++
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Lock()
+	s.number++
+	s.queue = append(s.queue, numbered{s.number, r})
+	s.trim()
+	s.mu.Unlock()
+	poke(s.wake)
+}
+
+// Dropped counts the results that found no reader.
+func (s *Server) Dropped() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped
+}
+
+// trim holds the queue to its bound; s.mu is held.
+func (s *Server) trim() {
+	if over := len(s.queue) - QueueLen; over > 0 {
+		s.dropped += uint64(over)
+		n := copy(s.queue, s.queue[over:])
+		clear(s.queue[n:])
+		s.queue = s.queue[:n]
+	}
+}
+
+// Run takes connections until the context ends or the listener breaks.
+func (s *Server) Run(ctx context.Context) error {
+	g := run.New(ctx)
+	greeting := make(chan struct{}, maxGreeting)
+	stop := context.AfterFunc(g.Context(), func() {
+		s.ln.Close()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.current != nil {
+			s.current.Close()
+		}
+	})
+	defer stop()
+	g.Go("accept", func(ctx context.Context) error {
+		for {
+			conn, err := s.ln.Accept()
+			if err != nil {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				return fmt.Errorf("accept fulmard: %w", err)
+			}
+			select {
+			case greeting <- struct{}{}:
+			default:
+				conn.Close() // the caller tries again
+				continue
+			}
+			g.Go("session", func(ctx context.Context) error {
+				defer conn.Close()
+				err := s.greet(ctx, conn, func() { <-greeting })
+				if err != nil && ctx.Err() == nil {
+					s.log.Info("fulmard connection ended", "reason", err)
+				}
+				return nil // one client's end is not the server's
+			})
+		}
+	})
+	return g.Wait(2 * stopGrace)
+}
+
+// greet checks who calls, shakes hands, waits for the session before it to end and
+// serves. Greeted is called once, when the handshake is over.
+func (s *Server) greet(ctx context.Context, conn net.Conn, greeted func()) error {
+	once := sync.OnceFunc(greeted)
+	defer once()
+	if err := checkPeer(conn); err != nil {
+		refuse(conn, err.Error(), MaxUp)
+		return err
+	}
+	unblock := context.AfterFunc(ctx, func() { conn.Close() })
+	defer unblock()
+	mine := hello{Protocol: Protocol, Release: s.release, Run: s.run}
+	theirs, err := shake(conn, mine, &frameReader{r: conn, limit: MaxDown}, MaxUp)
+	if err != nil {
+		return fmt.Errorf("greet fulmard: %w", err)
+	}
+	s.mu.Lock()
+	old := s.current
+	s.current = conn
+	s.mu.Unlock()
+	if old != nil {
+		// Closed without a word: one that does not read would hold us up.
+		old.Close()
+	}
+	once()
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if !s.begin(conn, theirs.Run) {
+		return errors.New("a newer fulmard took over")
+	}
+	s.log.Info("fulmard connected", "release", theirs.Release)
+	return s.serve(ctx, conn)
+}
+
+// begin settles what was under way to the client before. It tells whether conn is
+// still the newest.
+func (s *Server) begin(conn net.Conn, client uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current != conn {
+		return false
+	}
+	if client == s.client {
+		s.queue = append(append([]numbered(nil), s.sent...), s.queue...)
+		s.trim()
+	} else {
+		s.dropped += uint64(len(s.sent))
+	}
+	s.client, s.sent = client, nil
+	return true
+}
+
+func (s *Server) serve(ctx context.Context, conn net.Conn) error {
+	g := run.New(ctx)
+	unblock := context.AfterFunc(g.Context(), func() { conn.Close() })
+	defer unblock()
+	pings := make(chan uint64, 1)
+	g.Go("read", func(ctx context.Context) error { return s.read(ctx, conn, pings) })
+	g.Go("write", func(ctx context.Context) error { return s.write(ctx, conn, pings) })
+	err := g.Wait(stopGrace)
+	s.mu.Lock()
+	if s.current == conn {
+		s.current = nil
+	}
+	s.mu.Unlock()
+	return err
+}
+
+func (s *Server) read(ctx context.Context, conn net.Conn, pings chan<- uint64) error {
+	fr := &frameReader{r: conn, limit: MaxDown}
+	for ctx.Err() == nil {
+		if err := conn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+			return err
+		}
+		k, body, err := fr.next()
+		if err != nil {
+			return fmt.Errorf("hear fulmard: %w", err)
+		}
+		if err := s.take(k, body, pings); err != nil {
+			refuse(conn, err.Error(), MaxUp)
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (s *Server) take(k kind, body []byte, pings chan<- uint64) error {
+	switch k {
+	case kindSetup:
+		var v Setup
+		if err := decode(body, &v); err != nil {
+			return err
+		}
+		s.backend.Apply(v)
+	case kindTaken:
+		var t taken
+		if err := decode(body, &t); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		n := 0
+		for n < len(s.sent) && s.sent[n].Number <= t.Number {
+			n++
+		}
+		s.sent = append(s.sent[:0:0], s.sent[n:]...)
+		s.mu.Unlock()
+		poke(s.wake)
+	case kindPing:
+		var p ping
+		if err := decode(body, &p); err != nil {
+			return err
+		}
+		select {
+		case pings <- p.Number:
+		default: // one answer is under way; a ping a second needs no queue
+		}
+	case kindRefuse:
+		return refused(body)
+	default:
+		return fmt.Errorf("fulmard sent a frame of kind %d, which only the worker sends or nobody knows", k)
+	}
+	return nil
+}
+
+// take1 moves the oldest waiting result among those under way, if there is one
+// and the window is open.
+func (s *Server) take1() (numbered, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 || len(s.sent) >= Window {
+		return numbered{}, false
+	}
+	r := s.queue[0]
+	s.queue[0] = numbered{}
+	s.queue = s.queue[1:]
+	s.sent = append(s.sent, r)
+	return r, true
+}
+
+func (s *Server) write(ctx context.Context, conn net.Conn, pings <-chan uint64) error {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	buf, err := s.status(nil)
+	for {
+		if err == nil {
+			err = send(conn, buf)
+		}
+		if err != nil {
+			return fmt.Errorf("tell fulmard: %w", err)
+		}
+		if r, ok := s.take1(); ok {
+			buf, err = appendFrame(buf[:0], kindResult, &r, MaxUp)
+			continue
+		}
+		buf = buf[:0]
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.wake:
+		case n := <-pings:
+			buf, err = appendFrame(buf, kindPong, ping{n}, MaxUp)
+		case <-tick.C:
+			buf, err = s.status(buf)
+		}
+	}
+}
+
+func (s *Server) status(buf []byte) ([]byte, error) {
+	v := s.backend.Status()
+	v.Release = s.release
+	v.ResultsDropped += s.Dropped()
+	if err := v.Validate(); err != nil {
+		return nil, err
+	}
+	return appendFrame(buf, kindStatus, &v, MaxUp)
+}
