@@ -1,0 +1,220 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"fulmar/schema"
+)
+
+// authority is a real certificate authority and its HTTPS server: what a fleet is
+// to a board at first contact.
+type authority struct {
+	key    *ecdsa.PrivateKey
+	cert   *x509.Certificate
+	server *httptest.Server
+	asked  atomic.Int64
+	refuse atomic.Bool
+	tamper func(*schema.EnrolReply)
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{tamper: func(*schema.EnrolReply) {}}
+	a.key = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fleet"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	a.cert = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, tmpl, tmpl, a.key.Public(), a.key))))
+	srvKey := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	leaf := a.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(2), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, srvKey.Public())
+	a.server = httptest.NewUnstartedServer(http.HandlerFunc(a.serve))
+	a.server.TLS = &tls.Config{MinVersion: tls.VersionTLS13, ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{{
+		Certificate: [][]byte{leaf, a.cert.Raw}, PrivateKey: srvKey,
+	}}}
+	a.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	a.server.StartTLS()
+	t.Cleanup(a.server.Close)
+	return a
+}
+
+func (a *authority) sign(tmpl *x509.Certificate, pub any) []byte {
+	return must(x509.CreateCertificate(rand.Reader, tmpl, a.cert, pub, a.key))
+}
+
+func (a *authority) serve(w http.ResponseWriter, r *http.Request) {
+	a.asked.Add(1)
+	var req schema.EnrolRequest
+	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&req); err != nil || a.refuse.Load() {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"title":"enrolment refused","detail":"this token was used"}`)
+		return
+	}
+	block, _ := pem.Decode([]byte(req.CSR))
+	csr := must(x509.ParseCertificateRequest(block.Bytes))
+	leaf := a.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: req.Board},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, csr.PublicKey)
+	reply := schema.EnrolReply{Tenant: "default", Board: req.Board, Broker: "127.0.0.1:8883", Certificate: pemCert(leaf), CA: pemCert(a.cert.Raw)}
+	a.tamper(&reply)
+	_ = json.NewEncoder(w).Encode(reply)
+}
+
+func (a *authority) enroller(t *testing.T, hash [32]byte) *Enroller {
+	t.Helper()
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
+	s := schema.JoinToken{Secret: strings.Repeat("A", 26), CAHash: hash}.String()
+	if err := os.WriteFile(token, []byte(s+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &Enroller{
+		Dir: filepath.Join(dir, "identity"), Fleet: a.server.Listener.Addr().String(), TokenFile: token,
+		Board: "dock-1", Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+func TestEnrol(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	e := a.enroller(t, sha256.Sum256(a.cert.Raw))
+	id, err := e.Enrol(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id.Board != "dock-1" || id.Tenant != "default" {
+		t.Errorf("enrolled as %s of %s", id.Board, id.Tenant)
+	}
+	st, err := os.Stat(filepath.Join(e.Dir, "board.key"))
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("key file: %v %v, wants mode 0600", st.Mode(), err)
+	}
+	asked := a.asked.Load()
+	again, err := e.Enrol(t.Context())
+	if err != nil || again.leaf.SerialNumber.Cmp(id.leaf.SerialNumber) != 0 || a.asked.Load() != asked {
+		t.Errorf("a second start asked the fleet again or failed: %v", err)
+	}
+	next, err := e.Renew(t.Context(), id)
+	if err != nil || next.Board != id.Board {
+		t.Errorf("renewal: %v", err)
+	}
+}
+
+// TestWrongServer: a server with another authority gets no token, even one with a
+// valid certificate for the name.
+func TestWrongServer(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	e := a.enroller(t, [32]byte{1, 2, 3})
+	var said error
+	ctx, cancel := context.WithCancel(t.Context())
+	e.Waiting = func(err error) { said = err; cancel() }
+	if _, err := e.Enrol(ctx); err == nil {
+		t.Fatal("enrolled with a server the token does not name")
+	}
+	if said == nil || !strings.Contains(said.Error(), "not the fleet that the join token names") {
+		t.Errorf("said %v", said)
+	}
+	if a.asked.Load() != 0 {
+		t.Error("the token was sent to it")
+	}
+}
+
+func TestBadReplies(t *testing.T) {
+	t.Parallel()
+	other := newAuthority(t)
+	for name, c := range map[string]struct {
+		tamper func(*schema.EnrolReply)
+		refuse bool
+		want   string
+	}{
+		"refused":         {refuse: true, want: "this token was used"},
+		"other authority": {tamper: func(r *schema.EnrolReply) { r.CA = pemCert(other.cert.Raw) }, want: "not signed by its authority"},
+		"no certificate":  {tamper: func(r *schema.EnrolReply) { r.Certificate = "" }, want: "not a PEM certificate"},
+		"other key":       {tamper: func(r *schema.EnrolReply) { r.Certificate = pemCert(other.cert.Raw) }, want: "for another key"},
+		"bad name":        {tamper: func(r *schema.EnrolReply) { r.Board = "a/b" }, want: "enrolment reply"},
+		"bad broker":      {tamper: func(r *schema.EnrolReply) { r.Broker = "x" }, want: "not host:port"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := newAuthority(t)
+			a.refuse.Store(c.refuse)
+			if c.tamper != nil {
+				a.tamper = c.tamper
+			}
+			e := a.enroller(t, sha256.Sum256(a.cert.Raw))
+			var said error
+			ctx, cancel := context.WithCancel(t.Context())
+			e.Waiting = func(err error) { said = err; cancel() }
+			if _, err := e.Enrol(ctx); err == nil {
+				t.Fatal("enrolled")
+			}
+			if said == nil || !strings.Contains(said.Error(), c.want) {
+				t.Errorf("said %v, wants %q in it", said, c.want)
+			}
+		})
+	}
+}
+
+func TestBrokenKeyFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "board.key")
+	if err := os.WriteFile(path, []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openSoftKey(path); err == nil || !strings.Contains(err.Error(), "move it away") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClockInThePast(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	id := must(a.enroller(t, sha256.Sum256(a.cert.Raw)).Enrol(t.Context()))
+	id.leaf.NotBefore = time.Now().Add(24 * time.Hour) // as if the board woke a day too early
+	if now := id.TLS().Time(); now.Before(id.leaf.NotBefore) {
+		t.Errorf("judges validity at %v, before its own certificate began", now)
+	}
+}
+
+func pemCert(der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
