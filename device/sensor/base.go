@@ -45,46 +45,6 @@ func (o *one) read() []byte {
 	return b
 }
 
-// probe tells when a folder is due to be looked at again.
-type probe struct{ last time.Time }
-
-func (p *probe) due() bool {
-	now := time.Now()
-	if !p.last.IsZero() && now.Sub(p.last) < reprobe {
-		return false
-	}
-	p.last = now
-	return true
-}
-
-// attr is one sysfs attribute that is one series.
-type attr struct {
-	series string
-	file   *device.File
-	scale  float64
-}
-
-func (a *attr) read(dst []device.Reading) []device.Reading {
-	v, q := a.file.Float(a.scale)
-	return device.Append(dst, a.series, v, q)
-}
-
-// adopt keeps the files of old attributes that are in fresh too, and closes the
-// others, so that a look at the folders opens nothing anew.
-func adopt(old, fresh []attr) {
-	for i := range old {
-		kept := false
-		for k := range fresh {
-			if !kept && fresh[k].series == old[i].series && fresh[k].file.Path() == old[i].file.Path() {
-				fresh[k].file, kept = old[i].file, true
-			}
-		}
-		if !kept {
-			old[i].file.Close()
-		}
-	}
-}
-
 // rate makes a speed of a counter that only rises.
 type rate struct {
 	last int64

@@ -8,7 +8,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"fulmar/device"
 	"fulmar/schema"
@@ -19,9 +18,6 @@ const (
 	MaxSynthetic = schema.MaxSeries
 	// MaxMounts bounds the mount points looked at.
 	MaxMounts = 32
-	// reprobe is how often folders are looked at again for nodes that came late or
-	// went: a GPU's devfreq node appears seconds after boot, USB adapters any time.
-	reprobe = time.Minute
 )
 
 // Config says which host sensors are read. The names of the sensors are cpu,

@@ -153,21 +153,20 @@ func parseCPULine(line []byte) (n int, t times, ok bool) {
 }
 
 // CPUFreq tells the clock of each cluster of cores: cpufreq.policy0_hertz.
-type CPUFreq struct{ folder }
+type CPUFreq struct{ *device.Folder }
 
 // NewCPUFreq reads /sys/devices/system/cpu/cpufreq.
 func NewCPUFreq(root device.Root) *CPUFreq {
-	return &CPUFreq{folder{name: "cpufreq", root: root, look: lookCPUFreq}}
+	return &CPUFreq{device.NewFolder("cpufreq", root, lookCPUFreq)}
 }
 
-func lookCPUFreq(root device.Root) []attr {
+func lookCPUFreq(root device.Root) []device.Attribute {
 	const dir = "sys/devices/system/cpu/cpufreq"
 	names, _ := root.List(dir) // none: no such driver here
-	var as []attr
-	for _, n := range names {
-		p := dir + "/" + n + "/scaling_cur_freq"
-		if len(as) < maxCores && root.Exists(p) {
-			as = append(as, attr{"cpufreq." + device.Name(n, 16) + "_hertz", root.Attr(p), 1000})
+	var as []device.Attribute
+	for n := range device.Numbered(names, "policy") {
+		if p := dir + "/" + n + "/scaling_cur_freq"; len(as) < maxCores && root.Exists(p) {
+			as = append(as, device.Attribute{Series: "cpufreq." + n + "_hertz", File: root.Attr(p), Scale: 1000})
 		}
 	}
 	return as

@@ -4,7 +4,6 @@
 package sensor
 
 import (
-	"iter"
 	"path"
 	"slices"
 	"strconv"
@@ -21,12 +20,12 @@ const (
 // Hwmon tells temperatures, fans, voltages, currents and powers of the kernel's
 // hwmon chips: hwmon.nvme.nvme0.composite_celsius. A chip is named by its driver
 // and the device it sits on, never by hwmonN, which changes between boots.
-type Hwmon struct{ folder }
+type Hwmon struct{ *device.Folder }
 
 // NewHwmon reads /sys/class/hwmon but for the drivers in skip.
 func NewHwmon(root device.Root, skip []string) *Hwmon {
 	skip = slices.Clone(skip)
-	return &Hwmon{folder{name: "hwmon", root: root, look: func(r device.Root) []attr { return lookHwmon(r, skip) }}}
+	return &Hwmon{device.NewFolder("hwmon", root, func(r device.Root) []device.Attribute { return lookHwmon(r, skip) })}
 }
 
 // inputKind is a kind of input: prefix of its files, unit and scale to it.
@@ -54,16 +53,15 @@ func kindOf(name string) (k inputKind, stem string, ok bool) {
 	return inputKind{}, "", false
 }
 
-func lookHwmon(root device.Root, skip []string) []attr {
+func lookHwmon(root device.Root, skip []string) []device.Attribute {
 	const dir = "sys/class/hwmon"
 	names, _ := root.List(dir) // none: no chips on this machine
-	var as []attr
+	var as []device.Attribute
 	chips, used := 0, map[string]bool{}
-	for n := range numbered(names, "hwmon") {
-		p := realPath(root, dir+"/"+n)
-		raw, err := root.ReadOnce(p+"/name", 64)
-		driver := string(device.TrimSpace(raw))
-		if err != nil || chips == maxChips || slices.Contains(skip, driver) {
+	for n := range device.Numbered(names, "hwmon") {
+		p := root.Real(dir + "/" + n)
+		driver := root.Text(p + "/name")
+		if driver == "" || chips == maxChips || slices.Contains(skip, driver) {
 			continue
 		}
 		on, _ := root.Link(p + "/device") // none: a chip without a device
@@ -80,15 +78,14 @@ func lookHwmon(root device.Root, skip []string) []attr {
 	return as
 }
 
-func appendInputs(as []attr, root device.Root, p, chip string, used map[string]bool) []attr {
+func appendInputs(as []device.Attribute, root device.Root, p, chip string, used map[string]bool) []device.Attribute {
 	files, _ := root.List(p) // it went away just now
 	for _, f := range files {
 		k, stem, ok := kindOf(f)
 		if !ok || len(as) == maxInputs {
 			continue
 		}
-		label, _ := root.ReadOnce(p+"/"+stem+"_label", 64) // most have none
-		l := device.Name(string(device.TrimSpace(label)), 18)
+		l := device.Name(root.Text(p+"/"+stem+"_label"), 18) // most have none
 		switch {
 		case l == "nc" || strings.HasPrefix(l, "sum_of"):
 			continue // a pin that is not connected; a sum of shunt voltages
@@ -103,38 +100,7 @@ func appendInputs(as []attr, root device.Root, p, chip string, used map[string]b
 			continue // one driver with two chips on one device: the first stands
 		}
 		used[series] = true
-		as = append(as, attr{series, root.Attr(p + "/" + f), k.scale})
+		as = append(as, device.Attribute{Series: series, File: root.Attr(p + "/" + f), Scale: k.scale})
 	}
 	return as
-}
-
-// realPath follows a link of a class folder into /sys/devices, where the path
-// holds the device's address: after a renumbering hwmon1 may be another chip, but
-// .../1-0040/hwmon/hwmon1 is that one or none.
-func realPath(root device.Root, p string) string {
-	to, err := root.Link(p)
-	if err != nil || path.IsAbs(to) {
-		return p
-	}
-	return path.Join(path.Dir(p), to)
-}
-
-// numbered gives the names that are prefix and a number, in order of the number.
-func numbered(names []string, prefix string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		var ns []int
-		for _, n := range names {
-			if num, ok := strings.CutPrefix(n, prefix); ok {
-				if v, err := strconv.ParseUint(num, 10, 16); err == nil {
-					ns = append(ns, int(v))
-				}
-			}
-		}
-		slices.Sort(ns)
-		for _, v := range ns {
-			if !yield(prefix + strconv.Itoa(v)) {
-				return
-			}
-		}
-	}
 }

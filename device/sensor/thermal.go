@@ -6,7 +6,6 @@ package sensor
 import (
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"fulmar/device"
 	"fulmar/schema"
@@ -18,68 +17,44 @@ const (
 	// pmicConstant is what PMIC-Die tells on every Jetson that has it, whatever the
 	// temperature, in milli-°C.
 	pmicConstant = 100000
+	pmicSeries   = "thermal.pmic_celsius"
 )
 
 // Thermal tells the temperature of each thermal zone: thermal.cpu_celsius. A zone
 // that is powered down (on an Orin the cv zones nearly always, the GPU's while it
 // is gated) is offline, never a number.
-type Thermal struct {
-	root  device.Root
-	probe probe
-	zones []zone
-	found atomic.Int32
-}
-
-type zone struct {
-	attr
-	pmic bool
-}
+type Thermal struct{ *device.Folder }
 
 // NewThermal reads /sys/class/thermal.
-func NewThermal(root device.Root) *Thermal { return &Thermal{root: root} }
-
-// Name names the sensor.
-func (t *Thermal) Name() string { return "thermal" }
-
-// Found tells how many zones there are.
-func (t *Thermal) Found() int { return int(t.found.Load()) }
-
-// Close gives all files back.
-func (t *Thermal) Close() error {
-	for i := range t.zones {
-		t.zones[i].file.Close()
-	}
-	return nil
+func NewThermal(root device.Root) *Thermal {
+	return &Thermal{device.NewFolder("thermal", root, lookThermal)}
 }
 
 // Read implements [device.Sensor].
 func (t *Thermal) Read(dst []device.Reading) []device.Reading {
-	if t.probe.due() {
-		t.look()
-	}
-	for i := range t.zones {
-		z := &t.zones[i]
-		v, q := z.file.Int()
-		if z.pmic && v == pmicConstant {
+	as := t.Attributes()
+	for i := range as {
+		v, q := as[i].File.Int()
+		if v == pmicConstant && as[i].Series == pmicSeries {
 			continue
 		}
-		c := float64(v) * z.scale
-		dst = device.Append(dst, z.series, c, bad(c, q))
+		c := float64(v) * as[i].Scale
+		dst = device.Append(dst, as[i].Series, c, bad(c, q))
 	}
 	return dst
 }
 
-func (t *Thermal) look() {
+func lookThermal(root device.Root) []device.Attribute {
 	const dir = "sys/class/thermal"
-	names, _ := t.root.List(dir) // none: no zones on this machine
-	var fresh []zone
+	names, _ := root.List(dir) // none: no zones on this machine
+	var as []device.Attribute
 	used := map[string]int{}
-	for n := range numbered(names, "thermal_zone") {
-		typ, err := t.root.ReadOnce(dir+"/"+n+"/type", 64)
-		if err != nil || len(fresh) == maxZones {
+	for n := range device.Numbered(names, "thermal_zone") {
+		p := root.Real(dir + "/" + n)
+		if len(as) == maxZones || !root.Exists(p+"/type") {
 			continue
 		}
-		name := zoneName(string(device.TrimSpace(typ)))
+		name := zoneName(root.Text(p + "/type"))
 		if name == "" {
 			name = strings.TrimPrefix(n, "thermal_")
 		}
@@ -87,24 +62,11 @@ func (t *Thermal) look() {
 		if used[name]++; used[name] > 1 {
 			name += "_" + strconv.Itoa(used[name])
 		}
-		fresh = append(fresh, zone{
-			attr: attr{"thermal." + name + "_celsius", t.root.Attr(dir + "/" + n + "/temp"), 0.001},
-			pmic: name == "pmic",
+		as = append(as, device.Attribute{
+			Series: "thermal." + name + "_celsius", File: root.Attr(p + "/temp"), Scale: 0.001,
 		})
 	}
-	old, now := make([]attr, len(t.zones)), make([]attr, len(fresh))
-	for i := range t.zones {
-		old[i] = t.zones[i].attr
-	}
-	for i := range fresh {
-		now[i] = fresh[i].attr
-	}
-	adopt(old, now)
-	for i := range fresh {
-		fresh[i].attr = now[i]
-	}
-	t.zones = fresh
-	t.found.Store(int32(len(fresh)))
+	return as
 }
 
 // zoneName makes one name of the spellings of the JetPack releases: lower case,
