@@ -34,7 +34,7 @@ const (
 	restartMax   = 30 * time.Second
 	stableAfter  = time.Minute // a child that lived this long is forgiven its past
 	termGrace    = 3 * time.Second
-	defaultNice  = 5           // sampling goes before seeing when the CPU is full
+	defaultNice  = 5 // sampling goes before seeing when the CPU is full
 )
 
 // Child is a worker that runs as a child process: under make run, where no

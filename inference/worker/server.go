@@ -51,8 +51,8 @@ type Server struct {
 	turn    sync.Mutex // held by the session that serves
 	mu      sync.Mutex
 	current net.Conn // of the session that serves or is about to
-	queue   []numbered
-	sent    []numbered // under way, oldest first
+	queue   []parcel
+	sent    []parcel // under way, oldest first
 	number  uint64
 	dropped uint64
 	client  uint64 // run of the client that sent belongs to
@@ -63,22 +63,31 @@ func NewServer(release string, ln net.Listener, b Backend, log *slog.Logger) *Se
 	return &Server{release: release, ln: ln, backend: b, log: log, run: rand.Uint64(), wake: make(chan struct{}, 1)}
 }
 
+// parcel is one result as it goes on the wire.
+type parcel struct {
+	number uint64
+	frame  []byte
+}
+
 // Send queues a result for the client and never blocks: when the queue is full its
 // oldest result is dropped and counted, and so is a result that breaks a limit of
-// the wire. The result's slices belong to the server from now on.
+// the wire. It is encoded before Send returns, so its slices stay the caller's.
 func (s *Server) Send(r Result) {
-	if err := r.Validate(); err != nil {
-		s.log.Error("result dropped", "error", err)
-		s.mu.Lock()
+	err := r.Validate()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.number++
+	var frame []byte
+	if err == nil {
+		frame, err = appendFrame(nil, kindResult, &numbered{s.number, r}, MaxUp)
+	}
+	if err != nil {
 		s.dropped++
-		s.mu.Unlock()
+		s.log.Error("result dropped", "error", err)
 		return
 	}
-	s.mu.Lock()
-	s.number++
-	s.queue = append(s.queue, numbered{s.number, r})
+	s.queue = append(s.queue, parcel{s.number, frame})
 	s.trim()
-	s.mu.Unlock()
 	poke(s.wake)
 }
 
@@ -183,7 +192,7 @@ func (s *Server) begin(conn net.Conn, client uint64) bool {
 		return false
 	}
 	if client == s.client {
-		s.queue = append(append([]numbered(nil), s.sent...), s.queue...)
+		s.queue = append(append([]parcel(nil), s.sent...), s.queue...)
 		s.trim()
 	} else {
 		s.dropped += uint64(len(s.sent))
@@ -241,7 +250,7 @@ func (s *Server) take(k kind, body []byte, pings chan<- uint64) error {
 		}
 		s.mu.Lock()
 		n := 0
-		for n < len(s.sent) && s.sent[n].Number <= t.Number {
+		for n < len(s.sent) && s.sent[n].number <= t.Number {
 			n++
 		}
 		s.sent = append(s.sent[:0:0], s.sent[n:]...)
@@ -264,19 +273,33 @@ func (s *Server) take(k kind, body []byte, pings chan<- uint64) error {
 	return nil
 }
 
-// take1 moves the oldest waiting result among those under way, if there is one
-// and the window is open.
-func (s *Server) take1() (numbered, bool) {
+// pull moves the oldest waiting result among those under way, if there is one,
+// the window is open and conn is still the newest.
+func (s *Server) pull(conn net.Conn) (parcel, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) == 0 || len(s.sent) >= Window {
-		return numbered{}, false
+	if len(s.queue) == 0 || len(s.sent) >= Window || s.current != conn {
+		return parcel{}, false
 	}
-	r := s.queue[0]
-	s.queue[0] = numbered{}
+	p := s.queue[0]
+	s.queue[0] = parcel{}
 	s.queue = s.queue[1:]
-	s.sent = append(s.sent, r)
-	return r, true
+	s.sent = append(s.sent, p)
+	return p, true
+}
+
+// unpull puts p, the newest result under way, back: its frame did not leave whole,
+// so no client can have it.
+func (s *Server) unpull(p parcel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.sent) - 1
+	if last < 0 || s.sent[last].number != p.number {
+		return // the client says it has it
+	}
+	s.sent = s.sent[:last]
+	s.queue = append([]parcel{p}, s.queue...)
+	s.trim()
 }
 
 func (s *Server) write(ctx context.Context, conn net.Conn, pings <-chan uint64) error {
@@ -290,8 +313,11 @@ func (s *Server) write(ctx context.Context, conn net.Conn, pings <-chan uint64) 
 		if err != nil {
 			return fmt.Errorf("tell fulmard: %w", err)
 		}
-		if r, ok := s.take1(); ok {
-			buf, err = appendFrame(buf[:0], kindResult, &r, MaxUp)
+		if p, ok := s.pull(conn); ok {
+			if err = send(conn, p.frame); err != nil {
+				s.unpull(p)
+			}
+			buf = buf[:0]
 			continue
 		}
 		buf = buf[:0]
