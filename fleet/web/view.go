@@ -140,7 +140,12 @@ type DetectionQuery struct {
 	Board  string // "" all
 	Camera string // "" all
 	Before string // Detection.ID to continue after; "" from the newest
-	Limit  int    // at most 200
+	// After turns the direction round: the next newer ones than this Detection.ID,
+	// the nearest first. Never set together with Before.
+	After string
+	// ID asks for this one detection alone; the other fields but Tenant are ignored.
+	ID    string
+	Limit int // at most 200
 	// PicturesOnly leaves out events without a picture.
 	PicturesOnly bool
 }
