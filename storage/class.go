@@ -1,0 +1,374 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"fulmar/schema"
+	"fulmar/storage/internal/ranges"
+	"fulmar/storage/internal/segment"
+)
+
+// seg is one file of the chain; the last of the chain is the active one.
+type seg struct {
+	first uint64 // lowest number it may hold: its name
+	last  uint64 // highest number it may hold; of the active one: not set
+	bytes int64
+	path  string
+}
+
+// item is one record on its way to disk.
+type item struct {
+	seq     uint64 // metrics: given at Append; others: at the commit
+	wall    int64  // ms since 1970
+	at      time.Time
+	payload []byte
+	done    chan error // 1-buffered; nil for metrics
+}
+
+// class is the spool of one class. io guards the files and what is said of them,
+// mu the memory; mu is taken after io and never held during I/O.
+type class struct {
+	s    *Spool
+	id   schema.Class
+	cfg  ClassConfig
+	dir  string
+	kick chan struct{} // 1-buffered: the committer should look again
+
+	io       sync.Mutex
+	w        *segment.DB // the active segment; nil: to be opened
+	suspect  bool        // the active segment must be sealed: it is damaged
+	r        *segment.DB // the sealed segment that was read last, or nil
+	segs     []seg       // oldest first, never empty after load
+	gen      uint64      // generation of the meta on disk
+	reserved uint64      // highest number that may be used
+	recs     []segment.Record
+	batch    []*item
+
+	mu         sync.Mutex
+	epoch      uint64
+	next       uint64 // number of the next record
+	durable    uint64 // highest number on disk or settled by a gap
+	done       ranges.Settled
+	dirty      time.Time // since when the cursor differs from the disk's; zero: it does not
+	queue      []*item
+	queueBytes int
+	owed       []schema.Gap  // losses not yet written down
+	full       schema.Reason // why the disk took nothing, at the last try
+	tail       tail
+	retryAt    time.Time // not before: the disk failed
+	retryWait  time.Duration
+	closed     bool
+	stats      ClassStats
+}
+
+func (c *class) opts() segment.Options {
+	return segment.Options{MaxBytes: c.cfg.SegmentBytes, NoSync: c.s.cfg.NoSync}
+}
+
+func (c *class) path(first uint64) string {
+	return filepath.Join(c.dir, fmt.Sprintf("%016x.db", first))
+}
+
+func (c *class) active() *seg { return &c.segs[len(c.segs)-1] }
+
+func (c *class) bytes() (n int64) {
+	for i := range c.segs {
+		n += c.segs[i].bytes
+	}
+	return n
+}
+
+// diskFull tells whether the error is that of a full disk. bbolt turns some of
+// them into text.
+func diskFull(err error) bool {
+	return err != nil && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) ||
+		strings.Contains(err.Error(), unix.ENOSPC.Error()))
+}
+
+// commitTries bounds the tries at one commit: as it is, in a new segment because
+// the active one is damaged, and after room was made on a full disk.
+const commitTries = 3
+
+// commit puts the items on disk as one transaction, or none of them. gap: they
+// are gap records, which may use what is held back for them. io is held.
+func (c *class) commit(items []*item, gap bool) error {
+	for try := 1; ; try++ {
+		err := c.tryCommit(items, gap)
+		if err == nil {
+			return nil
+		}
+		c.closeWriter()
+		switch {
+		case try == commitTries:
+		case errors.Is(err, segment.ErrDamaged), errors.Is(err, os.ErrNotExist):
+			c.s.log.Error("spool segment is sealed because it cannot be appended to", "class", c.id.String(), "err", err)
+			c.suspect = true
+			continue
+		case diskFull(err) && c.s.relieve(c, gap):
+			continue
+		}
+		c.mu.Lock()
+		c.stats.CommitErrors++
+		c.full = schema.ReasonUnsavable
+		if diskFull(err) {
+			c.full = schema.ReasonDiskFull
+		}
+		c.mu.Unlock()
+		return err
+	}
+}
+
+func (c *class) tryCommit(items []*item, gap bool) error {
+	c.mu.Lock()
+	first := c.next
+	c.mu.Unlock()
+	need := int64(0)
+	for i, it := range items {
+		if durable(c.id) {
+			it.seq = first + uint64(i)
+		}
+		need += int64(len(it.payload)) + 48 // frame, key and page header
+	}
+	if err := c.ready(items[0].seq, need, gap); err != nil {
+		return err
+	}
+	if err := c.reserve(items[len(items)-1].seq); err != nil {
+		return err
+	}
+	c.recs = c.recs[:0]
+	for _, it := range items {
+		c.recs = append(c.recs, segment.Record{Seq: it.seq, Wall: it.wall, Payload: it.payload})
+	}
+	start := time.Now()
+	err := c.w.Append(c.recs)
+	clear(c.recs)
+	if err != nil {
+		return err
+	}
+	c.committed(items, time.Since(start))
+	return nil
+}
+
+// ready makes sure of an active segment with room for need bytes, inside the quota.
+func (c *class) ready(first uint64, need int64, gap bool) error {
+	if err := c.makeRoom(need, gap); err != nil {
+		return err
+	}
+	if c.w == nil && !c.suspect {
+		c.closeReader() // it may hold the lock of the same file
+		db, err := c.openSegment(*c.active(), false)
+		if err != nil {
+			return err
+		}
+		c.w = db
+	}
+	if c.suspect || c.w.Size() >= c.cfg.SegmentBytes {
+		return c.roll(first)
+	}
+	return nil
+}
+
+// makeRoom keeps the class inside its quota: alarms are refused, the others lose
+// their oldest segment.
+func (c *class) makeRoom(need int64, gap bool) error {
+	limit := c.cfg.QuotaBytes
+	if c.id == schema.ClassAlarm {
+		if gap {
+			limit += c.cfg.SegmentBytes
+		} else {
+			limit -= limit / gapReserve
+		}
+		if have := c.bytes(); have+need > limit {
+			return fmt.Errorf("%w: %d of %d bytes wait for the fleet", ErrFull, have, limit)
+		}
+		return nil
+	}
+	for len(c.segs) > 1 && c.bytes()+need > limit {
+		if err := c.evict(schema.ReasonQuota, false); err != nil {
+			return fmt.Errorf("evict the oldest segment: %w", err)
+		}
+	}
+	return nil
+}
+
+// roll seals the active segment and begins a new one, whose first number is first.
+func (c *class) roll(first uint64) error {
+	c.closeWriter()
+	c.mu.Lock()
+	h := segment.Header{Class: c.id, Epoch: c.epoch, First: first}
+	c.mu.Unlock()
+	db, err := segment.Create(c.path(first), h, c.opts())
+	if err != nil {
+		return err
+	}
+	c.w, c.suspect = db, false
+	if n := len(c.segs); n > 0 {
+		if c.segs[n-1].first == first { // it held nothing and has been replaced
+			c.segs = c.segs[:n-1]
+		} else {
+			c.segs[n-1].last = first - 1
+		}
+	}
+	c.segs = append(c.segs, seg{first: first, path: c.path(first), bytes: db.Size()})
+	c.publish()
+	return nil
+}
+
+// openSegment opens a segment's file and checks that it is what its name says.
+func (c *class) openSegment(sg seg, readOnly bool) (*segment.DB, error) {
+	db, err := segment.Open(sg.path, c.opts(), readOnly)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	want := segment.Header{Class: c.id, Epoch: c.epoch, First: sg.first}
+	c.mu.Unlock()
+	if db.Header != want {
+		got := db.Header
+		_ = db.Close()
+		return nil, fmt.Errorf("%w: %s holds class %s, epoch %016x, from %d", segment.ErrDamaged, sg.path, got.Class, got.Epoch, got.First)
+	}
+	return db, nil
+}
+
+func (c *class) closeWriter() {
+	if c.w == nil {
+		return
+	}
+	if err := c.w.Close(); err != nil {
+		c.s.log.Error("spool segment did not close", "class", c.id.String(), "err", err)
+	}
+	c.w = nil
+}
+
+func (c *class) closeReader() {
+	if c.r != nil {
+		_ = c.r.Close() // read only: nothing can be lost
+		c.r = nil
+	}
+}
+
+// reserve makes sure that numbers up to last are reserved on disk. Metrics get
+// their numbers before the commit, so theirs are reserved half a block ahead.
+func (c *class) reserve(last uint64) error {
+	block, ahead := reserveBlock(c.id), uint64(0)
+	if !durable(c.id) {
+		ahead = block / 2
+	}
+	if last+ahead <= c.reserved {
+		return nil
+	}
+	old := c.reserved
+	c.reserved = last + block
+	if err := c.persist(); err != nil {
+		c.reserved = old
+		return err
+	}
+	return nil
+}
+
+// committed books items that are on disk.
+func (c *class) committed(items []*item, took time.Duration) {
+	c.mu.Lock()
+	last := items[len(items)-1].seq
+	c.durable = max(c.durable, last)
+	c.next = max(c.next, last+1)
+	for _, it := range items {
+		c.tail.add(tailRecord{it.seq, it.wall, it.payload})
+		c.stats.AppendedBytes += uint64(len(it.payload))
+	}
+	c.stats.Appended += uint64(len(items))
+	c.stats.Commits++
+	c.stats.CommitSeconds += (took.Seconds() - c.stats.CommitSeconds) / 8
+	c.retryAt, c.retryWait = time.Time{}, 0
+	c.mu.Unlock()
+	c.active().bytes = c.w.Size()
+	c.publish()
+	c.s.signal()
+}
+
+// persist writes reservation and cursor, then unlinks what is drained by it. io is held.
+func (c *class) persist() error {
+	c.mu.Lock()
+	m := meta{gen: c.gen + 1, epoch: c.epoch, reserved: max(c.reserved, c.done.Highest()), low: c.done.Low()}
+	above := c.done.Above()
+	m.above = slices.Clone(above[:min(len(above), metaIntervals)])
+	c.mu.Unlock()
+	if err := writeMeta(c.dir, c.id, m, c.s.cfg.NoSync); err != nil {
+		return err
+	}
+	c.gen, c.reserved = m.gen, m.reserved
+	c.mu.Lock()
+	if c.done.Low() == m.low {
+		c.dirty = time.Time{}
+	}
+	c.mu.Unlock()
+	for len(c.segs) > 1 && c.segs[0].last <= m.low {
+		c.closeReader()
+		// A name that comes back after a power loss is drained again at the
+		// next start, so the folder needs no fsync.
+		if err := os.Remove(c.segs[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove drained segment: %w", err)
+		}
+		c.segs = slices.Delete(c.segs, 0, 1)
+	}
+	c.publish()
+	return nil
+}
+
+// publish copies what Stats tells of the files.
+func (c *class) publish() {
+	n, b := len(c.segs), c.bytes()
+	c.mu.Lock()
+	c.stats.Segments, c.stats.Bytes = n, b
+	c.mu.Unlock()
+}
+
+// ack settles what the fleet has.
+func (c *class) ack(epoch, first, last uint64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return ErrClosed
+	case epoch != c.epoch:
+		return fmt.Errorf("%w: epoch %016x, the spool's is %016x", ErrUnknown, epoch, c.epoch)
+	case first == 0 || last < first || last > c.durable:
+		return fmt.Errorf("%w: %d to %d, given out are 1 to %d", ErrUnknown, first, last, c.durable)
+	case len(c.done.Above()) >= maxIntervals:
+		return fmt.Errorf("%d separate ranges are acknowledged; acknowledge %d first", maxIntervals, c.done.Low()+1)
+	}
+	c.stats.Acked += c.settle(first, last)
+	return nil
+}
+
+// settle marks numbers as done with; mu is held.
+func (c *class) settle(first, last uint64) uint64 {
+	n := c.done.Add(first, last)
+	if n > 0 && c.dirty.IsZero() {
+		c.dirty = time.Now()
+		c.poke()
+	}
+	c.tail.dropTo(c.done.Low())
+	return n
+}
+
+// poke makes the committer look again.
+func (c *class) poke() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,62 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package storage is what a board keeps until the fleet has it: the [Spool] of
+// records and, beside it, the [Blobs] (pictures).
+//
+// # What is promised
+//
+// Each record has a number in its class, from 1, without holes. An alarm, event
+// or snapshot index is on disk when Append returns nil. A metric is queued and on
+// disk within its linger (1 s); only that much can be lost. A record leaves the
+// spool by [Spool.Ack], or it is lost for a reason: then the reason is written
+// down first, as a gap record ([schema.Gap]) in the alarm class. So each number
+// reaches the fleet as a record or inside a gap. Gaps may be told twice (after a
+// crash at the wrong moment); they are never missing.
+//
+// # On disk
+//
+//	Dir/lock                       held by the one process that has the spool open
+//	Dir/balloon                    1 MiB, given up when the disk is full, so that gaps can be written
+//	Dir/<class>/meta.a, meta.b     epoch, numbers reserved, cursor
+//	Dir/<class>/<first>.db         a segment: bbolt, named by its first number in 16 hex digits
+//	Dir/quarantine/<class>-<first>.db   segments that could not be opened, at most 2
+//
+// Segments are a chain: one is appended to, the others are sealed and only read,
+// and are unlinked whole when all their numbers are settled. So disk comes back,
+// opening takes the same time with any backlog, and damage stays inside one file.
+// A file of another name in these folders is left alone and counted.
+//
+// # Meta: two small files, not a database
+//
+// The meta of a class is 512 bytes, one sector, written in place alternately to
+// meta.a and meta.b with a generation and a CRC, one fdatasync each. A torn write
+// spoils only the copy that was being written, and then the other, one generation
+// older, is right: nothing acted yet on what the torn one would have said. A bbolt
+// file for this would cost two fdatasyncs and four pages, and its damage would
+// take all classes at once. If one copy is unreadable the spool skips one block of
+// numbers (told as a gap), if both are, the epoch is taken from the newest segment
+// or, without one, is a new one.
+//
+// Numbers are reserved in blocks before they are used. A clean Close gives the
+// rest of the block back; after a crash the next Open writes it down as a gap with
+// [schema.ReasonCrash] and goes on behind it.
+//
+// # Faults
+//
+// A record whose CRC does not match is never handed on: it becomes a gap with
+// [schema.ReasonCorrupt], as does each number that should be in a segment and is
+// not. A full class loses its oldest segment (the alarm class refuses instead), a
+// full disk the oldest segment of the least urgent class, gap first. A disk that
+// fails makes Append return an error; metrics wait in their bounded queue and
+// turn into gaps when it is full. Nothing here panics or ends the process.
+//
+// # Concurrency
+//
+// All methods may be called from any goroutine. Each class has a lock of its own
+// for its files (io) and one for its memory (mu); mu is never held during I/O.
+// A goroutine that holds io of a class may take io of the alarm class, never the
+// other way round except by TryLock. [Spool.Run] owns one goroutine a class; it
+// does the lingering and writes the cursors. Without it the spool works too, each
+// durable Append then commits by itself.
+package storage

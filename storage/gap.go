@@ -1,0 +1,163 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"fulmar/schema"
+	"fulmar/storage/internal/ranges"
+	"fulmar/storage/internal/segment"
+)
+
+// lose writes down that the unsettled numbers of r are lost, and only then
+// settles them. io is held; alarmHeld: that of the alarm class is, too.
+func (c *class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
+	if err := c.settleOwed(alarmHeld); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	parts := c.done.Missing(r.First, r.Last)
+	epoch := c.epoch
+	c.mu.Unlock()
+	if len(parts) == 0 {
+		return nil
+	}
+	if n := len(parts); n > maxGaps {
+		parts[maxGaps-1].Last = parts[n-1].Last
+		parts = parts[:maxGaps]
+	}
+	gaps := make([]schema.Gap, len(parts))
+	for i, p := range parts {
+		gaps[i] = schema.Gap{Class: c.id, Epoch: epoch, First: p.First, Last: p.Last, Reason: why}
+	}
+	if why == schema.ReasonQuota || why == schema.ReasonDiskFull {
+		gaps[0].FromWall, gaps[len(gaps)-1].ToWall = c.walls(parts[0].First)
+	}
+	if err := c.s.writeGaps(gaps, alarmHeld); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	for _, g := range gaps {
+		c.lost(g)
+	}
+	c.mu.Unlock()
+	return nil
+}
+
+// lost settles a gap that is written down; mu is held.
+func (c *class) lost(g schema.Gap) {
+	if len(c.queue) == 0 || c.queue[0].seq > g.Last { // else what waits below it would look missing
+		c.durable = max(c.durable, g.Last)
+	}
+	c.stats.Lost[g.Reason] += c.settle(g.First, g.Last)
+}
+
+// walls gives the times of the oldest segment's first record from seq on and of
+// the first record after that segment: about the bounds of what it holds. Zero
+// where they cannot be read.
+func (c *class) walls(seq uint64) (from, to int64) {
+	at := func(i int, seq uint64) (wall int64) {
+		if db, err := c.reader(i); err == nil {
+			_ = db.Walk(seq, func(r segment.Record, ok bool) bool {
+				if ok {
+					wall = r.Wall
+				}
+				return !ok
+			})
+		}
+		return wall
+	}
+	to = at(min(1, len(c.segs)-1), 0)
+	return at(0, seq), to
+}
+
+// settleOwed writes the gaps that could not be written when they came to be.
+func (c *class) settleOwed(alarmHeld bool) error {
+	c.mu.Lock()
+	owed := slices.Clone(c.owed)
+	c.mu.Unlock()
+	if len(owed) == 0 {
+		return nil
+	}
+	if err := c.reserve(owed[len(owed)-1].Last); err != nil {
+		return err
+	}
+	if err := c.s.writeGaps(owed, alarmHeld); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range owed {
+		c.lost(g)
+	}
+	// The last one may have grown meanwhile.
+	rest := c.owed[len(owed)-1:]
+	if rest[0].Last > owed[len(owed)-1].Last {
+		rest[0].First = owed[len(owed)-1].Last + 1
+	} else {
+		rest = rest[1:]
+	}
+	c.owed = append(c.owed[:0], rest...)
+	return nil
+}
+
+// writeGaps puts gap records into the alarm class, durable.
+func (s *Spool) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
+	a := s.classes[schema.ClassAlarm]
+	if !alarmHeld {
+		a.io.Lock()
+		defer a.io.Unlock()
+	}
+	now := s.cfg.Clock.Now()
+	items := make([]*item, 0, len(gaps))
+	for i := range gaps {
+		b, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindGap, Time: now, Gap: &gaps[i]})
+		if err != nil {
+			return fmt.Errorf("write gap: %w", err)
+		}
+		items = append(items, &item{wall: now.Wall, at: time.Now(), payload: b})
+	}
+	if err := a.commit(items, true); err != nil {
+		return fmt.Errorf("write gap: %w", err)
+	}
+	for _, g := range gaps {
+		s.log.Warn("spool lost records", "class", g.Class.String(), "first", g.First, "last", g.Last, "reason", g.Reason.String())
+	}
+	return nil
+}
+
+// evict gives the oldest segment up: gap first, then the cursor, then the file.
+func (c *class) evict(why schema.Reason, alarmHeld bool) error {
+	if err := c.lose(ranges.Range{First: 1, Last: c.segs[0].last}, why, alarmHeld || c.id == schema.ClassAlarm); err != nil {
+		return err
+	}
+	return c.persist()
+}
+
+// relieve makes room on a full disk for class c, whose io is held: the balloon,
+// and unless it is for a gap record the oldest segment of the least urgent class,
+// but none more urgent than c itself. It tells whether another try makes sense.
+func (s *Spool) relieve(c *class, gap bool) bool {
+	freed := s.balloon.release()
+	if gap {
+		return freed
+	}
+	for id := schema.Class(schema.NumClasses - 1); id > schema.ClassAlarm && id >= c.id; id-- {
+		v := s.classes[id]
+		if v != c && !v.io.TryLock() {
+			continue
+		}
+		ok := len(v.segs) > 1 && v.evict(schema.ReasonDiskFull, c.id == schema.ClassAlarm) == nil
+		if v != c {
+			v.io.Unlock()
+		}
+		if ok {
+			return true
+		}
+	}
+	return freed
+}

@@ -1,0 +1,264 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"time"
+
+	"fulmar/schema"
+	"fulmar/storage/internal/ranges"
+	"fulmar/storage/internal/segment"
+)
+
+// reading is the answer to one Read while it is put together.
+type reading struct {
+	class    schema.Class
+	epoch    uint64
+	records  int
+	room     int // bytes
+	out      []schema.Stored
+	complete bool // no more fits
+}
+
+// take adds a record and tells whether it did. The first one always fits: a
+// caller with a small buffer must still get past a large record.
+func (rd *reading) take(seq uint64, payload []byte) bool {
+	if len(rd.out) > 0 && len(payload) > rd.room || len(rd.out) >= rd.records {
+		rd.complete = true
+		return false
+	}
+	rd.room -= len(payload)
+	rd.out = append(rd.out, schema.Stored{Class: rd.class, Epoch: rd.epoch, Seq: seq, Payload: payload})
+	return true
+}
+
+// fromTail answers from memory where that is the whole answer; mu is held.
+func (c *class) fromTail(rd *reading, want uint64) bool {
+	if want > c.durable {
+		return true
+	}
+	if !c.tail.holds(want) {
+		return false
+	}
+	c.tail.each(want, &c.done, func(r tailRecord) bool { return rd.take(r.seq, r.payload) })
+	return true
+}
+
+func (c *class) read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, error) {
+	if maxRecords < 1 {
+		return nil, nil
+	}
+	c.mu.Lock()
+	rd := &reading{class: c.id, epoch: c.epoch, records: maxRecords, room: maxBytes}
+	if c.closed {
+		c.mu.Unlock()
+		return nil, ErrClosed
+	}
+	all := c.fromTail(rd, c.done.Next(from))
+	c.mu.Unlock()
+	if all {
+		return rd.out, nil
+	}
+	c.io.Lock()
+	defer c.io.Unlock()
+	for want := from; !rd.complete; {
+		c.mu.Lock()
+		want = c.done.Next(want)
+		all, closed := c.fromTail(rd, want), c.closed
+		c.mu.Unlock()
+		if closed {
+			return nil, ErrClosed
+		}
+		if all {
+			break
+		}
+		next, err := c.readSegment(rd, want)
+		if err != nil {
+			if len(rd.out) > 0 {
+				break // what is sound goes out now; the error comes back with the next Read
+			}
+			return nil, fmt.Errorf("spool class %s: read from %d: %w", c.id, want, err)
+		}
+		want = next
+	}
+	return rd.out, nil
+}
+
+// readSegment takes records from the segment that holds want, and writes down as
+// corrupt what should be there and is not. It gives the number to go on from.
+func (c *class) readSegment(rd *reading, want uint64) (uint64, error) {
+	i := sort.Search(len(c.segs), func(i int) bool { return c.segs[i].first > want }) - 1
+	if i < 0 { // the segment is gone
+		next := c.segs[0].first
+		return next, c.lose(ranges.Range{First: want, Last: next - 1}, schema.ReasonCorrupt, c.isAlarm())
+	}
+	last := c.segs[i].last
+	if i == len(c.segs)-1 {
+		c.mu.Lock()
+		last = c.durable
+		c.mu.Unlock()
+	}
+	db, err := c.reader(i)
+	if errors.Is(err, segment.ErrDamaged) || errors.Is(err, os.ErrNotExist) {
+		c.s.log.Error("spool segment cannot be opened and goes to quarantine", "class", c.id.String(), "err", err)
+		if err := c.lose(ranges.Range{First: want, Last: last}, schema.ReasonCorrupt, c.isAlarm()); err != nil {
+			return 0, err
+		}
+		// The alarm class's own gap record may have changed the chain.
+		if i < len(c.segs) && c.segs[i].first <= want {
+			err = c.quarantine(i)
+		} else {
+			err = nil
+		}
+		return last + 1, err
+	}
+	if err != nil {
+		return 0, err
+	}
+	next, holes, err := c.walk(rd, db, want, last)
+	if err != nil {
+		return 0, err
+	}
+	for _, h := range holes {
+		if err := c.lose(h, schema.ReasonCorrupt, c.isAlarm()); err != nil {
+			return 0, err
+		}
+	}
+	return next, nil
+}
+
+func (c *class) isAlarm() bool { return c.id == schema.ClassAlarm }
+
+// walk takes records want to last from one segment. It gives the number to go on
+// from and the holes before it.
+func (c *class) walk(rd *reading, db *segment.DB, want, last uint64) (next uint64, holes []ranges.Range, err error) {
+	hole := func(first, last uint64) {
+		if n := len(holes); n > 0 && holes[n-1].Last+1 == first {
+			holes[n-1].Last = last
+		} else if first <= last {
+			holes = append(holes, ranges.Range{First: first, Last: last})
+		}
+	}
+	next = want
+	err = db.Walk(want, func(r segment.Record, ok bool) bool {
+		if r.Seq > last {
+			return false
+		}
+		if r.Seq > next {
+			hole(next, r.Seq-1)
+			next = r.Seq
+		}
+		if !ok {
+			hole(r.Seq, r.Seq)
+		} else if c.open(r.Seq) && !rd.take(r.Seq, slices.Clone(r.Payload)) {
+			return false
+		}
+		next = r.Seq + 1
+		return true
+	})
+	switch {
+	case errors.Is(err, segment.ErrDamaged):
+		c.s.log.Error("spool segment is damaged, reading on behind it", "class", c.id.String(), "seq", next, "err", err)
+		if db == c.w {
+			c.suspect = true
+		}
+		to := skipDamage(db, next, last)
+		hole(next, to-1)
+		return to, holes, nil
+	case err != nil:
+		return 0, nil, err
+	case !rd.complete && next <= last:
+		hole(next, last)
+		next = last + 1
+	}
+	return next, holes, nil
+}
+
+// open tells whether a number is not settled yet.
+func (c *class) open(seq uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.done.Has(seq)
+}
+
+// skipDamage finds the lowest number above at, up to last+1, from which the file
+// can be followed again: by doubling steps, then by halving back.
+func skipDamage(db *segment.DB, at, last uint64) uint64 {
+	sound := func(n uint64) bool {
+		return db.Walk(n, func(segment.Record, bool) bool { return false }) == nil
+	}
+	bad, good := at, at+1
+	for step := uint64(1); good <= last && !sound(good); step *= 2 {
+		bad, good = good, good+step
+	}
+	good = min(good, last+1)
+	for bad+1 < good {
+		if mid := bad + (good-bad)/2; sound(mid) {
+			good = mid
+		} else {
+			bad = mid
+		}
+	}
+	return good
+}
+
+// reader gives the i-th segment opened. At most one sealed segment of a class is
+// open at a time: each is a memory map.
+func (c *class) reader(i int) (*segment.DB, error) {
+	sg := c.segs[i]
+	if i == len(c.segs)-1 && c.w != nil {
+		return c.w, nil
+	}
+	if c.r != nil && c.r.Header.First == sg.first {
+		return c.r, nil
+	}
+	c.closeReader()
+	db, err := c.openSegment(sg, true)
+	if err != nil {
+		return nil, err
+	}
+	c.r = db
+	return db, nil
+}
+
+// oldestAge is how long the oldest unsettled record has waited; zero where there
+// is none or the disk is busy.
+func (c *class) oldestAge(now time.Time) time.Duration {
+	c.mu.Lock()
+	want := c.done.Next(1)
+	wall := int64(0)
+	switch {
+	case c.done.Open(c.durable) == 0:
+		if len(c.queue) == 0 {
+			c.mu.Unlock()
+			return 0
+		}
+		wall = c.queue[0].wall
+	case c.tail.holds(want):
+		c.tail.each(want, &c.done, func(r tailRecord) bool { wall = r.wall; return false })
+	}
+	c.mu.Unlock()
+	if wall == 0 && c.io.TryLock() {
+		i := max(0, sort.Search(len(c.segs), func(i int) bool { return c.segs[i].first > want })-1)
+		if db, err := c.reader(i); err == nil && !c.isClosed() {
+			_ = db.Walk(want, func(r segment.Record, ok bool) bool { wall = r.Wall; return !ok })
+		}
+		c.io.Unlock()
+	}
+	if wall == 0 {
+		return 0
+	}
+	return max(0, now.Sub(time.UnixMilli(wall)))
+}
+
+func (c *class) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
