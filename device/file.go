@@ -106,7 +106,8 @@ func (f *File) Close() {
 	}
 }
 
-func gone(e unix.Errno) bool { return e == unix.ENOENT || e == unix.ENODEV }
+// gone tells errors of a node that is no more: ESRCH is /proc's word for it.
+func gone(e unix.Errno) bool { return e == unix.ENOENT || e == unix.ENODEV || e == unix.ESRCH }
 
 // readOnce reads the whole file into buf, opening it where it is not open.
 func (f *File) readOnce() (int, unix.Errno) {
