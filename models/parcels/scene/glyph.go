@@ -9,7 +9,7 @@ import "math"
 type glyph struct {
 	lines [][2]point
 	pen   float64 // half width of the stroke
-	ink   color
+	ink   rgb
 }
 
 type point struct{ x, y float64 }
@@ -53,7 +53,7 @@ func ring(cx, cy, rx, ry, from, to float64) []point {
 // newGlyph writes a digit: slanted, stretched, turned, unsteady, with some pen.
 func newGlyph(r *rnd, digit int) glyph {
 	g := glyph{pen: r.in(0.035, 0.075)}
-	g.ink = []color{{22, 24, 32}, {24, 42, 130}, {150, 26, 30}, {16, 70, 40}}[r.n(4)]
+	g.ink = []rgb{{22, 24, 32}, {24, 42, 130}, {150, 26, 30}, {16, 70, 40}}[r.n(4)]
 	slant, turn := r.in(-0.28, 0.28), r.in(-0.2, 0.2)
 	sx, sy := r.in(0.75, 1.05), r.in(0.82, 1.0)
 	sin, cos := math.Sincos(turn)

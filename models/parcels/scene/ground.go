@@ -48,12 +48,12 @@ func smooth(seed uint64, x, y float64) float64 {
 	return a + fy*(b-a)
 }
 
-// color is linear in byte values, 0 to 255 each.
-type color struct{ r, g, b float64 }
+// rgb is linear in byte values, 0 to 255 each.
+type rgb struct{ r, g, b float64 }
 
-func (c color) mul(k float64) color { return color{c.r * k, c.g * k, c.b * k} }
-func (c color) mix(o color, k float64) color {
-	return color{c.r + (o.r-c.r)*k, c.g + (o.g-c.g)*k, c.b + (o.b-c.b)*k}
+func (c rgb) mul(k float64) rgb { return rgb{c.r * k, c.g * k, c.b * k} }
+func (c rgb) mix(o rgb, k float64) rgb {
+	return rgb{c.r + (o.r-c.r)*k, c.g + (o.g-c.g)*k, c.b + (o.b-c.b)*k}
 }
 
 // belts is how many kinds of belt there are; split by Split.
@@ -74,9 +74,9 @@ func newStrip(s Settings, scale float64) *strip {
 	b.floor = make([]uint8, b.w*b.h*4)
 	b.moving = make([]uint8, b.period*(b.bottom-b.top)*4)
 	seed := s.Seed*31 + uint64(s.Belt)
-	tone := []color{{58, 62, 66}, {44, 58, 52}, {70, 66, 60}, {46, 50, 64}, {62, 58, 68}, {74, 78, 74}}[s.Belt]
-	floor := []color{{128, 124, 116}, {104, 112, 118}, {140, 132, 120}, {112, 116, 108}, {96, 100, 108}, {132, 128, 132}}[s.Belt]
-	rail := color{168, 172, 176}
+	tone := []rgb{{58, 62, 66}, {44, 58, 52}, {70, 66, 60}, {46, 50, 64}, {62, 58, 68}, {74, 78, 74}}[s.Belt]
+	floor := []rgb{{128, 124, 116}, {104, 112, 118}, {140, 132, 120}, {112, 116, 108}, {96, 100, 108}, {132, 128, 132}}[s.Belt]
+	rail := rgb{168, 172, 176}
 	for y := range b.h {
 		for x := range b.w {
 			c := floor.mul(0.82 + 0.36*smooth(seed, float64(x)/37/scale, float64(y)/29/scale))
@@ -85,12 +85,12 @@ func newStrip(s Settings, scale float64) *strip {
 			case d < 7: // rails, lit from above
 				c = rail.mul(1.08 - 0.07*d)
 				if int(float64(x)/scale)%96 < 8 {
-					c = color{92, 96, 100}
+					c = rgb{92, 96, 100}
 				}
 			case d < 12:
 				c = c.mul(0.55)
 			case d > 20 && d < 26 && int(float64(x+y)/scale)%28 < 14:
-				c = color{186, 152, 30} // warning stripes
+				c = rgb{186, 152, 30} // warning stripes
 			}
 			put(b.floor[(y*b.w+x)*4:], c)
 		}
@@ -149,9 +149,9 @@ func (s *Scene) drawArm(dst *image.RGBA, x0 int) {
 		}
 		for x := max(x0-w, 0); x < min(x0+w, s.set.Width); x++ {
 			k := 1 - math.Abs(float64(x-x0))/float64(w)
-			c := color{214, 120, 32}.mul(0.55 + 0.5*k)
+			c := rgb{214, 120, 32}.mul(0.55 + 0.5*k)
 			if w > half {
-				c = color{70, 74, 80}.mul(0.6 + 0.6*k)
+				c = rgb{70, 74, 80}.mul(0.6 + 0.6*k)
 			}
 			put(dst.Pix[y*dst.Stride+x*4:], c)
 			s.owner[y/cell*s.ow+x/cell] = 255
@@ -159,7 +159,7 @@ func (s *Scene) drawArm(dst *image.RGBA, x0 int) {
 	}
 }
 
-func put(p []uint8, c color) {
+func put(p []uint8, c rgb) {
 	p[0], p[1], p[2], p[3] = clamp(int32(c.r)), clamp(int32(c.g)), clamp(int32(c.b)), 255
 }
 

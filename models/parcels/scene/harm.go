@@ -58,7 +58,7 @@ func (h *harm) cuts(u, v float64) bool {
 }
 
 // mark draws the harm over a colour.
-func (h *harm) mark(c color, u, v float64) color {
+func (h *harm) mark(c rgb, u, v float64) rgb {
 	switch h.kind {
 	case harmCorner: // crushed: creases around the lost corner
 		if d := h.reach(u, v, 0.35); d < 1.25 {
@@ -70,15 +70,15 @@ func (h *harm) mark(c color, u, v float64) color {
 		x, y := ((u-h.u)*co+(v-h.v)*s)/h.r, (-(u-h.u)*s+(v-h.v)*co)/h.r
 		wide := 0.34*(1-x*x) + 0.12*(smooth(h.seed, x*5, 1)-0.5)
 		if math.Abs(x) < 1 && math.Abs(y) < wide {
-			return color{26, 22, 20}
+			return rgb{26, 22, 20}
 		}
 		if math.Abs(x) < 1.05 && math.Abs(y) < wide+0.13 {
-			return color{232, 214, 184}
+			return rgb{232, 214, 184}
 		}
 	case harmStain: // something leaked
 		if d := h.reach(u, v, 0.5); d < 1.15 {
 			k := math.Min(1, (1.15-d)*6)
-			wet := color{52, 40, 30}.mix(color{84, 66, 40}, smooth(h.seed+2, u/9, v/9))
+			wet := rgb{52, 40, 30}.mix(rgb{84, 66, 40}, smooth(h.seed+2, u/9, v/9))
 			return c.mix(wet, 0.78*k)
 		}
 	case harmDent: // pushed in: a dark bowl with a bright rim and cracks

@@ -28,7 +28,7 @@ type parcel struct {
 	seed       uint64
 	hu, hv     float64 // half sides
 	sin, cos   float64
-	base, tape color
+	base, tape rgb
 	lu, lv     float64 // middle of the label
 	lhu, lhv   float64 // its half sides
 	lsin, lcos float64
@@ -50,20 +50,20 @@ func newSprite(r *rnd, scale float64) *sprite {
 	p.hu, p.hv = r.in(46, 78)*scale, r.in(36, 58)*scale
 	switch p.kind {
 	case kindCarton:
-		p.base = color{r.in(150, 196), r.in(112, 146), r.in(68, 100)}
-		p.tape = color{206, 184, 142}
+		p.base = rgb{r.in(150, 196), r.in(112, 146), r.in(68, 100)}
+		p.tape = rgb{206, 184, 142}
 		if r.n(4) == 0 {
-			p.tape = color{120, 60, 44}
+			p.tape = rgb{120, 60, 44}
 		}
 	case kindWhiteBox:
 		k := r.in(0.84, 1)
-		p.base, p.tape = color{216 * k, 214 * k, 208 * k}, color{70, 110, 170}
+		p.base, p.tape = rgb{216 * k, 214 * k, 208 * k}, rgb{70, 110, 170}
 	case kindBag:
 		k := r.in(0.7, 1)
-		p.base = []color{{176, 178, 186}, {92, 110, 148}, {196, 168, 96}, {120, 132, 120}}[r.n(4)].mul(k)
+		p.base = []rgb{{176, 178, 186}, {92, 110, 148}, {196, 168, 96}, {120, 132, 120}}[r.n(4)].mul(k)
 	case kindTube:
 		p.hv, p.hu = r.in(20, 30)*scale, r.in(64, 88)*scale
-		p.base, p.tape = color{r.in(170, 205), r.in(150, 180), r.in(110, 140)}, color{230, 228, 220}
+		p.base, p.tape = rgb{r.in(170, 205), r.in(150, 180), r.in(110, 140)}, rgb{230, 228, 220}
 	}
 	a := (r.float() + r.float() - 1) * 0.7
 	if r.n(5) == 0 {
@@ -100,7 +100,7 @@ func (sp *sprite) render() {
 	cx, cy := float64(sp.w)/2, float64(sp.h)/2
 	for y := range sp.h {
 		for x := range sp.w {
-			var sum color
+			var sum rgb
 			hit, onLabel := 0.0, false
 			for k := range 4 {
 				dx := float64(x) + 0.25 + 0.5*float64(k&1) - cx
@@ -108,7 +108,7 @@ func (sp *sprite) render() {
 				u, v := dx*p.cos+dy*p.sin, -dx*p.sin+dy*p.cos
 				c, in, label := p.shade(u, v)
 				if in {
-					sum = color{sum.r + c.r, sum.g + c.g, sum.b + c.b}
+					sum = rgb{sum.r + c.r, sum.g + c.g, sum.b + c.b}
 					hit++
 				}
 				onLabel = onLabel || label
@@ -132,10 +132,10 @@ func (sp *sprite) render() {
 
 // shade gives the colour at a place of the parcel, whether the parcel is there,
 // and whether its label is.
-func (p *parcel) shade(u, v float64) (color, bool, bool) {
+func (p *parcel) shade(u, v float64) (rgb, bool, bool) {
 	au, av := math.Abs(u)/p.hu, math.Abs(v)/p.hv
 	if !p.inside(u, v, au, av) || p.harm.cuts(u, v) {
-		return color{}, false, false
+		return rgb{}, false, false
 	}
 	c := p.skin(u, v, au, av)
 	lu, lv := (u-p.lu)*p.lcos+(v-p.lv)*p.lsin, -(u-p.lu)*p.lsin+(v-p.lv)*p.lcos
@@ -166,7 +166,7 @@ func (p *parcel) inside(u, v, au, av float64) bool {
 	return au <= 1 && av <= 1
 }
 
-func (p *parcel) skin(u, v, au, av float64) color {
+func (p *parcel) skin(u, v, au, av float64) rgb {
 	grain := smooth(p.seed, u/9, v/5)*0.10 + smooth(p.seed+1, u/3, v/2)*0.06
 	c := p.base.mul(0.9 + grain)
 	switch p.kind {
@@ -195,13 +195,13 @@ func (p *parcel) skin(u, v, au, av float64) color {
 
 // sticker is the shipping label: a bar code, lines of text, and the lane digit
 // somebody wrote on it.
-func (p *parcel) sticker(u, v float64) color {
+func (p *parcel) sticker(u, v float64) rgb {
 	x, y := (u+p.lhu)/(2*p.lhu), (v+p.lhv)/(2*p.lhv) // 0 to 1
-	c := color{244, 243, 238}
-	ink := color{32, 34, 40}
+	c := rgb{244, 243, 238}
+	ink := rgb{32, 34, 40}
 	switch {
 	case x < 0.02 || x > 0.98 || y < 0.03 || y > 0.97:
-		return color{214, 213, 208}
+		return rgb{214, 213, 208}
 	case x > 0.06 && x < 0.50 && y > 0.60 && y < 0.92:
 		if hash2(p.seed+5, int(x*46), 0) > 0.5 {
 			c = ink
@@ -209,7 +209,7 @@ func (p *parcel) sticker(u, v float64) color {
 	case x > 0.06 && x < 0.50 && y > 0.10 && y < 0.54:
 		line := int(y * 14)
 		if line%2 == 1 && x < 0.22+0.28*hash2(p.seed+6, line, 0) && hash2(p.seed+7, int(x*60), line) > 0.25 {
-			c = color{96, 98, 104}
+			c = rgb{96, 98, 104}
 		}
 	}
 	if d := p.glyph.distance((x-0.54)/0.42, (y-0.08)/0.84); d < p.glyph.pen {
