@@ -20,6 +20,7 @@ import (
 
 	"fulmar/internal/atomicfile"
 	"fulmar/schema"
+	"fulmar/storage/internal/disk"
 )
 
 // ErrBlobGone says that a blob is not there (any more): evicted for newer ones,
@@ -132,7 +133,7 @@ func (b *Blobs) Put(name string, data []byte) (sum [32]byte, err error) {
 	}
 	for try := 1; ; try++ {
 		err = b.write(name, data)
-		if try == blobTries || !diskFull(err) || b.makeRoom(size, true) != nil {
+		if try == blobTries || !disk.Full(err) || b.makeRoom(size, true) != nil {
 			break
 		}
 	}

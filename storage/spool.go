@@ -15,19 +15,16 @@ import (
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/run"
 	"fulmar/schema"
+	"fulmar/storage/internal/chain"
+	"fulmar/storage/internal/disk"
 )
 
 // Spool is the durable queue of a board's records; see the package comment.
 type Spool struct {
-	cfg     Config
-	log     *slog.Logger
+	shared  chain.Shared
 	lock    *os.File
-	balloon balloon
-	classes [schema.NumClasses]*class
-	wake    chan struct{}
-	running atomic.Bool
+	classes [schema.NumClasses]*chain.Class
 	closed  atomic.Bool
-	foreigN int
 }
 
 // Open opens the spool, makes it where it is not there, and repairs what a crash
@@ -35,21 +32,17 @@ type Spool struct {
 // with [ErrLocked] after 1.5 s if another process has the spool, with [ErrNewer]
 // if a newer version wrote it, or with the disk's error.
 func Open(cfg Config) (_ *Spool, err error) {
-	s := &Spool{cfg: cfg, log: cfg.Log, wake: make(chan struct{}, 1)}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
+	s := &Spool{shared: chain.Shared{Dir: cfg.Dir, Clock: cfg.Clock, Log: cfg.Log, NoSync: cfg.NoSync, Wake: make(chan struct{}, 1)}}
+	if cfg.Log == nil {
+		s.shared.Log = slog.New(slog.DiscardHandler)
 	}
-	for _, id := range schema.Classes() {
-		cc, err := cfg.Classes[id].withDefaults(id)
-		if err != nil {
-			return nil, err
-		}
-		s.classes[id] = &class{s: s, id: id, cfg: cc, dir: filepath.Join(cfg.Dir, id.String()), kick: make(chan struct{}, 1)}
-	}
-	if err := makeDir(cfg.Dir); err != nil {
+	if s.classes, err = chain.New(&s.shared, cfg.Classes); err != nil {
 		return nil, err
 	}
-	if s.lock, err = lockFile(filepath.Join(cfg.Dir, "lock")); err != nil {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("spool folder: %w", err)
+	}
+	if s.lock, err = disk.Lock(filepath.Join(cfg.Dir, "lock")); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -57,73 +50,41 @@ func Open(cfg Config) (_ *Spool, err error) {
 			s.release()
 		}
 	}()
-	s.balloon.path = filepath.Join(cfg.Dir, "balloon")
-	s.refillBalloon()
+	s.shared.Balloon.Path = filepath.Join(cfg.Dir, "balloon")
+	s.shared.RefillBalloon()
 	s.lookAround()
-	for _, c := range s.classes {
-		if err := c.load(); err != nil {
-			return nil, fmt.Errorf("open spool class %s: %w", c.id, err)
+	for i, c := range s.classes {
+		if err := c.Load(); err != nil {
+			return nil, fmt.Errorf("open spool class %s: %w", schema.Class(i), err)
 		}
 	}
-	if err := s.syncDir(); err != nil {
-		return nil, err
+	for _, dir := range []string{filepath.Dir(cfg.Dir), cfg.Dir} { // both may be new
+		if err := atomicfile.SyncDir(dir); err != nil && !cfg.NoSync {
+			return nil, fmt.Errorf("open spool: %w", err)
+		}
 	}
-	for _, c := range s.classes {
-		if err := c.settle0(); err != nil {
+	for i, c := range s.classes {
+		if err := c.Settle(); err != nil {
 			// The disk may be full: the gaps stay owed and Run tries again.
-			s.log.Error("spool could not write what the last crash lost, will try again", "class", c.id.String(), "err", err)
+			s.shared.Log.Error("spool could not write what the last crash lost, will try again", "class", schema.Class(i).String(), "err", err)
 		}
 	}
 	return s, nil
 }
 
-// syncDir makes the names of the class folders durable.
-func (s *Spool) syncDir() error {
-	if s.cfg.NoSync {
-		return nil
-	}
-	return atomicfile.SyncDir(s.cfg.Dir)
-}
-
-// settle0 writes the gaps that load found.
-func (c *class) settle0() error {
-	c.io.Lock()
-	defer c.io.Unlock()
-	if len(c.owed) == 0 {
-		return nil
-	}
-	if err := c.settleOwed(c.id == schema.ClassAlarm); err != nil {
-		return err
-	}
-	return c.persist()
-}
-
 // lookAround counts what is in the folder and not ours.
 func (s *Spool) lookAround() {
-	ents, err := os.ReadDir(s.cfg.Dir)
+	ents, err := os.ReadDir(s.shared.Dir)
 	if err != nil {
-		return // load will say so
+		return // loading will say so
 	}
 	for _, e := range ents {
 		switch _, err := schema.ParseClass(e.Name()); {
 		case err == nil && e.IsDir():
 		case e.Name() == "lock", e.Name() == "balloon", e.Name() == "quarantine":
 		default:
-			s.foreign(filepath.Join(s.cfg.Dir, e.Name()))
+			s.shared.ForeignFile(filepath.Join(s.shared.Dir, e.Name()))
 		}
-	}
-}
-
-// foreign books a file that is not the spool's. It is left alone.
-func (s *Spool) foreign(path string) {
-	if s.foreigN++; s.foreigN <= 10 { // a folder of someone else's must not fill the log
-		s.log.Warn("a file that is not the spool's is left alone", "path", path)
-	}
-}
-
-func (s *Spool) refillBalloon() {
-	if err := s.balloon.refill(); err != nil {
-		s.log.Warn("spool has no reserve for a full disk", "err", err)
 	}
 }
 
@@ -134,15 +95,15 @@ func (s *Spool) Run(ctx context.Context) error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
-	if !s.running.CompareAndSwap(false, true) {
+	if !s.shared.Running.CompareAndSwap(false, true) {
 		return errors.New("spool: Run is already running")
 	}
 	g := run.New(ctx)
-	for _, c := range s.classes {
-		g.Go("spool class "+c.id.String(), c.run)
+	for i, c := range s.classes {
+		g.Go("spool class "+schema.Class(i).String(), c.Run)
 	}
 	err := g.Wait(stopGrace)
-	s.running.Store(false)
+	s.shared.Running.Store(false)
 	if err != nil { // a class hangs in the disk: waiting for it would hang the stop, too
 		return err
 	}
@@ -153,21 +114,9 @@ func (s *Spool) Run(ctx context.Context) error {
 func (s *Spool) Flush() error {
 	var errs []error
 	for _, c := range s.classes {
-		for {
-			err := c.flush()
-			errs = append(errs, err)
-			if err != nil || c.queued() == 0 {
-				break
-			}
-		}
+		errs = append(errs, c.Flush())
 	}
 	return errors.Join(errs...)
-}
-
-func (c *class) queued() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.queue)
 }
 
 // Append stores one record (1 to [schema.MaxRecord] bytes, copied) and gives its
@@ -179,7 +128,7 @@ func (s *Spool) Append(ctx context.Context, c schema.Class, payload []byte) (uin
 	if c >= schema.NumClasses {
 		return 0, fmt.Errorf("append to spool: unknown class %d", c)
 	}
-	seq, err := s.classes[c].append(ctx, payload)
+	seq, err := s.classes[c].Append(ctx, payload)
 	if err != nil {
 		return 0, fmt.Errorf("append to spool class %s: %w", c, err)
 	}
@@ -194,7 +143,7 @@ func (s *Spool) Read(c schema.Class, from uint64, maxRecords, maxBytes int) ([]s
 	if c >= schema.NumClasses {
 		return nil, fmt.Errorf("read spool: unknown class %d", c)
 	}
-	return s.classes[c].read(from, maxRecords, maxBytes)
+	return s.classes[c].Read(from, maxRecords, maxBytes)
 }
 
 // Ack settles numbers first to last, inclusive, in any order and as often as one
@@ -205,7 +154,7 @@ func (s *Spool) Ack(c schema.Class, epoch, first, last uint64) error {
 	if c >= schema.NumClasses {
 		return fmt.Errorf("acknowledge: %w: class %d", ErrUnknown, c)
 	}
-	if err := s.classes[c].ack(epoch, first, last); err != nil {
+	if err := s.classes[c].Ack(epoch, first, last); err != nil {
 		return fmt.Errorf("acknowledge in spool class %s: %w", c, err)
 	}
 	return nil
@@ -215,22 +164,13 @@ func (s *Spool) Ack(c schema.Class, epoch, first, last uint64) error {
 func (s *Spool) Cursors() []schema.Cursor {
 	out := make([]schema.Cursor, 0, schema.NumClasses)
 	for _, c := range s.classes {
-		c.mu.Lock()
-		out = append(out, schema.Cursor{Class: c.id, Epoch: c.epoch, Acked: c.done.Low(), Last: c.next - 1})
-		c.mu.Unlock()
+		out = append(out, c.Cursor())
 	}
 	return out
 }
 
 // Wake gets a value when something new became durable since the last receive.
-func (s *Spool) Wake() <-chan struct{} { return s.wake }
-
-func (s *Spool) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
+func (s *Spool) Wake() <-chan struct{} { return s.shared.Wake }
 
 // Close commits what waits, gives reserved numbers back, writes the cursors and
 // lets go of the files. Run should have ended before. The spool is closed even
@@ -243,48 +183,16 @@ func (s *Spool) Close() error {
 	var errs []error
 	// Alarms last: the others may still have a gap to write.
 	for i := len(s.classes) - 1; i >= 0; i-- {
-		errs = append(errs, s.classes[i].close())
+		errs = append(errs, s.classes[i].Close())
 	}
 	s.release()
 	return errors.Join(errs...)
 }
 
-func (c *class) close() error {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.io.Lock()
-	defer c.io.Unlock()
-	var err error
-	for err == nil && c.queued() > 0 {
-		err = c.flushLocked()
-	}
-	if err == nil {
-		err = c.settleOwed(c.id == schema.ClassAlarm)
-	}
-	c.mu.Lock()
-	if err == nil { // nothing is unaccounted for: give the rest of the block back
-		c.reserved = c.next - 1
-	}
-	c.mu.Unlock()
-	if perr := c.persist(); perr != nil {
-		err = errors.Join(err, perr)
-	}
-	if err != nil {
-		err = fmt.Errorf("close spool class %s: %w", c.id, err)
-	}
-	c.closeReader()
-	c.closeWriter()
-	return err
-}
-
 // release lets go of the files without writing anything.
 func (s *Spool) release() {
 	for _, c := range s.classes {
-		c.closeReader()
-		c.closeWriter()
+		c.Release()
 	}
-	if s.lock != nil {
-		_ = s.lock.Close()
-	}
+	_ = s.lock.Close() // nothing was written to it
 }

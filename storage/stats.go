@@ -7,32 +7,11 @@ import (
 	"time"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/chain"
 )
 
-// ClassStats tells of one class. Counters count since Open.
-type ClassStats struct {
-	Class       schema.Class
-	Epoch       uint64
-	Segments    int           // files in the chain
-	Bytes       int64         // in those files
-	QuotaBytes  int64         // bound of Bytes
-	Outstanding uint64        // records on disk and not settled
-	Queued      int           // records waiting for a commit
-	OldestAge   time.Duration // of the oldest unsettled record, by the wall clock; 0: none, or the disk is busy
-	// LossWindow is how much of the class a crash now could lose: zero for the
-	// durable classes, else the linger or, if longer, the age of what waits.
-	LossWindow    time.Duration
-	Appended      uint64     // records on disk
-	AppendedBytes uint64     // their payload
-	Acked         uint64     // records settled by Ack
-	Rejected      uint64     // records refused because the queue was full
-	Lost          [16]uint64 // records lost, by schema.Reason
-	Owed          int        // gaps that wait to be written because the disk fails
-	Commits       uint64
-	CommitErrors  uint64  // failed commits and cursor writes
-	CommitSeconds float64 // a commit's time, moving average over about 8
-	Quarantined   uint64  // segments moved to quarantine
-}
+// ClassStats tells of one class.
+type ClassStats = chain.Stats
 
 // Stats tells of the spool, for metrics and status.
 type Stats struct {
@@ -43,22 +22,10 @@ type Stats struct {
 
 // Stats tells where the spool stands. It never waits for the disk.
 func (s *Spool) Stats() Stats {
-	st := Stats{Foreign: s.foreigN, Balloon: s.balloon.there()}
+	st := Stats{Foreign: s.shared.Foreign(), Balloon: s.shared.Balloon.Held()}
 	now := time.Now()
 	for i, c := range s.classes {
-		age := c.oldestAge(now)
-		c.mu.Lock()
-		cs := c.stats
-		cs.Class, cs.Epoch, cs.QuotaBytes = c.id, c.epoch, c.cfg.QuotaBytes
-		cs.Outstanding, cs.Queued, cs.Owed, cs.OldestAge = c.done.Open(c.durable), len(c.queue), len(c.owed), age
-		if !durable(c.id) {
-			cs.LossWindow = c.cfg.Linger
-			if len(c.queue) > 0 {
-				cs.LossWindow = max(cs.LossWindow, now.Sub(c.queue[0].at))
-			}
-		}
-		c.mu.Unlock()
-		st.Classes[i] = cs
+		st.Classes[i] = c.Stats(now)
 	}
 	return st
 }

@@ -57,7 +57,7 @@ func list(t *testing.T, args ...string) []pkg {
 var edges = map[string][]string{
 	"schema":           {},
 	"internal":         {"schema"},
-	"storage":          {},
+	"storage":          {"storage+"},
 	"link":             {},
 	"device":           {"device+"},
 	"inference/worker": {},

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+package chain
 
 import (
 	"errors"
@@ -9,15 +9,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"fulmar/schema"
+	"fulmar/storage/internal/classconf"
+	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/meta"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
+	"fulmar/storage/internal/tail"
 )
 
 // seg is one file of the chain; the last of the chain is the active one.
@@ -37,12 +38,12 @@ type item struct {
 	done    chan error // 1-buffered; nil for metrics
 }
 
-// class is the spool of one class. io guards the files and what is said of them,
+// Class is the spool of one class. io guards the files and what is said of them,
 // mu the memory; mu is taken after io and never held during I/O.
-type class struct {
-	s    *Spool
+type Class struct {
+	s    *Shared
 	id   schema.Class
-	cfg  ClassConfig
+	cfg  Config
 	dir  string
 	kick chan struct{} // 1-buffered: the committer should look again
 
@@ -66,35 +67,28 @@ type class struct {
 	queueBytes int
 	owed       []schema.Gap  // losses not yet written down
 	full       schema.Reason // why the disk took nothing, at the last try
-	tail       tail
+	tail       tail.Tail
 	retryAt    time.Time // not before: the disk failed
 	retryWait  time.Duration
 	closed     bool
-	stats      ClassStats
+	stats      Stats
 }
 
-func (c *class) opts() segment.Options {
-	return segment.Options{MaxBytes: c.cfg.SegmentBytes, NoSync: c.s.cfg.NoSync}
+func (c *Class) opts() segment.Options {
+	return segment.Options{MaxBytes: c.cfg.SegmentBytes, NoSync: c.s.NoSync}
 }
 
-func (c *class) path(first uint64) string {
-	return filepath.Join(c.dir, fmt.Sprintf("%016x.db", first))
+func (c *Class) path(first uint64) string {
+	return filepath.Join(c.dir, segment.Name(first))
 }
 
-func (c *class) active() *seg { return &c.segs[len(c.segs)-1] }
+func (c *Class) active() *seg { return &c.segs[len(c.segs)-1] }
 
-func (c *class) bytes() (n int64) {
+func (c *Class) bytes() (n int64) {
 	for i := range c.segs {
 		n += c.segs[i].bytes
 	}
 	return n
-}
-
-// diskFull tells whether the error is that of a full disk. bbolt turns some of
-// them into text.
-func diskFull(err error) bool {
-	return err != nil && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) ||
-		strings.Contains(err.Error(), unix.ENOSPC.Error()))
 }
 
 // commitTries bounds the tries at one commit: as it is, in a new segment because
@@ -103,7 +97,7 @@ const commitTries = 3
 
 // commit puts the items on disk as one transaction, or none of them. gap: they
 // are gap records, which may use what is held back for them. io is held.
-func (c *class) commit(items []*item, gap bool) error {
+func (c *Class) commit(items []*item, gap bool) error {
 	for try := 1; ; try++ {
 		err := c.tryCommit(items, gap)
 		if err == nil {
@@ -113,16 +107,16 @@ func (c *class) commit(items []*item, gap bool) error {
 		switch {
 		case try == commitTries:
 		case errors.Is(err, segment.ErrDamaged), errors.Is(err, os.ErrNotExist):
-			c.s.log.Error("spool segment is sealed because it cannot be appended to", "class", c.id.String(), "err", err)
+			c.s.Log.Error("spool segment is sealed because it cannot be appended to", "class", c.id.String(), "err", err)
 			c.suspect = true
 			continue
-		case diskFull(err) && c.s.relieve(c, gap):
+		case disk.Full(err) && c.s.relieve(c, gap):
 			continue
 		}
 		c.mu.Lock()
 		c.stats.CommitErrors++
 		c.full = schema.ReasonUnsavable
-		if diskFull(err) {
+		if disk.Full(err) {
 			c.full = schema.ReasonDiskFull
 		}
 		c.mu.Unlock()
@@ -130,13 +124,13 @@ func (c *class) commit(items []*item, gap bool) error {
 	}
 }
 
-func (c *class) tryCommit(items []*item, gap bool) error {
+func (c *Class) tryCommit(items []*item, gap bool) error {
 	c.mu.Lock()
 	first := c.next
 	c.mu.Unlock()
 	need := int64(0)
 	for i, it := range items {
-		if durable(c.id) {
+		if classconf.Durable(c.id) {
 			it.seq = first + uint64(i)
 		}
 		need += int64(len(it.payload)) + 48 // frame, key and page header
@@ -162,7 +156,7 @@ func (c *class) tryCommit(items []*item, gap bool) error {
 }
 
 // ready makes sure of an active segment with room for need bytes, inside the quota.
-func (c *class) ready(first uint64, need int64, gap bool) error {
+func (c *Class) ready(first uint64, need int64, gap bool) error {
 	if err := c.makeRoom(need, gap); err != nil {
 		return err
 	}
@@ -182,7 +176,7 @@ func (c *class) ready(first uint64, need int64, gap bool) error {
 
 // makeRoom keeps the class inside its quota: alarms are refused, the others lose
 // their oldest segment.
-func (c *class) makeRoom(need int64, gap bool) error {
+func (c *Class) makeRoom(need int64, gap bool) error {
 	limit := c.cfg.QuotaBytes
 	if c.id == schema.ClassAlarm {
 		if gap {
@@ -204,7 +198,7 @@ func (c *class) makeRoom(need int64, gap bool) error {
 }
 
 // roll seals the active segment and begins a new one, whose first number is first.
-func (c *class) roll(first uint64) error {
+func (c *Class) roll(first uint64) error {
 	c.closeWriter()
 	c.mu.Lock()
 	h := segment.Header{Class: c.id, Epoch: c.epoch, First: first}
@@ -227,7 +221,7 @@ func (c *class) roll(first uint64) error {
 }
 
 // openSegment opens a segment's file and checks that it is what its name says.
-func (c *class) openSegment(sg seg, readOnly bool) (*segment.DB, error) {
+func (c *Class) openSegment(sg seg, readOnly bool) (*segment.DB, error) {
 	db, err := segment.Open(sg.path, c.opts(), readOnly)
 	if err != nil {
 		return nil, err
@@ -243,17 +237,17 @@ func (c *class) openSegment(sg seg, readOnly bool) (*segment.DB, error) {
 	return db, nil
 }
 
-func (c *class) closeWriter() {
+func (c *Class) closeWriter() {
 	if c.w == nil {
 		return
 	}
 	if err := c.w.Close(); err != nil {
-		c.s.log.Error("spool segment did not close", "class", c.id.String(), "err", err)
+		c.s.Log.Error("spool segment did not close", "class", c.id.String(), "err", err)
 	}
 	c.w = nil
 }
 
-func (c *class) closeReader() {
+func (c *Class) closeReader() {
 	if c.r != nil {
 		_ = c.r.Close() // read only: nothing can be lost
 		c.r = nil
@@ -262,9 +256,9 @@ func (c *class) closeReader() {
 
 // reserve makes sure that numbers up to last are reserved on disk. Metrics get
 // their numbers before the commit, so theirs are reserved half a block ahead.
-func (c *class) reserve(last uint64) error {
-	block, ahead := reserveBlock(c.id), uint64(0)
-	if !durable(c.id) {
+func (c *Class) reserve(last uint64) error {
+	block, ahead := classconf.ReserveBlock(c.id), uint64(0)
+	if !classconf.Durable(c.id) {
 		ahead = block / 2
 	}
 	if last+ahead <= c.reserved {
@@ -280,13 +274,13 @@ func (c *class) reserve(last uint64) error {
 }
 
 // committed books items that are on disk.
-func (c *class) committed(items []*item, took time.Duration) {
+func (c *Class) committed(items []*item, took time.Duration) {
 	c.mu.Lock()
 	last := items[len(items)-1].seq
 	c.durable = max(c.durable, last)
 	c.next = max(c.next, last+1)
 	for _, it := range items {
-		c.tail.add(tailRecord{it.seq, it.wall, it.payload})
+		c.tail.Add(tail.Record{Seq: it.seq, Wall: it.wall, Payload: it.payload})
 		c.stats.AppendedBytes += uint64(len(it.payload))
 	}
 	c.stats.Appended += uint64(len(items))
@@ -300,22 +294,22 @@ func (c *class) committed(items []*item, took time.Duration) {
 }
 
 // persist writes reservation and cursor, then unlinks what is drained by it. io is held.
-func (c *class) persist() error {
+func (c *Class) persist() error {
 	c.mu.Lock()
-	m := meta{gen: c.gen + 1, epoch: c.epoch, reserved: max(c.reserved, c.done.Highest()), low: c.done.Low()}
+	m := meta.Meta{Gen: c.gen + 1, Epoch: c.epoch, Reserved: max(c.reserved, c.done.Highest()), Low: c.done.Low()}
 	above := c.done.Above()
-	m.above = slices.Clone(above[:min(len(above), metaIntervals)])
+	m.Above = slices.Clone(above[:min(len(above), meta.MaxIntervals)])
 	c.mu.Unlock()
-	if err := writeMeta(c.dir, c.id, m, c.s.cfg.NoSync); err != nil {
+	if err := meta.Write(c.dir, c.id, m, c.s.NoSync); err != nil {
 		return err
 	}
-	c.gen, c.reserved = m.gen, m.reserved
+	c.gen, c.reserved = m.Gen, m.Reserved
 	c.mu.Lock()
-	if c.done.Low() == m.low {
+	if c.done.Low() == m.Low {
 		c.dirty = time.Time{}
 	}
 	c.mu.Unlock()
-	for len(c.segs) > 1 && c.segs[0].last <= m.low {
+	for len(c.segs) > 1 && c.segs[0].last <= m.Low {
 		c.closeReader()
 		// A name that comes back after a power loss is drained again at the
 		// next start, so the folder needs no fsync.
@@ -329,15 +323,15 @@ func (c *class) persist() error {
 }
 
 // publish copies what Stats tells of the files.
-func (c *class) publish() {
+func (c *Class) publish() {
 	n, b := len(c.segs), c.bytes()
 	c.mu.Lock()
 	c.stats.Segments, c.stats.Bytes = n, b
 	c.mu.Unlock()
 }
 
-// ack settles what the fleet has.
-func (c *class) ack(epoch, first, last uint64) error {
+// Ack settles what the fleet has.
+func (c *Class) Ack(epoch, first, last uint64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -355,18 +349,18 @@ func (c *class) ack(epoch, first, last uint64) error {
 }
 
 // settle marks numbers as done with; mu is held.
-func (c *class) settle(first, last uint64) uint64 {
+func (c *Class) settle(first, last uint64) uint64 {
 	n := c.done.Add(first, last)
 	if n > 0 && c.dirty.IsZero() {
 		c.dirty = time.Now()
 		c.poke()
 	}
-	c.tail.dropTo(c.done.Low())
+	c.tail.DropTo(c.done.Low())
 	return n
 }
 
 // poke makes the committer look again.
-func (c *class) poke() {
+func (c *Class) poke() {
 	select {
 	case c.kick <- struct{}{}:
 	default:

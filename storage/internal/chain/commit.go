@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+package chain
 
 import (
 	"context"
@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/classconf"
 )
 
-// append queues a record and, for the durable classes, waits until it is on disk.
-func (c *class) append(ctx context.Context, payload []byte) (uint64, error) {
+// Append queues a record and, for the durable classes, waits until it is on disk.
+func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
 	if len(payload) == 0 || len(payload) > schema.MaxRecord {
 		return 0, fmt.Errorf("a record of %d bytes, wants 1 to %d", len(payload), schema.MaxRecord)
 	}
@@ -22,7 +23,7 @@ func (c *class) append(ctx context.Context, payload []byte) (uint64, error) {
 	}
 	now := time.Now()
 	it := &item{wall: now.UnixMilli(), at: now, payload: slices.Clone(payload)}
-	if !durable(c.id) {
+	if !classconf.Durable(c.id) {
 		return c.enqueueMetric(it)
 	}
 	it.done = make(chan error, 1)
@@ -37,7 +38,7 @@ func (c *class) append(ctx context.Context, payload []byte) (uint64, error) {
 		return 0, fmt.Errorf("%w: %d records wait for the disk", ErrFull, queueMax)
 	}
 	c.enqueue(it)
-	run := c.s.running.Load()
+	run := c.s.Running.Load()
 	c.mu.Unlock()
 	if !run {
 		_ = c.flush() // the outcome of this record comes by its channel
@@ -52,7 +53,7 @@ func (c *class) append(ctx context.Context, payload []byte) (uint64, error) {
 
 // enqueueMetric never waits for the disk: a record that finds the queue full is
 // lost now and told as a gap.
-func (c *class) enqueueMetric(it *item) (uint64, error) {
+func (c *Class) enqueueMetric(it *item) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -83,13 +84,13 @@ func (c *class) enqueueMetric(it *item) (uint64, error) {
 }
 
 // overfull tells whether the queue has no room; mu is held.
-func (c *class) overfull(it *item) bool {
+func (c *Class) overfull(it *item) bool {
 	return len(c.queue) >= queueMax || c.queueBytes+len(it.payload) > queueBytes
 }
 
 // enqueue adds to the queue and wakes the committer where it may have to act
 // earlier than it knows; mu is held.
-func (c *class) enqueue(it *item) {
+func (c *Class) enqueue(it *item) {
 	c.queue = append(c.queue, it)
 	c.queueBytes += len(it.payload)
 	if len(c.queue) == 1 || c.batchFull() {
@@ -97,9 +98,9 @@ func (c *class) enqueue(it *item) {
 	}
 }
 
-func (c *class) batchFull() bool {
+func (c *Class) batchFull() bool {
 	return len(c.queue) >= c.cfg.BatchMax || c.queueBytes >= batchBytes ||
-		!durable(c.id) && c.next > c.queue[0].seq+reserveBlock(c.id)/2
+		!classconf.Durable(c.id) && c.next > c.queue[0].seq+classconf.ReserveBlock(c.id)/2
 }
 
 // flushRounds bounds the batches that one flush writes while it keeps readers of
@@ -107,13 +108,13 @@ func (c *class) batchFull() bool {
 const flushRounds = queueMax / 256
 
 // flush commits what is queued.
-func (c *class) flush() error {
+func (c *Class) flush() error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	return c.flushLocked()
 }
 
-func (c *class) flushLocked() error {
+func (c *Class) flushLocked() error {
 	err := c.settleOwed(c.id == schema.ClassAlarm)
 	for range flushRounds {
 		batch := c.peek()
@@ -125,7 +126,7 @@ func (c *class) flushLocked() error {
 		clear(batch)
 		if cerr != nil {
 			err = cerr
-			if !durable(c.id) {
+			if !classconf.Durable(c.id) {
 				break // they stay queued; another try at once would fail as well
 			}
 		}
@@ -141,7 +142,7 @@ func (c *class) flushLocked() error {
 }
 
 // peek copies the next batch; only the holder of io takes from the queue.
-func (c *class) peek() []*item {
+func (c *Class) peek() []*item {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	limit, n, size := int(min(batchBytes, c.cfg.SegmentBytes/2)), 0, 0
@@ -158,8 +159,8 @@ func (c *class) peek() []*item {
 
 // pop takes a batch out of the queue and tells those who wait for it. Metrics
 // that did not reach the disk stay.
-func (c *class) pop(batch []*item, err error) {
-	if err != nil && !durable(c.id) {
+func (c *Class) pop(batch []*item, err error) {
+	if err != nil && !classconf.Durable(c.id) {
 		return
 	}
 	c.mu.Lock()
@@ -177,8 +178,8 @@ func (c *class) pop(batch []*item, err error) {
 	}
 }
 
-// run is the committer of the class: it lingers, commits, and writes the cursor.
-func (c *class) run(ctx context.Context) error {
+// Run is the committer of the class: it lingers, commits, and writes the cursor.
+func (c *Class) Run(ctx context.Context) error {
 	t := time.NewTimer(retryMax)
 	defer t.Stop()
 	for {
@@ -205,7 +206,7 @@ func (c *class) run(ctx context.Context) error {
 		case <-c.kick:
 		case <-t.C:
 			if c.id == schema.ClassAlarm {
-				c.s.refillBalloon()
+				c.s.RefillBalloon()
 			}
 		}
 	}
@@ -213,7 +214,7 @@ func (c *class) run(ctx context.Context) error {
 
 // due tells when the next commit and the next writing of the cursor are to be;
 // zero: nothing waits.
-func (c *class) due() (commit, cursor time.Time) {
+func (c *Class) due() (commit, cursor time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.queue) > 0 {
@@ -228,7 +229,7 @@ func (c *class) due() (commit, cursor time.Time) {
 		}
 	}
 	// Callers wait for a durable record: each gets its own try and its own error.
-	if !commit.IsZero() && commit.Before(c.retryAt) && (!durable(c.id) || len(c.queue) == 0) {
+	if !commit.IsZero() && commit.Before(c.retryAt) && (!classconf.Durable(c.id) || len(c.queue) == 0) {
 		commit = c.retryAt
 	}
 	if !c.dirty.IsZero() {
@@ -242,7 +243,7 @@ func (c *class) due() (commit, cursor time.Time) {
 
 // linger is the configured one, or longer on a slow disk: without that, commits
 // one after the other saturate it and the latency is worse than the linger.
-func (c *class) linger() time.Duration {
+func (c *Class) linger() time.Duration {
 	if c.cfg.Linger == 0 {
 		return 0
 	}
@@ -251,7 +252,7 @@ func (c *class) linger() time.Duration {
 }
 
 // writeCursor persists the acknowledgements.
-func (c *class) writeCursor() error {
+func (c *Class) writeCursor() error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	err := c.persist()
@@ -267,12 +268,12 @@ func (c *class) writeCursor() error {
 }
 
 // report logs what nobody else is told: the first error of a series.
-func (c *class) report(err error) {
+func (c *Class) report(err error) {
 	c.mu.Lock()
 	first := err != nil && c.retryWait <= retryMin
 	wait := c.retryWait
 	c.mu.Unlock()
 	if first {
-		c.s.log.Error("spool does not reach the disk, will try again", "class", c.id.String(), "wait", wait, "err", err)
+		c.s.Log.Error("spool does not reach the disk, will try again", "class", c.id.String(), "wait", wait, "err", err)
 	}
 }

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+package chain
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 
 // lose writes down that the unsettled numbers of r are lost, and only then
 // settles them. io is held; alarmHeld: that of the alarm class is, too.
-func (c *class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
+func (c *Class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
 	if err := c.settleOwed(alarmHeld); err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (c *class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
 }
 
 // lost settles a gap that is written down; mu is held.
-func (c *class) lost(g schema.Gap) {
+func (c *Class) lost(g schema.Gap) {
 	if len(c.queue) == 0 || c.queue[0].seq > g.Last { // else what waits below it would look missing
 		c.durable = max(c.durable, g.Last)
 	}
@@ -59,7 +59,7 @@ func (c *class) lost(g schema.Gap) {
 // walls gives the times of the oldest segment's first record from seq on and of
 // the first record after that segment: about the bounds of what it holds. Zero
 // where they cannot be read.
-func (c *class) walls(seq uint64) (from, to int64) {
+func (c *Class) walls(seq uint64) (from, to int64) {
 	at := func(i int, seq uint64) (wall int64) {
 		if db, err := c.reader(i); err == nil {
 			_ = db.Walk(seq, func(r segment.Record, ok bool) bool {
@@ -76,7 +76,7 @@ func (c *class) walls(seq uint64) (from, to int64) {
 }
 
 // settleOwed writes the gaps that could not be written when they came to be.
-func (c *class) settleOwed(alarmHeld bool) error {
+func (c *Class) settleOwed(alarmHeld bool) error {
 	c.mu.Lock()
 	owed := slices.Clone(c.owed)
 	c.mu.Unlock()
@@ -106,13 +106,13 @@ func (c *class) settleOwed(alarmHeld bool) error {
 }
 
 // writeGaps puts gap records into the alarm class, durable.
-func (s *Spool) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
+func (s *Shared) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
 	a := s.classes[schema.ClassAlarm]
 	if !alarmHeld {
 		a.io.Lock()
 		defer a.io.Unlock()
 	}
-	now := s.cfg.Clock.Now()
+	now := s.Clock.Now()
 	items := make([]*item, 0, len(gaps))
 	for i := range gaps {
 		b, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindGap, Time: now, Gap: &gaps[i]})
@@ -125,13 +125,13 @@ func (s *Spool) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
 		return fmt.Errorf("write gap: %w", err)
 	}
 	for _, g := range gaps {
-		s.log.Warn("spool lost records", "class", g.Class.String(), "first", g.First, "last", g.Last, "reason", g.Reason.String())
+		s.Log.Warn("spool lost records", "class", g.Class.String(), "first", g.First, "last", g.Last, "reason", g.Reason.String())
 	}
 	return nil
 }
 
 // evict gives the oldest segment up: gap first, then the cursor, then the file.
-func (c *class) evict(why schema.Reason, alarmHeld bool) error {
+func (c *Class) evict(why schema.Reason, alarmHeld bool) error {
 	if err := c.lose(ranges.Range{First: 1, Last: c.segs[0].last}, why, alarmHeld || c.id == schema.ClassAlarm); err != nil {
 		return err
 	}
@@ -141,8 +141,8 @@ func (c *class) evict(why schema.Reason, alarmHeld bool) error {
 // relieve makes room on a full disk for class c, whose io is held: the balloon,
 // and unless it is for a gap record the oldest segment of the least urgent class,
 // but none more urgent than c itself. It tells whether another try makes sense.
-func (s *Spool) relieve(c *class, gap bool) bool {
-	freed := s.balloon.release()
+func (s *Shared) relieve(c *Class, gap bool) bool {
+	freed := s.Balloon.Release()
 	if gap {
 		return freed
 	}

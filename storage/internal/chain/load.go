@@ -1,31 +1,28 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+package chain
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
-	"fulmar/internal/atomicfile"
 	"fulmar/schema"
+	"fulmar/storage/internal/classconf"
+	"fulmar/storage/internal/meta"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 )
 
-// load brings a class up from its folder, whatever state that is in. Numbers that
+// Load brings a class up from its folder, whatever state that is in. Numbers that
 // were reserved and not used are owed as crash gaps.
-func (c *class) load() error {
+func (c *Class) Load() error {
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return fmt.Errorf("spool folder: %w", err)
 	}
-	m, bad, err := loadMeta(c.dir, c.id)
+	m, bad, err := meta.Load(c.dir, c.id)
 	if err != nil {
 		return err
 	}
@@ -33,20 +30,20 @@ func (c *class) load() error {
 		return err
 	}
 	switch {
-	case m.epoch != 0 && bad > 0:
-		c.s.log.Warn("one copy of the spool's meta is unreadable, a block of numbers is skipped", "class", c.id.String())
-		m.reserved += reserveBlock(c.id)
-	case m.epoch == 0 && len(c.segs) > 0:
+	case m.Epoch != 0 && bad > 0:
+		c.s.Log.Warn("one copy of the spool's meta is unreadable, a block of numbers is skipped", "class", c.id.String())
+		m.Reserved += classconf.ReserveBlock(c.id)
+	case m.Epoch == 0 && len(c.segs) > 0:
 		if m, err = c.rebuildMeta(); err != nil {
 			return err
 		}
 	}
-	if m.epoch == 0 {
-		m = meta{epoch: newEpoch()}
-		c.s.log.Info("new spool", "class", c.id.String(), "epoch", fmt.Sprintf("%016x", m.epoch))
+	if m.Epoch == 0 {
+		m = meta.Meta{Epoch: meta.NewEpoch()}
+		c.s.Log.Info("new spool", "class", c.id.String(), "epoch", fmt.Sprintf("%016x", m.Epoch))
 	}
-	c.gen, c.reserved, c.epoch = m.gen, m.reserved, m.epoch
-	c.done = ranges.New(m.low, m.above)
+	c.gen, c.reserved, c.epoch = m.Gen, m.Reserved, m.Epoch
+	c.done = ranges.New(m.Low, m.Above)
 	used, err := c.openActive()
 	if err != nil {
 		return err
@@ -80,7 +77,7 @@ func (c *class) load() error {
 // openActive opens the newest segment to append to and tells the highest number
 // used. Where the file cannot tell, all reserved numbers count as used: reading
 // finds out which are there.
-func (c *class) openActive() (used uint64, err error) {
+func (c *Class) openActive() (used uint64, err error) {
 	if len(c.segs) == 0 {
 		return 0, nil
 	}
@@ -93,7 +90,7 @@ func (c *class) openActive() (used uint64, err error) {
 	if !errors.Is(err, segment.ErrDamaged) {
 		return 0, err
 	}
-	c.s.log.Error("newest spool segment is damaged and sealed", "class", c.id.String(), "err", err)
+	c.s.Log.Error("newest spool segment is damaged and sealed", "class", c.id.String(), "err", err)
 	c.closeWriter()
 	c.suspect = true
 	return max(c.reserved, c.active().first-1), nil
@@ -103,11 +100,11 @@ func (c *class) openActive() (used uint64, err error) {
 // copies were lost. It skips two blocks of numbers, more than can have been given
 // out. Without a readable segment nothing is known of the numbers: the files go
 // to quarantine and the class begins anew.
-func (c *class) rebuildMeta() (meta, error) {
+func (c *Class) rebuildMeta() (meta.Meta, error) {
 	for i := len(c.segs) - 1; i >= 0; i-- {
 		db, err := segment.Open(c.segs[i].path, c.opts(), true)
 		if err != nil && !errors.Is(err, segment.ErrDamaged) {
-			return meta{}, err
+			return meta.Meta{}, err
 		} else if err != nil {
 			continue
 		}
@@ -117,73 +114,35 @@ func (c *class) rebuildMeta() (meta, error) {
 		if err != nil || h.Class != c.id || h.First != c.segs[i].first || h.Epoch == 0 {
 			continue
 		}
-		c.s.log.Error("spool meta is lost and was rebuilt from a segment", "class", c.id.String(), "epoch", fmt.Sprintf("%016x", h.Epoch))
+		c.s.Log.Error("spool meta is lost and was rebuilt from a segment", "class", c.id.String(), "epoch", fmt.Sprintf("%016x", h.Epoch))
 		top := max(last, c.active().first, h.First)
-		return meta{epoch: h.Epoch, reserved: top + 2*reserveBlock(c.id), low: c.segs[0].first - 1}, nil
+		return meta.Meta{Epoch: h.Epoch, Reserved: top + 2*classconf.ReserveBlock(c.id), Low: c.segs[0].first - 1}, nil
 	}
-	c.s.log.Error("spool meta and segments are lost: the class begins anew", "class", c.id.String(), "segments", len(c.segs))
+	c.s.Log.Error("spool meta and segments are lost: the class begins anew", "class", c.id.String(), "segments", len(c.segs))
 	for len(c.segs) > 0 {
 		if err := c.shelve(len(c.segs) - 1); err != nil {
-			return meta{}, err
+			return meta.Meta{}, err
 		}
 	}
-	return meta{}, nil
+	return meta.Meta{}, nil
 }
 
-// list finds the segments of the class, oldest first (the names sort so).
-func (c *class) list() error {
-	ents, err := os.ReadDir(c.dir)
+// list finds the segments of the class, oldest first.
+func (c *Class) list() error {
+	files, foreign, err := segment.List(c.dir)
 	if err != nil {
-		return fmt.Errorf("spool folder: %w", err)
+		return err
 	}
-	for _, e := range ents {
-		path := filepath.Join(c.dir, e.Name())
-		if first, ok := parseSegment(strings.TrimSuffix(e.Name(), ".tmp")); ok && e.Type().IsRegular() {
-			if strings.HasSuffix(e.Name(), ".tmp") { // begun and not finished: it never had a name
-				if err := os.Remove(path); err != nil {
-					return fmt.Errorf("remove unfinished segment: %w", err)
-				}
-				continue
-			}
-			fi, err := e.Info()
-			if err != nil {
-				return fmt.Errorf("spool segment: %w", err)
-			}
-			if n := len(c.segs); n > 0 {
-				c.segs[n-1].last = first - 1
-			}
-			c.segs = append(c.segs, seg{first: first, bytes: diskBytes(fi), path: path})
-		} else if e.Name() != "meta.a" && e.Name() != "meta.b" {
-			c.s.foreign(path)
+	for i, f := range files {
+		if i > 0 {
+			c.segs[i-1].last = f.First - 1
+		}
+		c.segs = append(c.segs, seg{first: f.First, bytes: f.Bytes, path: f.Path})
+	}
+	for _, path := range foreign {
+		if !meta.Owns(filepath.Base(path)) {
+			c.s.ForeignFile(path)
 		}
 	}
 	return nil
-}
-
-func parseSegment(name string) (first uint64, ok bool) {
-	hex, found := strings.CutSuffix(name, ".db")
-	if !found || len(hex) != 16 || strings.ToLower(hex) != hex {
-		return 0, false
-	}
-	first, err := strconv.ParseUint(hex, 16, 64)
-	return first, err == nil && first > 0
-}
-
-// newEpoch gives a random number that is not zero.
-func newEpoch() uint64 {
-	for {
-		var b [8]byte
-		_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-		if e := binary.LittleEndian.Uint64(b[:]); e != 0 {
-			return e
-		}
-	}
-}
-
-// makeDir makes the spool's folder and its name durable.
-func makeDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("spool folder: %w", err)
-	}
-	return atomicfile.SyncDir(filepath.Dir(dir))
 }

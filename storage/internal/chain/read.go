@@ -1,19 +1,22 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+package chain
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"time"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
+	"fulmar/storage/internal/tail"
 )
 
 // reading is the answer to one Read while it is put together.
@@ -39,18 +42,19 @@ func (rd *reading) take(seq uint64, payload []byte) bool {
 }
 
 // fromTail answers from memory where that is the whole answer; mu is held.
-func (c *class) fromTail(rd *reading, want uint64) bool {
+func (c *Class) fromTail(rd *reading, want uint64) bool {
 	if want > c.durable {
 		return true
 	}
-	if !c.tail.holds(want) {
+	if !c.tail.Holds(want) {
 		return false
 	}
-	c.tail.each(want, &c.done, func(r tailRecord) bool { return rd.take(r.seq, r.payload) })
+	c.tail.Each(want, &c.done, func(r tail.Record) bool { return rd.take(r.Seq, r.Payload) })
 	return true
 }
 
-func (c *class) read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, error) {
+// Read gives unsettled durable records from number from on.
+func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, error) {
 	if maxRecords < 1 {
 		return nil, nil
 	}
@@ -92,7 +96,7 @@ func (c *class) read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 
 // readSegment takes records from the segment that holds want, and writes down as
 // corrupt what should be there and is not. It gives the number to go on from.
-func (c *class) readSegment(rd *reading, want uint64) (uint64, error) {
+func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 	i := sort.Search(len(c.segs), func(i int) bool { return c.segs[i].first > want }) - 1
 	if i < 0 { // the segment is gone
 		next := c.segs[0].first
@@ -106,7 +110,7 @@ func (c *class) readSegment(rd *reading, want uint64) (uint64, error) {
 	}
 	db, err := c.reader(i)
 	if errors.Is(err, segment.ErrDamaged) || errors.Is(err, os.ErrNotExist) {
-		c.s.log.Error("spool segment cannot be opened and goes to quarantine", "class", c.id.String(), "err", err)
+		c.s.Log.Error("spool segment cannot be opened and goes to quarantine", "class", c.id.String(), "err", err)
 		if err := c.lose(ranges.Range{First: want, Last: last}, schema.ReasonCorrupt, c.isAlarm()); err != nil {
 			return 0, err
 		}
@@ -133,11 +137,11 @@ func (c *class) readSegment(rd *reading, want uint64) (uint64, error) {
 	return next, nil
 }
 
-func (c *class) isAlarm() bool { return c.id == schema.ClassAlarm }
+func (c *Class) isAlarm() bool { return c.id == schema.ClassAlarm }
 
 // walk takes records want to last from one segment. It gives the number to go on
 // from and the holes before it.
-func (c *class) walk(rd *reading, db *segment.DB, want, last uint64) (next uint64, holes []ranges.Range, err error) {
+func (c *Class) walk(rd *reading, db *segment.DB, want, last uint64) (next uint64, holes []ranges.Range, err error) {
 	hole := func(first, last uint64) {
 		if n := len(holes); n > 0 && holes[n-1].Last+1 == first {
 			holes[n-1].Last = last
@@ -164,11 +168,11 @@ func (c *class) walk(rd *reading, db *segment.DB, want, last uint64) (next uint6
 	})
 	switch {
 	case errors.Is(err, segment.ErrDamaged):
-		c.s.log.Error("spool segment is damaged, reading on behind it", "class", c.id.String(), "seq", next, "err", err)
+		c.s.Log.Error("spool segment is damaged, reading on behind it", "class", c.id.String(), "seq", next, "err", err)
 		if db == c.w {
 			c.suspect = true
 		}
-		to := skipDamage(db, next, last)
+		to := db.SkipDamage(next, last)
 		hole(next, to-1)
 		return to, holes, nil
 	case err != nil:
@@ -181,36 +185,15 @@ func (c *class) walk(rd *reading, db *segment.DB, want, last uint64) (next uint6
 }
 
 // open tells whether a number is not settled yet.
-func (c *class) open(seq uint64) bool {
+func (c *Class) open(seq uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.done.Has(seq)
 }
 
-// skipDamage finds the lowest number above at, up to last+1, from which the file
-// can be followed again: by doubling steps, then by halving back.
-func skipDamage(db *segment.DB, at, last uint64) uint64 {
-	sound := func(n uint64) bool {
-		return db.Walk(n, func(segment.Record, bool) bool { return false }) == nil
-	}
-	bad, good := at, at+1
-	for step := uint64(1); good <= last && !sound(good); step *= 2 {
-		bad, good = good, good+step
-	}
-	good = min(good, last+1)
-	for bad+1 < good {
-		if mid := bad + (good-bad)/2; sound(mid) {
-			good = mid
-		} else {
-			bad = mid
-		}
-	}
-	return good
-}
-
 // reader gives the i-th segment opened. At most one sealed segment of a class is
 // open at a time: each is a memory map.
-func (c *class) reader(i int) (*segment.DB, error) {
+func (c *Class) reader(i int) (*segment.DB, error) {
 	sg := c.segs[i]
 	if i == len(c.segs)-1 && c.w != nil {
 		return c.w, nil
@@ -229,7 +212,7 @@ func (c *class) reader(i int) (*segment.DB, error) {
 
 // oldestAge is how long the oldest unsettled record has waited; zero where there
 // is none or the disk is busy.
-func (c *class) oldestAge(now time.Time) time.Duration {
+func (c *Class) oldestAge(now time.Time) time.Duration {
 	c.mu.Lock()
 	want := c.done.Next(1)
 	wall := int64(0)
@@ -240,8 +223,8 @@ func (c *class) oldestAge(now time.Time) time.Duration {
 			return 0
 		}
 		wall = c.queue[0].wall
-	case c.tail.holds(want):
-		c.tail.each(want, &c.done, func(r tailRecord) bool { wall = r.wall; return false })
+	case c.tail.Holds(want):
+		c.tail.Each(want, &c.done, func(r tail.Record) bool { wall = r.Wall; return false })
 	}
 	c.mu.Unlock()
 	if wall == 0 && c.io.TryLock() {
@@ -257,8 +240,42 @@ func (c *class) oldestAge(now time.Time) time.Duration {
 	return max(0, now.Sub(time.UnixMilli(wall)))
 }
 
-func (c *class) isClosed() bool {
+func (c *Class) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed
+}
+
+// quarantine moves the i-th segment, which cannot be opened, out of the chain.
+// Its numbers must have been told as lost before.
+func (c *Class) quarantine(i int) error {
+	sg := c.segs[i]
+	c.closeReader()
+	if i == len(c.segs)-1 {
+		c.mu.Lock()
+		first := c.durable + 1
+		c.mu.Unlock()
+		if err := c.roll(first); err != nil {
+			return err
+		}
+		if c.active().path == sg.path { // it held nothing and has been replaced
+			return nil
+		}
+	}
+	return c.shelve(i)
+}
+
+// shelve moves the file of the i-th segment to quarantine.
+func (c *Class) shelve(i int) error {
+	sg := c.segs[i]
+	dir := filepath.Join(c.s.Dir, "quarantine")
+	if err := disk.Quarantine(sg.path, dir, c.id.String()+"-"+filepath.Base(sg.path)); err != nil {
+		return err
+	}
+	c.segs = slices.Delete(c.segs, i, i+1)
+	c.mu.Lock()
+	c.stats.Quarantined++
+	c.mu.Unlock()
+	c.publish()
+	return nil
 }

@@ -1,13 +1,16 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+// Package disk holds what the spool needs of the file system besides its own
+// files: a reserve for when it is full, a lock, sizes and errors.
+package disk
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -15,7 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrLocked says that another process holds the lock.
+var ErrLocked = errors.New("spool is in use by another process")
+
 const (
+	// lockWait bounds the wait for another process to let go of the lock: long
+	// enough for the end of a restarting fulmard's fsync, short for an operator.
+	lockWait = 1500 * time.Millisecond
 	// balloonBytes is enough for thousands of gap records.
 	balloonBytes = 1 << 20
 	// balloonFree is how much must be free before the balloon is blown up again:
@@ -23,21 +32,21 @@ const (
 	balloonFree = 4 * balloonBytes
 )
 
-// balloon is a file whose only use is to be given up when the disk is full.
-type balloon struct {
-	path string
+// Balloon is a file whose only use is to be given up when the disk is full.
+type Balloon struct {
+	Path string
 	mu   sync.Mutex
 	held bool
 }
 
-// refill makes the file unless it is there or the disk has too little room.
-func (b *balloon) refill() error {
+// Refill makes the file unless it is there or the disk has too little room.
+func (b *Balloon) Refill() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.held {
 		return nil
 	}
-	f, err := os.OpenFile(b.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(b.Path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("balloon: %w", err)
 	}
@@ -50,7 +59,7 @@ func (b *balloon) refill() error {
 	if err != nil {
 		return fmt.Errorf("balloon: %w", err)
 	}
-	if diskBytes(fi) < balloonBytes {
+	if Bytes(fi) < balloonBytes {
 		if st.Bavail*uint64(st.Bsize) < balloonFree {
 			return nil
 		}
@@ -62,33 +71,34 @@ func (b *balloon) refill() error {
 	return nil
 }
 
-// release gives the room back and tells whether there was any.
-func (b *balloon) release() bool {
+// Release gives the room back and tells whether there was any.
+func (b *Balloon) Release() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.held {
 		return false
 	}
 	b.held = false
-	return os.Truncate(b.path, 0) == nil
+	return os.Truncate(b.Path, 0) == nil
 }
 
-func (b *balloon) there() bool {
+// Held tells whether the reserve is there.
+func (b *Balloon) Held() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.held
 }
 
-// diskBytes is what a file takes on disk; bbolt's grow ahead of their content.
-func diskBytes(fi fs.FileInfo) int64 {
+// Bytes is what a file takes on disk; bbolt's grow ahead of their content.
+func Bytes(fi fs.FileInfo) int64 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
 		return min(fi.Size(), st.Blocks*512)
 	}
 	return fi.Size()
 }
 
-// lockFile takes the spool for this process.
-func lockFile(path string) (*os.File, error) {
+// Lock takes the spool for this process.
+func Lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("spool lock: %w", err)
@@ -107,4 +117,11 @@ func lockFile(path string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("spool lock %s: %w", path, err)
 	}
+}
+
+// Full tells whether the error is that of a full disk. bbolt turns some of
+// them into text.
+func Full(err error) bool {
+	return err != nil && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) ||
+		strings.Contains(err.Error(), unix.ENOSPC.Error()))
 }

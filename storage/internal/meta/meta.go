@@ -1,9 +1,12 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+// Package meta is what a class of the spool remembers besides its segments: two
+// copies of one sector, written in place in turn.
+package meta
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -19,98 +22,102 @@ import (
 	"fulmar/storage/internal/ranges"
 )
 
-// The meta file is one sector: magic, version, class, number of intervals,
+// ErrNewer says that a newer version of the program wrote the file.
+var ErrNewer = errors.New("spool was written by a newer version")
+
+// The file is one sector: magic, version, class, number of intervals,
 // generation, epoch, reserved, low, intervals, zeros, CRC-32C. All numbers are
 // little endian. Size, magic, place of the version and of the CRC are for ever,
 // so that an older program can tell a newer file from a damaged one.
 const (
-	metaMagic     = "fulspool"
-	metaVersion   = 1
-	metaSize      = 512
-	metaHead      = 8 + 4 + 4*8
-	metaIntervals = (metaSize - metaHead - 4) / 16
+	magic   = "fulspool"
+	version = 1
+	size    = 512
+	head    = 8 + 4 + 4*8
+	// MaxIntervals is how many settled intervals above the cursor a file keeps.
+	MaxIntervals = (size - head - 4) / 16
 )
 
-// meta is what a class remembers besides its segments.
-type meta struct {
-	gen      uint64 // the copy with the higher generation stands
-	epoch    uint64
-	reserved uint64 // highest number that may have been used
-	low      uint64 // all numbers up to it are settled
-	above    []ranges.Range
+// Meta is the content of one copy.
+type Meta struct {
+	Gen      uint64 // the copy with the higher generation stands
+	Epoch    uint64
+	Reserved uint64 // highest number that may have been used
+	Low      uint64 // all numbers up to it are settled
+	Above    []ranges.Range
 }
 
-var errMeta = errors.New("meta file does not match its checksum")
+var errSum = errors.New("meta file does not match its checksum")
 
-func (m *meta) encode(id schema.Class) []byte {
-	b := make([]byte, 0, metaSize)
-	b = append(b, metaMagic...)
+func (m *Meta) encode(id schema.Class) []byte {
+	b := make([]byte, 0, size)
+	b = append(b, magic...)
 	// The lowest intervals matter most: they are nearest to being sent again.
-	above := m.above[:min(len(m.above), metaIntervals)]
-	b = append(b, metaVersion, byte(id), byte(len(above)), 0)
-	for _, v := range [...]uint64{m.gen, m.epoch, m.reserved, m.low} {
+	above := m.Above[:min(len(m.Above), MaxIntervals)]
+	b = append(b, version, byte(id), byte(len(above)), 0)
+	for _, v := range [...]uint64{m.Gen, m.Epoch, m.Reserved, m.Low} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	for _, r := range above {
 		b = binary.LittleEndian.AppendUint64(b, r.First)
 		b = binary.LittleEndian.AppendUint64(b, r.Last)
 	}
-	b = b[:metaSize]
-	binary.LittleEndian.PutUint32(b[metaSize-4:], crc32.Checksum(b[:metaSize-4], crc32.MakeTable(crc32.Castagnoli)))
+	b = b[:size]
+	binary.LittleEndian.PutUint32(b[size-4:], crc32.Checksum(b[:size-4], crc32.MakeTable(crc32.Castagnoli)))
 	return b
 }
 
-func decodeMeta(id schema.Class, b []byte) (meta, error) {
-	if len(b) != metaSize || string(b[:8]) != metaMagic ||
-		crc32.Checksum(b[:metaSize-4], crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(b[metaSize-4:]) {
-		return meta{}, errMeta
+func decode(id schema.Class, b []byte) (Meta, error) {
+	if len(b) != size || string(b[:8]) != magic ||
+		crc32.Checksum(b[:size-4], crc32.MakeTable(crc32.Castagnoli)) != binary.LittleEndian.Uint32(b[size-4:]) {
+		return Meta{}, errSum
 	}
-	if b[8] > metaVersion {
-		return meta{}, fmt.Errorf("%w: format %d, this program writes %d; update fulmar or move the spool away", ErrNewer, b[8], metaVersion)
+	if b[8] > version {
+		return Meta{}, fmt.Errorf("%w: format %d, this program writes %d; update fulmar or move the spool away", ErrNewer, b[8], version)
 	}
-	if b[8] == 0 || b[9] != byte(id) || int(b[10]) > metaIntervals {
-		return meta{}, errMeta
+	if b[8] == 0 || b[9] != byte(id) || int(b[10]) > MaxIntervals {
+		return Meta{}, errSum
 	}
 	u := func(i int) uint64 { return binary.LittleEndian.Uint64(b[12+8*i:]) }
-	m := meta{gen: u(0), epoch: u(1), reserved: u(2), low: u(3)}
-	prev := m.low
+	m := Meta{Gen: u(0), Epoch: u(1), Reserved: u(2), Low: u(3)}
+	prev := m.Low
 	for i := range int(b[10]) {
 		r := ranges.Range{First: u(4 + 2*i), Last: u(5 + 2*i)}
 		if r.First <= prev || r.Last < r.First {
-			return meta{}, errMeta
+			return Meta{}, errSum
 		}
 		prev = r.Last
-		m.above = append(m.above, r)
+		m.Above = append(m.Above, r)
 	}
-	if m.epoch == 0 || m.low > m.reserved {
-		return meta{}, errMeta
+	if m.Epoch == 0 || m.Low > m.Reserved {
+		return Meta{}, errSum
 	}
 	return m, nil
 }
 
-func metaPath(dir string, gen uint64) string {
+func copyPath(dir string, gen uint64) string {
 	return filepath.Join(dir, [2]string{"meta.a", "meta.b"}[gen%2])
 }
 
-// loadMeta reads both copies. bad counts those that are there and unreadable, or
+// Load reads both copies. bad counts those that are there and unreadable, or
 // missing while the other is there. A zero epoch says that none was readable.
-func loadMeta(dir string, id schema.Class) (m meta, bad int, err error) {
+func Load(dir string, id schema.Class) (m Meta, bad int, err error) {
 	missing := 0
 	for gen := range uint64(2) {
-		b, err := readSmall(metaPath(dir, gen), metaSize+1)
+		b, err := readSmall(copyPath(dir, gen), size+1)
 		if errors.Is(err, os.ErrNotExist) {
 			missing++
 			continue
 		} else if err != nil {
-			return meta{}, 0, fmt.Errorf("read spool meta: %w", err)
+			return Meta{}, 0, fmt.Errorf("read spool meta: %w", err)
 		}
-		c, err := decodeMeta(id, b)
+		c, err := decode(id, b)
 		switch {
 		case errors.Is(err, ErrNewer):
-			return meta{}, 0, fmt.Errorf("%s: %w", metaPath(dir, gen), err)
-		case err != nil || c.gen%2 != gen:
+			return Meta{}, 0, fmt.Errorf("%s: %w", copyPath(dir, gen), err)
+		case err != nil || c.Gen%2 != gen:
 			bad++
-		case c.gen > m.gen || m.epoch == 0:
+		case c.Gen > m.Gen || m.Epoch == 0:
 			m = c
 		}
 	}
@@ -120,10 +127,10 @@ func loadMeta(dir string, id schema.Class) (m meta, bad int, err error) {
 	return m, bad, nil
 }
 
-// writeMeta puts one copy on disk, in place. The very first write of a copy also
+// Write puts one copy on disk, in place. The very first write of a copy also
 // makes its name durable.
-func writeMeta(dir string, id schema.Class, m meta, noSync bool) error {
-	f, err := os.OpenFile(metaPath(dir, m.gen), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+func Write(dir string, id schema.Class, m Meta, noSync bool) error {
+	f, err := os.OpenFile(copyPath(dir, m.Gen), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("write spool meta: %w", err)
 	}
@@ -154,4 +161,18 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, limit))
+}
+
+// Owns tells whether a file of that name is a copy of a meta.
+func Owns(name string) bool { return name == "meta.a" || name == "meta.b" }
+
+// NewEpoch gives a random number that is not zero.
+func NewEpoch() uint64 {
+	for {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+		if e := binary.LittleEndian.Uint64(b[:]); e != 0 {
+			return e
+		}
+	}
 }

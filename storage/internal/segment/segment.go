@@ -49,6 +49,8 @@ const (
 	// headroom is what MaxSize allows above twice the segment's size: one batch
 	// and one growth step.
 	headroom = 8 << 20
+	// tmpSuffix ends the name of a segment that is being made.
+	tmpSuffix = ".tmp"
 )
 
 // ErrDamaged says that the file itself is broken: reading or writing it again
@@ -154,7 +156,7 @@ func (d *DB) abandon() {
 // Create makes the segment's file. It has its final name only when it is whole
 // and on disk: a torn bbolt file cannot be told from a damaged one.
 func Create(path string, h Header, o Options) (_ *DB, err error) {
-	tmp := path + ".tmp"
+	tmp := path + tmpSuffix
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("create segment: %w", err)
 	}
@@ -340,6 +342,28 @@ func (d *DB) Walk(from uint64, fn func(r Record, ok bool) bool) error {
 	})
 	d.trim(n)
 	return err
+}
+
+// SkipDamage finds the lowest number above at, up to last+1, from which a file
+// that Walk cannot follow at at can be followed again: by doubling steps, then by
+// halving back. It gives last+1 where there is none.
+func (d *DB) SkipDamage(at, last uint64) uint64 {
+	sound := func(n uint64) bool {
+		return d.Walk(n, func(Record, bool) bool { return false }) == nil
+	}
+	bad, good := at, at+1
+	for step := uint64(1); good <= last && !sound(good); step *= 2 {
+		bad, good = good, good+step
+	}
+	good = min(good, last+1)
+	for bad+1 < good {
+		if mid := bad + (good-bad)/2; sound(mid) {
+			good = mid
+		} else {
+			bad = mid
+		}
+	}
+	return good
 }
 
 // trim gives the pages of the memory map back to the page cache once n more

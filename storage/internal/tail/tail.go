@@ -1,40 +1,45 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+// Package tail keeps the newest records of a class in memory, so that sending
+// live does not read the disk. It does no locking.
+package tail
 
 import "fulmar/storage/internal/ranges"
 
-// tailRecord is a record on disk that is also in memory.
-type tailRecord struct {
-	seq     uint64
-	wall    int64
-	payload []byte
+// MaxBytes is how much payload is kept: two messages of the link.
+const MaxBytes = 128 << 10
+
+// Record is a record on disk that is also in memory.
+type Record struct {
+	Seq     uint64
+	Wall    int64 // ms since 1970, at Append
+	Payload []byte
 }
 
-// tail keeps the newest records of a class, at most tailBytes of them, in order
-// and without leaving any out: from its first record on the disk need not be read.
-type tail struct {
-	recs  []tailRecord
+// Tail keeps the newest records of a class, at most MaxBytes of them, in order and without leaving any out: from its first record on the disk need not be read.
+type Tail struct {
+	recs  []Record
 	bytes int
 }
 
-func (t *tail) add(r tailRecord) {
+// Add appends a record, whose number is above all that came before.
+func (t *Tail) Add(r Record) {
 	t.recs = append(t.recs, r)
-	t.bytes += len(r.payload)
+	t.bytes += len(r.Payload)
 	n := 0
-	for t.bytes > tailBytes {
-		t.bytes -= len(t.recs[n].payload)
+	for t.bytes > MaxBytes {
+		t.bytes -= len(t.recs[n].Payload)
 		n++
 	}
 	t.drop(n)
 }
 
-// dropTo forgets the records up to seq.
-func (t *tail) dropTo(seq uint64) {
+// DropTo forgets the records up to seq.
+func (t *Tail) DropTo(seq uint64) {
 	n := 0
-	for n < len(t.recs) && t.recs[n].seq <= seq {
-		t.bytes -= len(t.recs[n].payload)
+	for n < len(t.recs) && t.recs[n].Seq <= seq {
+		t.bytes -= len(t.recs[n].Payload)
 		n++
 	}
 	t.drop(n)
@@ -42,7 +47,7 @@ func (t *tail) dropTo(seq uint64) {
 
 // drop cuts the first n records off; the array is reused from its front so that
 // it does not creep and grow.
-func (t *tail) drop(n int) {
+func (t *Tail) drop(n int) {
 	if n == 0 {
 		return
 	}
@@ -51,21 +56,21 @@ func (t *tail) drop(n int) {
 	t.recs = t.recs[:left]
 }
 
-// holds tells whether everything from seq on that is on disk is here.
-func (t *tail) holds(seq uint64) bool { return len(t.recs) > 0 && t.recs[0].seq <= seq }
+// Holds tells whether everything from seq on that is on disk is here.
+func (t *Tail) Holds(seq uint64) bool { return len(t.recs) > 0 && t.recs[0].Seq <= seq }
 
-// each calls fn for the unsettled records from seq on until it returns false.
-func (t *tail) each(seq uint64, done *ranges.Settled, fn func(tailRecord) bool) {
+// Each calls fn for the unsettled records from seq on until it returns false.
+func (t *Tail) Each(seq uint64, done *ranges.Settled, fn func(Record) bool) {
 	lo, hi := 0, len(t.recs)
 	for lo < hi {
-		if mid := (lo + hi) / 2; t.recs[mid].seq < seq {
+		if mid := (lo + hi) / 2; t.recs[mid].Seq < seq {
 			lo = mid + 1
 		} else {
 			hi = mid
 		}
 	}
 	for _, r := range t.recs[lo:] {
-		if !done.Has(r.seq) && !fn(r) {
+		if !done.Has(r.Seq) && !fn(r) {
 			return
 		}
 	}

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package storage
+package disk
 
 import (
 	"fmt"
@@ -15,40 +15,15 @@ import (
 // quarantineMax bounds the damaged files that are kept for a look.
 const quarantineMax = 2
 
-// quarantine moves the i-th segment, which cannot be opened, out of the chain.
-// Its numbers must have been told as lost before.
-func (c *class) quarantine(i int) error {
-	sg := c.segs[i]
-	c.closeReader()
-	if i == len(c.segs)-1 {
-		c.mu.Lock()
-		first := c.durable + 1
-		c.mu.Unlock()
-		if err := c.roll(first); err != nil {
-			return err
-		}
-		if c.active().path == sg.path { // it held nothing and has been replaced
-			return nil
-		}
-	}
-	return c.shelve(i)
-}
-
-// shelve moves the file of the i-th segment to quarantine.
-func (c *class) shelve(i int) error {
-	sg := c.segs[i]
-	dir := filepath.Join(c.s.cfg.Dir, "quarantine")
+// Quarantine moves a damaged file into dir under a new name and removes the
+// oldest files there above two. A file that is gone is no error.
+func Quarantine(path, dir, name string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("quarantine segment: %w", err)
+		return fmt.Errorf("quarantine: %w", err)
 	}
-	if err := os.Rename(sg.path, filepath.Join(dir, c.id.String()+"-"+filepath.Base(sg.path))); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("quarantine segment: %w", err)
+	if err := os.Rename(path, filepath.Join(dir, name)); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("quarantine: %w", err)
 	}
-	c.segs = slices.Delete(c.segs, i, i+1)
-	c.mu.Lock()
-	c.stats.Quarantined++
-	c.mu.Unlock()
-	c.publish()
 	return trimQuarantine(dir)
 }
 

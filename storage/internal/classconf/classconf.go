@@ -1,0 +1,83 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package classconf is how one class of the spool is set up: what the user may
+// say, what stands where he says nothing, and what differs between the classes.
+package classconf
+
+import (
+	"fmt"
+	"time"
+
+	"fulmar/schema"
+)
+
+const (
+	// QueueMax bounds the records waiting for a commit in one class.
+	QueueMax = 4096
+	// segmentMin and quotaShare: a quota must hold several segments, or evicting
+	// one would lose most of the class.
+	segmentMin, quotaShare = 32 << 10, 4
+)
+
+// Config sets up one class. Zero values take the defaults.
+type Config struct {
+	// QuotaBytes bounds the class on disk. Default 64 MiB for alarms and
+	// snapshots, 256 MiB for events and metrics.
+	QuotaBytes int64
+	// SegmentBytes is the size at which a new file is begun, at most a quarter
+	// of the quota. Default 16 MiB.
+	SegmentBytes int64
+	// Linger is how long a commit waits for company. Default none for alarms,
+	// 20 ms for events and snapshots, 1 s for metrics; negative is none.
+	Linger time.Duration
+	// BatchMax is the number of records at which a commit waits no longer, and
+	// the most in one commit. Default 256, for metrics 1000.
+	BatchMax int
+}
+
+// WithDefaults fills in the zero values and checks the rest.
+func (c Config) WithDefaults(id schema.Class) (Config, error) {
+	def := Config{QuotaBytes: 64 << 20, SegmentBytes: 16 << 20, Linger: 20 * time.Millisecond, BatchMax: 256}
+	switch id {
+	case schema.ClassAlarm:
+		def.Linger = -1
+	case schema.ClassEvent:
+		def.QuotaBytes = 256 << 20
+	case schema.ClassMetric:
+		def.QuotaBytes, def.Linger, def.BatchMax = 256<<20, time.Second, 1000
+	}
+	if c.QuotaBytes == 0 {
+		c.QuotaBytes = def.QuotaBytes
+	}
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = min(def.SegmentBytes, c.QuotaBytes/quotaShare)
+	}
+	if c.Linger == 0 {
+		c.Linger = def.Linger
+	}
+	c.Linger = max(c.Linger, 0)
+	if c.BatchMax == 0 {
+		c.BatchMax = def.BatchMax
+	}
+	if c.SegmentBytes < segmentMin || c.SegmentBytes > 256<<20 || c.SegmentBytes > c.QuotaBytes/quotaShare {
+		return c, fmt.Errorf("spool class %s: segments of %d bytes in a quota of %d; a segment is %d bytes to 256 MiB and at most a quarter of the quota",
+			id, c.SegmentBytes, c.QuotaBytes, segmentMin)
+	}
+	if c.BatchMax < 1 || c.BatchMax > QueueMax || c.Linger > time.Minute {
+		return c, fmt.Errorf("spool class %s: batches of %d after %v; 1 to %d and at most a minute may be set", id, c.BatchMax, c.Linger, QueueMax)
+	}
+	return c, nil
+}
+
+// ReserveBlock is how many numbers are reserved at a time: one fdatasync each,
+// and what a crash gap may overstate. Alarms are few, so their block is small.
+func ReserveBlock(id schema.Class) uint64 {
+	if id == schema.ClassAlarm {
+		return 32
+	}
+	return 1024
+}
+
+// Durable tells whether Append waits for the disk.
+func Durable(id schema.Class) bool { return id != schema.ClassMetric }

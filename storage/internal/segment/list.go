@@ -1,0 +1,63 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package segment
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"fulmar/storage/internal/disk"
+)
+
+// File is one segment in a folder.
+type File struct {
+	First uint64 // its name: the lowest number it may hold
+	Bytes int64  // on disk
+	Path  string
+}
+
+// Name is the file name of the segment that begins with first: 16 hex digits, so
+// that names sort like numbers.
+func Name(first uint64) string { return fmt.Sprintf("%016x.db", first) }
+
+// List finds the segments of a folder, oldest first, removes those that were begun
+// and not finished, and gives the paths of all other files.
+func List(dir string) (files []File, foreign []string, err error) {
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list segments: %w", err)
+	}
+	for _, e := range ents {
+		path := filepath.Join(dir, e.Name())
+		name, unfinished := strings.CutSuffix(e.Name(), tmpSuffix)
+		first, ok := parseName(name)
+		switch {
+		case !ok || !e.Type().IsRegular():
+			foreign = append(foreign, path)
+		case unfinished:
+			if err := os.Remove(path); err != nil {
+				return nil, nil, fmt.Errorf("remove unfinished segment: %w", err)
+			}
+		default:
+			fi, err := e.Info()
+			if err != nil {
+				return nil, nil, fmt.Errorf("list segments: %w", err)
+			}
+			files = append(files, File{first, disk.Bytes(fi), path})
+		}
+	}
+	return files, foreign, nil
+}
+
+func parseName(name string) (first uint64, ok bool) {
+	hex, found := strings.CutSuffix(name, ".db")
+	if !found || len(hex) != 16 || strings.ToLower(hex) != hex {
+		return 0, false
+	}
+	first, err := strconv.ParseUint(hex, 16, 64)
+	return first, err == nil && first > 0
+}
