@@ -258,30 +258,3 @@ func TestReadsAllocateNothing(t *testing.T) {
 		}
 	}
 }
-
-func FuzzModes(f *testing.F) {
-	f.Add("< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n< PM_CONFIG DEFAULT=1 >\n")
-	f.Add("< POWER_MODEL ID=999 NAME= >\n<>\n< X")
-	f.Fuzz(func(t *testing.T, conf string) {
-		m := jetson.ParseModes(conf)
-		if len(m.Names) > 32 || m.Default < -1 || m.Default > 255 {
-			t.Errorf("%+v", m)
-		}
-		for id, n := range m.Names {
-			if id < 0 || id > 255 || n == "" {
-				t.Errorf("mode %d %q", id, n)
-			}
-		}
-		root := device.NewRoot(t.TempDir())
-		devicetest.Write(t, root, "etc/nvpmodel.conf", conf)
-		devicetest.Write(t, root, "var/lib/nvpmodel/status", conf)
-		devicetest.Write(t, root, "proc/device-tree/compatible", conf)
-		devicetest.Write(t, root, "etc/nv_tegra_release", conf)
-		for _, r := range jetson.NewPowerMode(root).Read(nil) {
-			if r.Quality == schema.QualityGood && (r.Value < 0 || r.Value > 255) {
-				t.Errorf("%+v", r)
-			}
-		}
-		jetson.Facts(root)
-	})
-}

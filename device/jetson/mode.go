@@ -117,8 +117,10 @@ func (p *PowerMode) Read(dst []device.Reading) []device.Reading {
 // power_mode ("15W"), as far as they are known; nothing on other machines.
 func Facts(root device.Root) map[string]string {
 	m := map[string]string{}
-	if soc := socOf(root); soc != "" {
-		m["soc"] = soc
+	if b, err := root.ReadOnce("proc/device-tree/compatible", 512); err == nil {
+		if soc := socOf(string(b)); soc != "" {
+			m["soc"] = soc
+		}
 	}
 	if b, err := root.ReadOnce("etc/nv_tegra_release", 512); err == nil {
 		if jp := jetpackOf(device.ParseL4T(string(b))); jp != "" {
@@ -140,12 +142,8 @@ func Facts(root device.Root) map[string]string {
 
 // socOf takes the last of the NUL-separated names in the device tree's compatible
 // list: "nvidia,p3768-0000+p3767-0005", "nvidia,tegra234".
-func socOf(root device.Root) string {
-	b, err := root.ReadOnce("proc/device-tree/compatible", 512)
-	if err != nil {
-		return ""
-	}
-	names := strings.Split(strings.TrimRight(string(b), "\x00\n"), "\x00")
+func socOf(compatible string) string {
+	names := strings.Split(strings.TrimRight(compatible, "\x00\n"), "\x00")
 	soc, ok := strings.CutPrefix(names[len(names)-1], "nvidia,")
 	if !ok || schema.CheckName(soc) != nil {
 		return ""

@@ -55,10 +55,14 @@ func NewCPU(root device.Root, perCore bool) *CPU {
 
 // Read implements [device.Sensor].
 func (c *CPU) Read(dst []device.Reading) []device.Reading {
-	b := c.read()
-	if b == nil {
-		return dst
+	if b := c.read(); b != nil {
+		dst = c.take(dst, b)
 	}
+	return dst
+}
+
+// take appends what the file's text tells.
+func (c *CPU) take(dst []device.Reading, b []byte) []device.Reading {
 	c.round++
 	online := 0
 	for len(b) > 0 {

@@ -44,10 +44,14 @@ func NewDisk(root device.Root) *Disk {
 
 // Read implements [device.Sensor].
 func (d *Disk) Read(dst []device.Reading) []device.Reading {
-	b := d.read()
-	if b == nil {
-		return dst
+	if b := d.read(); b != nil {
+		dst = d.take(dst, b)
 	}
+	return dst
+}
+
+// take appends what the file's text tells.
+func (d *Disk) take(dst []device.Reading, b []byte) []device.Reading {
 	secs := d.lap.seconds()
 	for len(b) > 0 {
 		var line []byte

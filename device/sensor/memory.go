@@ -26,10 +26,14 @@ func NewMemory(root device.Root) *Memory {
 
 // Read implements [device.Sensor].
 func (m *Memory) Read(dst []device.Reading) []device.Reading {
-	b := m.read()
-	if b == nil {
-		return dst
+	if b := m.read(); b != nil {
+		dst = m.take(dst, b)
 	}
+	return dst
+}
+
+// take appends what the file's text tells.
+func (m *Memory) take(dst []device.Reading, b []byte) []device.Reading {
 	i := parseMeminfo(b)
 	kib := func(series string, v int64) {
 		if v >= 0 {
@@ -39,7 +43,7 @@ func (m *Memory) Read(dst []device.Reading) []device.Reading {
 	kib("memory.total_bytes", i.total)
 	kib("memory.available_bytes", i.available)
 	if i.total > 0 && i.available >= 0 {
-		used := 100 * (1 - float64(i.available)/float64(i.total))
+		used := 100 * (1 - min(float64(i.available)/float64(i.total), 1)) // nonsense is not a negative share
 		dst = device.Append(dst, "memory.used_percent", used, schema.QualityGood)
 	}
 	if i.swapTotal >= 0 && i.swapFree >= 0 {

@@ -39,10 +39,14 @@ func NewNet(root device.Root) *Net {
 
 // Read implements [device.Sensor].
 func (n *Net) Read(dst []device.Reading) []device.Reading {
-	b := n.read()
-	if b == nil {
-		return dst
+	if b := n.read(); b != nil {
+		dst = n.take(dst, b)
 	}
+	return dst
+}
+
+// take appends what the file's text tells.
+func (n *Net) take(dst []device.Reading, b []byte) []device.Reading {
 	secs := n.lap.seconds()
 	for len(b) > 0 {
 		var line []byte

@@ -5,6 +5,7 @@ package sensor_test
 
 import (
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -372,4 +373,11 @@ func BenchmarkHost(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(len(dst)), "series")
+}
+
+func link(t *testing.T, root device.Root, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, root.Path(path)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -24,10 +24,14 @@ func NewLoad(root device.Root) *Load { return &Load{newOne(root, "load", "proc/l
 
 // Read implements [device.Sensor].
 func (l *Load) Read(dst []device.Reading) []device.Reading {
-	b := l.read()
-	if b == nil {
-		return dst
+	if b := l.read(); b != nil {
+		dst = l.take(dst, b)
 	}
+	return dst
+}
+
+// take appends what the file's text tells.
+func (l *Load) take(dst []device.Reading, b []byte) []device.Reading {
 	avg, running, ok := parseLoadavg(b)
 	q := schema.QualityGood
 	if !ok {
@@ -65,10 +69,14 @@ func NewUptime(root device.Root) *Uptime { return &Uptime{newOne(root, "uptime",
 
 // Read implements [device.Sensor].
 func (u *Uptime) Read(dst []device.Reading) []device.Reading {
-	b := u.read()
-	if b == nil {
-		return dst
+	if b := u.read(); b != nil {
+		dst = u.take(dst, b)
 	}
+	return dst
+}
+
+// take appends what the file's text tells.
+func (u *Uptime) take(dst []device.Reading, b []byte) []device.Reading {
 	f, _ := device.NextField(b)
 	v, ok := device.ParseDec(f)
 	q := schema.QualityGood
@@ -102,23 +110,35 @@ func (p *Process) Close() error {
 // Read implements [device.Sensor].
 func (p *Process) Read(dst []device.Reading) []device.Reading {
 	if b := p.read(); b != nil {
-		cpu, threads, ok := parseSelfStat(b)
-		secs := p.lap.seconds()
-		if ok {
-			if v, q, have := p.ticks.per(cpu, secs); have {
-				dst = device.Append(dst, "process.cpu_percent", v*100/clockTick, q)
-			}
-			dst = device.Append(dst, "process.threads_count", float64(threads), schema.QualityGood)
-		}
+		dst = p.take(dst, b)
 	}
 	if b, q := p.status.Read(); q == schema.QualityGood {
-		rss, anon := parseSelfStatus(b)
-		if rss >= 0 {
-			dst = device.Append(dst, "process.rss_bytes", float64(rss)*1024, q)
-		}
-		if anon >= 0 {
-			dst = device.Append(dst, "process.rss_anon_bytes", float64(anon)*1024, q)
-		}
+		dst = takeStatus(dst, b)
+	}
+	return dst
+}
+
+// take appends what /proc/self/stat tells.
+func (p *Process) take(dst []device.Reading, b []byte) []device.Reading {
+	cpu, threads, ok := parseSelfStat(b)
+	secs := p.lap.seconds()
+	if !ok {
+		return dst
+	}
+	if v, q, have := p.ticks.per(cpu, secs); have {
+		dst = device.Append(dst, "process.cpu_percent", v*100/clockTick, q)
+	}
+	return device.Append(dst, "process.threads_count", float64(threads), schema.QualityGood)
+}
+
+// takeStatus appends what /proc/self/status tells.
+func takeStatus(dst []device.Reading, b []byte) []device.Reading {
+	rss, anon := parseSelfStatus(b)
+	if rss >= 0 {
+		dst = device.Append(dst, "process.rss_bytes", float64(rss)*1024, schema.QualityGood)
+	}
+	if anon >= 0 {
+		dst = device.Append(dst, "process.rss_anon_bytes", float64(anon)*1024, schema.QualityGood)
 	}
 	return dst
 }
@@ -211,20 +231,26 @@ func (p *Pressure) Read(dst []device.Reading) []device.Reading {
 			continue // not built in, or EOPNOTSUPP: psi=0
 		}
 		found++
-		for len(b) > 0 {
-			var line []byte
-			line, b = device.NextLine(b)
-			some, avg, ok := parsePressure(line)
-			series := f.full
-			if some {
-				series = f.some
-			}
-			if ok && series != "" {
-				dst = device.Append(dst, series, avg, q)
-			}
-		}
+		dst = f.take(dst, b)
 	}
 	p.found.Store(found)
+	return dst
+}
+
+// take appends what the file's text tells.
+func (f *pressureFile) take(dst []device.Reading, b []byte) []device.Reading {
+	for len(b) > 0 {
+		var line []byte
+		line, b = device.NextLine(b)
+		some, avg, ok := parsePressure(line)
+		series := f.full
+		if some {
+			series = f.some
+		}
+		if ok && series != "" {
+			dst = device.Append(dst, series, avg, schema.QualityGood)
+		}
+	}
 	return dst
 }
 
