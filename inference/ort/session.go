@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	onnx "github.com/yalue/onnxruntime_go"
 
@@ -34,8 +35,8 @@ type Session struct {
 }
 
 // NewSession loads a network from the bytes of its ONNX file. A dimension that the
-// file leaves open is taken as 1 if it is the first (the batch) and refused
-// elsewhere. Data beside the file (external weights) is not read.
+// file leaves open is taken as 1 if it is the first (the batch); elsewhere it is
+// refused in an input, and learned by a run on zeros in an output. Data beside the file (external weights) is not read.
 func (r *Runtime) NewSession(network []byte, opt Options) (*Session, error) {
 	if opt.Threads < 0 || opt.Threads > MaxThreads {
 		return nil, fmt.Errorf("%d threads, wants 0 to %d", opt.Threads, MaxThreads)
@@ -83,26 +84,66 @@ func options(opt Options) (*onnx.SessionOptions, error) {
 }
 
 func (s *Session) load(network []byte, ins, outs []onnx.InputOutputInfo, o *onnx.SessionOptions) error {
-	var names [2][]string
-	var split int
-	for i, info := range append(ins[:len(ins):len(ins)], outs...) {
-		t, v, err := block(info)
-		if err != nil {
-			return err
-		}
-		s.values = append(s.values, v)
-		if i < len(ins) {
-			s.in, names[0], split = append(s.in, t), append(names[0], info.Name), i+1
-		} else {
-			s.out, names[1] = append(s.out, t), append(names[1], info.Name)
+	var err error
+	var inputs, outputs []onnx.Value
+	var inNames, outNames []string
+	if s.in, inputs, inNames, err = s.blocks(ins); err != nil {
+		return err
+	}
+	for _, info := range outs {
+		outNames = append(outNames, info.Name)
+	}
+	for _, info := range outs {
+		// Open beyond the batch: a run says what it is for inputs of this size.
+		if len(info.Dimensions) > 1 && slices.Min(info.Dimensions[1:]) < 1 {
+			if err := probe(network, inNames, outNames, inputs, outs, o); err != nil {
+				return err
+			}
+			break
 		}
 	}
-	session, err := onnx.NewAdvancedSessionWithONNXData(network, names[0], names[1], s.values[:split], s.values[split:], o)
+	if s.out, outputs, _, err = s.blocks(outs); err != nil {
+		return err
+	}
+	session, err := onnx.NewAdvancedSessionWithONNXData(network, inNames, outNames, inputs, outputs, o)
 	if err != nil {
 		return fmt.Errorf("%w: %s", ErrModel, reason(err))
 	}
 	s.session = session
 	return nil
+}
+
+// probe runs the network once on zeros, with outputs that the library allocates, and
+// puts their shapes into outs.
+func probe(network []byte, inNames, outNames []string, inputs []onnx.Value, outs []onnx.InputOutputInfo, o *onnx.SessionOptions) error {
+	s, err := onnx.NewDynamicAdvancedSessionWithONNXData(network, inNames, outNames, o)
+	if err != nil {
+		return fmt.Errorf("%w: %s", ErrModel, reason(err))
+	}
+	defer s.Destroy()
+	values := make([]onnx.Value, len(outs))
+	if err := s.Run(inputs, values); err != nil {
+		return fmt.Errorf("%w: a run on zeros, to learn its outputs' shapes: %s", ErrModel, reason(err))
+	}
+	for i, v := range values {
+		outs[i].Dimensions = v.GetShape()
+		v.Destroy()
+	}
+	return nil
+}
+
+// blocks maps the memory of all inputs or all outputs. What was made before an error
+// is freed with the session.
+func (s *Session) blocks(infos []onnx.InputOutputInfo) (ts []*tensor.Tensor, vs []onnx.Value, names []string, err error) {
+	for _, info := range infos {
+		t, v, err := block(info)
+		if err != nil {
+			return ts, vs, names, err
+		}
+		s.values = append(s.values, v)
+		ts, vs, names = append(ts, t), append(vs, v), append(names, info.Name)
+	}
+	return ts, vs, names, nil
 }
 
 // block maps the memory of one input or output and gives it to the library.

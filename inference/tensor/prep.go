@@ -106,11 +106,12 @@ type Prep struct {
 	spec Spec
 	dst  []float32
 
-	src  image.Rectangle // size of the picture that the tables are for
-	fit  image.Rectangle // where it lies in the input
-	cols []tap
-	rows []tap
-	m    Mapping
+	src   image.Rectangle // size of the picture that the tables are for
+	fit   image.Rectangle // where it lies in the input
+	cols  []tap
+	rows  []tap
+	exact bool // the picture has the size of its place
+	m     Mapping
 
 	// mul and sub take a sum of 22 fraction bits to an input value, by channel of
 	// the source: R, G, B.
@@ -164,31 +165,44 @@ func (p *Prep) Run(img image.Image) (Mapping, error) {
 		if len(rgba.Pix) < rgba.PixOffset(b.Max.X-1, b.Max.Y-1)+4 || rgba.Stride < 4*w {
 			return Mapping{}, fmt.Errorf("%w: its memory is shorter than its %dx%d pixels", ErrImage, w, h)
 		}
-		for y := range p.rows {
-			t := &p.rows[y]
-			p.blend(y, rgba.Pix[t.a*rgba.Stride:], rgba.Pix[t.b*rgba.Stride:], t.w)
+		if w > 1 { // blend reads two pixels at once
+			for y := range p.rows {
+				p.row(y, rgba.Pix[p.rows[y].a*rgba.Stride:], rgba.Pix[min(p.rows[y].a+1, h-1)*rgba.Stride:])
+			}
+			return p.m, nil
 		}
-		return p.m, nil
 	}
 	p.held = [2]int{-1, -1}
 	for y := range p.rows {
-		t := &p.rows[y]
-		p.blend(y, p.convert(img, t.a), p.convert(img, t.b), t.w)
+		a := p.rows[y].a
+		p.row(y, p.convert(img, a), p.convert(img, min(a+1, h-1)))
 	}
 	return p.m, nil
 }
 
-// convert gives row y of any picture as RGBA. Rows a and b of a tap differ by at
-// most 1, so one line for each parity is enough.
+// row writes row y of the picture's place from the two rows of its tap.
+func (p *Prep) row(y int, r0, r1 []byte) {
+	if p.exact {
+		if p.rows[y].w == one { // the last row, see taps
+			r0 = r1
+		}
+		p.copyRow(y, r0)
+		return
+	}
+	p.blend(y, r0, r1, p.rows[y].w)
+}
+
+// convert gives row y of any picture as RGBA, and an empty pixel after it. The two
+// rows of a tap differ by at most 1, so one line for each parity is enough.
 func (p *Prep) convert(img image.Image, y int) []byte {
 	i := y & 1
-	if p.line[i] == nil || p.line[i].Rect.Dx() != p.src.Dx() {
-		p.line[i] = image.NewRGBA(image.Rect(0, 0, p.src.Dx(), 1))
+	if p.line[i] == nil || p.line[i].Rect.Dx() != p.src.Dx()+1 {
+		p.line[i] = image.NewRGBA(image.Rect(0, 0, p.src.Dx()+1, 1))
 		p.held[i] = -1
 	}
 	if p.held[i] != y {
 		at := img.Bounds().Min
-		draw.Draw(p.line[i], p.line[i].Rect, img, image.Pt(at.X, at.Y+y), draw.Src)
+		draw.Draw(p.line[i], image.Rect(0, 0, p.src.Dx(), 1), img, image.Pt(at.X, at.Y+y), draw.Src)
 		p.held[i] = y
 	}
 	return p.line[i].Pix

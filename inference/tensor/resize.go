@@ -14,11 +14,11 @@ const bits = 11
 
 const one = 1 << bits
 
-// tap is one output pixel in one direction: two neighbours of the source and the
-// weight of the second, 0 to one. For columns a and b are byte offsets.
+// tap is one output pixel in one direction: the first of two neighbours of the
+// source, and the weight of the second, 0 to one. For columns a is a byte offset.
 type tap struct {
-	a, b int
-	w    uint32
+	a int
+	w uint32
 }
 
 // Mapping takes places in a network's input back to the picture.
@@ -61,6 +61,7 @@ func (p *Prep) plan(w, h int) {
 	}
 	p.src = image.Rect(0, 0, w, h)
 	p.fit = image.Rect(0, 0, fw, fh).Add(at)
+	p.exact = fw == w && fh == h
 	p.cols = taps(p.cols, fw, w, 4)
 	p.rows = taps(p.rows, fh, h, 1)
 	p.m = Mapping{
@@ -72,7 +73,8 @@ func (p *Prep) plan(w, h int) {
 }
 
 // taps fills a table for n output pixels over size source pixels. Output pixel i
-// has its centre at (i+0.5)*size/n - 0.5 in the source: exact in integers.
+// has its centre at (i+0.5)*size/n - 0.5 in the source: exact in integers. The last
+// pixel of the source is the second neighbour of the one before, with all the weight.
 func taps(t []tap, n, size, unit int) []tap {
 	if cap(t) < n {
 		t = make([]tap, n)
@@ -80,14 +82,10 @@ func taps(t []tap, n, size, unit int) []tap {
 	t = t[:n]
 	for i := range t {
 		// In 1/(2n) of a source pixel, then in 1/one, rounded to the nearest.
-		num := (2*i+1)*size - n
-		fixed := max(0, (num*one+n)/(2*n))
-		if num < 0 {
-			fixed = 0
-		}
-		a := min(fixed>>bits, size-1)
-		b := min(a+1, size-1)
-		t[i] = tap{a: a * unit, b: b * unit, w: uint32(fixed & (one - 1))}
+		num := max(0, (2*i+1)*size-n)
+		fixed := min((num*one+n)/(2*n), (size-1)*one)
+		a := min(fixed>>bits, max(0, size-2))
+		t[i] = tap{a: a * unit, w: uint32(fixed - a<<bits)}
 	}
 	return t
 }
@@ -114,26 +112,29 @@ func (p *Prep) pad() {
 
 // blend writes one row of the input from two rows of the source, the second with
 // weight wy of one. Red and blue share a 64-bit word, 32 bits each; green has its
-// own: three channels for two multiplications.
+// own. The steps of an interpolation, a*one + (b-a)*w, borrow between the two halves
+// and give it back: as whole numbers the sums are exact, and each half of the last
+// one is positive and under 31 bits.
 func (p *Prep) blend(y int, r0, r1 []byte, wy uint32) {
-	at := ((y+p.fit.Min.Y)*p.spec.Width + p.fit.Min.X) * p.step
 	// Float products stand in float32() so that no machine fuses them with the
 	// subtraction: the bits are the same on amd64 and arm64.
 	const unit = 1.0 / (one * one)
 	mr, mg, mb := p.mul[0]*unit, p.mul[1]*unit, p.mul[2]*unit
 	sr, sg, sb := p.sub[0], p.sub[1], p.sub[2]
-	dr, dg, db := p.dst[p.plane[0]+at:], p.dst[p.plane[1]+at:], p.dst[p.plane[2]+at:]
-	v1 := uint64(wy)
-	v0 := one - v1
+	dr, dg, db := p.dest(y)
+	v := uint64(wy)
 	i, step := 0, p.step
 	for c := range p.cols {
 		t := &p.cols[c]
-		a0, b0 := binary.LittleEndian.Uint32(r0[t.a:]), binary.LittleEndian.Uint32(r0[t.b:])
-		a1, b1 := binary.LittleEndian.Uint32(r1[t.a:]), binary.LittleEndian.Uint32(r1[t.b:])
-		h1 := uint64(t.w)
-		h0 := one - h1
-		rb := (redBlue(a0)*h0+redBlue(b0)*h1)*v0 + (redBlue(a1)*h0+redBlue(b1)*h1)*v1
-		g := (green(a0)*h0+green(b0)*h1)*v0 + (green(a1)*h0+green(b1)*h1)*v1
+		h := uint64(t.w)
+		a := binary.LittleEndian.Uint64(r0[t.a:])
+		b := binary.LittleEndian.Uint64(r1[t.a:])
+		rb0, g0 := redBlue(a), a>>8&0xff
+		rb1, g1 := redBlue(b), b>>8&0xff
+		rb0, g0 = rb0<<bits+(redBlue(a>>32)-rb0)*h, g0<<bits+(a>>40&0xff-g0)*h
+		rb1, g1 = rb1<<bits+(redBlue(b>>32)-rb1)*h, g1<<bits+(b>>40&0xff-g1)*h
+		rb := rb0<<bits + (rb1-rb0)*v
+		g := g0<<bits + (g1-g0)*v
 		dr[i] = float32(float32(int32(uint32(rb)))*mr) - sr
 		dg[i] = float32(float32(int32(uint32(g)))*mg) - sg
 		db[i] = float32(float32(int32(rb>>32))*mb) - sb
@@ -141,6 +142,27 @@ func (p *Prep) blend(y int, r0, r1 []byte, wy uint32) {
 	}
 }
 
-func redBlue(p uint32) uint64 { return uint64(p&0xff) | uint64(p&0xff0000)<<16 }
+// copyRow writes one row of the input whose pixels are the source's, one by one: a
+// camera that gives the network's own size.
+func (p *Prep) copyRow(y int, row []byte) {
+	mr, mg, mb := p.mul[0], p.mul[1], p.mul[2]
+	sr, sg, sb := p.sub[0], p.sub[1], p.sub[2]
+	dr, dg, db := p.dest(y)
+	i, step := 0, p.step
+	for range p.cols {
+		px := binary.LittleEndian.Uint32(row)
+		row = row[4:]
+		dr[i] = float32(float32(int32(px&0xff))*mr) - sr
+		dg[i] = float32(float32(int32(px>>8&0xff))*mg) - sg
+		db[i] = float32(float32(int32(px>>16&0xff))*mb) - sb
+		i += step
+	}
+}
 
-func green(p uint32) uint64 { return uint64(p >> 8 & 0xff) }
+// dest is where row y of the picture's place begins in the three channels.
+func (p *Prep) dest(y int) (r, g, b []float32) {
+	at := ((y+p.fit.Min.Y)*p.spec.Width + p.fit.Min.X) * p.step
+	return p.dst[p.plane[0]+at:], p.dst[p.plane[1]+at:], p.dst[p.plane[2]+at:]
+}
+
+func redBlue(p uint64) uint64 { return p&0xff | p&0xff0000<<16 }
