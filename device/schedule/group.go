@@ -21,6 +21,9 @@ type group struct {
 
 	out      []device.Reading // used again each tick
 	deadline *time.Timer
+
+	lastUp  time.Duration // at the last tick, see Deps.Uptime; 0 unknown
+	lastNow time.Time
 }
 
 // loop ticks until ctx ends.
@@ -38,6 +41,7 @@ func (g *group) loop(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
+		g.slept(time.Now())
 		g.tick(ctx)
 		g.advance(time.Now())
 		t.Reset(time.Until(g.next))
@@ -53,6 +57,22 @@ func (g *group) advance(now time.Time) {
 		g.s.missed.Add(uint64(n))
 		g.next = g.next.Add(n * g.plan.Period)
 	}
+}
+
+// slept counts the ticks that a suspend has swallowed since the last one.
+func (g *group) slept(now time.Time) {
+	if g.s.deps.Uptime == nil {
+		return
+	}
+	up, err := g.s.deps.Uptime()
+	if err != nil {
+		g.lastUp = 0
+		return
+	}
+	if asleep := up - g.lastUp - now.Sub(g.lastNow); g.lastUp > 0 && asleep >= g.plan.Period {
+		g.s.missed.Add(uint64(asleep / g.plan.Period))
+	}
+	g.lastUp, g.lastNow = up, now
 }
 
 // tick reads all sensors of the group once and hands the batch over.

@@ -38,6 +38,10 @@ type Deps struct {
 	// Seed spreads the first ticks: something that differs between boards and stays
 	// the same on one, such as a hash of its name.
 	Seed uint64
+	// Uptime tells the time since boot, suspend included: device.BootMono on a
+	// board. Go's timers stand still in suspend, so only this tells how many ticks
+	// were slept through. nil counts none of those.
+	Uptime func() (time.Duration, error)
 }
 
 // Stats are counts since the scheduler was made.
@@ -96,7 +100,8 @@ func (s *Scheduler) Update(plan Plan) error {
 }
 
 // Replace puts another plan and other sensors in place while running. Sensors that
-// are in both go on, with their state; those that are gone are closed.
+// are in both go on, with their state; those that are gone are closed and must not
+// be given again: make new ones.
 func (s *Scheduler) Replace(plan Plan, sensors []device.Sensor) error {
 	if err := plan.Validate(); err != nil {
 		return err

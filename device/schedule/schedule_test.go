@@ -366,6 +366,31 @@ func TestMissedTicksAreCountedAndNeverBunched(t *testing.T) {
 	})
 }
 
+// TestSuspend: timers stand still while the machine sleeps, the boot clock goes on.
+func TestSuspend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slept atomic.Int64
+		boot := time.Now().Add(-time.Hour)
+		s, err := schedule.New(every(time.Second, "*"), []device.Sensor{counter("a")}, schedule.Deps{
+			Sink:   new(tally),
+			Uptime: func() (time.Duration, error) { return time.Since(boot) + time.Duration(slept.Load()), nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 9500*time.Millisecond)
+		defer cancel()
+		time.AfterFunc(3500*time.Millisecond, func() { slept.Add(int64(90*time.Second + 300*time.Millisecond)) })
+		time.AfterFunc(5500*time.Millisecond, func() { slept.Add(int64(400 * time.Millisecond)) })
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if st := s.Stats(); st.Missed != 90 || st.Ticks != 10 {
+			t.Errorf("%+v, want 90 missed", st)
+		}
+	})
+}
+
 func TestADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const day = 24 * 60 * 60
