@@ -29,7 +29,7 @@
 //
 // # Meta: two small files, not a database
 //
-// The meta of a class is 512 bytes, one sector, written in place alternately to
+// The meta of a class is 4 KiB, one page, written in place alternately to
 // meta.a and meta.b with a generation and a CRC, one fdatasync each. A torn write
 // spoils only the copy that was being written, and then the other, one generation
 // older, is right: nothing acted yet on what the torn one would have said. A bbolt
@@ -53,10 +53,9 @@
 //
 // # Concurrency
 //
-// All methods may be called from any goroutine. Each class has a lock of its own
-// for its files (io) and one for its memory (mu); mu is never held during I/O.
-// A goroutine that holds io of a class may take io of the alarm class, never the
-// other way round except by TryLock. [Spool.Run] owns one goroutine a class; it
-// does the lingering and writes the cursors. Without it the spool works too, each
-// durable Append then commits by itself.
+// All methods may be called from any goroutine. [Spool.Run] owns one goroutine a
+// class; it does the lingering and writes the cursors. Without it the spool works
+// too: each durable Append commits by itself, metrics wait for Flush or Close.
+// Acknowledgements that come out of order are kept as intervals; the lowest 253 of
+// a class survive a restart, the records of others are then given once more.
 package storage

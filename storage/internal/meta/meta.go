@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package meta is what a class of the spool remembers besides its segments: two
-// copies of one sector, written in place in turn.
+// copies of one page, written in place in turn.
 package meta
 
 import (
@@ -25,14 +25,14 @@ import (
 // ErrNewer says that a newer version of the program wrote the file.
 var ErrNewer = errors.New("spool was written by a newer version")
 
-// The file is one sector: magic, version, class, number of intervals,
+// The file is one page: magic, version, class, number of intervals,
 // generation, epoch, reserved, low, intervals, zeros, CRC-32C. All numbers are
 // little endian. Size, magic, place of the version and of the CRC are for ever,
 // so that an older program can tell a newer file from a damaged one.
 const (
 	magic   = "fulspool"
 	version = 1
-	size    = 512
+	size    = 4096
 	head    = 8 + 4 + 4*8
 	// MaxIntervals is how many settled intervals above the cursor a file keeps.
 	MaxIntervals = (size - head - 4) / 16

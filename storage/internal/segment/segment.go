@@ -146,9 +146,11 @@ func open(path string, o Options, readOnly bool) (*DB, error) {
 }
 
 // abandon releases the file's lock without touching bbolt, whose own locks may
-// be held for ever after a panic. The memory map stays until the process ends.
+// be held for ever after a panic. The memory map stays until the process ends and
+// keeps the lock alive beyond the close, so it is given up by name.
 func (d *DB) abandon() {
 	if d.file != nil {
+		_ = unix.Flock(int(d.file.Fd()), unix.LOCK_UN)
 		_ = d.file.Close() // nothing to be done about it, and nothing unsaved
 	}
 }

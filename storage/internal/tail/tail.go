@@ -17,7 +17,8 @@ type Record struct {
 	Payload []byte
 }
 
-// Tail keeps the newest records of a class, at most MaxBytes of them, in order and without leaving any out: from its first record on the disk need not be read.
+// Tail keeps the newest records of a class, at most MaxBytes of them, in order and
+// without leaving any out: from its first record on the disk need not be read.
 type Tail struct {
 	recs  []Record
 	bytes int
