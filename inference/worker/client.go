@@ -324,7 +324,7 @@ func shake(conn net.Conn, mine hello, fr *frameReader, limit int) (hello, error)
 
 // refuse tells the other side why this one closes. Best effort: it closes anyway.
 func refuse(conn net.Conn, text string, limit int) {
-	if b, err := appendFrame(nil, kindRefuse, refusal{text}, limit); err == nil {
+	if b, err := appendFrame(nil, kindRefuse, refusal{clipText(text)}, limit); err == nil {
 		_ = send(conn, b)
 	}
 }
@@ -334,10 +334,7 @@ func refused(body []byte) error {
 	if err := decode(body, &r); err != nil {
 		return err
 	}
-	if len(r.Text) > MaxErrorText {
-		r.Text = r.Text[:MaxErrorText]
-	}
-	return fmt.Errorf("refused by the other side: %q", r.Text)
+	return fmt.Errorf("refused by the other side: %q", clipText(r.Text))
 }
 
 func poke(wake chan struct{}) {

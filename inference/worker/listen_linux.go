@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"syscall"
+
+	"fulmar/internal/sdnotify"
 )
 
 // maxSocketPath is what fits sun_path with its NUL, less the suffix used while
@@ -20,14 +21,15 @@ const maxSocketPath = 107 - len(".new")
 // else a new one at path, mode 0600. A socket left there by a killed worker is
 // replaced in one step, so a caller never finds half a socket.
 func Listen(path string) (net.Listener, error) {
-	if os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()) && os.Getenv("LISTEN_FDS") == "1" {
-		f := os.NewFile(3, "systemd socket") // SD_LISTEN_FDS_START
-		defer f.Close()
-		ln, err := net.FileListener(f)
-		if err != nil {
-			return nil, fmt.Errorf("take the socket from systemd: %w", err)
+	passed, err := sdnotify.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("take the socket from systemd: %w", err)
+	}
+	if len(passed) > 0 {
+		for _, l := range passed[1:] {
+			l.Close() // the unit has one socket; a second is a mistake in it
 		}
-		return ln, nil
+		return passed[0].Listener, nil
 	}
 	if path == "" || len(path) > maxSocketPath {
 		return nil, fmt.Errorf("socket path of %d bytes, wants 1 to %d: use a shorter folder", len(path), maxSocketPath)

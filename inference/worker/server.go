@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +32,7 @@ const (
 )
 
 // Backend is what a server serves: Apply takes the newest setup and must not
-// block, Status tells of now.
+// block, Status tells of now. Longer error texts than MaxErrorText are cut.
 type Backend interface {
 	Apply(s Setup)
 	Status() Status
@@ -337,8 +338,23 @@ func (s *Server) status(buf []byte) ([]byte, error) {
 	v := s.backend.Status()
 	v.Release = s.release
 	v.ResultsDropped += s.Dropped()
+	for i := range v.Cameras {
+		v.Cameras[i].Error = clipText(v.Cameras[i].Error)
+	}
+	for i := range v.Models {
+		v.Models[i].Error = clipText(v.Models[i].Error)
+	}
 	if err := v.Validate(); err != nil {
 		return nil, err
 	}
 	return appendFrame(buf, kindStatus, &v, MaxUp)
+}
+
+// clipText makes an error fit for the wire: bounded, and UTF-8 in spite of the file
+// names in it, which CBOR's text wants.
+func clipText(s string) string {
+	if len(s) > MaxErrorText {
+		s = s[:MaxErrorText-3] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
 }

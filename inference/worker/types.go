@@ -73,7 +73,7 @@ type CameraStatus struct {
 	Frames   uint64  `cbor:"4,keyasint"`  // taken from the source
 	Inferred uint64  `cbor:"5,keyasint"`  // looked at by the model
 	Late     uint64  `cbor:"6,keyasint"`  // dropped: a newer frame was there
-	Bad      uint64  `cbor:"7,keyasint"`  // could not be read or decoded
+	Bad      uint64  `cbor:"7,keyasint"`  // could not be read, decoded or looked at
 	FPS      float64 `cbor:"8,keyasint"`  // inferred, over the last 5 s
 	P50Us    uint32  `cbor:"9,keyasint"`  // capture to detections, last 256 frames
 	P99Us    uint32  `cbor:"10,keyasint"` // the same

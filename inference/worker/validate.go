@@ -6,6 +6,7 @@ package worker
 import (
 	"fmt"
 	"math"
+	"unicode/utf8"
 
 	"fulmar/schema"
 )
@@ -13,6 +14,7 @@ import (
 // Limits of a camera's numbers.
 const (
 	maxFPS     = 240     // no camera on a board is faster
+	minFPS     = 0.001   // one each 17 minutes; far less would overflow a duration
 	maxDensity = 100     // objects in view; more than schema.MaxDetections could not be told
 	maxPath    = 4096    // PATH_MAX
 	maxThreads = 64      // more than any Jetson has cores
@@ -81,8 +83,8 @@ func (c *Camera) validate() error {
 	default:
 		return fmt.Errorf("camera %s: kind %.32q is unknown (files, scene)", c.Name, c.Kind)
 	}
-	if !(c.FPS > 0) || c.FPS > maxFPS {
-		return fmt.Errorf("camera %s: %v frames per second, wants more than 0 and at most %d", c.Name, c.FPS, maxFPS)
+	if math.IsNaN(c.FPS) || c.FPS < minFPS || c.FPS > maxFPS {
+		return fmt.Errorf("camera %s: %v frames per second, wants %v to %d", c.Name, c.FPS, minFPS, maxFPS)
 	}
 	if c.EventEvery < 0 || c.SnapshotEvery < 0 {
 		return fmt.Errorf("camera %s: a time between events or pictures is negative", c.Name)
@@ -94,6 +96,16 @@ func (c *Camera) validate() error {
 func (r *Result) Validate() error {
 	if err := r.Event.Validate(); err != nil {
 		return err
+	}
+	// Texts that are no UTF-8 would encode, and no reader would take them.
+	texts := []string{r.Event.Model, r.Event.Engine}
+	for _, l := range r.Event.Labels {
+		texts = append(texts, l)
+	}
+	for _, t := range texts {
+		if !utf8.ValidString(t) {
+			return fmt.Errorf("event of %s: %.32q is not UTF-8", r.Event.Source, t)
+		}
 	}
 	if r.Snapshot != nil {
 		return r.Snapshot.Validate()
