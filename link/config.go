@@ -1,0 +1,125 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"fulmar/schema"
+)
+
+// ErrBlobGone is wrapped by a [BlobOpener] for a blob that is not there any more.
+var ErrBlobGone = errors.New("blob is gone")
+
+// Outbox is what the link needs of a spool.
+type Outbox interface {
+	// Read gives durable records with a number of at least from, rising, that are
+	// not acknowledged; none when there are none.
+	Read(c schema.Class, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error)
+	// Ack frees the records first to last.
+	Ack(c schema.Class, epoch, first, last uint64) error
+	// Cursors tells where each class stands.
+	Cursors() []schema.Cursor
+	// Wake is signalled when a record became durable.
+	Wake() <-chan struct{}
+}
+
+// Refuser is an [Outbox] that can settle a record which can never be sent, by
+// writing it into the loss ledger.
+type Refuser interface {
+	Refuse(c schema.Class, epoch, seq uint64, reason schema.Reason) error
+}
+
+// Blob is an open picture.
+type Blob interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+// BlobOpener opens pictures by name. RemoveBlob is told when one has arrived.
+type BlobOpener interface {
+	OpenBlob(name string) (Blob, error)
+	RemoveBlob(name string) error
+}
+
+// Defaults and bounds of a session.
+const (
+	defaultWindow      = 64        // messages; more only adds repeats after a loss
+	defaultWindowBytes = 256 << 10 // bytes: two seconds of a 1 Mbit/s uplink
+	defaultKeepAlive   = 60 * time.Second
+	defaultAckTimeout  = 45 * time.Second // no PUBACK progress for so long: half-open
+	defaultReconnect   = 30 * time.Second
+	reconnectCap       = 5 * time.Minute
+	stableAfter        = time.Minute      // a connection that held so long resets the backoff
+	connectTimeout     = 15 * time.Second // TCP, TLS and CONNACK
+	helloTimeout       = 15 * time.Second
+	helloPatience      = 3 * time.Second // with a fixed mode, a silent fleet is not waited for longer
+	writeTimeout       = 10 * time.Second
+	pingTimeout        = 10 * time.Second
+	drainTimeout       = 2 * time.Second // on a stop, for what is in flight
+	byeTimeout         = 500 * time.Millisecond
+	maxInbound         = 64      // messages waiting; more ends the generation, the fleet asks again
+	maxPacket          = 1 << 20 // bytes of one MQTT packet from the broker
+	userTimeout        = 30 * time.Second
+	maxRetryAfter      = 15 * time.Minute // a fleet may ask for patience, not for silence
+)
+
+// Config shapes a session. Zero fields get the defaults.
+type Config struct {
+	Tenant, Board string
+	ClientID      string
+	Release       string // of fulmard, told in hello
+	Facts         map[string]string
+	Clock         schema.Clock
+	// Dial opens the connection, TLS included. It must obey its context.
+	Dial               func(ctx context.Context) (net.Conn, error)
+	Username, Password string          // for foreign brokers
+	Mode               *schema.AckMode // nil: told by the fleet
+	Window             int             // messages in flight
+	WindowBytes        int             // bytes in flight
+	KeepAlive          time.Duration
+	AckTimeout         time.Duration
+	ReconnectWindow    time.Duration // until the fleet tells its own
+	Log                *slog.Logger
+}
+
+func (c *Config) complete() error {
+	if err := errors.Join(schema.CheckBoard(c.Tenant), schema.CheckBoard(c.Board)); err != nil {
+		return err
+	}
+	if c.Dial == nil {
+		return errors.New("link without a way to dial")
+	}
+	if c.Window < 0 || c.WindowBytes < 0 || c.Window > 1024 {
+		return fmt.Errorf("link with a window of %d messages, wants 1 to 1024", c.Window)
+	}
+	def := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.KeepAlive, defaultKeepAlive)
+	def(&c.AckTimeout, defaultAckTimeout)
+	def(&c.ReconnectWindow, defaultReconnect)
+	if c.Window == 0 {
+		c.Window = defaultWindow
+	}
+	if c.WindowBytes == 0 {
+		c.WindowBytes = defaultWindowBytes
+	}
+	if c.ClientID == "" {
+		c.ClientID = c.Board
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}

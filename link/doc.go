@@ -1,0 +1,26 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package link carries records from a board's spool to its fleet over MQTT 3.1.1,
+// QoS 1, and frees each record only when its acknowledgement came.
+//
+// The MQTT client's tokens lie both ways: a failed one may have been delivered,
+// and after the client's own reconnect they succeed without any PUBACK. So the
+// client's store, resume, retry and reconnect are all off; there is one client
+// per connection, called a generation, and what is not acknowledged within its
+// generation is published again in the next. The fleet turns repeats away.
+//
+// # Acknowledgement
+//
+// Whose word frees a record is told by the fleet in hello/ack, or fixed by the
+// config: its own gateway's PUBACK ([schema.AckPuback]: stored), the fleet's Ack
+// message through a foreign broker ([schema.AckFleet]), or just a broker's PUBACK
+// ([schema.AckBroker]).
+//
+// # Goroutines
+//
+// A [Session] lives in [Session.Run]. Per generation it has a publisher, which
+// also reads what comes in, and an acker, which waits for the oldest message in
+// flight. At most [Config.Window] messages and [Config.WindowBytes] bytes are in
+// flight; nothing else is queued here, the spool is the queue.
+package link

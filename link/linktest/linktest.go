@@ -1,0 +1,144 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package linktest runs a real MQTT broker inside a test, over net.Pipe, so that
+// whole outages run in simulated time. It answers hello as a fleet would and hands
+// every record message to the test before its PUBACK.
+package linktest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"fulmar/schema"
+)
+
+// ErrCut is what dialing gives while the broker is cut off.
+var ErrCut = errors.New("network is cut")
+
+// Broker is one broker.
+type Broker struct {
+	mqtt.HookBase
+	server *mqtt.Server
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]bool
+	// wrap changes a board's end of each new connection; nil leaves it.
+	wrap func(net.Conn) net.Conn
+
+	// Hello is what a hello is answered with (V and Conn are filled in); nil
+	// answers nothing.
+	Hello *schema.HelloAck
+	// Take is given each PUBLISH of a board before its PUBACK. An error
+	// disconnects the board, and nothing is acknowledged.
+	Take func(topic schema.Topic, payload []byte) error
+}
+
+// New starts a broker that ends with the test.
+func New(t testing.TB) *Broker {
+	t.Helper()
+	b := &Broker{conns: map[net.Conn]bool{}, Hello: &schema.HelloAck{}}
+	b.server = mqtt.New(&mqtt.Options{InlineClient: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err := b.server.AddHook(b, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.server.Serve(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.SetCut(true); _ = b.server.Close() })
+	return b
+}
+
+// Dial connects a board.
+func (b *Broker) Dial(context.Context) (net.Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cut {
+		return nil, ErrCut
+	}
+	board, broker := net.Pipe()
+	b.conns[board] = true
+	go func() { _ = b.server.EstablishConnection("pipe", broker) }()
+	if b.wrap != nil {
+		return b.wrap(board), nil
+	}
+	return board, nil
+}
+
+// Wrap changes a board's end of each connection made from now on.
+func (b *Broker) Wrap(f func(net.Conn) net.Conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wrap = f
+}
+
+// SetCut cuts the network (connections break, dialing fails) or mends it.
+func (b *Broker) SetCut(cut bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cut = cut
+	if cut {
+		for c := range b.conns {
+			_ = c.Close()
+		}
+		clear(b.conns)
+	}
+}
+
+// Publish sends a message to whoever subscribes.
+func (b *Broker) Publish(topic string, payload []byte) error {
+	return b.server.Publish(topic, payload, false, 1)
+}
+
+// ID names the hook.
+func (*Broker) ID() string { return "linktest" }
+
+// Provides tells the broker which calls this hook answers.
+func (*Broker) Provides(p byte) bool {
+	return bytes.Contains([]byte{mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPublish}, []byte{p})
+}
+
+// OnConnectAuthenticate lets everybody in.
+func (*Broker) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return true }
+
+// OnACLCheck allows everything.
+func (*Broker) OnACLCheck(*mqtt.Client, string, bool) bool { return true }
+
+// OnPublish answers hello and hands records to Take.
+func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	t, err := schema.ParseTopic(pk.TopicName)
+	if err != nil || cl.Net.Inline {
+		return pk, nil
+	}
+	if t.Channel == schema.ChanHello && b.Hello != nil {
+		var h schema.Hello
+		if err := schema.Decode(pk.Payload, &h); err != nil {
+			return pk, err
+		}
+		a := *b.Hello
+		a.V, a.Conn = schema.Version, h.Conn
+		payload, err := schema.Encode(&a)
+		if err != nil {
+			return pk, err
+		}
+		t.Channel = schema.ChanHelloAck
+		go func() { _ = b.Publish(t.String(), payload) }() // not inside the hook: the broker holds its own locks there
+	}
+	if b.Take != nil {
+		if err := b.Take(t, bytes.Clone(pk.Payload)); err != nil {
+			cl.Stop(err)
+			return pk, packets.ErrRejectPacket
+		}
+	}
+	return pk, nil
+}

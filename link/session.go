@@ -1,0 +1,161 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"fulmar/schema"
+)
+
+// State is where a session stands.
+type State string
+
+// The states of a session.
+const (
+	StateWaiting    State = "waiting"    // for the next try
+	StateConnecting State = "connecting" // up to hello/ack
+	StateUp         State = "up"         // records flow
+	StateStopped    State = "stopped"
+)
+
+// Status is what a session tells of itself. Counts are since it was made.
+type Status struct {
+	State      State
+	Since      time.Time
+	Generation uint64 // connections tried
+	Mode       schema.AckMode
+	Published  uint64 // records, repeats included
+	Acked      uint64 // records
+	Resent     uint64 // records published again in a later generation
+	Refused    uint64 // records that can never be sent
+	InFlight   int    // messages
+	Err        error  // why the last generation ended; nil while up
+}
+
+// Up tells whether records flow.
+func (s Status) Up() bool { return s.State == StateUp }
+
+// Session keeps a board connected. Make one with [New].
+type Session struct {
+	cfg   Config
+	out   Outbox
+	blobs BlobOpener
+
+	mu         sync.Mutex
+	status     Status
+	window     time.Duration // over which reconnects spread
+	retryAfter time.Duration
+	// sent is the highest number ever published of each class and its epoch, to
+	// tell repeats from first sendings.
+	sent [schema.NumClasses]struct{ epoch, seq uint64 }
+}
+
+// New makes a session that sends what out holds. It touches no network.
+func New(cfg Config, out Outbox, blobs BlobOpener) (*Session, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Session{cfg: cfg, out: out, blobs: blobs, window: cfg.ReconnectWindow}
+	s.status = Status{State: StateWaiting, Since: time.Now()}
+	if cfg.Mode != nil {
+		s.status.Mode = *cfg.Mode
+	}
+	return s, nil
+}
+
+// Status tells where the session stands.
+func (s *Session) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+// Run keeps connecting until the context ends; it returns nil.
+func (s *Session) Run(ctx context.Context) error {
+	defer s.to(StateStopped, nil)
+	for try := 0; ; try++ {
+		s.mu.Lock()
+		wait := pause(s.window, try, rand.Float64())
+		wait = max(wait, s.retryAfter)
+		s.retryAfter = 0
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		began := time.Now()
+		err := s.generation(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) >= stableAfter {
+			try = -1
+		}
+		s.to(StateWaiting, err)
+		s.cfg.Log.Warn("link lost", "generation", s.Status().Generation, "held", time.Since(began).Round(time.Millisecond), "err", err)
+	}
+}
+
+// pause is full jitter: the first try falls anywhere in the window, each further
+// one in twice the one before, up to the cap. u is 0 to 1.
+func pause(window time.Duration, try int, u float64) time.Duration {
+	span := window
+	for range min(try, 20) {
+		span = min(2*max(span, time.Second), reconnectCap)
+	}
+	return time.Duration(u * float64(min(span, reconnectCap)))
+}
+
+func (s *Session) to(state State, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status.State != state {
+		s.status.State, s.status.Since = state, time.Now()
+	}
+	s.status.Err = err
+	if state != StateUp {
+		s.status.InFlight = 0
+	}
+}
+
+// heard puts the fleet's answer to hello in force.
+func (s *Session) heard(a *schema.HelloAck) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.Mode == nil {
+		s.status.Mode = a.Mode
+	}
+	if w := time.Duration(a.ReconnectMs) * time.Millisecond; w > 0 && w <= time.Hour {
+		s.window = w
+	}
+	s.retryAfter = min(max(time.Duration(a.RetryAfterMs)*time.Millisecond, 0), maxRetryAfter)
+}
+
+// published counts records that go out; those that went out before are repeats.
+func (s *Session) published(recs []schema.Stored) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := &s.sent[recs[0].Class]
+	if last.epoch != recs[0].Epoch {
+		last.epoch, last.seq = recs[0].Epoch, 0
+	}
+	for _, r := range recs {
+		s.status.Published++
+		if r.Seq <= last.seq {
+			s.status.Resent++
+		}
+		last.seq = max(last.seq, r.Seq)
+	}
+}
+
+func (s *Session) count(change func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.status)
+}
