@@ -11,7 +11,7 @@
 // registers kernfs files with the netpoller, takes EAGAIN for "wait", and parks
 // the goroutine for ever. So every read here is a raw open with O_NONBLOCK and a
 // raw read: EAGAIN becomes [schema.QualityOffline]. The descriptor is kept and
-// read again with pread, which costs a twentieth of os.ReadFile and makes no
+// read again with pread, which costs about a tenth of os.ReadFile and makes no
 // garbage.
 //
 // # Concurrency

@@ -1,0 +1,267 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fulmar/agent/config"
+	"fulmar/agent/identity"
+	"fulmar/device"
+	"fulmar/device/jetson"
+	"fulmar/device/schedule"
+	"fulmar/device/sensor"
+	"fulmar/inference/worker"
+	"fulmar/internal/run"
+	"fulmar/internal/sdnotify"
+	"fulmar/link"
+	"fulmar/schema"
+	"fulmar/storage"
+)
+
+// stopGrace is how long the parts get to end after the stop: systemd and a
+// person at Ctrl-C both expect an answer within five seconds.
+const stopGrace = 4 * time.Second
+
+// Options are what New is given beside the config.
+type Options struct {
+	ConfigPath string // watched for changes; "" for none
+	// BrokenConfig is what is wrong with the file at ConfigPath when the board
+	// was started with the last good copy instead.
+	BrokenConfig error
+	Release      string // version of the program
+	Root         device.Root
+	Log          *slog.Logger
+	Level        *slog.LevelVar // set by log.level, also while running
+}
+
+// Agent is one board.
+type Agent struct {
+	opt   Options
+	log   *slog.Logger
+	clock schema.Clock
+	facts map[string]string
+
+	mu  sync.Mutex
+	cfg config.Config // replaced as a whole on reload
+
+	spool     *storage.Spool
+	blobs     *storage.Blobs
+	scheduler *schedule.Scheduler
+	worker    *worker.Client
+	link      atomic.Pointer[link.Session]
+	identity  atomic.Pointer[identity.Identity]
+
+	notify *sdnotify.Notifier
+	said   reports
+	status status
+}
+
+// New opens what the board keeps on disk and wires its parts. It touches no
+// network.
+func New(cfg *config.Config, opt Options) (*Agent, error) {
+	a := &Agent{
+		opt: opt, log: opt.Log, cfg: *cfg,
+		clock: bootClock(opt.Root, opt.Log),
+		facts: facts(opt.Root),
+		said:  reports{last: map[string]schema.Report{}},
+	}
+	a.status.link.State = "starting"
+	var err error
+	if a.notify, err = sdnotify.FromEnv(); err != nil {
+		opt.Log.Warn("systemd is not told", "err", err)
+	}
+	if a.spool, err = storage.Open(a.spoolConfig()); err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	if a.blobs, err = storage.OpenBlobs(cfg.BlobDir(), cfg.Spool.PicturesMiB<<20); err != nil {
+		return nil, errors.Join(fmt.Errorf("open pictures: %w", err), a.spool.Close())
+	}
+	a.scheduler, err = schedule.New(cfg.Sample, a.sensors(cfg), schedule.Deps{
+		Clock: a.clock, Sink: sampleSink{a}, Log: opt.Log.With("part", "schedule"), Seed: seed(cfg.Board), Uptime: device.BootMono,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
+	}
+	return a, nil
+}
+
+// bootClock reads the kernel's boot; a kernel that does not tell it gives a
+// random boot, so that two runs are never taken for one.
+func bootClock(root device.Root, log *slog.Logger) schema.Clock {
+	boot, err := device.BootID(root)
+	if err != nil {
+		boot = rand.Uint64()
+		log.Warn("boot id not read, using a random one", "err", err)
+	}
+	mono, err := device.BootMono()
+	if err != nil {
+		log.Warn("boot clock not read, counting from now", "err", err)
+	}
+	return schema.NewClock(boot, mono)
+}
+
+func (a *Agent) sensors(cfg *config.Config) []device.Sensor {
+	return append(sensor.New(cfg.Sensors, a.opt.Root), slices.DeleteFunc(jetson.New(a.opt.Root),
+		func(s device.Sensor) bool { return !cfg.Sensors.Enabled(s.Name()) })...)
+}
+
+// facts tells what the board is, for the page.
+func facts(root device.Root) map[string]string {
+	f := device.Facts(root)
+	maps.Copy(f, jetson.Facts(root))
+	return f
+}
+
+// seed spreads the first ticks of boards that boot together.
+func seed(board string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(board))
+	return h.Sum64()
+}
+
+func (a *Agent) spoolConfig() storage.Config {
+	c := storage.Config{Dir: a.cfg.SpoolDir(), Clock: a.clock, Log: a.log.With("part", "spool")}
+	for class, mib := range map[schema.Class]int64{
+		schema.ClassAlarm:    a.cfg.Spool.AlarmMiB,
+		schema.ClassEvent:    a.cfg.Spool.EventMiB,
+		schema.ClassMetric:   a.cfg.Spool.MetricMiB,
+		schema.ClassSnapshot: a.cfg.Spool.SnapshotMiB,
+	} {
+		c.Classes[class].QuotaBytes = mib << 20
+	}
+	return c
+}
+
+// Run runs the board until the context ends. It returns nil after a stop in
+// order.
+func (a *Agent) Run(ctx context.Context) error {
+	// The spool outlives the parts that append to it: its own context ends last.
+	spoolCtx, endSpool := context.WithCancel(context.WithoutCancel(ctx))
+	spool := run.New(spoolCtx)
+	spool.Go("spool", a.spool.Run)
+
+	g := run.New(ctx)
+	a.startParts(g)
+	a.say("agent", "running", schema.SeverityInfo, "fulmard "+a.opt.Release+" started")
+	a.startedWith()
+	a.tell(a.notify.Ready())
+	err := g.Wait(stopGrace)
+	a.tell(a.notify.Stopping())
+
+	endSpool()
+	return errors.Join(err, spool.Wait(stopGrace), a.spool.Close())
+}
+
+// startedWith says which config the board runs on, and keeps a copy of a good one.
+func (a *Agent) startedWith() {
+	if a.opt.ConfigPath == "" {
+		return
+	}
+	a.sayConfig(a.opt.BrokenConfig)
+	if a.opt.BrokenConfig != nil {
+		a.log.Error("config refused, running with the last good one", "err", a.opt.BrokenConfig)
+		return
+	}
+	cfg := a.config()
+	if err := config.KeepLastGood(a.opt.ConfigPath, &cfg); err != nil {
+		a.log.Warn("last good config not kept", "err", err)
+	}
+}
+
+func (a *Agent) startParts(g *run.Group) {
+	g.Go("schedule", a.scheduler.Run)
+	g.Go("worker", a.runWorker)
+	g.Go("link", a.runLink)
+	g.Go("status", a.serveStatus)
+	g.Go("watchdog", a.watchdog)
+	if a.opt.ConfigPath != "" {
+		g.Go("config", a.watchConfig)
+	}
+}
+
+// watchTick is how long no tick at all may pass before the sampler is taken for
+// stuck: the slowest default group runs once a minute, the fastest each second.
+const watchTick = 90 * time.Second
+
+// alive tells whether the sampler made progress lately.
+func (a *Agent) alive() bool {
+	n := a.scheduler.Stats().Ticks
+	a.status.mu.Lock()
+	defer a.status.mu.Unlock()
+	if n != a.status.ticks || a.status.tickAt.IsZero() {
+		a.status.ticks, a.status.tickAt = n, time.Now()
+	}
+	return time.Since(a.status.tickAt) < watchTick
+}
+
+// watchdog tells systemd that the agent lives, as long as its sampler makes
+// progress: a process that only looks alive is worse than one restarted.
+func (a *Agent) watchdog(ctx context.Context) error {
+	return a.notify.Run(ctx, func() error {
+		if !a.alive() {
+			return fmt.Errorf("no sample for %v", watchTick)
+		}
+		return nil
+	}, func(err error) { a.log.Warn("systemd not told", "err", err) })
+}
+
+// tell gives systemd a word; that it cannot be told is no reason to stop.
+func (a *Agent) tell(err error) {
+	if err != nil {
+		a.log.Warn("systemd not told", "err", err)
+	}
+}
+
+// runLink enrols, then keeps the session with the fleet until the context ends.
+func (a *Agent) runLink(ctx context.Context) error {
+	cfg := a.config()
+	lc := link.Config{
+		Release: a.opt.Release, Clock: a.clock, Facts: a.facts,
+		KeepAlive: cfg.Link.KeepAlive, ReconnectWindow: cfg.Link.ReconnectWindow,
+		Log: a.log.With("part", "link"),
+	}
+	if cfg.Broker.Address != "" {
+		if err := a.brokerLink(&lc, &cfg); err != nil {
+			return err
+		}
+	} else {
+		id, err := a.enroller(&cfg).Enrol(ctx)
+		if err != nil {
+			return err
+		}
+		a.identity.Store(id)
+		lc.Tenant, lc.Board, lc.ClientID = id.Tenant, id.Board, id.Board
+		lc.Dial = a.dialFleet
+	}
+	s, err := link.New(lc, outbox{a.spool}, blobOpener{a.blobs})
+	if err != nil {
+		return fmt.Errorf("make link: %w", err)
+	}
+	a.link.Store(s)
+	g := run.New(ctx)
+	g.Go("session", s.Run)
+	if a.identity.Load() != nil {
+		g.Go("certificate", func(ctx context.Context) error {
+			return a.enroller(&cfg).Keep(ctx, a.identity.Load, a.identity.Store)
+		})
+	}
+	return g.Wait(stopGrace)
+}
+
+func (a *Agent) config() config.Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.cfg
+}

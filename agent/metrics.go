@@ -1,0 +1,112 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"fulmar/schema"
+)
+
+// collector turns what the parts count into Prometheus metrics at each scrape:
+// the parts know nothing of Prometheus and pay nothing between scrapes.
+type collector struct{ a *Agent }
+
+// Describe sends nothing: the set depends on cameras and models.
+func (collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads each part once.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	a := c.a
+	emit := func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
+		var names, values []string
+		for i := 0; i+1 < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		m, err := prometheus.NewConstMetric(prometheus.NewDesc("fulmar_"+name, help, names, nil), kind, v, values...)
+		if err == nil {
+			ch <- m
+		}
+	}
+	gauge := func(name, help string, v float64, labels ...string) {
+		emit(prometheus.GaugeValue, name, help, v, labels...)
+	}
+	counter := func(name, help string, v uint64, labels ...string) {
+		emit(prometheus.CounterValue, name, help, float64(v), labels...)
+	}
+	gauge("build_info", "1, with the version as a label.", 1, "version", a.opt.Release)
+	a.collectSpool(gauge, counter)
+	a.collectLink(gauge, counter)
+	a.collectWorker(gauge, counter)
+	sch := a.scheduler.Stats()
+	counter("schedule_ticks_total", "Ticks run.", sch.Ticks)
+	counter("schedule_missed_total", "Ticks left out: suspended or overloaded.", sch.Missed)
+	gauge("schedule_stuck_sensors", "Sensors whose read has not come back.", float64(len(sch.Stuck)))
+}
+
+type (
+	gaugeFunc   func(name, help string, v float64, labels ...string)
+	counterFunc func(name, help string, v uint64, labels ...string)
+)
+
+func (a *Agent) collectSpool(gauge gaugeFunc, counter counterFunc) {
+	st := a.spool.Stats()
+	a.status.mu.Lock()
+	refused := a.status.refused
+	a.status.mu.Unlock()
+	for _, class := range schema.Classes() {
+		s, l := st.Classes[class], class.String()
+		gauge("spool_bytes", "Bytes on disk.", float64(s.Bytes), "class", l)
+		gauge("spool_outstanding_records", "Records not acknowledged yet.", float64(s.Outstanding), "class", l)
+		gauge("spool_oldest_age_seconds", "Age of the oldest record not acknowledged.", s.OldestAge.Seconds(), "class", l)
+		gauge("spool_loss_window_seconds", "How long a record may live in memory only.", s.LossWindow.Seconds(), "class", l)
+		counter("spool_appended_total", "Records taken.", s.Appended, "class", l)
+		counter("spool_acked_total", "Records acknowledged.", s.Acked, "class", l)
+		counter("spool_commits_total", "Durable commits.", s.Commits, "class", l)
+		counter("spool_refused_total", "Records that could not be kept.", refused[class], "class", l)
+		for reason, n := range s.Lost {
+			if n > 0 {
+				counter("spool_lost_total", "Records lost, by reason; each is in the loss ledger.", n, "class", l, "reason", schema.Reason(reason).String())
+			}
+		}
+	}
+}
+
+func (a *Agent) collectLink(gauge gaugeFunc, counter counterFunc) {
+	s := a.link.Load()
+	if s == nil {
+		gauge("link_up", "1 while records flow to the fleet.", 0)
+		return
+	}
+	st := s.Status()
+	up := 0.0
+	if st.Up() {
+		up = 1
+	}
+	gauge("link_up", "1 while records flow to the fleet.", up)
+	counter("link_generations_total", "Connections made.", st.Generation)
+	counter("link_published_total", "Records published, repeats included.", st.Published)
+	counter("link_acked_total", "Records acknowledged.", st.Acked)
+	counter("link_resent_total", "Records published again after a lost connection.", st.Resent)
+	counter("link_refused_total", "Records that can never be sent; each is in the loss ledger.", st.Refused)
+	gauge("link_in_flight_messages", "Messages waiting for their PUBACK.", float64(st.InFlight))
+}
+
+func (a *Agent) collectWorker(gauge gaugeFunc, counter counterFunc) {
+	a.status.mu.Lock()
+	w := a.status.worker
+	a.status.mu.Unlock()
+	counter("worker_results_dropped_total", "Results that found no reader.", w.ResultsDropped)
+	gauge("worker_picture_bytes", "Bytes of pictures kept.", float64(w.BlobBytes))
+	counter("worker_pictures_evicted_total", "Pictures evicted by the quota.", w.BlobsEvicted)
+	for _, c := range w.Cameras {
+		counter("camera_frames_total", "Frames taken from the source.", c.Frames, "camera", c.Name)
+		counter("camera_inferred_total", "Frames looked at by the model.", c.Inferred, "camera", c.Name)
+		counter("camera_dropped_total", "Frames dropped, by cause.", c.Late, "camera", c.Name, "cause", "late")
+		counter("camera_dropped_total", "Frames dropped, by cause.", c.Bad, "camera", c.Name, "cause", "unreadable")
+		gauge("camera_fps", "Frames looked at per second, over 5 s.", c.FPS, "camera", c.Name)
+		gauge("camera_latency_seconds", "Capture to detections, last 256 frames.", float64(c.P50Us)/1e6, "camera", c.Name, "quantile", "0.5")
+		gauge("camera_latency_seconds", "Capture to detections, last 256 frames.", float64(c.P99Us)/1e6, "camera", c.Name, "quantile", "0.99")
+	}
+}

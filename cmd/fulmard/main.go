@@ -1,0 +1,115 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command fulmard runs one board: it samples sensors, keeps the inference worker
+// busy, and delivers everything to the fleet through outages.
+//
+//	fulmard run [--config FILE]       run until SIGTERM
+//	fulmard config check FILE         read a config, say what is wrong with it
+//	fulmard config --defaults         print every key with its default
+//	fulmard version
+//
+// Exit codes: 0 ended in order, 1 an error that stands on standard error, 2 wrong
+// usage.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"fulmar/agent"
+	"fulmar/agent/config"
+	"fulmar/device"
+)
+
+// release is set by the linker.
+var release = "dev"
+
+const usage = `usage:
+  fulmard run [--config FILE] [--sysroot DIR]
+  fulmard config check FILE
+  fulmard config --defaults
+  fulmard version
+`
+
+// Memory of a small board goes to its models, not to garbage of ours: collect
+// at a quarter of growth and give memory back at the budget of the agent.
+const (
+	gcPercent   = 25
+	memoryLimit = 12 << 20
+)
+
+func main() {
+	os.Exit(fulmard(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func fulmard(args []string, stdout, stderr io.Writer) int {
+	switch {
+	case len(args) >= 1 && args[0] == "run":
+		return runBoard(args[1:], stderr)
+	case len(args) == 3 && args[0] == "config" && args[1] == "check":
+		if _, err := config.Load(args[2]); err != nil {
+			fmt.Fprintf(stderr, "fulmard: %v\n", err)
+			return 1
+		}
+		fmt.Fprintf(stdout, "%s is good\n", args[2])
+		return 0
+	case len(args) == 2 && args[0] == "config" && args[1] == "--defaults":
+		fmt.Fprint(stdout, config.DefaultsYAML)
+		return 0
+	case len(args) == 1 && args[0] == "version":
+		fmt.Fprintln(stdout, "fulmard", release)
+		return 0
+	}
+	fmt.Fprint(stderr, usage)
+	return 2
+}
+
+func runBoard(args []string, stderr io.Writer) int {
+	fs := flag.NewFlagSet("fulmard run", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	path := fs.String("config", "/etc/fulmar/fulmard.yaml", "config file")
+	sysroot := fs.String("sysroot", "/", "root under which sensors are read")
+	if err := fs.Parse(args); err != nil {
+		return 2
+	}
+	debug.SetGCPercent(gcPercent)
+	debug.SetMemoryLimit(memoryLimit)
+	cfg, broken, err := config.LoadOrLastGood(*path)
+	if err != nil {
+		fmt.Fprintf(stderr, "fulmard: %v\n", err)
+		return 1
+	}
+	level := new(slog.LevelVar)
+	log := logger(cfg, level, stderr)
+	a, err := agent.New(cfg, agent.Options{
+		ConfigPath: *path, BrokenConfig: broken, Release: release, Root: device.NewRoot(*sysroot), Log: log, Level: level,
+	})
+	if err != nil {
+		fmt.Fprintf(stderr, "fulmard: %v\n", err)
+		return 1
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := a.Run(ctx); err != nil {
+		log.Error("ended with an error", "err", err)
+		return 1
+	}
+	return 0
+}
+
+func logger(cfg *config.Config, level *slog.LevelVar, w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	_ = level.UnmarshalText([]byte(cfg.Log.Level)) // validated
+	if cfg.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

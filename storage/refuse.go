@@ -1,0 +1,23 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"fmt"
+
+	"fulmar/schema"
+)
+
+// Refuse settles a record that can never be delivered: its picture is gone, it
+// is larger than a message may be. The gap with the reason is durable first. A
+// number never given out is refused with [ErrUnknown].
+func (s *Spool) Refuse(c schema.Class, epoch, seq uint64, why schema.Reason) error {
+	if c >= schema.NumClasses {
+		return fmt.Errorf("give up a record: %w: class %d", ErrUnknown, c)
+	}
+	if err := s.classes[c].Refuse(epoch, seq, why); err != nil {
+		return fmt.Errorf("give up record %d of spool class %s: %w", seq, c, err)
+	}
+	return nil
+}

@@ -1,0 +1,96 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"fulmar/fleet/web"
+)
+
+// maxReply bounds what the API may answer: an overview of a few boards.
+const maxReply = 8 << 20
+
+// API asks the fleet with a token of its own, trusting its authority alone.
+type API struct {
+	base   string
+	token  string
+	client *http.Client
+}
+
+// API makes a client with a token that may only read.
+func (s *Site) API() (*API, error) {
+	token, err := s.fleetCommand("api-token", "--scope", "read", "--for", "1h")
+	if err != nil {
+		return nil, err
+	}
+	found, err := filepath.Glob(filepath.Join(s.fleetDir(), "*", "ca.pem"))
+	if err != nil || len(found) != 1 {
+		return nil, fmt.Errorf("%d authorities in %s, wants 1", len(found), s.fleetDir())
+	}
+	pem, err := os.ReadFile(found[0])
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("the authority is not PEM")
+	}
+	return &API{base: "https://" + s.HTTPS, token: token, client: &http.Client{
+		Timeout:   10 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: pool}},
+	}}, nil
+}
+
+// Get reads a JSON answer of the API.
+func (a *API) Get(ctx context.Context, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+a.token)
+	resp, err := a.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s: %.300s", path, resp.Status, b)
+	}
+	return json.Unmarshal(b, into)
+}
+
+// Overview reads the fleet's overview.
+func (a *API) Overview(ctx context.Context) (*web.Overview, error) {
+	o := new(web.Overview)
+	return o, a.Get(ctx, "/api/v1/overview", o)
+}
+
+// Board reads one board out of the overview.
+func (a *API) Board(ctx context.Context, name string) (*web.Board, error) {
+	o, err := a.Overview(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range o.Boards {
+		if o.Boards[i].Name == name {
+			return &o.Boards[i], nil
+		}
+	}
+	return nil, fmt.Errorf("the fleet knows no board %s", name)
+}

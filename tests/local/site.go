@@ -1,0 +1,184 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Site is a fleet server and its boards, all on loopback, all in one folder.
+type Site struct {
+	Dir  string    // absolute; fleet/, NAME/ of each board, logs
+	Bin  string    // folder of the programs
+	ORT  string    // path of libonnxruntime
+	Echo io.Writer // the fleet's standard output goes here too; nil for none
+
+	HTTPS string // host:port of page and API
+	MQTT  string // host:port of the gateway
+
+	Fleet *Proc
+}
+
+// New makes a site in dir with free ports where none are given.
+func New(dir, bin, ort string) (*Site, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Site{Dir: abs, Bin: bin, ORT: ort}
+	if s.HTTPS, err = freePort(); err != nil {
+		return nil, err
+	}
+	if s.MQTT, err = freePort(); err != nil {
+		return nil, err
+	}
+	return s, os.MkdirAll(s.fleetDir(), 0o700)
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func (s *Site) fleetDir() string { return filepath.Join(s.Dir, "fleet") }
+
+// BoardDir is the data folder of a board.
+func (s *Site) BoardDir(name string) string { return filepath.Join(s.Dir, name) }
+
+// StartFleet starts the server and waits until it answers.
+func (s *Site) StartFleet(ctx context.Context) error {
+	f, err := openLog(filepath.Join(s.Dir, "fleet.log"))
+	if err != nil {
+		return err
+	}
+	var w io.Writer = f
+	if s.Echo != nil {
+		w = io.MultiWriter(f, s.Echo)
+	}
+	s.Fleet, err = start("fulmar-fleet", filepath.Join(s.Bin, "fulmar-fleet"), w,
+		"serve", "--data", s.fleetDir(), "--listen", s.HTTPS, "--mqtt", s.MQTT, "--host", "localhost,127.0.0.1")
+	if err != nil {
+		return err
+	}
+	return s.waitListening(ctx, s.Fleet, s.HTTPS, s.MQTT)
+}
+
+func (s *Site) waitListening(ctx context.Context, p *Proc, addresses ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for _, a := range addresses {
+		for {
+			c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", a)
+			if err == nil {
+				_ = c.Close()
+				break
+			}
+			select {
+			case <-p.Done():
+				return fmt.Errorf("%s ended at start:\n%s", p.Name, p.Output())
+			case <-ctx.Done():
+				return fmt.Errorf("%s does not answer on %s:\n%s", p.Name, a, p.Output())
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// fleetCommand runs a command of fulmar-fleet on the site's data and gives what
+// it printed.
+func (s *Site) fleetCommand(args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(s.Bin, "fulmar-fleet"), append(args, "--data", s.fleetDir())...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("fulmar-fleet %s: %w: %s", args[0], err, strings.TrimSpace(errs.String()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// Board is what a board's config file says beside the common parts.
+type Board struct {
+	Name  string
+	Extra string // YAML appended to the config
+}
+
+// SceneYAML is a scene camera looked at by the starter model.
+const SceneYAML = `models:
+  - {name: parcels, path: "builtin:parcels"}
+cameras:
+  - {name: belt, kind: scene, fps: 10, seed: 7, density: 1, model: parcels, event_every: 200ms, snapshot_every: 2s}
+`
+
+// PrepareBoard writes a board's config and its join token.
+func (s *Site) PrepareBoard(b Board) (config string, err error) {
+	dir := s.BoardDir(b.Name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	tokenFile := filepath.Join(dir, "join.token")
+	if _, err := os.Stat(filepath.Join(dir, "identity", "identity.json")); errors.Is(err, os.ErrNotExist) {
+		token, err := s.fleetCommand("token", "--boards", "1", "--for", "1h")
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(tokenFile, []byte(token+"\n"), 0o600); err != nil {
+			return "", err
+		}
+	}
+	config = filepath.Join(s.Dir, b.Name+".yaml")
+	text := fmt.Sprintf(`# A board on loopback.
+board: %s
+data: %s
+fleet: {address: %q, token_file: %s}
+link: {keep_alive: 10s, reconnect_window: 1s}
+infer: {mode: child, program: %s, library: %s, threads: 1}
+%s`, b.Name, dir, s.HTTPS, tokenFile, filepath.Join(s.Bin, "fulmar-infer"), s.ORT, b.Extra)
+	return config, os.WriteFile(config, []byte(text), 0o600)
+}
+
+// StartBoard starts fulmard with a config of [Site.PrepareBoard].
+func (s *Site) StartBoard(name, config string) (*Proc, error) {
+	f, err := openLog(filepath.Join(s.Dir, name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	return start("fulmard", filepath.Join(s.Bin, "fulmard"), f, "run", "--config", config)
+}
+
+// WorkerPID finds the inference worker of a board: the child of its fulmard.
+func WorkerPID(board *Proc) (int, error) {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", board.PID()))
+	if err != nil {
+		return 0, err
+	}
+	for _, l := range lists {
+		b, err := os.ReadFile(l)
+		if err != nil {
+			continue // a thread that ended meanwhile
+		}
+		for f := range strings.FieldsSeq(string(b)) {
+			name, err := os.ReadFile("/proc/" + f + "/comm")
+			if err == nil && strings.TrimSpace(string(name)) == "fulmar-infer" {
+				return strconv.Atoi(f)
+			}
+		}
+	}
+	return 0, errors.New("no fulmar-infer among the board's children")
+}
