@@ -128,7 +128,7 @@ func (c *Class) tryCommit(items []*item, gap bool) error {
 	c.mu.Lock()
 	first := c.next
 	c.mu.Unlock()
-	need := int64(0)
+	need := int64(commitSlack)
 	for i, it := range items {
 		if classconf.Durable(c.id) {
 			it.seq = first + uint64(i)
@@ -184,6 +184,11 @@ func (c *Class) makeRoom(need int64, gap bool) error {
 		} else {
 			limit -= limit / gapReserve
 		}
+		if c.bytes()+need > limit && c.drained() { // acknowledged, and the cursor is not written yet
+			if err := c.persist(); err != nil {
+				return err
+			}
+		}
 		if have := c.bytes(); have+need > limit {
 			return fmt.Errorf("%w: %d of %d bytes wait for the fleet", ErrFull, have, limit)
 		}
@@ -195,6 +200,13 @@ func (c *Class) makeRoom(need int64, gap bool) error {
 		}
 	}
 	return nil
+}
+
+// drained tells whether writing the cursor would free the oldest segment.
+func (c *Class) drained() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.segs) > 1 && c.segs[0].last <= c.done.Low()
 }
 
 // roll seals the active segment and begins a new one, whose first number is first.

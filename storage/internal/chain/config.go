@@ -44,6 +44,9 @@ const (
 	// maxIntervals bounds the acknowledged intervals above the cursor; the link's
 	// window makes at most 64 and each gap may make one.
 	maxIntervals = 4096
+	// commitSlack is what one commit may take besides its records: the six pages
+	// of a new segment, and the pages on the way to the records.
+	commitSlack = 12 * 4096
 	// gapReserve is the part of the alarm quota that only gap records may fill.
 	gapReserve = 8
 )

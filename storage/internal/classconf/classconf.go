@@ -15,9 +15,11 @@ import (
 const (
 	// QueueMax bounds the records waiting for a commit in one class.
 	QueueMax = 4096
-	// segmentMin and quotaShare: a quota must hold several segments, or evicting
-	// one would lose most of the class.
-	segmentMin, quotaShare = 32 << 10, 4
+	// segmentMin: an empty segment takes 24 KiB.
+	segmentMin = 64 << 10
+	// quotaShare: a quota must hold several segments, or evicting one would lose
+	// most of the class.
+	quotaShare = 4
 )
 
 // Config sets up one class. Zero values take the defaults.
