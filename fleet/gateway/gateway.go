@@ -1,0 +1,186 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+
+	"fulmar/fleet/ca"
+	"fulmar/fleet/ingest"
+	"fulmar/schema"
+)
+
+const (
+	// packetOverhead is what an MQTT PUBLISH adds to its payload: header, topic, id.
+	packetOverhead = 1 << 10
+	// bufferBytes is each connection's read and write buffer; larger ones cost
+	// memory for each of thousands of idle boards and gain nothing measurable.
+	bufferBytes = 512
+	// writesPending bounds the messages waiting for one slow board.
+	writesPending = 128
+	// maxInflight bounds messages to one board that it has not acknowledged.
+	maxInflight = 64
+	// maxClients bounds connections; 50,000 is what one server is meant for.
+	maxClients = 50_000
+	// ingestTimeout is how long a board's message may wait for its commit. Longer
+	// than any healthy disk needs; then the connection is closed.
+	ingestTimeout = 30 * time.Second
+	// stopTimeout bounds the wait for connections to end.
+	stopTimeout = 3 * time.Second
+	// minWindow and perWindow size the time over which boards spread reconnects.
+	minWindow = 2 * time.Second
+	perWindow = 200 // new TLS connections a second and core that leave room for work
+)
+
+// Ingester makes messages durable.
+type Ingester interface {
+	Publish(ctx context.Context, key ingest.BoardKey, topic string, payload []byte) (ack *schema.Ack, refused bool, err error)
+	Hello(ctx context.Context, key ingest.BoardKey, h *schema.Hello) error
+	Presence(ctx context.Context, key ingest.BoardKey, p schema.Presence) error
+}
+
+// Admitter knows which certificates are good.
+type Admitter interface {
+	Admit(ctx context.Context, id ca.Identity) (bool, error)
+}
+
+// Config shapes the gateway.
+type Config struct {
+	Listener net.Listener // TCP; closed by Run
+	TLS      *tls.Config  // with ClientAuth RequireAndVerifyClientCert
+}
+
+// Stats are counters since the start.
+type Stats struct {
+	Connected int64  // boards connected now
+	Accepted  uint64 // connections that became sessions
+	Denied    uint64 // handshakes and connects turned away
+	Refused   uint64 // payloads that can never be understood
+	Failed    uint64 // messages not stored: connection closed without PUBACK
+	TakenOver uint64 // sessions ended by a newer one of the same board
+}
+
+// Gateway is the broker for boards.
+type Gateway struct {
+	cfg    Config
+	ingest Ingester
+	admit  Admitter
+	log    *slog.Logger
+
+	server *mqtt.Server
+	ctx    context.Context // of Run; hooks have none of their own
+
+	mu       sync.Mutex
+	sessions map[ingest.BoardKey]*session  // newest of each board
+	conns    map[net.Conn]*session         // all, those taken over too
+	warned   map[ingest.BoardKey]time.Time // last log line about a bad payload
+
+	n struct{ connected, accepted, denied, refused, failed, takenOver atomic.Int64 }
+}
+
+// session is one connection of a board.
+type session struct {
+	key    ingest.BoardKey
+	client *mqtt.Client
+	// boot and conn are those of the board's own word (st or hello), for its will.
+	boot, conn atomic.Uint64
+	spoke      atomic.Bool
+}
+
+// New makes a gateway.
+func New(cfg Config, in Ingester, admit Admitter, log *slog.Logger) (*Gateway, error) {
+	if cfg.TLS == nil || cfg.TLS.ClientAuth != tls.RequireAndVerifyClientCert || cfg.TLS.MinVersion < tls.VersionTLS13 {
+		return nil, fmt.Errorf("gateway: wants TLS 1.3 with verified client certificates")
+	}
+	g := &Gateway{
+		cfg: cfg, ingest: in, admit: admit, log: log,
+		sessions: map[ingest.BoardKey]*session{}, conns: map[net.Conn]*session{}, warned: map[ingest.BoardKey]time.Time{},
+	}
+	caps := mqtt.NewDefaultServerCapabilities()
+	caps.MaximumClients = maxClients
+	caps.MaximumClientWritesPending = writesPending
+	caps.MaximumSessionExpiryInterval = 0
+	caps.MaximumPacketSize = schema.MaxPayload + packetOverhead
+	caps.MaximumInflight = maxInflight
+	caps.TopicAliasMaximum = 0
+	caps.SharedSubAvailable = 0
+	caps.MinimumProtocolVersion = 4
+	caps.MaximumQos = 1
+	// Retained messages stay "available" because a refusal would turn a board with
+	// a retained will away at the door; OnPublish and OnWill see that none is kept.
+	g.server = mqtt.New(&mqtt.Options{
+		Capabilities:             caps,
+		ClientNetReadBufferSize:  bufferBytes,
+		ClientNetWriteBufferSize: bufferBytes,
+		Logger:                   slog.New(slog.DiscardHandler), // it logs payloads; we say what matters ourselves
+		SysTopicResendInterval:   3600,                          // nobody may read $SYS
+		InlineClient:             true,
+	})
+	if err := g.server.AddHook(&hook{g: g}, nil); err != nil {
+		return nil, fmt.Errorf("gateway: %w", err)
+	}
+	return g, nil
+}
+
+// Stats tells the counters.
+func (g *Gateway) Stats() Stats {
+	return Stats{
+		Connected: g.n.connected.Load(), Accepted: uint64(g.n.accepted.Load()), Denied: uint64(g.n.denied.Load()),
+		Refused: uint64(g.n.refused.Load()), Failed: uint64(g.n.failed.Load()), TakenOver: uint64(g.n.takenOver.Load()),
+	}
+}
+
+// Run serves boards until the context ends, then closes their connections.
+func (g *Gateway) Run(ctx context.Context) error {
+	// Hooks go on until the last connection has ended, then they are cut off.
+	hooks, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g.ctx = hooks
+	l := newListener(g.cfg.Listener, g.cfg.TLS, func() { g.n.denied.Add(1) }, g.ended)
+	if err := g.server.AddListener(l); err != nil {
+		return fmt.Errorf("serve boards: %w", err)
+	}
+	if err := g.server.Serve(); err != nil {
+		return fmt.Errorf("serve boards: %w", err)
+	}
+	<-ctx.Done()
+	stop := time.AfterFunc(stopTimeout, cancel)
+	defer stop.Stop()
+	l.shut()
+	return g.server.Close()
+}
+
+// Kick ends a board's connection, after it was revoked.
+func (g *Gateway) Kick(key ingest.BoardKey) {
+	g.mu.Lock()
+	s := g.sessions[key]
+	g.mu.Unlock()
+	if s != nil {
+		cutOff(s.client)
+	}
+}
+
+// cutOff closes a connection at the socket: nothing is written first, so that a
+// half-open one does not hold the caller up.
+func cutOff(cl *mqtt.Client) {
+	if c, ok := cl.Net.Conn.(interface{ NetConn() net.Conn }); ok {
+		_ = c.NetConn().Close()
+	}
+	cl.Stop(errCutOff)
+}
+
+// window is the time over which boards should spread their reconnects.
+func (g *Gateway) window() time.Duration {
+	w := time.Duration(g.n.connected.Load()) * time.Second / perWindow
+	return min(max(w, minWindow), 5*time.Minute)
+}

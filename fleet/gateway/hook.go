@@ -1,0 +1,307 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"fulmar/fleet/ca"
+	"fulmar/fleet/ingest"
+	"fulmar/schema"
+)
+
+const (
+	// maxKeepAlive bounds how long a silent board counts as connected (times 1.5).
+	maxKeepAlive = 300 // seconds
+	// maxSubscriptions bounds what one board subscribes to; it needs three.
+	maxSubscriptions = 8
+	// warnEvery is how often bad payloads of one board are logged.
+	warnEvery = time.Minute
+	// maxWarned bounds the boards remembered for that.
+	maxWarned = 4096
+)
+
+var (
+	errCutOff   = errors.New("connection cut off")
+	errNotSaved = errors.New("message not stored")
+)
+
+// hook is what mochi calls. Its methods run in the goroutine of the connection
+// concerned; mochi handles the packets of one connection one after another, so a
+// board has at most one message in ingest.
+type hook struct {
+	mqtt.HookBase
+	g *Gateway
+}
+
+func (h *hook) ID() string { return "fleet" }
+
+func (h *hook) Provides(b byte) bool {
+	return slices.Contains([]byte{
+		mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPublish,
+		mqtt.OnSessionEstablished, mqtt.OnWill,
+	}, b)
+}
+
+// OnConnect refuses what no board of ours sends.
+func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
+	switch {
+	case pk.ProtocolVersion != 4:
+		h.g.n.denied.Add(1)
+		return packets.ErrUnsupportedProtocolVersion
+	case pk.Connect.Keepalive == 0 || pk.Connect.Keepalive > maxKeepAlive:
+		h.g.n.denied.Add(1)
+		return errors.New("keep-alive is none or too long")
+	}
+	// Sessions are never kept: the fleet's database is the memory.
+	cl.Properties.Clean = true
+	return nil
+}
+
+// OnConnectAuthenticate takes the board's identity from its certificate.
+func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
+	key, why := h.identify(cl, pk)
+	if why != "" {
+		h.g.n.denied.Add(1)
+		h.g.log.Warn("board turned away", "board", key.Board, "remote", cl.Net.Remote, "reason", why)
+		return false
+	}
+	// mochi knows clients by one name; two tenants may have boards of the same.
+	cl.ID = key.Tenant + "/" + key.Board
+	s := &session{key: key, client: cl}
+	h.g.mu.Lock()
+	old := h.g.sessions[key]
+	h.g.sessions[key] = s
+	h.g.conns[cl.Net.Conn] = s
+	h.g.mu.Unlock()
+	h.g.n.connected.Add(1)
+	if old != nil {
+		// Before mochi finds the old one and writes to it: its socket may be dead.
+		h.g.n.takenOver.Add(1)
+		cutOff(old.client)
+	}
+	return true
+}
+
+func (h *hook) identify(cl *mqtt.Client, pk packets.Packet) (key ingest.BoardKey, why string) {
+	c, ok := cl.Net.Conn.(*tls.Conn)
+	if !ok || len(c.ConnectionState().VerifiedChains) == 0 {
+		return key, "no verified certificate"
+	}
+	id, err := ca.Identify(c.ConnectionState().VerifiedChains[0][0])
+	if err != nil {
+		return key, err.Error()
+	}
+	key = ingest.BoardKey{Tenant: id.Tenant, Board: id.Board}
+	if pk.Connect.ClientIdentifier != id.Board {
+		return key, "client id is not the board's name"
+	}
+	if pk.Connect.WillFlag && pk.Connect.WillTopic != schema.BoardPrefix(id.Tenant, id.Board)+string(schema.ChanPresence) {
+		return key, "will on a foreign topic"
+	}
+	ctx, cancel := context.WithTimeout(h.g.ctx, ingestTimeout)
+	defer cancel()
+	ok, err = h.g.admit.Admit(ctx, id)
+	if err != nil {
+		return key, "registry: " + err.Error()
+	}
+	if !ok {
+		return key, "unknown, revoked or replaced certificate"
+	}
+	return key, ""
+}
+
+// OnSessionEstablished counts.
+func (h *hook) OnSessionEstablished(*mqtt.Client, packets.Packet) {
+	h.g.n.accepted.Add(1)
+}
+
+// of gives the session of a client, nil where a newer one has taken its place.
+func (h *hook) of(cl *mqtt.Client) *session {
+	tenant, board, _ := strings.Cut(cl.ID, "/")
+	h.g.mu.Lock()
+	defer h.g.mu.Unlock()
+	if s := h.g.sessions[ingest.BoardKey{Tenant: tenant, Board: board}]; s != nil && s.client == cl {
+		return s
+	}
+	return nil
+}
+
+// OnACLCheck lets a board write its own upward topics and hear its own downward
+// ones. It is asked for subscriptions and for each delivery.
+func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
+	tenant, board, ok := strings.Cut(cl.ID, "/")
+	if !ok {
+		return false
+	}
+	rest, ok := strings.CutPrefix(topic, schema.BoardPrefix(tenant, board))
+	if !ok {
+		return false
+	}
+	if !write {
+		down := rest == string(schema.ChanHelloAck) || rest == string(schema.ChanAck) || strings.HasPrefix(rest, "c/")
+		return down && cl.State.Subscriptions.Len() <= maxSubscriptions
+	}
+	t, err := schema.ParseTopic(topic)
+	if err != nil {
+		return false
+	}
+	switch t.Channel {
+	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob:
+		return true
+	}
+	return false
+}
+
+// OnPublish returns once the message is stored; mochi sends PUBACK after it. For
+// MQTT 3.1.1 mochi would also send PUBACK when this returned any error but
+// ErrRejectPacket, so a failure is that one, with the connection closed first: the
+// board sends everything again that has no PUBACK.
+func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
+	if cl.Net.Inline {
+		return pk, nil // our own, downwards
+	}
+	s := h.of(cl)
+	if s == nil {
+		cutOff(cl) // taken over: the newer connection speaks for the board
+		return pk, packets.ErrRejectPacket
+	}
+	if pk.FixedHeader.Qos == 0 {
+		return pk, packets.ErrRejectPacket // nobody waits for it to be stored
+	}
+	ctx, cancel := context.WithTimeout(h.g.ctx, ingestTimeout)
+	defer cancel()
+	if err := h.take(ctx, s, pk); err != nil {
+		h.g.n.failed.Add(1)
+		h.g.log.Error("message not stored, connection closed", "board", s.key.Board, "error", err.Error())
+		cutOff(cl)
+		cl.Stop(errNotSaved)
+		return pk, packets.ErrRejectPacket
+	}
+	return pk, packets.CodeSuccessIgnore // acknowledged, delivered to nobody, never retained
+}
+
+func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
+	t, err := schema.ParseTopic(pk.TopicName)
+	if err != nil {
+		return err // OnACLCheck has parsed it
+	}
+	switch t.Channel {
+	case schema.ChanPresence:
+		var p schema.Presence
+		if err := schema.Decode(pk.Payload, &p); err != nil || p.V == 0 || p.V > schema.Version {
+			return h.bad(ctx, s, pk)
+		}
+		s.heard(p.Boot, p.Conn)
+		return h.g.ingest.Presence(ctx, s.key, p)
+	case schema.ChanHello:
+		return h.hello(ctx, s, pk)
+	}
+	_, refused, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
+	if refused {
+		h.warn(s.key)
+	}
+	return err
+}
+
+func (s *session) heard(boot, conn uint64) {
+	s.boot.Store(boot)
+	s.conn.Store(conn)
+	s.spoke.Store(true)
+}
+
+// bad hands what is not understood to ingest, which keeps the proof.
+func (h *hook) bad(ctx context.Context, s *session, pk packets.Packet) error {
+	_, _, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
+	h.warn(s.key)
+	return err
+}
+
+// hello stores who the board says it is and answers with the rules that hold here.
+func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
+	hello := new(schema.Hello)
+	if err := schema.Decode(pk.Payload, hello); err != nil || ingest.CheckHello(s.key, hello) != nil {
+		return h.bad(ctx, s, pk)
+	}
+	s.heard(hello.Now.Boot, hello.Conn)
+	if err := h.g.ingest.Hello(ctx, s.key, hello); err != nil {
+		return err
+	}
+	// A hello is as good as an "online": a board need not say both.
+	err := h.g.ingest.Presence(ctx, s.key, schema.Presence{V: schema.Version, Online: true, Boot: hello.Now.Boot, Conn: hello.Conn})
+	if err != nil {
+		return err
+	}
+	b, err := schema.Encode(&schema.HelloAck{
+		V: schema.Version, Conn: hello.Conn, Mode: schema.AckPuback,
+		Wall: time.Now().UnixMilli(), ReconnectMs: h.g.window().Milliseconds(),
+	})
+	if err != nil {
+		return err
+	}
+	topic := schema.Topic{Tenant: s.key.Tenant, Board: s.key.Board, Channel: schema.ChanHelloAck}
+	return h.g.server.Publish(topic.String(), b, false, 1)
+}
+
+// warn counts a payload that was not understood and logs it once a minute.
+func (h *hook) warn(key ingest.BoardKey) {
+	g := h.g
+	g.n.refused.Add(1)
+	now := time.Now()
+	g.mu.Lock()
+	last, known := g.warned[key]
+	due := now.Sub(last) >= warnEvery
+	if due {
+		if !known && len(g.warned) >= maxWarned {
+			clear(g.warned)
+		}
+		g.warned[key] = now
+	}
+	g.mu.Unlock()
+	if due {
+		g.log.Warn("payload refused, see table refused of the ledger", "tenant", key.Tenant, "board", key.Board)
+	}
+}
+
+// OnWill keeps mochi from publishing the will: whether the board is gone is told
+// by ended, which knows if a newer connection has taken over.
+func (h *hook) OnWill(_ *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
+	will.Retain = false
+	return will, nil
+}
+
+// ended notes that a board has gone, unless it is back already. The listener calls
+// it for every connection, also where mochi gave up before its session began.
+func (g *Gateway) ended(conn net.Conn) {
+	g.mu.Lock()
+	s := g.conns[conn]
+	delete(g.conns, conn)
+	newest := s != nil && g.sessions[s.key] == s
+	if newest {
+		delete(g.sessions, s.key)
+	}
+	g.mu.Unlock()
+	if s == nil {
+		return
+	}
+	g.n.connected.Add(-1)
+	if !newest || !s.spoke.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(g.ctx, ingestTimeout)
+	defer cancel()
+	err := g.ingest.Presence(ctx, s.key, schema.Presence{V: schema.Version, Boot: s.boot.Load(), Conn: s.conn.Load()})
+	if err != nil && g.ctx.Err() == nil {
+		g.log.Warn("departure not stored", "board", s.key.Board, "error", err.Error())
+	}
+}

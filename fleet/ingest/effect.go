@@ -1,0 +1,232 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"fmt"
+
+	"fulmar/fleet/store"
+	"fulmar/schema"
+)
+
+// rowOverhead is what a row costs beside its payload, in bytes, for the sums that
+// retention goes by.
+const rowOverhead = 100
+
+// records applies a message: each record that has not arrived before takes effect.
+func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []decoded) error {
+	b, err := x.board(key)
+	if err != nil {
+		return err
+	}
+	e, err := x.book(b, m.Class, m.Epoch)
+	if err != nil {
+		return err
+	}
+	for i := range recs {
+		d := &recs[i]
+		if d.bad != nil {
+			e.Hear(d.seq) // it was given out: the ledger shows it as waiting
+			if err := x.refuse(key, topic, d.size, d.bad); err != nil {
+				return err
+			}
+			continue
+		}
+		arrival, err := e.Arrive(d.seq)
+		if err != nil {
+			return err
+		}
+		if arrival == Duplicate {
+			x.n.duplicates++
+			continue
+		}
+		x.n.records++
+		if arrival == Returned {
+			if err := x.returned(b, m, d.seq); err != nil {
+				return err
+			}
+		}
+		if err := x.effect(b, key, m, d); err != nil {
+			return fmt.Errorf("keep record %d of class %s: %w", d.seq, m.Class, err)
+		}
+	}
+	b.seen(x.now)
+	return nil
+}
+
+// returned takes a number out of the gap that had told it as lost.
+func (x *txn) returned(b *boardState, m *schema.Message, seq uint64) error {
+	return x.exec(`UPDATE gap SET count = count - 1 WHERE id = (
+  SELECT id FROM gap WHERE board = ?1 AND class = ?2 AND epoch = ?3 AND first <= ?4 AND last >= ?4 AND count > 0 ORDER BY id LIMIT 1)`,
+		b.id, m.Class, int64(m.Epoch), int64(seq))
+}
+
+// effect writes what the record says.
+func (x *txn) effect(b *boardState, key BoardKey, m *schema.Message, d *decoded) error {
+	at := moment(d.rec.Time, m.Sent, x.now)
+	switch r := d.rec; r.Kind {
+	case schema.KindSamples:
+		return x.samples(b, m, r.Samples, at)
+	case schema.KindEvent:
+		return x.event(b, m, d.seq, r.Event, at)
+	case schema.KindGap:
+		return x.gap(b, r.Gap, at)
+	case schema.KindSnapshot:
+		return x.snapshot(b, key, r.Snapshot, d.picture, at)
+	case schema.KindReport:
+		return x.report(b, r.Report, at)
+	}
+	return fmt.Errorf("kind %s has no effect", d.rec.Kind) // Validate knows the kinds
+}
+
+func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, at int64) error {
+	raw, err := schema.Encode(s)
+	if err != nil {
+		return err
+	}
+	if !m.Replay {
+		for i, name := range s.Series {
+			q := schema.QualityGood
+			if s.Quality != nil {
+				q = s.Quality[i]
+			}
+			old, known := b.latest[name]
+			if (known && old.At > at) || (!known && len(b.latest) >= maxLatest) {
+				continue
+			}
+			b.latest[name] = store.Reading{Value: s.Value[i], Quality: q, At: at}
+		}
+	}
+	if err := x.exec(`INSERT INTO telemetry (board, at, arrived, payload) VALUES (?, ?, ?, ?)`, b.id, at, x.now, raw); err != nil {
+		return err
+	}
+	return x.use("telemetry", int64(len(raw))+rowOverhead, 1)
+}
+
+func (x *txn) event(b *boardState, m *schema.Message, seq uint64, e *schema.Event, at int64) error {
+	raw, err := schema.Encode(e)
+	if err != nil {
+		return err
+	}
+	var right, wrong, missed int
+	known := len(e.Truth) > 0
+	for _, box := range e.Boxes {
+		switch box.Match {
+		case schema.MatchTrue:
+			right++
+		case schema.MatchFalse:
+			wrong++
+		}
+		known = known || box.Match != schema.MatchUnknown
+	}
+	for _, box := range e.Truth {
+		if box.Match == schema.MatchMissed {
+			missed++
+		}
+	}
+	err = x.exec(`INSERT INTO event (board, class, epoch, seq, at, arrived, replayed, source, model, engine, snapshot,
+  boxes, known, n_true, n_false, n_missed, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		b.id, m.Class, int64(m.Epoch), int64(seq), at, x.now, m.Replay, e.Source, e.Model, e.Engine, e.Snapshot,
+		len(e.Boxes), known, right, wrong, missed, raw)
+	if err != nil {
+		return err
+	}
+	err = x.exec(`INSERT INTO camera (board, name, model, engine, last) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (board, name) DO UPDATE SET model = excluded.model, engine = excluded.engine, last = excluded.last WHERE excluded.last >= last`,
+		b.id, e.Source, e.Model, e.Engine, at)
+	if err != nil {
+		return err
+	}
+	err = x.exec(`DELETE FROM camera WHERE board = ?1 AND name NOT IN (SELECT name FROM camera WHERE board = ?1 ORDER BY last DESC LIMIT ?2)`, b.id, maxSources)
+	if err != nil {
+		return err
+	}
+	return x.use("event", int64(len(raw))+2*rowOverhead, 1)
+}
+
+func (x *txn) gap(b *boardState, g *schema.Gap, at int64) error {
+	e, err := x.book(b, g.Class, g.Epoch)
+	if err != nil {
+		return err
+	}
+	lost, err := e.Lose(g.First, g.Last)
+	if err != nil {
+		return err
+	}
+	err = x.exec(`INSERT INTO gap (board, class, epoch, first, last, reason, from_ms, to_ms, at, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		b.id, g.Class, int64(g.Epoch), int64(g.First), int64(g.Last), g.Reason, g.FromWall, g.ToWall, at, int64(lost))
+	if err != nil {
+		return err
+	}
+	return x.exec(`DELETE FROM gap WHERE board = ?1 AND id <= (SELECT id FROM gap WHERE board = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, b.id, maxGaps)
+}
+
+func (x *txn) snapshot(b *boardState, key BoardKey, s *schema.Snapshot, whole bool, at int64) error {
+	if !whole {
+		x.n.noPicture++
+	}
+	// A name given twice replaces the first: the file on disk is the newest.
+	var oldSize, oldHas int64
+	err := x.row(`SELECT coalesce(max(size), 0), coalesce(max(has), 0) FROM snapshot WHERE board = ? AND name = ?`, []any{b.id, s.Name}, &oldSize, &oldHas)
+	if err != nil {
+		return err
+	}
+	err = x.exec(`INSERT INTO snapshot (board, name, size, sha256, media, source, frame, at, arrived, has) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (board, name) DO UPDATE SET size = excluded.size, sha256 = excluded.sha256, media = excluded.media, source = excluded.source,
+  frame = excluded.frame, at = excluded.at, arrived = excluded.arrived, has = excluded.has`,
+		b.id, s.Name, s.Size, s.SHA256[:], s.Media, s.Source, int64(s.Frame&maxSeq), at, x.now, whole)
+	if err != nil {
+		return err
+	}
+	grown := -oldSize * oldHas
+	if whole {
+		grown += s.Size
+	}
+	b.pictures += grown
+	b.sums = true
+	if err := x.use("picture", grown, 1); err != nil {
+		return err
+	}
+	return x.evict(b, key)
+}
+
+// evict removes the board's oldest pictures until it is within its share.
+func (x *txn) evict(b *boardState, key BoardKey) error {
+	for b.pictures > x.in.cfg.BoardPictures {
+		var id, size int64
+		var name string
+		err := x.row(`SELECT id, size, name FROM snapshot WHERE board = ? AND has = 1 ORDER BY id LIMIT 1`, []any{b.id}, &id, &size, &name)
+		if err != nil {
+			return fmt.Errorf("find oldest picture: %w", err)
+		}
+		if err := x.dropPicture(b, key, id, size, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *txn) dropPicture(b *boardState, key BoardKey, id, size int64, name string) error {
+	if err := x.exec(`UPDATE snapshot SET has = 0 WHERE id = ?`, id); err != nil {
+		return fmt.Errorf("drop picture: %w", err)
+	}
+	b.pictures -= size
+	b.sums = true
+	x.remove = append(x.remove, blobFile{key.Tenant, key.Board, name})
+	return x.use("picture", -size, 0)
+}
+
+func (x *txn) report(b *boardState, r *schema.Report, at int64) error {
+	// The newest word of a subject stands; `since` is when its state began.
+	err := x.exec(`INSERT INTO report (board, subject, state, severity, text, at, arrived, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6)
+ON CONFLICT (board, subject) DO UPDATE SET
+  since = CASE WHEN state = excluded.state AND severity = excluded.severity THEN since ELSE excluded.at END,
+  state = excluded.state, severity = excluded.severity, text = excluded.text, at = excluded.at, arrived = excluded.arrived
+WHERE excluded.at >= at`, b.id, r.Subject, r.State, min(r.Severity, schema.SeverityAlarm), r.Text, at, x.now)
+	if err != nil {
+		return err
+	}
+	return x.exec(`DELETE FROM report WHERE board = ?1 AND subject NOT IN (SELECT subject FROM report WHERE board = ?1 ORDER BY at DESC LIMIT ?2)`,
+		b.id, maxReports)
+}

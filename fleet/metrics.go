@@ -1,0 +1,46 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"fulmar/fleet/api"
+)
+
+// metrics serves the server's own numbers to whoever may read the API. They are
+// counters of the whole process and carry no board's name.
+func (s *Server) metrics(who api.Auth) http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	counter := func(name, help string, value func() uint64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "fulmar_fleet_" + name, Help: help},
+			func() float64 { return float64(value()) }))
+	}
+	counter("messages_total", "Messages stored.", func() uint64 { return s.ingest.Stats().Messages })
+	counter("records_total", "Records stored, each once.", func() uint64 { return s.ingest.Stats().Records })
+	counter("duplicates_total", "Records turned away because they had arrived before.", func() uint64 { return s.ingest.Stats().Duplicates })
+	counter("refused_total", "Messages and records that can never be understood.", func() uint64 { return s.ingest.Stats().Refused })
+	counter("commits_total", "Transactions of the ledger.", func() uint64 { return s.ingest.Stats().Commits })
+	counter("commit_failures_total", "Transactions of the ledger that failed.", func() uint64 { return s.ingest.Stats().Failures })
+	counter("chunks_total", "Pieces of pictures stored.", func() uint64 { return s.ingest.Stats().Chunks })
+	counter("connections_denied_total", "Connections of boards turned away.", func() uint64 { return s.gate.Stats().Denied })
+	counter("connections_total", "Connections of boards accepted.", func() uint64 { return s.gate.Stats().Accepted })
+	counter("messages_not_stored_total", "Messages whose connection was closed without an answer.", func() uint64 { return s.gate.Stats().Failed })
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fulmar_fleet_boards_connected", Help: "Boards connected now."},
+		func() float64 { return float64(s.gate.Stats().Connected) }))
+	h := promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := who.Reader(r); err != nil {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="fulmar"`)
+			api.Problem(w, http.StatusUnauthorized, "not-logged-in", "Log in, or send an API token")
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,300 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"fulmar/fleet/api"
+	"fulmar/fleet/ca"
+	"fulmar/fleet/gateway"
+	"fulmar/fleet/ingest"
+	"fulmar/fleet/registry"
+	"fulmar/fleet/store"
+	"fulmar/fleet/web"
+	"fulmar/internal/run"
+	"fulmar/schema"
+)
+
+const (
+	// doorsGrace and ingestGrace together stay under the promised five seconds.
+	doorsGrace  = 3500 * time.Millisecond
+	ingestGrace = 1200 * time.Millisecond
+
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	writeTimeout  = 60 * time.Second // streams set their own
+	maxHeader     = 16 << 10
+)
+
+// Server is the fleet's server.
+type Server struct {
+	cfg    Config
+	log    *slog.Logger
+	lock   *os.File
+	ca     *ca.Authority
+	reg    *registry.Registry
+	ledger *store.DB
+	ingest *ingest.Ingest
+	gate   *gateway.Gateway
+	page   *web.Handler
+	https  net.Listener
+	mqtt   net.Listener
+	http   *http.Server
+	out    []func(context.Context) error // more parts to run, by config
+
+	certMu sync.Mutex
+	cert   *tls.Certificate
+}
+
+// New opens the data folder and the ports. firstPassword is called with the
+// administrator's one-time password when this is the first start.
+func New(cfg Config, firstPassword func(string), log *slog.Logger) (_ *Server, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	s := &Server{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			_ = s.close()
+		}
+	}()
+	if err := s.openData(firstPassword); err != nil {
+		return nil, err
+	}
+	if s.https, err = listen("listen", cfg.Listen); err != nil {
+		return nil, err
+	}
+	if s.mqtt, err = listen("mqtt", cfg.MQTT); err != nil {
+		return nil, err
+	}
+	if err := s.wire(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func listen(key, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%s: %s is taken by another program; stop it or choose another port", key, addr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return l, nil
+}
+
+func (s *Server) openData(firstPassword func(string)) (err error) {
+	if err := os.MkdirAll(s.cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("make data folder: %w", err)
+	}
+	if s.lock, err = os.OpenFile(filepath.Join(s.cfg.Data, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return fmt.Errorf("lock data folder: %w", err)
+	}
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("lock data folder: another fulmar-fleet serves %s; stop it first", s.cfg.Data)
+	}
+	if s.ca, err = ca.Open(filepath.Join(s.cfg.Data, "ca")); err != nil {
+		return err
+	}
+	if s.reg, err = registry.Open(s.cfg.Data); err != nil {
+		return err
+	}
+	pw, err := s.reg.EnsureAdmin(context.Background())
+	if err != nil {
+		return err
+	}
+	if pw != "" {
+		firstPassword(pw)
+	}
+	s.ledger, err = store.OpenLedger(s.cfg.Data)
+	return err
+}
+
+// wire makes the parts and joins them.
+func (s *Server) wire() error {
+	blobs, err := ingest.OpenBlobs(filepath.Join(s.cfg.Data, "pictures"))
+	if err != nil {
+		return err
+	}
+	hub := api.NewHub()
+	keep := s.cfg.Keep
+	s.ingest = ingest.New(ingest.Config{
+		TelemetryFor: keep.Telemetry, TelemetryBytes: keep.TelemetryMiB << 20,
+		EventsFor: keep.Events, EventsBytes: keep.EventsMiB << 20,
+		PicturesBytes: keep.PicturesMiB << 20, BoardPictures: keep.BoardPicturesMiB << 20,
+		Changed: hub.Notify,
+	}, s.ledger, blobs, s.log)
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, TLS: &tls.Config{
+		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
+	}}, s.ingest, s.reg, s.log)
+	if err != nil {
+		return err
+	}
+	src := store.New(s.ledger, s.enrolled, blobs.Open)
+	who := auth{s.reg}
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Log: s.log}, src, who)
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(s.mqtt.Addr().String())
+	if err != nil {
+		return fmt.Errorf("address of the gateway: %w", err)
+	}
+	broker := s.cfg.Broker
+	if broker == "" {
+		broker = ":" + port
+	}
+	enrol := api.NewEnrolment(s.ca, s.reg, broker, s.log)
+	mux := http.NewServeMux()
+	mux.Handle(schema.EnrolPath, enrol)
+	mux.Handle(schema.RenewPath, enrol)
+	mux.Handle("/api/", api.New(src, src, who, hub, s.log))
+	mux.Handle("GET /metrics", s.metrics(who))
+	// Forms and anything that changes state only from our own pages. Boards and
+	// programs send no Origin and no Sec-Fetch-Site and pass.
+	mux.Handle("/", s.page)
+	s.http = &http.Server{
+		Handler:           bodyDeadline(http.NewCrossOriginProtection().Handler(mux)),
+		ReadHeaderTimeout: headerTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // strangers' handshakes
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS13, GetCertificate: s.certificate, NextProtos: []string{"h2", "http/1.1"},
+			// Boards renewing show theirs, which may have expired: Enrolment verifies it.
+			ClientAuth: tls.RequestClientCert, ClientCAs: s.ca.Pool(),
+		},
+	}
+	return s.wireForeign()
+}
+
+// bodyDeadline bounds the reading of a request's body. The server's ReadTimeout
+// would do so too, but it would also cut streams, whose connection is read on.
+func bodyDeadline(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(headerTimeout)) // HTTP/1 and 2 both can
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// enrolled lists boards for the store.
+func (s *Server) enrolled(ctx context.Context, tenant string) ([]store.Enrolled, error) {
+	boards, err := s.reg.Boards(ctx, tenant)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]store.Enrolled, len(boards))
+	for i, b := range boards {
+		out[i] = store.Enrolled{Name: b.Name, KeyMode: b.KeyMode, Facts: b.Facts, At: b.EnrolledAt, Revoked: b.Revoked}
+	}
+	return out, nil
+}
+
+// certificate gives the server's certificate, made anew before it ages.
+func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	s.certMu.Lock()
+	defer s.certMu.Unlock()
+	if ca.Stale(s.cert, time.Now()) {
+		c, err := s.ca.Server(s.cfg.Hosts)
+		if err != nil {
+			return nil, err
+		}
+		s.cert = c
+	}
+	return s.cert, nil
+}
+
+// HTTPSAddr tells where the page and the API are.
+func (s *Server) HTTPSAddr() string { return s.https.Addr().String() }
+
+// MQTTAddr tells where boards connect.
+func (s *Server) MQTTAddr() string { return s.mqtt.Addr().String() }
+
+// Run serves until the context ends or a part fails. It may be called once.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.close() //nolint:errcheck // the log is folded at the next start
+	// Ingest outlives the doors: what they accepted is committed.
+	behind, stopIngest := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopIngest()
+	back := run.New(behind)
+	back.Go("ingest", s.ingest.Run)
+
+	doors := run.New(ctx)
+	doors.Go("ingest", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-back.Context().Done():
+			return errors.New("ended early")
+		}
+	})
+	doors.Go("gateway", s.gate.Run)
+	doors.Go("https", s.serveHTTPS)
+	doors.Go("page", s.page.Run)
+	for _, part := range s.out {
+		doors.Go("foreign broker", part)
+	}
+	s.log.Info("fleet serves", "https", s.HTTPSAddr(), "mqtt", s.MQTTAddr(), "data", s.cfg.Data)
+	err := doors.Wait(doorsGrace)
+	stopIngest()
+	if ingestErr := back.Wait(ingestGrace); ingestErr != nil {
+		err = ingestErr // the cause of the doors' closing
+	}
+	return err
+}
+
+func (s *Server) serveHTTPS(ctx context.Context) error {
+	done := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		// Requests get a moment; streams never end by themselves and are cut.
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := s.http.Shutdown(grace); err != nil {
+			err = s.http.Close()
+			done <- err
+			return
+		}
+		done <- nil
+	})
+	err := s.http.ServeTLS(s.https, "", "")
+	if stop() || !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve https: %w", err)
+	}
+	return <-done
+}
+
+func (s *Server) close() error {
+	var errs []error
+	if s.https != nil {
+		_ = s.https.Close() // both are closed already after Run
+	}
+	if s.mqtt != nil {
+		_ = s.mqtt.Close()
+	}
+	if s.ledger != nil {
+		errs = append(errs, s.ledger.Close())
+	}
+	if s.reg != nil {
+		errs = append(errs, s.reg.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}

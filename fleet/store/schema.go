@@ -1,0 +1,87 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+// ledgerMigrations are the steps of the ledger's schema, oldest first. A step
+// that has been released is never changed.
+//
+// Times are milliseconds since 1970. Epochs and boots are uint64 kept as the
+// int64 of the same bits.
+func ledgerMigrations() []string {
+	return []string{`
+CREATE TABLE board (
+  id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL,
+  last_seen INTEGER NOT NULL DEFAULT 0, online INTEGER NOT NULL DEFAULT 0,
+  boot INTEGER NOT NULL DEFAULT 0, conn INTEGER NOT NULL DEFAULT 0,
+  online_since INTEGER NOT NULL DEFAULT 0,
+  release TEXT NOT NULL DEFAULT '', facts TEXT NOT NULL DEFAULT '{}',
+  latest BLOB, -- CBOR map of series name to Reading
+  period INTEGER NOT NULL DEFAULT 0, -- smoothed time between messages, ms
+  picture_bytes INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (tenant, name)
+);
+-- One row for each (board, class, epoch): the deduplicator's memory. floor is the
+-- high-water mark; spans are arrived, gaps lost ranges above it (varint pairs).
+CREATE TABLE stream (
+  board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE,
+  class INTEGER NOT NULL, epoch INTEGER NOT NULL,
+  heard INTEGER NOT NULL, floor INTEGER NOT NULL, spans BLOB NOT NULL, gaps BLOB NOT NULL,
+  arrived INTEGER NOT NULL, lost INTEGER NOT NULL, closed INTEGER NOT NULL,
+  dups INTEGER NOT NULL, touched INTEGER NOT NULL,
+  PRIMARY KEY (board, class, epoch)
+) WITHOUT ROWID;
+-- Sums of epochs too old to be kept one by one.
+CREATE TABLE stream_past (
+  board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE, class INTEGER NOT NULL,
+  epochs INTEGER NOT NULL, heard INTEGER NOT NULL, arrived INTEGER NOT NULL, lost INTEGER NOT NULL, dups INTEGER NOT NULL,
+  PRIMARY KEY (board, class)
+) WITHOUT ROWID;
+CREATE TABLE gap (
+  id INTEGER PRIMARY KEY, board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE,
+  class INTEGER NOT NULL, epoch INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+  reason INTEGER NOT NULL, from_ms INTEGER NOT NULL, to_ms INTEGER NOT NULL, at INTEGER NOT NULL,
+  count INTEGER NOT NULL -- numbers lost by it: neither arrived nor in an older gap
+);
+CREATE INDEX gap_board ON gap(board, id);
+CREATE TABLE telemetry (
+  id INTEGER PRIMARY KEY, board INTEGER NOT NULL, at INTEGER NOT NULL, arrived INTEGER NOT NULL,
+  payload BLOB NOT NULL -- CBOR schema.Samples
+);
+CREATE INDEX telemetry_board ON telemetry(board, at);
+CREATE TABLE event (
+  id INTEGER PRIMARY KEY, board INTEGER NOT NULL, class INTEGER NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
+  at INTEGER NOT NULL, arrived INTEGER NOT NULL, replayed INTEGER NOT NULL,
+  source TEXT NOT NULL, model TEXT NOT NULL, engine TEXT NOT NULL, snapshot TEXT NOT NULL,
+  boxes INTEGER NOT NULL, known INTEGER NOT NULL, n_true INTEGER NOT NULL, n_false INTEGER NOT NULL, n_missed INTEGER NOT NULL,
+  payload BLOB NOT NULL -- CBOR schema.Event
+);
+CREATE INDEX event_board ON event(board, at, id);
+CREATE INDEX event_at ON event(at, id);
+CREATE INDEX event_seq ON event(board, class, epoch, seq);
+CREATE TABLE snapshot (
+  id INTEGER PRIMARY KEY, board INTEGER NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL, sha256 BLOB NOT NULL,
+  media TEXT NOT NULL, source TEXT NOT NULL, frame INTEGER NOT NULL, at INTEGER NOT NULL, arrived INTEGER NOT NULL,
+  has INTEGER NOT NULL,
+  UNIQUE (board, name)
+);
+CREATE TABLE report (
+  board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE, subject TEXT NOT NULL,
+  state TEXT NOT NULL, severity INTEGER NOT NULL, text TEXT NOT NULL, at INTEGER NOT NULL, arrived INTEGER NOT NULL,
+  since INTEGER NOT NULL,
+  PRIMARY KEY (board, subject)
+) WITHOUT ROWID;
+CREATE TABLE camera (
+  board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE, name TEXT NOT NULL,
+  model TEXT NOT NULL, engine TEXT NOT NULL, last INTEGER NOT NULL,
+  PRIMARY KEY (board, name)
+) WITHOUT ROWID;
+-- Messages of enrolled boards that can never be understood.
+CREATE TABLE refused (
+  id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, board TEXT NOT NULL, topic TEXT NOT NULL,
+  reason TEXT NOT NULL, size INTEGER NOT NULL, at INTEGER NOT NULL
+);
+-- What the pruned tables hold, kept in step with them.
+CREATE TABLE usage (kind TEXT PRIMARY KEY, bytes INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+`}
+}

@@ -1,0 +1,97 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"fulmar/fleet/web"
+	"fulmar/schema"
+)
+
+const (
+	// silentAfter is how long a connected board may say nothing; a board with a
+	// slower pace gets three of its own periods.
+	silentAfter   = 30 * time.Second
+	silentPeriods = 3
+	// namedSensors is how many sensors a cause names; the others are counted.
+	namedSensors = 3
+)
+
+// judge gives the board its one state and the primary cause. The order is fixed:
+// who was never heard of, then who cannot be reached, then what the board says of
+// itself, worst first, then what its sensors show.
+func (r *row) judge(now time.Time, e Enrolled) {
+	r.State, r.Cause, r.Since = r.verdict(now, e)
+}
+
+func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) {
+	switch {
+	case e.Revoked:
+		return web.StateUnreachable, "shut out: its certificate was revoked", r.LastSeen
+	case r.LastSeen.IsZero():
+		return web.StateNeverHeard, "enrolled, but has not connected yet", e.At
+	case !r.Online:
+		return web.StateUnreachable, "connection lost", later(at(r.onlineSince), r.LastSeen)
+	}
+	silent := max(silentAfter, silentPeriods*time.Duration(r.period)*time.Millisecond)
+	if gone := now.Sub(r.LastSeen); gone > silent {
+		return web.StateUnreachable, "connected, but sends nothing", r.LastSeen
+	}
+	for _, want := range []struct {
+		severity schema.Severity
+		state    web.State
+	}{{schema.SeverityAlarm, web.StateFailing}, {schema.SeverityWarn, web.StateDegraded}} {
+		for _, rep := range r.Reports {
+			if rep.Severity == want.severity {
+				return want.state, rep.Subject + ": " + firstOf(rep.Text, rep.State), at(r.reportSince[rep.Subject])
+			}
+		}
+	}
+	if cause, since := r.badSensors(); cause != "" {
+		return web.StateDegraded, cause, since
+	}
+	return web.StateHealthy, "", at(r.onlineSince)
+}
+
+// badSensors names the sensors that should give a value and do not. Offline is not
+// among them: boards power zones down on purpose, and a healthy Jetson always has
+// some (DESIGN: a powered-down zone is no fault).
+func (r *row) badSensors() (cause string, since time.Time) {
+	var names []string
+	for _, x := range r.Latest {
+		if x.Quality == schema.QualityStale || x.Quality == schema.QualityError {
+			names = append(names, x.Series+" ("+x.Quality.String()+")")
+			since = later(since, x.At)
+		}
+	}
+	if len(names) == 0 {
+		return "", since
+	}
+	word := "sensors give"
+	if len(names) == 1 {
+		word = "sensor gives"
+	}
+	cause = fmt.Sprintf("%d %s no good value: %s", len(names), word, strings.Join(names[:min(len(names), namedSensors)], ", "))
+	if more := len(names) - namedSensors; more > 0 {
+		cause += fmt.Sprintf(" and %d more", more)
+	}
+	return cause, since
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
