@@ -117,8 +117,8 @@ func (*Broker) OnACLCheck(*mqtt.Client, string, bool) bool { return true }
 // OnPublish answers hello and hands records to Take.
 func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	t, err := schema.ParseTopic(pk.TopicName)
-	if err != nil || cl.Net.Inline {
-		return pk, nil
+	if err != nil || t.Channel == schema.ChanHelloAck || t.Channel == schema.ChanAck {
+		return pk, nil // what the fleet says is not for the fleet
 	}
 	if t.Channel == schema.ChanHello && b.Hello != nil {
 		var h schema.Hello

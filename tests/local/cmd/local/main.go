@@ -1,0 +1,118 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command local runs a fleet and one board on loopback until Ctrl-C: `make run`.
+//
+//	local -dir run                       until Ctrl-C
+//	local -dir run -seconds 30 -check    so long, then asks the API whether all arrived
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"fulmar/tests/local"
+)
+
+const board = "dock-0001"
+
+func main() {
+	dir := flag.String("dir", "run", "folder of all data and logs")
+	seconds := flag.Int("seconds", 0, "end after so many seconds; 0 runs until Ctrl-C")
+	check := flag.Bool("check", false, "at the end ask the API whether everything arrived exactly once")
+	listen := flag.String("listen", "127.0.0.1:8443", "address of the page")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *dir, *listen, time.Duration(*seconds)*time.Second, *check); err != nil {
+		fmt.Fprintln(os.Stderr, "make run:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, dir, listen string, length time.Duration, check bool) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	root := filepath.Dir(filepath.Dir(self))
+	ort, err := library(root)
+	if err != nil {
+		return err
+	}
+	site, err := local.New(dir, filepath.Join(root, "bin"), ort)
+	if err != nil {
+		return err
+	}
+	site.HTTPS, site.Echo = listen, os.Stdout
+	if err := site.StartFleet(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ended(site.Fleet)) }()
+	config, err := site.PrepareBoard(local.Board{Name: board, Extra: local.SceneYAML})
+	if err != nil {
+		return err
+	}
+	proc, err := site.StartBoard(board, config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ended(proc)) }()
+	fmt.Printf("\n  one board, %s, samples this machine and watches a sorting line\n  logs and data: %s\n  Ctrl-C stops all\n\n", board, site.Dir)
+	var end <-chan time.Time
+	if length > 0 {
+		end = time.After(length)
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-end:
+	case <-proc.Done():
+		return fmt.Errorf("fulmard ended:\n%s", proc.Output())
+	case <-site.Fleet.Done():
+		return fmt.Errorf("fulmar-fleet ended:\n%s", site.Fleet.Output())
+	}
+	if !check {
+		return nil
+	}
+	return checked(ctx, site, proc)
+}
+
+// checked stops the board, so that its books close, and asks the fleet.
+func checked(ctx context.Context, site *local.Site, proc *local.Proc) error {
+	api, err := site.API()
+	if err != nil {
+		return err
+	}
+	if _, err := proc.Stop(); err != nil {
+		return err
+	}
+	report, err := api.Check(ctx, board, local.Wanted{Sensors: 5, Samples: 30, Detections: 30})
+	fmt.Print(report)
+	return err
+}
+
+func ended(p *local.Proc) error {
+	select {
+	case <-p.Done():
+		return nil
+	default:
+		_, err := p.Stop()
+		return err
+	}
+}
+
+func library(root string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(root, ".cache/onnxruntime/*/linux-"+arch()+"/libonnxruntime.so.1"))
+	if err != nil || len(found) == 0 {
+		return "", errors.New("ONNX Runtime is not in .cache; type: make ort")
+	}
+	return found[len(found)-1], nil
+}
