@@ -118,7 +118,9 @@ func (s *Session) to(state State, err error) {
 	if s.status.State != state {
 		s.status.State, s.status.Since = state, time.Now()
 	}
-	s.status.Err = err
+	if err != nil || state == StateUp {
+		s.status.Err = err
+	}
 	if state != StateUp {
 		s.status.InFlight = 0
 	}

@@ -131,8 +131,9 @@ func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, 
 		if err != nil {
 			return pk, err
 		}
-		t.Channel = schema.ChanHelloAck
-		go func() { _ = b.Publish(t.String(), payload) }() // not inside the hook: the broker holds its own locks there
+		answer := t
+		answer.Channel = schema.ChanHelloAck
+		go func() { _ = b.Publish(answer.String(), payload) }() // not inside the hook: the broker holds its own locks there
 	}
 	if b.Take != nil {
 		if err := b.Take(t, bytes.Clone(pk.Payload)); err != nil {
