@@ -173,7 +173,8 @@ func cut(s string) string {
 }
 
 // deliver sends the camera's events in order, keeping pictures on the way, until
-// the context ends and those that wait are sent.
+// the context ends and those that wait are sent, then without their pictures: a slow
+// disk must not hold up the stop.
 func (c *cameraRun) deliver(ctx context.Context) {
 	for {
 		select {
@@ -183,6 +184,10 @@ func (c *cameraRun) deliver(ctx context.Context) {
 			for {
 				select {
 				case o := <-c.out:
+					if o.frame != nil {
+						o.frame.Release()
+						o.frame = nil
+					}
 					c.send(o)
 				default:
 					return

@@ -10,8 +10,8 @@
 // model makes a camera skip frames, never lag behind. Lanes (goroutines, as many as
 // the CPU threads allow) take the waiting frame with the earliest deadline over all
 // cameras whose model is free. A frame's deadline is its capture plus one frame
-// time; a frame that replaces another takes over its deadline, so no camera waits
-// for ever behind a faster one. Each model looks at one frame at a time.
+// time, at most 100 ms; a frame that replaces another takes over its deadline, so no
+// camera waits for ever behind a faster one. Each model looks at one frame at a time.
 //
 // Detections are matched with the truth where the source knows it. A frame with at
 // least one detection becomes an event, at most one each Camera.EventEvery, and its

@@ -15,6 +15,11 @@ import (
 	"fulmar/schema"
 )
 
+// maxWait bounds a frame's deadline: what a slow camera sees is no less urgent than
+// that, and with a deadline of its whole frame time it would lose every second frame
+// to faster cameras when the model has too much to do.
+const maxWait = 100 * time.Millisecond
+
 // Detector finds things in pictures. It is used by one goroutine at a time.
 type Detector interface {
 	// Detect appends what it finds to dst.
@@ -55,7 +60,7 @@ func (b *board) offer(c *cameraRun, f *camera.Frame) *camera.Frame {
 	}
 	old := s.frame
 	if old == nil {
-		s.deadline = f.At.Add(c.period)
+		s.deadline = f.At.Add(min(c.period, maxWait))
 	}
 	s.frame = f
 	b.moved.Broadcast()

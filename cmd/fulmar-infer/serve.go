@@ -1,0 +1,84 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"fulmar/inference"
+	"fulmar/inference/worker"
+	"fulmar/internal/run"
+)
+
+const (
+	// memoryLimit bounds the Go heap softly: two 8K pictures decoded, one of them
+	// waiting, and the rest. What ONNX Runtime takes is beside it. GOMEMLIMIT in the
+	// environment goes before.
+	memoryLimit = 512 << 20
+	stopGrace   = 12 * time.Second
+)
+
+type options struct {
+	socket  string
+	library string
+	level   slog.Level
+	child   bool
+}
+
+var errOrphan = errors.New("standard input ended: fulmard is gone")
+
+// serve is the worker.
+func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) error {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: o.level, ReplaceAttr: o.attr}))
+	clock, err := inference.BoardClock("/")
+	if err != nil {
+		return err
+	}
+	ln, err := worker.Listen(o.socket)
+	if err != nil {
+		return err
+	}
+	// The server tells the pipeline what to do and the pipeline tells the server
+	// what it saw; no setup comes before the server runs.
+	var server *worker.Server
+	pipeline := inference.New(inference.Config{
+		Release: release, Clock: clock, Log: log,
+		Load:         (&engines{library: o.library}).load,
+		Open:         inference.OpenSource,
+		OpenPictures: inference.OpenBlobs,
+		Send:         func(r worker.Result) { server.Send(r) },
+	})
+	server = worker.NewServer(release, ln, pipeline, log)
+	g := run.New(ctx)
+	g.Go("pipeline", pipeline.Run)
+	g.Go("server", server.Run)
+	if o.child {
+		g.Go("parent", func(context.Context) error {
+			_, _ = io.Copy(io.Discard, stdin)
+			return errOrphan
+		})
+	}
+	err = g.Wait(stopGrace)
+	if ctx.Err() != nil || errors.Is(err, errOrphan) {
+		return nil // told to stop; the read of standard input does not end by itself
+	}
+	return err
+}
+
+// attr leaves the time to fulmard, whose log a child's lines go into.
+func (o options) attr(groups []string, a slog.Attr) slog.Attr {
+	if o.child && len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
