@@ -43,6 +43,14 @@ func Run(t *testing.T, open func(network []byte) (model.Engine, error)) {
 		defer e.Close()
 		computes(t, e)
 	})
+	t.Run("quantized", func(t *testing.T) {
+		e, err := open(Quantized())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		quantized(t, e)
+	})
 	t.Run("refuses", func(t *testing.T) { refuses(t, open) })
 }
 
@@ -81,6 +89,21 @@ func computes(t *testing.T, e model.Engine) {
 		}
 		if x[0] != first {
 			t.Error("a run changed its input")
+		}
+	}
+}
+
+func quantized(t *testing.T, e model.Engine) {
+	x, y := e.Inputs()[0].Float32(), e.Outputs()[0].Float32()
+	for i := range x {
+		x[i] = 1
+	}
+	if err := e.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range y {
+		if math.Abs(float64(v)-64) > 0.64 {
+			t.Fatalf("value %d is %v, want 64: INT8 sums are not exact", i, v)
 		}
 	}
 }

@@ -4,6 +4,7 @@
 package enginetest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 
@@ -16,6 +17,7 @@ type Dims []int64
 // Element types of ONNX files.
 const (
 	onnxFloat  = 1
+	onnxInt8   = 3
 	onnxDouble = 11
 )
 
@@ -45,6 +47,30 @@ func Constant(in, out Dims, values []float32) []byte {
 			node("Add", []string{"c", "n"}, "y"),
 		},
 		[][]byte{scalar("zero", 0), initializer("c", out, raw)},
+		value("x", onnxFloat, in), value("y", onnxFloat, out))
+}
+
+// Quantized is an INT8 Q/DQ convolution of 1x1 over [1,64,4,4] with weights of
+// 127/127 throughout: for an input of ones each output is 64, exactly. Its sums are
+// the largest there are, and an engine that adds INT8 products in 16 bits loses them.
+func Quantized() []byte {
+	const channels, filters = 64, 8
+	weights := bytes.Repeat([]byte{127}, channels*filters)
+	in, out := Dims{1, channels, 4, 4}, Dims{1, filters, 4, 4}
+	return network(
+		[][]byte{
+			node("QuantizeLinear", []string{"x", "unit", "zero"}, "xq"),
+			node("DequantizeLinear", []string{"xq", "unit", "zero"}, "xd"),
+			node("DequantizeLinear", []string{"w", "unit", "zero"}, "wd"),
+			node("Conv", []string{"xd", "wd"}, "c"),
+			node("QuantizeLinear", []string{"c", "step", "zero"}, "cq"),
+			node("DequantizeLinear", []string{"cq", "step", "zero"}, "y"),
+		},
+		[][]byte{
+			scalar("unit", 1.0/127), scalar("step", 0.64),
+			typed("zero", onnxInt8, nil, []byte{0}),
+			typed("w", onnxInt8, Dims{filters, channels, 1, 1}, weights),
+		},
 		value("x", onnxFloat, in), value("y", onnxFloat, out))
 }
 
@@ -89,11 +115,15 @@ func scalar(name string, v float32) []byte {
 }
 
 func initializer(name string, shape Dims, raw []byte) []byte {
+	return typed(name, onnxFloat, shape, raw)
+}
+
+func typed(name string, elem uint64, shape Dims, raw []byte) []byte {
 	var t []byte
 	for _, d := range shape {
 		t = number(t, 1, uint64(d))
 	}
-	t = text(number(t, 2, onnxFloat), 8, name)
+	t = text(number(t, 2, elem), 8, name)
 	return message(t, 9, raw)
 }
 

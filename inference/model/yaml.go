@@ -6,6 +6,7 @@ package model
 import (
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 
@@ -97,7 +98,7 @@ func knownPair(v *ast.MappingValueNode, t reflect.Type, path string) error {
 	if path != "" {
 		path += "."
 	}
-	nearest, best := "", len(key)+1
+	nearest, best := "", math.MaxInt
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name := f.Tag.Get("yaml")

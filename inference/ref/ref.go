@@ -154,9 +154,11 @@ func centred(x, y, w, h float64) box {
 func finish(s *tensor.Spec, c *detect.Config, all []box, w, h int) []schema.Box {
 	sort.SliceStable(all, func(i, j int) bool { return all[i].score > all[j].score })
 	f := Place(s, w, h)
+	x := func(v float64) float32 { return float32(math.Min(math.Max((v-f.X)/f.RatioX, 0), float64(w))) }
+	y := func(v float64) float32 { return float32(math.Min(math.Max((v-f.Y)/f.RatioY, 0), float64(h))) }
 	var kept []box
 	for _, b := range all {
-		ok := b.score >= float64(c.Score) && len(kept) < c.Max
+		ok := b.score >= float64(c.Score) && len(kept) < c.Max && x(b.x1) > x(b.x0) && y(b.y1) > y(b.y0)
 		for _, k := range kept {
 			ok = ok && (k.class != b.class || overlap(k, b) <= float64(c.IoU))
 		}
@@ -166,8 +168,6 @@ func finish(s *tensor.Spec, c *detect.Config, all []box, w, h int) []schema.Box 
 	}
 	var out []schema.Box
 	for _, b := range kept {
-		x := func(v float64) float32 { return float32(math.Min(math.Max((v-f.X)/f.RatioX, 0), float64(w))) }
-		y := func(v float64) float32 { return float32(math.Min(math.Max((v-f.Y)/f.RatioY, 0), float64(h))) }
 		out = append(out, schema.Box{Class: uint16(b.class), Score: float32(b.score), X0: x(b.x0), Y0: y(b.y0), X1: x(b.x1), Y1: y(b.y1)})
 	}
 	return out

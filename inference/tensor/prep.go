@@ -119,6 +119,8 @@ type Prep struct {
 	plane    [3]int // where each source channel's values begin in dst
 	step     int    // between two pixels of one channel
 
+	planar [3][]float32 // one row by channel, where the input has pixels (NHWC)
+
 	line [2]*image.RGBA // converted rows of pictures that are not RGBA, by parity
 	held [2]int         // which source row each holds; -1 none
 }
@@ -143,6 +145,7 @@ func NewPrep(spec Spec, dst []float32) (*Prep, error) {
 		p.plane[c] = in * area
 		if spec.Layout == NHWC {
 			p.plane[c], p.step = in, 3
+			p.planar[c] = make([]float32, spec.Width)
 		}
 	}
 	return p, nil
@@ -167,14 +170,16 @@ func (p *Prep) Run(img image.Image) (Mapping, error) {
 		}
 		if w > 1 { // blend reads two pixels at once
 			for y := range p.rows {
-				p.row(y, rgba.Pix[p.rows[y].a*rgba.Stride:], rgba.Pix[min(p.rows[y].a+1, h-1)*rgba.Stride:])
+				a := int(p.rows[y].a)
+				b := min(a+1, h-1)
+				p.row(y, rgba.Pix[a*rgba.Stride:][:4*w], rgba.Pix[b*rgba.Stride:][:4*w])
 			}
 			return p.m, nil
 		}
 	}
 	p.held = [2]int{-1, -1}
 	for y := range p.rows {
-		a := p.rows[y].a
+		a := int(p.rows[y].a)
 		p.row(y, p.convert(img, a), p.convert(img, min(a+1, h-1)))
 	}
 	return p.m, nil
@@ -182,14 +187,30 @@ func (p *Prep) Run(img image.Image) (Mapping, error) {
 
 // row writes row y of the picture's place from the two rows of its tap.
 func (p *Prep) row(y int, r0, r1 []byte) {
-	if p.exact {
-		if p.rows[y].w == one { // the last row, see taps
-			r0 = r1
+	at := (y+p.fit.Min.Y)*p.spec.Width + p.fit.Min.X
+	to := p.planar
+	if p.step == 1 {
+		for c := range to {
+			to[c] = p.dst[p.plane[c]+at:]
 		}
-		p.copyRow(y, r0)
+	}
+	switch t := &p.rows[y]; {
+	case !p.exact:
+		p.blend(&to, r0, r1, uint64(t.w))
+	case t.w == one: // the last row, see taps
+		p.copyRow(&to, r1)
+	default:
+		p.copyRow(&to, r0)
+	}
+	if p.step == 1 {
 		return
 	}
-	p.blend(y, r0, r1, p.rows[y].w)
+	for c := range to {
+		d := p.dst[p.plane[c]+at*p.step:]
+		for i, v := range to[c][:len(p.cols)] {
+			d[i*p.step] = v
+		}
+	}
 }
 
 // convert gives row y of any picture as RGBA, and an empty pixel after it. The two

@@ -17,8 +17,7 @@ const one = 1 << bits
 // tap is one output pixel in one direction: the first of two neighbours of the
 // source, and the weight of the second, 0 to one. For columns a is a byte offset.
 type tap struct {
-	a int
-	w uint32
+	a, w uint32
 }
 
 // Mapping takes places in a network's input back to the picture.
@@ -85,7 +84,7 @@ func taps(t []tap, n, size, unit int) []tap {
 		num := max(0, (2*i+1)*size-n)
 		fixed := min((num*one+n)/(2*n), (size-1)*one)
 		a := min(fixed>>bits, max(0, size-2))
-		t[i] = tap{a: a * unit, w: uint32(fixed - a<<bits)}
+		t[i] = tap{a: uint32(a * unit), w: uint32(fixed - a<<bits)}
 	}
 	return t
 }
@@ -97,13 +96,19 @@ func (p *Prep) pad() {
 	if p.fit == image.Rect(0, 0, s.Width, s.Height) {
 		return
 	}
+	area := image.Rect(0, 0, s.Width, s.Height)
 	for c := range 3 {
 		v := float32(s.Pad*p.mul[c]) - p.sub[c]
-		d := p.dst[p.plane[c]:]
-		for y := range s.Height {
-			for x := range s.Width {
-				if !(image.Pt(x, y).In(p.fit)) {
-					d[(y*s.Width+x)*p.step] = v
+		for _, r := range [...]image.Rectangle{
+			{area.Min, image.Pt(s.Width, p.fit.Min.Y)},                           // above
+			{image.Pt(0, p.fit.Max.Y), area.Max},                                 // below
+			{image.Pt(0, p.fit.Min.Y), image.Pt(p.fit.Min.X, p.fit.Max.Y)},       // left
+			{image.Pt(p.fit.Max.X, p.fit.Min.Y), image.Pt(s.Width, p.fit.Max.Y)}, // right
+		} {
+			for y := r.Min.Y; y < r.Max.Y; y++ {
+				d := p.dst[p.plane[c]+y*s.Width*p.step:]
+				for x := r.Min.X; x < r.Max.X; x++ {
+					d[x*p.step] = v
 				}
 			}
 		}
@@ -111,58 +116,50 @@ func (p *Prep) pad() {
 }
 
 // blend writes one row of the input from two rows of the source, the second with
-// weight wy of one. Red and blue share a 64-bit word, 32 bits each; green has its
+// weight v of one. Red and blue share a 64-bit word, 32 bits each; green has its
 // own. The steps of an interpolation, a*one + (b-a)*w, borrow between the two halves
 // and give it back: as whole numbers the sums are exact, and each half of the last
 // one is positive and under 31 bits.
-func (p *Prep) blend(y int, r0, r1 []byte, wy uint32) {
+func (p *Prep) blend(to *[3][]float32, r0, r1 []byte, v uint64) {
 	// Float products stand in float32() so that no machine fuses them with the
 	// subtraction: the bits are the same on amd64 and arm64.
 	const unit = 1.0 / (one * one)
 	mr, mg, mb := p.mul[0]*unit, p.mul[1]*unit, p.mul[2]*unit
 	sr, sg, sb := p.sub[0], p.sub[1], p.sub[2]
-	dr, dg, db := p.dest(y)
-	v := uint64(wy)
-	i, step := 0, p.step
-	for c := range p.cols {
-		t := &p.cols[c]
+	cols := p.cols
+	// The lengths tell the compiler that no index below needs a check.
+	dr, dg, db := to[0][:len(cols)], to[1][:len(cols)], to[2][:len(cols)]
+	r1 = r1[:len(r0)]
+	for i, t := range cols {
 		h := uint64(t.w)
 		a := binary.LittleEndian.Uint64(r0[t.a:])
 		b := binary.LittleEndian.Uint64(r1[t.a:])
 		rb0, g0 := redBlue(a), a>>8&0xff
 		rb1, g1 := redBlue(b), b>>8&0xff
-		rb0, g0 = rb0<<bits+(redBlue(a>>32)-rb0)*h, g0<<bits+(a>>40&0xff-g0)*h
-		rb1, g1 = rb1<<bits+(redBlue(b>>32)-rb1)*h, g1<<bits+(b>>40&0xff-g1)*h
+		rb0 = rb0<<bits + (redBlue(a>>32)-rb0)*h
+		rb1 = rb1<<bits + (redBlue(b>>32)-rb1)*h
 		rb := rb0<<bits + (rb1-rb0)*v
-		g := g0<<bits + (g1-g0)*v
 		dr[i] = float32(float32(int32(uint32(rb)))*mr) - sr
-		dg[i] = float32(float32(int32(uint32(g)))*mg) - sg
 		db[i] = float32(float32(int32(rb>>32))*mb) - sb
-		i += step
+		g0 = g0<<bits + (a>>40&0xff-g0)*h
+		g1 = g1<<bits + (b>>40&0xff-g1)*h
+		dg[i] = float32(float32(int32(uint32(g0<<bits+(g1-g0)*v)))*mg) - sg
 	}
 }
 
 // copyRow writes one row of the input whose pixels are the source's, one by one: a
 // camera that gives the network's own size.
-func (p *Prep) copyRow(y int, row []byte) {
+func (p *Prep) copyRow(to *[3][]float32, row []byte) {
 	mr, mg, mb := p.mul[0], p.mul[1], p.mul[2]
 	sr, sg, sb := p.sub[0], p.sub[1], p.sub[2]
-	dr, dg, db := p.dest(y)
-	i, step := 0, p.step
-	for range p.cols {
-		px := binary.LittleEndian.Uint32(row)
-		row = row[4:]
+	n := len(p.cols)
+	dr, dg, db, row := to[0][:n], to[1][:n], to[2][:n], row[:4*n]
+	for i := range dr {
+		px := binary.LittleEndian.Uint32(row[4*i:])
 		dr[i] = float32(float32(int32(px&0xff))*mr) - sr
 		dg[i] = float32(float32(int32(px>>8&0xff))*mg) - sg
 		db[i] = float32(float32(int32(px>>16&0xff))*mb) - sb
-		i += step
 	}
-}
-
-// dest is where row y of the picture's place begins in the three channels.
-func (p *Prep) dest(y int) (r, g, b []float32) {
-	at := ((y+p.fit.Min.Y)*p.spec.Width + p.fit.Min.X) * p.step
-	return p.dst[p.plane[0]+at:], p.dst[p.plane[1]+at:], p.dst[p.plane[2]+at:]
 }
 
 func redBlue(p uint64) uint64 { return p&0xff | p&0xff0000<<16 }
