@@ -47,13 +47,14 @@ func Place(s *tensor.Spec, w, h int) Fit {
 func Input(s *tensor.Spec, img image.Image) []float64 {
 	b := img.Bounds()
 	f := Place(s, b.Dx(), b.Dy())
+	src := colours(img)
 	out := make([]float64, 3*s.Width*s.Height)
 	for y := range s.Height {
 		for x := range s.Width {
 			rgb := [3]float64{float64(s.Pad), float64(s.Pad), float64(s.Pad)}
 			px, py := x-int(f.X), y-int(f.Y)
 			if px >= 0 && py >= 0 && px < f.W && py < f.H {
-				rgb = sample(img, (float64(px)+0.5)*float64(b.Dx())/float64(f.W)-0.5, (float64(py)+0.5)*float64(b.Dy())/float64(f.H)-0.5)
+				rgb = src.sample((float64(px)+0.5)*float64(b.Dx())/float64(f.W)-0.5, (float64(py)+0.5)*float64(b.Dy())/float64(f.H)-0.5)
 			}
 			for c := range 3 {
 				v := rgb[c]
@@ -72,20 +73,36 @@ func Input(s *tensor.Spec, img image.Image) []float64 {
 	return out
 }
 
-// sample is the colour at a place between pixel centres, clamped at the borders.
-func sample(img image.Image, x, y float64) (rgb [3]float64) {
+// picture is a picture's colours, 0 to 255.
+type picture struct {
+	w, h int
+	rgb  [][3]float64
+}
+
+func colours(img image.Image) picture {
 	b := img.Bounds()
+	p := picture{w: b.Dx(), h: b.Dy()}
+	for y := range p.h {
+		for x := range p.w {
+			r, g, bl, _ := img.At(b.Min.X+x, b.Min.Y+y).RGBA()
+			p.rgb = append(p.rgb, [3]float64{float64(r >> 8), float64(g >> 8), float64(bl >> 8)})
+		}
+	}
+	return p
+}
+
+// sample is the colour at a place between pixel centres, clamped at the borders.
+func (p *picture) sample(x, y float64) (rgb [3]float64) {
 	x0, y0 := math.Floor(x), math.Floor(y)
-	for _, p := range [4][3]float64{
+	for _, n := range [4][3]float64{
 		{x0, y0, (x0 + 1 - x) * (y0 + 1 - y)}, {x0 + 1, y0, (x - x0) * (y0 + 1 - y)},
 		{x0, y0 + 1, (x0 + 1 - x) * (y - y0)}, {x0 + 1, y0 + 1, (x - x0) * (y - y0)},
 	} {
-		ix := b.Min.X + int(math.Min(math.Max(p[0], 0), float64(b.Dx()-1)))
-		iy := b.Min.Y + int(math.Min(math.Max(p[1], 0), float64(b.Dy()-1)))
-		r, g, bl, _ := img.At(ix, iy).RGBA()
-		rgb[0] += p[2] * float64(r>>8)
-		rgb[1] += p[2] * float64(g>>8)
-		rgb[2] += p[2] * float64(bl>>8)
+		ix := min(max(int(n[0]), 0), p.w-1)
+		iy := min(max(int(n[1]), 0), p.h-1)
+		for c, v := range p.rgb[iy*p.w+ix] {
+			rgb[c] += n[2] * v
+		}
 	}
 	return rgb
 }
