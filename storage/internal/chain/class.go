@@ -21,10 +21,11 @@ import (
 	"fulmar/storage/internal/tail"
 )
 
-// seg is one file of the chain; the last of the chain is the active one.
+// seg is one file of the chain. Only the newest is appended to, and only while the
+// handle that made it is open.
 type seg struct {
 	first uint64 // lowest number it may hold: its name
-	last  uint64 // highest number it may hold; of the active one: not set
+	last  uint64 // highest number it may hold; of the newest: not set
 	bytes int64
 	path  string
 }
@@ -48,8 +49,7 @@ type Class struct {
 	kick chan struct{} // 1-buffered: the committer should look again
 
 	io       sync.Mutex
-	w        *segment.DB // the active segment; nil: to be opened
-	suspect  bool        // the active segment must be sealed: it is damaged
+	w        *segment.DB // the newest segment; nil: it is sealed, the next record begins another
 	r        *segment.DB // the sealed segment that was read last, or nil
 	segs     []seg       // oldest first, never empty after load
 	gen      uint64      // generation of the meta on disk
@@ -82,7 +82,7 @@ func (c *Class) path(first uint64) string {
 	return filepath.Join(c.dir, segment.Name(first))
 }
 
-func (c *Class) active() *seg { return &c.segs[len(c.segs)-1] }
+func (c *Class) newest() *seg { return &c.segs[len(c.segs)-1] }
 
 func (c *Class) bytes() (n int64) {
 	for i := range c.segs {
@@ -92,7 +92,7 @@ func (c *Class) bytes() (n int64) {
 }
 
 // commitTries bounds the tries at one commit: as it is, in a new segment because
-// the active one is damaged, and after room was made on a full disk.
+// the newest one failed, and after room was made on a full disk.
 const commitTries = 3
 
 // commit puts the items on disk as one transaction, or none of them. gap: they
@@ -103,15 +103,17 @@ func (c *Class) commit(items []*item, gap bool) error {
 		if err == nil {
 			return nil
 		}
-		c.closeWriter()
 		switch {
-		case try == commitTries:
-		case errors.Is(err, segment.ErrDamaged), errors.Is(err, os.ErrNotExist):
+		case disk.Full(err): // bbolt has rolled back; a new segment would need more room
+			if try < commitTries && c.s.relieve(c, gap) {
+				continue
+			}
+		case c.w != nil:
 			c.s.Log.Error("spool segment is sealed because it cannot be appended to", "class", c.id.String(), "err", err)
-			c.suspect = true
-			continue
-		case disk.Full(err) && c.s.relieve(c, gap):
-			continue
+			c.closeWriter()
+			if try < commitTries {
+				continue
+			}
 		}
 		c.mu.Lock()
 		c.stats.CommitErrors++
@@ -155,20 +157,14 @@ func (c *Class) tryCommit(items []*item, gap bool) error {
 	return nil
 }
 
-// ready makes sure of an active segment with room for need bytes, inside the quota.
+// ready makes sure of a segment with room for need bytes, inside the quota. A file
+// that was closed is never appended to again: bbolt, writing to a file that was
+// damaged meanwhile, may follow a wild page number through all the memory there is.
 func (c *Class) ready(first uint64, need int64, gap bool) error {
 	if err := c.makeRoom(need, gap); err != nil {
 		return err
 	}
-	if c.w == nil && !c.suspect {
-		c.closeReader() // it may hold the lock of the same file
-		db, err := c.openSegment(*c.active(), false)
-		if err != nil {
-			return err
-		}
-		c.w = db
-	}
-	if c.suspect || c.w.Size() >= c.cfg.SegmentBytes {
+	if c.w == nil || c.w.Size() >= c.cfg.SegmentBytes {
 		return c.roll(first)
 	}
 	return nil
@@ -209,7 +205,7 @@ func (c *Class) drained() bool {
 	return len(c.segs) > 1 && c.segs[0].last <= c.done.Low()
 }
 
-// roll seals the active segment and begins a new one, whose first number is first.
+// roll seals the newest segment and begins a new one, whose first number is first.
 func (c *Class) roll(first uint64) error {
 	c.closeWriter()
 	c.mu.Lock()
@@ -219,9 +215,10 @@ func (c *Class) roll(first uint64) error {
 	if err != nil {
 		return err
 	}
-	c.w, c.suspect = db, false
+	c.w = db
 	if n := len(c.segs); n > 0 {
 		if c.segs[n-1].first == first { // it held nothing and has been replaced
+			c.closeReader()
 			c.segs = c.segs[:n-1]
 		} else {
 			c.segs[n-1].last = first - 1
@@ -233,8 +230,8 @@ func (c *Class) roll(first uint64) error {
 }
 
 // openSegment opens a segment's file and checks that it is what its name says.
-func (c *Class) openSegment(sg seg, readOnly bool) (*segment.DB, error) {
-	db, err := segment.Open(sg.path, c.opts(), readOnly)
+func (c *Class) openSegment(sg seg) (*segment.DB, error) {
+	db, err := segment.Open(sg.path, c.opts())
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +297,7 @@ func (c *Class) committed(items []*item, took time.Duration) {
 	c.stats.CommitSeconds += (took.Seconds() - c.stats.CommitSeconds) / 8
 	c.retryAt, c.retryWait = time.Time{}, 0
 	c.mu.Unlock()
-	c.active().bytes = c.w.Size()
+	c.newest().bytes = c.w.Size()
 	c.publish()
 	c.s.signal()
 }

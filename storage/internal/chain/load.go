@@ -44,7 +44,7 @@ func (c *Class) Load() error {
 	}
 	c.gen, c.reserved, c.epoch = m.Gen, m.Reserved, m.Epoch
 	c.done = ranges.New(m.Low, m.Above)
-	used, err := c.openActive()
+	used, err := c.lastUsed()
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (c *Class) Load() error {
 			return err
 		}
 	}
-	c.active().last = 0
+	c.newest().last = 0
 	for _, r := range c.done.Missing(c.durable+1, c.next-1) {
 		c.owed = append(c.owed, schema.Gap{Class: c.id, Epoch: c.epoch, First: r.First, Last: r.Last, Reason: schema.ReasonCrash})
 	}
@@ -74,26 +74,24 @@ func (c *Class) Load() error {
 	return nil
 }
 
-// openActive opens the newest segment to append to and tells the highest number
-// used. Where the file cannot tell, all reserved numbers count as used: reading
-// finds out which are there.
-func (c *Class) openActive() (used uint64, err error) {
+// lastUsed tells the highest number used. Where the newest file cannot tell, all
+// reserved numbers count as used: reading finds out which are there.
+func (c *Class) lastUsed() (used uint64, err error) {
 	if len(c.segs) == 0 {
 		return 0, nil
 	}
-	c.w, err = c.openSegment(*c.active(), false)
+	db, err := c.reader(len(c.segs) - 1)
 	if err == nil {
-		if used, err = c.w.Last(); err == nil {
-			return max(used, c.active().first-1), nil
+		if used, err = db.Last(); err == nil {
+			return max(used, c.newest().first-1), nil
 		}
+		c.closeReader()
 	}
 	if !errors.Is(err, segment.ErrDamaged) {
 		return 0, err
 	}
-	c.s.Log.Error("newest spool segment is damaged and sealed", "class", c.id.String(), "err", err)
-	c.closeWriter()
-	c.suspect = true
-	return max(c.reserved, c.active().first-1), nil
+	c.s.Log.Error("newest spool segment is damaged", "class", c.id.String(), "err", err)
+	return max(c.reserved, c.newest().first-1), nil
 }
 
 // rebuildMeta makes a meta from the newest segment that can be read, after both
@@ -102,7 +100,7 @@ func (c *Class) openActive() (used uint64, err error) {
 // to quarantine and the class begins anew.
 func (c *Class) rebuildMeta() (meta.Meta, error) {
 	for i := len(c.segs) - 1; i >= 0; i-- {
-		db, err := segment.Open(c.segs[i].path, c.opts(), true)
+		db, err := segment.Open(c.segs[i].path, c.opts())
 		if err != nil && !errors.Is(err, segment.ErrDamaged) {
 			return meta.Meta{}, err
 		} else if err != nil {
@@ -115,7 +113,7 @@ func (c *Class) rebuildMeta() (meta.Meta, error) {
 			continue
 		}
 		c.s.Log.Error("spool meta is lost and was rebuilt from a segment", "class", c.id.String(), "epoch", fmt.Sprintf("%016x", h.Epoch))
-		top := max(last, c.active().first, h.First)
+		top := max(last, c.newest().first, h.First)
 		return meta.Meta{Epoch: h.Epoch, Reserved: top + 2*classconf.ReserveBlock(c.id), Low: c.segs[0].first - 1}, nil
 	}
 	c.s.Log.Error("spool meta and segments are lost: the class begins anew", "class", c.id.String(), "segments", len(c.segs))

@@ -169,11 +169,11 @@ func (c *Class) walk(rd *reading, db *segment.DB, want, last uint64) (next uint6
 	switch {
 	case errors.Is(err, segment.ErrDamaged):
 		c.s.Log.Error("spool segment is damaged, reading on behind it", "class", c.id.String(), "seq", next, "err", err)
-		if db == c.w {
-			c.suspect = true
-		}
 		to := db.SkipDamage(next, last)
 		hole(next, to-1)
+		if db == c.w {
+			c.closeWriter()
+		}
 		return to, holes, nil
 	case err != nil:
 		return 0, nil, err
@@ -202,7 +202,7 @@ func (c *Class) reader(i int) (*segment.DB, error) {
 		return c.r, nil
 	}
 	c.closeReader()
-	db, err := c.openSegment(sg, true)
+	db, err := c.openSegment(sg)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +258,7 @@ func (c *Class) quarantine(i int) error {
 		if err := c.roll(first); err != nil {
 			return err
 		}
-		if c.active().path == sg.path { // it held nothing and has been replaced
+		if c.newest().path == sg.path { // it held nothing and has been replaced
 			return nil
 		}
 	}

@@ -7,10 +7,13 @@
 // bbolt has no page checksums and panics, or faults in its memory map, on a
 // damaged or truncated file. So each frame carries its own CRC, every call here
 // runs with faults turned into panics and panics into [ErrDamaged], and bbolt is
-// used only in the ways in which that works: the freelist is always synced,
-// since rebuilding it runs in a goroutine of bbolt's own where nothing recovers.
-// A cycle of damaged branch pages could still exhaust the stack; a probe in a
-// child process is the cure for that and is not here yet.
+// used only in the ways in which that works: the freelist is always synced, since
+// rebuilding it runs in a goroutine of bbolt's own where nothing recovers; a file
+// is written only by the handle that made it, since a wild page number makes bbolt
+// free billions of pages; and the branch pages are looked over before bbolt follows
+// them, since a cycle would use up the stack. (Left open: a leaf replaced by an old
+// branch page of the same number that leads back. A probe in a child process would
+// catch that, too.)
 //
 // A DB is not safe for concurrent use.
 package segment
@@ -197,8 +200,8 @@ func Create(path string, h Header, o Options) (_ *DB, err error) {
 	return d, atomicfile.SyncDir(filepath.Dir(path))
 }
 
-// Open opens a segment that is there, to append to it or only to read.
-func Open(path string, o Options, readOnly bool) (*DB, error) {
+// Open opens a segment that is there, only to read it.
+func Open(path string, o Options) (*DB, error) {
 	fi, err := os.Lstat(path)
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
@@ -206,9 +209,13 @@ func Open(path string, o Options, readOnly bool) (*DB, error) {
 	if !fi.Mode().IsRegular() || fi.Size() == 0 { // bbolt would take an empty file for a new one
 		return nil, fmt.Errorf("open segment %s: %w: empty or no plain file", path, ErrDamaged)
 	}
-	d, err := open(path, o, readOnly)
+	d, err := open(path, o, true)
 	if err != nil {
 		return nil, err
+	}
+	if err := d.checkRoot(); err != nil { // before bbolt follows it
+		_ = d.Close()
+		return nil, fmt.Errorf("open segment %s: %w", path, err)
 	}
 	err = d.view(func(tx *bolt.Tx) error {
 		hb := tx.Bucket(bucketHeader)
@@ -220,7 +227,7 @@ func Open(path string, o Options, readOnly bool) (*DB, error) {
 			return fmt.Errorf("%w: %w", ErrDamaged, err)
 		}
 		d.Header = h
-		return nil
+		return d.checkBranches(uint64(tx.Bucket(bucketRecords).Root()))
 	})
 	if err != nil {
 		_ = d.Close()
