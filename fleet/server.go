@@ -71,7 +71,7 @@ func New(cfg Config, firstPassword func(string), log *slog.Logger) (_ *Server, e
 			_ = s.close()
 		}
 	}()
-	if err := s.openData(firstPassword); err != nil {
+	if err := s.openData(); err != nil {
 		return nil, err
 	}
 	if s.https, err = listen("listen", cfg.Listen); err != nil {
@@ -82,6 +82,13 @@ func New(cfg Config, firstPassword func(string), log *slog.Logger) (_ *Server, e
 	}
 	if err := s.wire(); err != nil {
 		return nil, err
+	}
+	pw, err := s.reg.EnsureAdmin(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	if pw != "" {
+		firstPassword(pw)
 	}
 	return s, nil
 }
@@ -97,7 +104,7 @@ func listen(key, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-func (s *Server) openData(firstPassword func(string)) (err error) {
+func (s *Server) openData() (err error) {
 	if err := os.MkdirAll(s.cfg.Data, 0o700); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
@@ -112,13 +119,6 @@ func (s *Server) openData(firstPassword func(string)) (err error) {
 	}
 	if s.reg, err = registry.Open(s.cfg.Data); err != nil {
 		return err
-	}
-	pw, err := s.reg.EnsureAdmin(context.Background())
-	if err != nil {
-		return err
-	}
-	if pw != "" {
-		firstPassword(pw)
 	}
 	s.ledger, err = store.OpenLedger(s.cfg.Data)
 	return err

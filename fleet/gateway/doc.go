@@ -13,8 +13,8 @@
 // PUBACK means nothing to us; there the fleet answers with [schema.Ack] messages.
 //
 // What mochi does by itself and must not: it answers PUBACK although a hook
-// returned an error (for MQTT 3.1.1), takes a session over by writing to the old
-// connection (which blocks while that is half open), never times out a client
+// returned an error (for MQTT 3.1.1), takes sessions over in a way that can block or
+// take the new one's subscriptions away, never times out a client
 // that connects and says nothing, and remembers sessions. Each is dealt with in
 // hook.go and listener.go.
 package gateway

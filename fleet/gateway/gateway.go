@@ -85,7 +85,8 @@ type Gateway struct {
 	conns    map[net.Conn]*session         // all, those taken over too
 	warned   map[ingest.BoardKey]time.Time // last log line about a bad payload
 
-	n struct{ connected, accepted, denied, refused, failed, takenOver atomic.Int64 }
+	serial atomic.Uint64 // of connections
+	n      struct{ connected, accepted, denied, refused, failed, takenOver atomic.Int64 }
 }
 
 // session is one connection of a board.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,8 +77,11 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 		h.g.log.Warn("board turned away", "board", key.Board, "remote", cl.Net.Remote, "reason", why)
 		return false
 	}
-	// mochi knows clients by one name; two tenants may have boards of the same.
-	cl.ID = key.Tenant + "/" + key.Board
+	// mochi gets a name of its own for each connection. With one name for each
+	// board it would take sessions over by itself: it writes to the old connection
+	// first, which blocks where that is half open, and where the old one ends at
+	// the same moment it removes the new one's subscriptions.
+	cl.ID = key.Tenant + "/" + key.Board + "/" + strconv.FormatUint(h.g.serial.Add(1), 36)
 	s := &session{key: key, client: cl}
 	h.g.mu.Lock()
 	old := h.g.sessions[key]
@@ -86,7 +90,6 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	h.g.mu.Unlock()
 	h.g.n.connected.Add(1)
 	if old != nil {
-		// Before mochi finds the old one and writes to it: its socket may be dead.
 		h.g.n.takenOver.Add(1)
 		cutOff(old.client)
 	}
@@ -128,10 +131,9 @@ func (h *hook) OnSessionEstablished(*mqtt.Client, packets.Packet) {
 
 // of gives the session of a client, nil where a newer one has taken its place.
 func (h *hook) of(cl *mqtt.Client) *session {
-	tenant, board, _ := strings.Cut(cl.ID, "/")
 	h.g.mu.Lock()
 	defer h.g.mu.Unlock()
-	if s := h.g.sessions[ingest.BoardKey{Tenant: tenant, Board: board}]; s != nil && s.client == cl {
+	if s := h.g.conns[cl.Net.Conn]; s != nil && h.g.sessions[s.key] == s {
 		return s
 	}
 	return nil
@@ -140,11 +142,11 @@ func (h *hook) of(cl *mqtt.Client) *session {
 // OnACLCheck lets a board write its own upward topics and hear its own downward
 // ones. It is asked for subscriptions and for each delivery.
 func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
-	tenant, board, ok := strings.Cut(cl.ID, "/")
-	if !ok {
+	name := strings.SplitN(cl.ID, "/", 3) // as OnConnectAuthenticate made it
+	if len(name) != 3 {
 		return false
 	}
-	rest, ok := strings.CutPrefix(topic, schema.BoardPrefix(tenant, board))
+	rest, ok := strings.CutPrefix(topic, schema.BoardPrefix(name[0], name[1]))
 	if !ok {
 		return false
 	}
