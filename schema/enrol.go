@@ -55,6 +55,11 @@ func ParseJoinToken(s string) (JoinToken, error) {
 	if !ok || !ok2 || len(secret) < 20 || len(secret) > 64 {
 		return JoinToken{}, fmt.Errorf("join token: wants the form %sSECRET_FINGERPRINT; ask the fleet for a new one", joinPrefix)
 	}
+	for i := range len(secret) {
+		if c := secret[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9') {
+			return JoinToken{}, fmt.Errorf("join token: its secret part holds more than letters and digits; copy it whole, in one line")
+		}
+	}
 	raw, err := hex.DecodeString(sum)
 	if err != nil || len(raw) != sha256.Size {
 		return JoinToken{}, fmt.Errorf("join token: its fingerprint part is not 64 hex digits; copy it whole")

@@ -20,8 +20,18 @@ const (
 	MaxName = 64
 	// MaxSeries is the largest number of series in one sample batch.
 	MaxSeries = 512
-	// MaxDetections is the largest number of boxes in one event.
+	// MaxDetections is the largest number of boxes in one event, and of truths.
+	// 300 boxes are 11 KiB. All limits of an event (or of a batch of samples: 512
+	// names of 64 bytes) at once are over MaxRecord, and EncodeRecord says so: who
+	// makes records cuts them to fit.
 	MaxDetections = 300
+	// MaxFacts is the largest number of facts in a Hello, MaxFact the longest one
+	// in bytes.
+	MaxFacts = 32
+	MaxFact  = 256
+	// MaxCursors is the largest number of cursors in a Hello: each class in a few
+	// epochs.
+	MaxCursors = 4 * NumClasses
 	// MaxText is the longest free text (a reason, a log line), in bytes.
 	MaxText = 1024
 )

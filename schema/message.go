@@ -31,8 +31,8 @@ type SeqRecord struct {
 
 // Validate checks version, order and limits; it does not decode the payloads.
 func (m *Message) Validate() error {
-	if m.V == 0 || m.V > Version {
-		return fmt.Errorf("message of wire version %d, this program reads up to %d", m.V, Version)
+	if err := checkVersion("message", m.V); err != nil {
+		return err
 	}
 	if err := CheckBoard(m.Board); err != nil {
 		return err
@@ -67,8 +67,8 @@ type Chunk struct {
 
 // Validate checks offset, total and size.
 func (c *Chunk) Validate() error {
-	if c.V == 0 || c.V > Version {
-		return fmt.Errorf("chunk of wire version %d, this program reads up to %d", c.V, Version)
+	if err := checkVersion("chunk", c.V); err != nil {
+		return err
 	}
 	if c.Total <= 0 || c.Total > 64<<20 || c.Offset < 0 || c.Offset%MaxChunk != 0 || len(c.Data) == 0 ||
 		len(c.Data) > MaxChunk || c.Offset+int64(len(c.Data)) > c.Total {
@@ -83,7 +83,17 @@ type Presence struct {
 	V      uint8  `cbor:"1,keyasint"`
 	Online bool   `cbor:"2,keyasint"`
 	Boot   uint64 `cbor:"3,keyasint"` // Time.Boot
-	Conn   uint64 `cbor:"4,keyasint"` // connection generation, rising within a boot
+	Conn   uint64 `cbor:"4,keyasint"` // connection, rising within a boot, also over restarts of fulmard
+}
+
+// Validate checks the version.
+func (p *Presence) Validate() error { return checkVersion("presence", p.V) }
+
+func checkVersion(what string, v uint8) error {
+	if v == 0 || v > Version {
+		return fmt.Errorf("%s of wire version %d, this program reads up to %d", what, v, Version)
+	}
+	return nil
 }
 
 // AckMode says whose word frees a record from the spool.
@@ -117,7 +127,32 @@ type Hello struct {
 	Conn    uint64            `cbor:"4,keyasint"` // as in Presence
 	Now     Time              `cbor:"5,keyasint"`
 	Cursors []Cursor          `cbor:"6,keyasint"`
-	Facts   map[string]string `cbor:"7,keyasint,omitempty"` // model, os, arch, kernel; at most 32
+	Facts   map[string]string `cbor:"7,keyasint,omitempty"` // model, os, arch, kernel; at most MaxFacts
+}
+
+// Validate checks version, board and limits.
+func (h *Hello) Validate() error {
+	if err := checkVersion("hello", h.V); err != nil {
+		return err
+	}
+	if err := CheckBoard(h.Board); err != nil {
+		return err
+	}
+	if len(h.Release) > MaxName || len(h.Facts) > MaxFacts || len(h.Cursors) > MaxCursors {
+		return fmt.Errorf("hello of %s with a release of %d bytes, %d facts and %d cursors, at most %d, %d and %d",
+			h.Board, len(h.Release), len(h.Facts), len(h.Cursors), MaxName, MaxFacts, MaxCursors)
+	}
+	for k, v := range h.Facts {
+		if k == "" || len(k) > MaxName || len(v) > MaxFact {
+			return fmt.Errorf("hello of %s: fact %q of %d bytes, wants a name of 1 to %d bytes and at most %d", h.Board, clip(k), len(v), MaxName, MaxFact)
+		}
+	}
+	for _, c := range h.Cursors {
+		if c.Class >= NumClasses {
+			return fmt.Errorf("hello of %s: cursor of unknown class %d", h.Board, c.Class)
+		}
+	}
+	return nil
 }
 
 // Cursor tells where a class stands on the board.
@@ -141,6 +176,21 @@ type HelloAck struct {
 	RetryAfterMs int64 `cbor:"5,keyasint,omitempty"`
 	// ReconnectMs is the window over which boards spread their reconnects.
 	ReconnectMs int64 `cbor:"6,keyasint,omitempty"`
+}
+
+// Validate checks the version and refuses a mode this program does not know: a
+// record must never be freed by a word that is not understood.
+func (a *HelloAck) Validate() error {
+	if err := checkVersion("hello/ack", a.V); err != nil {
+		return err
+	}
+	if a.Mode > AckBroker {
+		return fmt.Errorf("hello/ack with unknown acknowledgement mode %d", a.Mode)
+	}
+	if a.RetryAfterMs < 0 || a.ReconnectMs < 0 {
+		return fmt.Errorf("hello/ack with a wait of %d ms and a window of %d ms", a.RetryAfterMs, a.ReconnectMs)
+	}
+	return nil
 }
 
 // Ack tells, in mode fleet, what the fleet has stored.

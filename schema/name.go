@@ -26,7 +26,7 @@ func checkName(what, s string) error {
 		c := s[i]
 		ok := c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || i > 0 && (c == '-' || c == '_' || c == '.' || c == '/')
 		if !ok {
-			return fmt.Errorf("%s %q: only a-z 0-9 - _ . may be used, and - _ . not first", what, clip(s))
+			return fmt.Errorf("%s %q: only a-z 0-9 - _ . / may be used, and a-z 0-9 first", what, clip(s))
 		}
 	}
 	return nil
