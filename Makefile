@@ -9,7 +9,7 @@ SHELL      := /bin/bash
 GO         ?= go
 RELEASE    ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
 LDFLAGS    := -s -w -X main.release=$(RELEASE)
-STATIC     := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+STATIC     := CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)'
 TOOL       := $(GO) tool -modfile=tools.mod
 SECONDS    ?= 0
 CHECK      ?= 0
@@ -27,7 +27,7 @@ build: ## the programs, into bin/
 	@mkdir -p bin
 	@$(STATIC) -o bin/fulmard ./cmd/fulmard
 	@$(STATIC) -o bin/fulmar-fleet ./cmd/fulmar-fleet
-	@CGO_ENABLED=1 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
+	@CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
 	@$(STATIC) -o bin/local ./tests/local/cmd/local
 
 ort: ## ONNX Runtime, into .cache/ (once)

@@ -54,6 +54,7 @@ type BlobOpener interface {
 const (
 	defaultWindow      = 64        // messages; more only adds repeats after a loss
 	defaultWindowBytes = 256 << 10 // bytes: two seconds of a 1 Mbit/s uplink
+	maxWindow          = 1024      // messages; paho has 65,535 packet ids
 	defaultKeepAlive   = 60 * time.Second
 	defaultAckTimeout  = 45 * time.Second // no PUBACK progress for so long: half-open
 	defaultReconnect   = 30 * time.Second
@@ -70,6 +71,9 @@ const (
 	maxPacket          = 1 << 20 // bytes of one MQTT packet from the broker
 	userTimeout        = 30 * time.Second
 	maxRetryAfter      = 15 * time.Minute // a fleet may ask for patience, not for silence
+	maxReconnectWindow = time.Hour        // 10,000 boards at three a second
+	maxKeepAlive       = 4 * time.Minute  // carriers forget a silent connection after five
+	numFilters         = 2                // subscriptions: hello/ack and ack
 )
 
 // Config shapes a session. Zero fields get the defaults.
@@ -98,8 +102,22 @@ func (c *Config) complete() error {
 	if c.Dial == nil {
 		return errors.New("link without a way to dial")
 	}
-	if c.Window < 0 || c.WindowBytes < 0 || c.Window > 1024 {
-		return fmt.Errorf("link with a window of %d messages, wants 1 to 1024", c.Window)
+	if c.Window < 0 || c.Window > maxWindow || c.WindowBytes < 0 {
+		return fmt.Errorf("link with a window of %d messages and %d bytes, wants 1 to %d messages", c.Window, c.WindowBytes, maxWindow)
+	}
+	if c.KeepAlive != 0 && (c.KeepAlive < time.Second || c.KeepAlive > maxKeepAlive) {
+		return fmt.Errorf("link with a keep-alive of %v, wants 1s to %v", c.KeepAlive, maxKeepAlive)
+	}
+	if c.AckTimeout < 0 || c.ReconnectWindow < 0 {
+		return fmt.Errorf("link with an acknowledgement timeout of %v and a reconnect window of %v", c.AckTimeout, c.ReconnectWindow)
+	}
+	if c.Mode != nil && *c.Mode > schema.AckBroker {
+		return fmt.Errorf("link with unknown acknowledgement mode %d", *c.Mode)
+	}
+	// A hello that cannot be sent would fail each connection anew: better now.
+	hello := schema.Hello{V: schema.Version, Board: c.Board, Release: c.Release, Facts: c.Facts}
+	if err := hello.Validate(); err != nil {
+		return err
 	}
 	def := func(v *time.Duration, d time.Duration) {
 		if *v == 0 {

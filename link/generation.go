@@ -43,6 +43,9 @@ type inbound struct {
 type gen struct {
 	s      *Session
 	number uint64
+	// conn names the connection to the fleet: it rises within a boot, also over
+	// restarts of the program, so that a stale last will is known as such.
+	conn   uint64
 	mode   schema.AckMode
 	client mqtt.Client
 	in     chan inbound
@@ -72,6 +75,7 @@ func (s *Session) generation(ctx context.Context) error {
 		s: s, in: make(chan inbound, maxInbound), lost: make(chan struct{}),
 		flights: make(chan *flight, s.cfg.Window), freed: make(chan struct{}, 1),
 	}
+	g.conn = uint64(max(s.cfg.Clock.Now().Mono, 0))
 	s.count(func(st *Status) { st.Generation++; g.number = st.Generation })
 	s.to(StateConnecting, nil)
 	g.client = mqtt.NewClient(g.options(ctx))
@@ -134,7 +138,7 @@ func (g *gen) topic(c schema.Channel) string {
 }
 
 func (g *gen) presence(online bool) []byte {
-	b, err := schema.Encode(&schema.Presence{V: schema.Version, Online: online, Boot: g.s.cfg.Clock.Boot(), Conn: g.number})
+	b, err := schema.Encode(&schema.Presence{V: schema.Version, Online: online, Boot: g.s.cfg.Clock.Boot(), Conn: g.conn})
 	if err != nil {
 		panic(err) // four fixed fields: only a broken build gets here
 	}
@@ -157,7 +161,7 @@ func (g *gen) greet(ctx context.Context) error {
 		}
 	}
 	hello, err := schema.Encode(&schema.Hello{
-		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number,
+		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.conn,
 		Now: c.Clock.Now(), Cursors: g.s.out.Cursors(), Facts: c.Facts,
 	})
 	if err != nil {
@@ -197,7 +201,7 @@ func (g *gen) awaitHello(ctx context.Context) error {
 			return errors.New("hello was not answered: the broker is there, the fleet is not")
 		case m := <-g.in:
 			var a schema.HelloAck
-			if m.topic != g.topic(schema.ChanHelloAck) || schema.Decode(m.payload, &a) != nil || a.Conn != g.number {
+			if m.topic != g.topic(schema.ChanHelloAck) || schema.Decode(m.payload, &a) != nil || a.Conn != g.conn {
 				continue // of an older connection, or not for now
 			}
 			g.s.heard(&a)

@@ -4,6 +4,7 @@
 package link
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"time"
@@ -11,10 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guarded is a connection on which no MQTT packet over [maxPacket] is read: five
-// hostile bytes would otherwise make the client allocate 256 MB.
+// readBuffer holds what the client would otherwise read byte by byte: a PUBACK is
+// four bytes and would be three system calls.
+const readBuffer = 2 << 10
+
+// guarded is a connection that stands between a broker and the MQTT client, which
+// trusts what it reads: five hostile bytes would make it allocate 256 MB, and a
+// SUBACK of more answers than questions would end the process.
 type guarded struct {
 	net.Conn
+	buf   *bufio.Reader
 	frame framing
 }
 
@@ -36,12 +43,13 @@ func guard(c net.Conn) net.Conn {
 			})
 		}
 	}
-	return &guarded{Conn: c}
+	return &guarded{Conn: c, buf: bufio.NewReaderSize(c, readBuffer)}
 }
 
-// Read reads and looks at the framing before anybody else does.
+// Read reads and looks at the framing before anybody else does. The client asks
+// for a packet's length alone, so what is refused here was never allocated there.
 func (g *guarded) Read(p []byte) (int, error) {
-	n, err := g.Conn.Read(p)
+	n, err := g.buf.Read(p)
 	if bad := g.frame.take(p[:n]); bad != nil {
 		return 0, bad
 	}
@@ -52,9 +60,26 @@ func (g *guarded) Read(p []byte) (int, error) {
 // groups of seven bits, that many bytes.
 type framing struct {
 	inLength bool
+	limit    int // of the packet, by its type
 	shift    uint
 	length   int // of the packet, while its length is read
 	left     int // bytes of the packet still to come
+}
+
+// packetLimit is the longest packet of a type that a broker may send here, in
+// bytes after the length; -1 where brokers send none.
+func packetLimit(kind byte) int {
+	switch kind {
+	case 2, 4, 5, 6, 7, 11: // CONNACK, PUBACK, PUBREC, PUBREL, PUBCOMP, UNSUBACK
+		return 2
+	case 3: // PUBLISH
+		return maxPacket
+	case 9: // SUBACK: an id, and a byte for each filter asked for
+		return 2 + numFilters
+	case 13: // PINGRESP
+		return 0
+	}
+	return -1
 }
 
 func (f *framing) take(b []byte) error {
@@ -68,14 +93,17 @@ func (f *framing) take(b []byte) error {
 		c := b[0]
 		b = b[1:]
 		if !f.inLength {
-			f.inLength, f.shift, f.length = true, 0, 0
+			f.inLength, f.shift, f.length, f.limit = true, 0, 0, packetLimit(c>>4)
+			if f.limit < 0 {
+				return fmt.Errorf("broker sent a packet of type %d, which brokers do not send", c>>4)
+			}
 			continue
 		}
 		f.length |= int(c&0x7f) << f.shift
 		f.shift += 7
 		switch {
-		case f.length > maxPacket:
-			return fmt.Errorf("broker sent a packet of over %d bytes", maxPacket)
+		case f.length > f.limit:
+			return fmt.Errorf("broker sent a packet of %d bytes or more, at most %d of its type are taken", f.length, f.limit)
 		case c&0x80 == 0:
 			f.inLength, f.left = false, f.length
 		case f.shift > 21:

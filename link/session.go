@@ -32,7 +32,7 @@ type Status struct {
 	Published  uint64 // records, repeats included
 	Acked      uint64 // records
 	Resent     uint64 // records published again in a later generation
-	Refused    uint64 // records that can never be sent
+	Refused    uint64 // records that can never be sent, or not in this generation
 	InFlight   int    // messages
 	Err        error  // why the last generation ended; nil while up
 }
@@ -48,6 +48,7 @@ type Session struct {
 
 	mu         sync.Mutex
 	status     Status
+	conn       uint64        // number of the connection, as told in hello and presence
 	window     time.Duration // over which reconnects spread
 	retryAfter time.Duration
 	// sent is the highest number ever published of each class and its epoch, to
@@ -80,8 +81,9 @@ func (s *Session) Run(ctx context.Context) error {
 	defer s.to(StateStopped, nil)
 	for try := 0; ; try++ {
 		s.mu.Lock()
-		wait := pause(s.window, try, rand.Float64())
-		wait = max(wait, s.retryAfter)
+		// What the fleet asks for comes on top of the jitter: boards that were all
+		// told the same must not all come back at the same moment.
+		wait := s.retryAfter + pause(s.window, try, rand.Float64())
 		s.retryAfter = 0
 		s.mu.Unlock()
 		select {
@@ -89,16 +91,15 @@ func (s *Session) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(wait):
 		}
-		began := time.Now()
-		err := s.generation(ctx)
+		up, err := s.generation(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(began) >= stableAfter {
+		if up >= stableAfter {
 			try = -1
 		}
 		s.to(StateWaiting, err)
-		s.cfg.Log.Warn("link lost", "generation", s.Status().Generation, "held", time.Since(began).Round(time.Millisecond), "err", err)
+		s.cfg.Log.Warn("link lost", "generation", s.Status().Generation, "up", up.Round(time.Millisecond), "err", err)
 	}
 }
 
@@ -110,6 +111,17 @@ func pause(window time.Duration, try int, u float64) time.Duration {
 		span = min(2*max(span, time.Second), reconnectCap)
 	}
 	return time.Duration(u * float64(min(span, reconnectCap)))
+}
+
+// begin counts a generation and gives its connection a number. The number rises
+// within a boot, over restarts of this program too: so it is the boot's clock, in
+// milliseconds, or one more than the last.
+func (s *Session) begin() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status.Generation++
+	s.conn = max(s.conn+1, uint64(max(s.cfg.Clock.Now().Mono, 0))/uint64(time.Millisecond))
+	return s.conn
 }
 
 func (s *Session) to(state State, err error) {
@@ -133,10 +145,15 @@ func (s *Session) heard(a *schema.HelloAck) {
 	if s.cfg.Mode == nil {
 		s.status.Mode = a.Mode
 	}
-	if w := time.Duration(a.ReconnectMs) * time.Millisecond; w > 0 && w <= time.Hour {
+	if w := millis(a.ReconnectMs, maxReconnectWindow); w > 0 {
 		s.window = w
 	}
-	s.retryAfter = min(max(time.Duration(a.RetryAfterMs)*time.Millisecond, 0), maxRetryAfter)
+	s.retryAfter = millis(a.RetryAfterMs, maxRetryAfter)
+}
+
+// millis is a duration from the wire, cut to a bound before it can overflow.
+func millis(ms int64, most time.Duration) time.Duration {
+	return time.Duration(min(max(ms, 0), most.Milliseconds())) * time.Millisecond
 }
 
 // published counts records that go out; those that went out before are repeats.

@@ -24,12 +24,13 @@ type Wanted struct {
 // settleTime is how long what is on its way may take to be stored.
 const settleTime = 15 * time.Second
 
-// boardCheck is the API's answer for one board.
-type boardCheck struct {
+// Books is the API's answer for one board: what it says it made and what is there.
+type Books struct {
 	Board    string            `json:"board"`
 	Ledger   []web.Ledger      `json:"ledger"`
-	Samples  map[string]uint64 `json:"samples"`
-	Events   uint64            `json:"events"`
+	Samples  map[string]uint64 `json:"samples"` // good readings by series
+	Batches  uint64            `json:"batches"` // sample records stored
+	Events   uint64            `json:"events"`  // event records stored
 	Pictures uint64            `json:"pictures"`
 	Refused  uint64            `json:"refused"`
 }
@@ -37,18 +38,28 @@ type boardCheck struct {
 // Check asks the fleet what a stopped board delivered. The text is for a person;
 // the error says what is missing.
 func (a *API) Check(ctx context.Context, board string, want Wanted) (string, error) {
-	var c *boardCheck
+	c, err := a.Books(ctx, board)
+	if err != nil {
+		return "", err
+	}
+	return c.report(), c.judge(want)
+}
+
+// Books reads a stopped board's books once nothing is on its way any more, or
+// after settleTime as they are.
+func (a *API) Books(ctx context.Context, board string) (*Books, error) {
+	var c *Books
 	for end := time.Now().Add(settleTime); ; {
 		var reply struct {
-			Boards []boardCheck `json:"boards"`
+			Boards []Books `json:"boards"`
 		}
 		if err := a.Get(ctx, "/api/v1/check", &reply); err != nil {
-			return "", err
+			return nil, err
 		}
 		all := reply.Boards
-		i := slices.IndexFunc(all, func(c boardCheck) bool { return c.Board == board })
+		i := slices.IndexFunc(all, func(c Books) bool { return c.Board == board })
 		if i < 0 {
-			return "", fmt.Errorf("the fleet knows no board %s", board)
+			return nil, fmt.Errorf("the fleet knows no board %s", board)
 		}
 		c = &all[i]
 		if c.settled() || time.Now().After(end) {
@@ -56,14 +67,14 @@ func (a *API) Check(ctx context.Context, board string, want Wanted) (string, err
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	return c.report(), c.judge(want)
+	return c, nil
 }
 
-func (c *boardCheck) settled() bool {
+func (c *Books) settled() bool {
 	return !slices.ContainsFunc(c.Ledger, func(l web.Ledger) bool { return l.Waiting > 0 })
 }
 
-func (c *boardCheck) judge(want Wanted) error {
+func (c *Books) judge(want Wanted) error {
 	var wrong []string
 	enough := 0
 	for _, n := range c.Samples {
@@ -91,7 +102,7 @@ func (c *boardCheck) judge(want Wanted) error {
 	return nil
 }
 
-func (c *boardCheck) report() string {
+func (c *Books) report() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s, as the fleet has it:\n", c.Board)
 	for _, l := range c.Ledger {

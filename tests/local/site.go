@@ -117,11 +117,13 @@ func (s *Site) fleetCommand(args ...string) (string, error) {
 type Board struct {
 	Name  string
 	Extra string // YAML appended to the config
+	// NoInfer leaves out the worker's section, for an Extra that brings its own.
+	NoInfer bool
 }
 
 // SceneYAML is a scene camera looked at by the starter model.
 const SceneYAML = `models:
-  - {name: parcels, path: "builtin:parcels"}
+  - {name: parcels, path: "builtin:parcels", variant: fp32}
 cameras:
   - {name: belt, kind: scene, fps: 10, seed: 7, density: 1, model: parcels, event_every: 200ms, snapshot_every: 2s}
 `
@@ -148,8 +150,10 @@ board: %s
 data: %s
 fleet: {address: %q, token_file: %s}
 link: {keep_alive: 10s, reconnect_window: 1s}
-infer: {mode: child, program: %s, library: %s, threads: 1}
-%s`, b.Name, dir, s.HTTPS, tokenFile, filepath.Join(s.Bin, "fulmar-infer"), s.ORT, b.Extra)
+%s`, b.Name, dir, s.HTTPS, tokenFile, b.Extra)
+	if !b.NoInfer {
+		text += fmt.Sprintf("infer: {mode: child, program: %s, library: %s, threads: 1}\n", filepath.Join(s.Bin, "fulmar-infer"), s.ORT)
+	}
 	return config, os.WriteFile(config, []byte(text), 0o600)
 }
 
