@@ -104,6 +104,11 @@ func TestApplyChangesOnlyWhatDiffers(t *testing.T) {
 			if len(st.Cameras) != 1 || len(st.Models) != 1 {
 				t.Errorf("status %+v", st)
 			}
+			r.board.mu.Lock()
+			if n := len(r.board.slots); n != 1 {
+				t.Errorf("%d cameras have a slot", n)
+			}
+			r.board.mu.Unlock()
 			n := st.Cameras[0].Inferred
 			time.Sleep(time.Second)
 			if m := r.camera(t, "a").Inferred; m-n < 8 {

@@ -347,7 +347,7 @@ func TestMatchIsGreedyByScoreAndClass(t *testing.T) {
 	boxes := []schema.Box{
 		box(0, 0.5, 0),  // exact, but the better one below took its truth
 		box(0, 0.9, 1),  // IoU 0.82
-		box(1, 0.8, 0),  // right place, wrong class
+		box(1, 0.8, 50), // right place, wrong class
 		box(0, 0.7, 54), // IoU 0.43 with the truth at 50
 	}
 	truth := []schema.Box{box(0, 1, 0), box(0, 1, 50)}

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -32,8 +31,6 @@ type options struct {
 	child   bool
 }
 
-var errOrphan = errors.New("standard input ended: fulmard is gone")
-
 // serve is the worker.
 func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) error {
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -59,20 +56,21 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 		Send:         func(r worker.Result) { server.Send(r) },
 	})
 	server = worker.NewServer(release, ln, pipeline, log)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if o.child {
+		// Not in the group: no stop ends a read of standard input, and nothing need
+		// wait for it, for the process ends.
+		go func() {
+			_, _ = io.Copy(io.Discard, stdin)
+			log.Info("standard input ended: fulmard is gone")
+			cancel()
+		}()
+	}
 	g := run.New(ctx)
 	g.Go("pipeline", pipeline.Run)
 	g.Go("server", server.Run)
-	if o.child {
-		g.Go("parent", func(context.Context) error {
-			_, _ = io.Copy(io.Discard, stdin)
-			return errOrphan
-		})
-	}
-	err = g.Wait(stopGrace)
-	if ctx.Err() != nil || errors.Is(err, errOrphan) {
-		return nil // told to stop; the read of standard input does not end by itself
-	}
-	return err
+	return g.Wait(stopGrace)
 }
 
 // attr leaves the time to fulmard, whose log a child's lines go into.

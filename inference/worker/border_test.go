@@ -318,6 +318,39 @@ func TestBreaksNeitherLoseNorDouble(t *testing.T) {
 	}
 }
 
+// A result whose frame did not leave whole goes first on the next connection, unless
+// the client says that it has it; one that the client has is not sent again.
+func TestCutResultGoesFirst(t *testing.T) {
+	t.Parallel()
+	s := NewServer("x", nil, nil, quiet())
+	conn, _ := net.Pipe()
+	s.current = conn
+	for i := range uint64(3) {
+		s.Send(result(i))
+	}
+	p, ok := s.pull(conn)
+	if other, _ := net.Pipe(); !ok || p.number != 1 {
+		t.Fatalf("pulled %d, %v", p.number, ok)
+	} else if _, ok := s.pull(other); ok {
+		t.Error("a connection that is not the newest got a result")
+	}
+	s.unpull(p)
+	if p, _ = s.pull(conn); p.number != 1 {
+		t.Errorf("%d goes first, want 1", p.number)
+	}
+	body, err := codec().enc.Marshal(taken{2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.take(kindTaken, body, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.unpull(p) // it is taken: nothing to put back
+	if p, _ = s.pull(conn); p.number != 3 || len(s.queue) != 0 || len(s.sent) != 1 {
+		t.Errorf("%d goes next, want 3; %d wait, %d under way", p.number, len(s.queue), len(s.sent))
+	}
+}
+
 func TestNewClientGetsNothingTwice(t *testing.T) {
 	t.Parallel()
 	b := newBorder(t)

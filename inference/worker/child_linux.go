@@ -30,7 +30,7 @@ type Supervisor interface {
 // The waits before a restart: none for the first death, then doubling, so that one
 // crash costs a frame or two and a worker that dies at once costs no CPU.
 const (
-	restartFirst = 100 * time.Millisecond
+	restartFirst = 50 * time.Millisecond
 	restartMax   = 30 * time.Second
 	stableAfter  = time.Minute // a child that lived this long is forgiven its past
 	termGrace    = 3 * time.Second

@@ -5,6 +5,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -122,7 +123,7 @@ func (c *Client) Run(ctx context.Context) error {
 		c.state.Connected, c.state.Error = false, err.Error()
 		c.mu.Unlock()
 		if changed && c.State().Connects == before {
-			c.log.Warn("worker not reached", "error", err)
+			c.log.Info("worker not reached", "error", err)
 		}
 		t := time.NewTimer(wait)
 		select {
@@ -188,7 +189,7 @@ func (c *Client) read(ctx context.Context, conn net.Conn) error {
 		}
 		k, body, err := fr.next()
 		if err != nil {
-			return fmt.Errorf("hear worker: %w", err)
+			return fmt.Errorf("hear worker: %w", bare(err))
 		}
 		if err := c.take(ctx, k, body); err != nil {
 			return err
@@ -335,6 +336,15 @@ func refused(body []byte) error {
 		return err
 	}
 	return fmt.Errorf("refused by the other side: %q", clipText(r.Text))
+}
+
+// bare leaves out the addresses of a connection: they say nothing on a socket that
+// was renamed after it was bound.
+func bare(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }
 
 func poke(wake chan struct{}) {

@@ -226,7 +226,7 @@ func (s *Server) read(ctx context.Context, conn net.Conn, pings chan<- uint64) e
 		}
 		k, body, err := fr.next()
 		if err != nil {
-			return fmt.Errorf("hear fulmard: %w", err)
+			return fmt.Errorf("hear fulmard: %w", bare(err))
 		}
 		if err := s.take(k, body, pings); err != nil {
 			refuse(conn, err.Error(), MaxUp)
@@ -250,11 +250,9 @@ func (s *Server) take(k kind, body []byte, pings chan<- uint64) error {
 			return err
 		}
 		s.mu.Lock()
-		n := 0
-		for n < len(s.sent) && s.sent[n].number <= t.Number {
-			n++
-		}
-		s.sent = append(s.sent[:0:0], s.sent[n:]...)
+		s.sent = after(s.sent, t.Number)
+		// After a break those it has may be waiting to be sent again.
+		s.queue = after(s.queue, t.Number)
 		s.mu.Unlock()
 		poke(s.wake)
 	case kindPing:
@@ -272,6 +270,15 @@ func (s *Server) take(k kind, body []byte, pings chan<- uint64) error {
 		return fmt.Errorf("fulmard sent a frame of kind %d, which only the worker sends or nobody knows", k)
 	}
 	return nil
+}
+
+// after gives the parcels with higher numbers; p rises.
+func after(p []parcel, number uint64) []parcel {
+	n := 0
+	for n < len(p) && p[n].number <= number {
+		n++
+	}
+	return append(p[:0:0], p[n:]...)
 }
 
 // pull moves the oldest waiting result among those under way, if there is one,
