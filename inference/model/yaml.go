@@ -30,10 +30,14 @@ func parse(b []byte, m *Manifest) error {
 	if len(file.Docs) != 1 || file.Docs[0].Body == nil {
 		return errors.New("wants one YAML document that is not empty")
 	}
-	if err := known(file.Docs[0].Body, reflect.TypeOf(*m), ""); err != nil {
+	body := file.Docs[0].Body
+	if t := body.Type(); t != ast.MappingType && t != ast.MappingValueType {
+		return fmt.Errorf("line %d: it does not begin with keys and values", line(body))
+	}
+	if err := known(body, reflect.TypeOf(*m), ""); err != nil {
 		return err
 	}
-	if err := yaml.NodeToValue(file.Docs[0].Body, m, yaml.Strict()); err != nil {
+	if err := yaml.NodeToValue(body, m, yaml.Strict()); err != nil {
 		return plain(err)
 	}
 	return nil
@@ -134,6 +138,8 @@ func kind(t reflect.Type) string {
 // plain is the first line of a YAML error, "line 3: ...", without the excerpt.
 func plain(err error) error {
 	text, _, _ := strings.Cut(yaml.FormatError(err, false, false), "\n")
+	const longest = 200 // bytes; it may quote the file
+	text = text[:min(len(text), longest)]
 	var l, c int
 	if n, _ := fmt.Sscanf(text, "[%d:%d]", &l, &c); n == 2 {
 		_, rest, _ := strings.Cut(text, "] ")

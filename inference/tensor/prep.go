@@ -111,11 +111,14 @@ type Prep struct {
 	cols  []tap
 	rows  []tap
 	exact bool // the picture has the size of its place
+	half  bool // the picture has twice the size of its place
 	m     Mapping
 
 	// mul and sub take a sum of 22 fraction bits to an input value, by channel of
 	// the source: R, G, B.
 	mul, sub [3]float32
+	// quarters are the input values of sums of four pixels, 0 to 4*255.
+	quarters [3][1024]float32
 	plane    [3]int // where each source channel's values begin in dst
 	step     int    // between two pixels of one channel
 
@@ -142,6 +145,9 @@ func NewPrep(spec Spec, dst []float32) (*Prep, error) {
 		}
 		p.mul[c] = spec.Scale / spec.Std[in]
 		p.sub[c] = spec.Mean[in] / spec.Std[in]
+		for i := range p.quarters[c] {
+			p.quarters[c][i] = float32(float32(i)*(p.mul[c]/4)) - p.sub[c]
+		}
 		p.plane[c] = in * area
 		if spec.Layout == NHWC {
 			p.plane[c], p.step = in, 3
@@ -195,6 +201,8 @@ func (p *Prep) row(y int, r0, r1 []byte) {
 		}
 	}
 	switch t := &p.rows[y]; {
+	case p.half:
+		p.halve(&to, r0, r1)
 	case !p.exact:
 		p.blend(&to, r0, r1, uint64(t.w))
 	case t.w == one: // the last row, see taps

@@ -60,7 +60,7 @@ func (p *Prep) plan(w, h int) {
 	}
 	p.src = image.Rect(0, 0, w, h)
 	p.fit = image.Rect(0, 0, fw, fh).Add(at)
-	p.exact = fw == w && fh == h
+	p.exact, p.half = fw == w && fh == h, 2*fw == w && 2*fh == h
 	p.cols = taps(p.cols, fw, w, 4)
 	p.rows = taps(p.rows, fh, h, 1)
 	p.m = Mapping{
@@ -150,15 +150,33 @@ func (p *Prep) blend(to *[3][]float32, r0, r1 []byte, v uint64) {
 // copyRow writes one row of the input whose pixels are the source's, one by one: a
 // camera that gives the network's own size.
 func (p *Prep) copyRow(to *[3][]float32, row []byte) {
-	mr, mg, mb := p.mul[0], p.mul[1], p.mul[2]
-	sr, sg, sb := p.sub[0], p.sub[1], p.sub[2]
 	n := len(p.cols)
 	dr, dg, db, row := to[0][:n], to[1][:n], to[2][:n], row[:4*n]
+	lr, lg, lb := &p.quarters[0], &p.quarters[1], &p.quarters[2]
 	for i := range dr {
 		px := binary.LittleEndian.Uint32(row[4*i:])
-		dr[i] = float32(float32(int32(px&0xff))*mr) - sr
-		dg[i] = float32(float32(int32(px>>8&0xff))*mg) - sg
-		db[i] = float32(float32(int32(px>>16&0xff))*mb) - sb
+		dr[i] = lr[px&0xff<<2]
+		dg[i] = lg[px>>8&0xff<<2]
+		db[i] = lb[px>>16&0xff<<2]
+	}
+}
+
+// halve writes one row of the input whose pixels are the middles of 2x2 of the
+// source's: a camera that gives twice the network's size. The bits are those that
+// blend would write.
+func (p *Prep) halve(to *[3][]float32, r0, r1 []byte) {
+	n := len(p.cols)
+	dr, dg, db := to[0][:n], to[1][:n], to[2][:n]
+	r0, r1 = r0[:8*n], r1[:8*n]
+	lr, lg, lb := &p.quarters[0], &p.quarters[1], &p.quarters[2]
+	const even = 0x00ff00ff00ff00ff // red and blue, 16 bits each
+	for i := range dr {
+		a, b := binary.LittleEndian.Uint64(r0[8*i:]), binary.LittleEndian.Uint64(r1[8*i:])
+		rb, g := a&even+b&even, a>>8&even+b>>8&even
+		rb, g = rb+rb>>32, g+g>>32
+		dr[i] = lr[rb&0x3ff]
+		dg[i] = lg[g&0x3ff]
+		db[i] = lb[rb>>16&0x3ff]
 	}
 }
 

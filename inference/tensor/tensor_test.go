@@ -11,6 +11,7 @@ import (
 	"image/draw"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"fulmar/inference/ref"
@@ -83,7 +84,7 @@ func TestPrepLikeReference(t *testing.T) {
 				t.Fatal(err)
 			}
 			// One Prep through all sizes, so that padding of one does not stay for the next.
-			for i, size := range [][2]int{{64, 48}, {128, 96}, {200, 31}, {31, 200}, {1, 1}, {1, 90}, {90, 1}, {17, 13}, {64, 48}} {
+			for i, size := range [][2]int{{64, 48}, {128, 96}, {80, 60}, {66, 62}, {40, 30}, {200, 31}, {31, 200}, {1, 1}, {1, 90}, {90, 1}, {17, 13}, {64, 48}} {
 				for _, kind := range []string{"rgba", "nrgba", "gray", "ycbcr"} {
 					img := as(kind, noise(size[0], size[1], uint64(i)))
 					m, err := p.Run(img)
@@ -138,8 +139,34 @@ func TestPrepBits(t *testing.T) {
 	}
 }
 
+// TestShortcutsHaveTheSameBits compares the quick ways, for pictures of the input's
+// size and of twice that, with the general one, over flat pictures of each colour.
+func TestShortcutsHaveTheSameBits(t *testing.T) {
+	spec := tensor.Spec{Width: 8, Height: 8, Mode: tensor.Stretch, Scale: 1.0 / 255, Mean: [3]float32{0.485, 0.456, 0.406}, Std: [3]float32{0.229, 0.224, 0.225}}
+	dst := make([]float32, 3*8*8)
+	p, err := tensor.NewPrep(spec, dst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for v := range 256 {
+		var first []float32
+		for _, side := range []int{13, 8, 16} {
+			img := image.NewRGBA(image.Rect(0, 0, side, side))
+			draw.Draw(img, img.Rect, image.NewUniform(color.RGBA{uint8(v), uint8(255 - v), uint8(v ^ 0x55), 255}), image.Point{}, draw.Src)
+			if _, err := p.Run(img); err != nil {
+				t.Fatal(err)
+			}
+			if first == nil {
+				first = slices.Clone(dst)
+			} else if !slices.Equal(first, dst) {
+				t.Fatalf("colour %d: a picture of %dx%d gives other bits than one of 13x13", v, side, side)
+			}
+		}
+	}
+}
+
 func TestMappingGoesBack(t *testing.T) {
-	for _, spec := range []tensor.Spec{yolox(416, 416), {Width: 320, Height: 240, Mode: tensor.Stretch, Scale: 1, Std: [3]float32{1, 1, 1}}, {Width: 300, Height: 500, Anchor: tensor.Centre, Scale: 1, Std: [3]float32{1, 1, 1}}} {
+	for _, spec := range []tensor.Spec{yolox(416, 416), {Width: 320, Height: 240, Mode: tensor.Stretch, Scale: 1, Std: [3]float32{1, 1, 1}}, {Width: 300, Height: 500, Anchor: tensor.Centre, Scale: 1, Std: [3]float32{1, 1, 1}}, {Width: 900, Height: 300, Anchor: tensor.Centre, Scale: 1, Std: [3]float32{1, 1, 1}}} {
 		p, err := tensor.NewPrep(spec, make([]float32, 3*spec.Width*spec.Height))
 		if err != nil {
 			t.Fatal(err)
@@ -288,7 +315,7 @@ func FuzzPrep(f *testing.F) {
 
 func BenchmarkPrep(b *testing.B) {
 	for _, kind := range []string{"rgba", "ycbcr"} {
-		for _, size := range [][2]int{{416, 416}, {640, 480}, {1920, 1080}} {
+		for _, size := range [][2]int{{416, 416}, {832, 832}, {640, 480}, {1920, 1080}} {
 			b.Run(fmt.Sprintf("%s-%dx%d-416", kind, size[0], size[1]), func(b *testing.B) {
 				p, err := tensor.NewPrep(yolox(416, 416), make([]float32, 3*416*416))
 				if err != nil {
