@@ -156,7 +156,7 @@ func TestBlobsShared(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	a, b := blobs(t, dir, 50_000), blobs(t, dir, 50_000)
-	names := make(chan string, 200)
+	names := make(chan string, 80)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer close(names)

@@ -214,7 +214,7 @@ func TestLingerAndCoalescing(t *testing.T) {
 			if took < want[0] || took > want[1] {
 				t.Errorf("%s took %v, want %v to %v", c, took, want[0], want[1])
 			}
-			if n := s.Stats().Classes[c].Commits - before; n > 100 || c != schema.ClassAlarm && n != 1 {
+			if n := s.Stats().Classes[c].Commits - before; n > 190 || c != schema.ClassAlarm && n != 1 {
 				t.Errorf("%s: %d commits for 200 records at once", c, n)
 			}
 		}

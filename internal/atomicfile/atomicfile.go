@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 )
 
-// WriteFile puts data at path with the given permissions (umask applies not).
+// WriteFile puts data at path with the given permissions (whatever the umask).
 // When it returns nil, the content is on disk. When it returns an error, path
 // holds what it held before, or, if only the last fsync failed, the new content.
 func WriteFile(path string, data []byte, perm os.FileMode) (err error) {

@@ -16,6 +16,7 @@ import (
 	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/meta"
+	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/internal/tail"
@@ -28,15 +29,6 @@ type seg struct {
 	last  uint64 // highest number it may hold; of the newest: not set
 	bytes int64
 	path  string
-}
-
-// item is one record on its way to disk.
-type item struct {
-	seq     uint64 // metrics: given at Append; others: at the commit
-	wall    int64  // ms since 1970
-	at      time.Time
-	payload []byte
-	done    chan error // 1-buffered; nil for metrics
 }
 
 // Class is the spool of one class. io guards the files and what is said of them,
@@ -55,23 +47,22 @@ type Class struct {
 	gen      uint64      // generation of the meta on disk
 	reserved uint64      // highest number that may be used
 	recs     []segment.Record
-	batch    []*item
+	batch    []*queue.Item
 
-	mu         sync.Mutex
-	epoch      uint64
-	next       uint64 // number of the next record
-	durable    uint64 // highest number on disk or settled by a gap
-	done       ranges.Settled
-	dirty      time.Time // since when the cursor differs from the disk's; zero: it does not
-	queue      []*item
-	queueBytes int
-	owed       []schema.Gap  // losses not yet written down
-	full       schema.Reason // why the disk took nothing, at the last try
-	tail       tail.Tail
-	retryAt    time.Time // not before: the disk failed
-	retryWait  time.Duration
-	closed     bool
-	stats      Stats
+	mu        sync.Mutex
+	epoch     uint64
+	next      uint64 // number of the next record
+	durable   uint64 // highest number on disk or settled by a gap
+	done      ranges.Settled
+	dirty     time.Time // since when the cursor differs from the disk's; zero: it does not
+	queue     queue.Queue
+	owed      []schema.Gap  // losses not yet written down
+	full      schema.Reason // why the disk took nothing, at the last try
+	tail      tail.Tail
+	retryAt   time.Time // not before: the disk failed
+	retryWait time.Duration
+	closed    bool
+	stats     Stats
 }
 
 func (c *Class) opts() segment.Options {
@@ -97,7 +88,7 @@ const commitTries = 3
 
 // commit puts the items on disk as one transaction, or none of them. gap: they
 // are gap records, which may use what is held back for them. io is held.
-func (c *Class) commit(items []*item, gap bool) error {
+func (c *Class) commit(items []*queue.Item, gap bool) error {
 	for try := 1; ; try++ {
 		err := c.tryCommit(items, gap)
 		if err == nil {
@@ -126,26 +117,26 @@ func (c *Class) commit(items []*item, gap bool) error {
 	}
 }
 
-func (c *Class) tryCommit(items []*item, gap bool) error {
+func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 	c.mu.Lock()
 	first := c.next
 	c.mu.Unlock()
 	need := int64(commitSlack)
 	for i, it := range items {
 		if classconf.Durable(c.id) {
-			it.seq = first + uint64(i)
+			it.Seq = first + uint64(i)
 		}
-		need += int64(len(it.payload)) + 48 // frame, key and page header
+		need += int64(len(it.Payload)) + 48 // frame, key and page header
 	}
-	if err := c.ready(items[0].seq, need, gap); err != nil {
+	if err := c.ready(items[0].Seq, need, gap); err != nil {
 		return err
 	}
-	if err := c.reserve(items[len(items)-1].seq); err != nil {
+	if err := c.reserve(items[len(items)-1].Seq); err != nil {
 		return err
 	}
 	c.recs = c.recs[:0]
 	for _, it := range items {
-		c.recs = append(c.recs, segment.Record{Seq: it.seq, Wall: it.wall, Payload: it.payload})
+		c.recs = append(c.recs, segment.Record{Seq: it.Seq, Wall: it.Wall, Payload: it.Payload})
 	}
 	start := time.Now()
 	err := c.w.Append(c.recs)
@@ -283,14 +274,14 @@ func (c *Class) reserve(last uint64) error {
 }
 
 // committed books items that are on disk.
-func (c *Class) committed(items []*item, took time.Duration) {
+func (c *Class) committed(items []*queue.Item, took time.Duration) {
 	c.mu.Lock()
-	last := items[len(items)-1].seq
+	last := items[len(items)-1].Seq
 	c.durable = max(c.durable, last)
 	c.next = max(c.next, last+1)
 	for _, it := range items {
-		c.tail.Add(tail.Record{Seq: it.seq, Wall: it.wall, Payload: it.payload})
-		c.stats.AppendedBytes += uint64(len(it.payload))
+		c.tail.Add(tail.Record{Seq: it.Seq, Wall: it.Wall, Payload: it.Payload})
+		c.stats.AppendedBytes += uint64(len(it.Payload))
 	}
 	c.stats.Appended += uint64(len(items))
 	c.stats.Commits++

@@ -11,6 +11,7 @@ import (
 
 	"fulmar/schema"
 	"fulmar/storage/internal/classconf"
+	"fulmar/storage/internal/queue"
 )
 
 // Append queues a record and, for the durable classes, waits until it is on disk.
@@ -22,17 +23,17 @@ func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
 		return 0, err
 	}
 	now := time.Now()
-	it := &item{wall: now.UnixMilli(), at: now, payload: slices.Clone(payload)}
+	it := &queue.Item{Wall: now.UnixMilli(), At: now, Payload: slices.Clone(payload)}
 	if !classconf.Durable(c.id) {
 		return c.enqueueMetric(it)
 	}
-	it.done = make(chan error, 1)
+	it.Done = make(chan error, 1)
 	c.mu.Lock()
 	switch {
 	case c.closed:
 		c.mu.Unlock()
 		return 0, ErrClosed
-	case c.overfull(it):
+	case !c.queue.Fits(it, queueMax, queueBytes):
 		c.stats.Rejected++
 		c.mu.Unlock()
 		return 0, fmt.Errorf("%w: %d records wait for the disk", ErrFull, queueMax)
@@ -44,8 +45,8 @@ func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
 		_ = c.flush() // the outcome of this record comes by its channel
 	}
 	select {
-	case err := <-it.done:
-		return it.seq, err
+	case err := <-it.Done:
+		return it.Seq, err
 	case <-ctx.Done():
 		return 0, fmt.Errorf("record may or may not be on disk: %w", ctx.Err())
 	}
@@ -53,17 +54,17 @@ func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
 
 // enqueueMetric never waits for the disk: a record that finds the queue full is
 // lost now and told as a gap.
-func (c *Class) enqueueMetric(it *item) (uint64, error) {
+func (c *Class) enqueueMetric(it *queue.Item) (uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return 0, ErrClosed
 	}
-	if !c.overfull(it) {
-		it.seq = c.next
+	if c.queue.Fits(it, queueMax, queueBytes) {
+		it.Seq = c.next
 		c.next++
 		c.enqueue(it)
-		return it.seq, nil
+		return it.Seq, nil
 	}
 	c.stats.Rejected++
 	c.poke()
@@ -71,7 +72,7 @@ func (c *Class) enqueueMetric(it *item) (uint64, error) {
 	if why == 0 { // the disk has not failed, it is only slow
 		why = schema.ReasonUnsavable
 	}
-	seq, wall := c.next, it.wall
+	seq, wall := c.next, it.Wall
 	if n := len(c.owed); n > 0 && c.owed[n-1].Last+1 == seq && c.owed[n-1].Reason == why {
 		c.owed[n-1].Last, c.owed[n-1].ToWall = seq, wall
 	} else if n < maxOwed {
@@ -83,24 +84,18 @@ func (c *Class) enqueueMetric(it *item) (uint64, error) {
 	return 0, fmt.Errorf("%w: the disk takes nothing (%s); record %d is lost", ErrFull, why, seq)
 }
 
-// overfull tells whether the queue has no room; mu is held.
-func (c *Class) overfull(it *item) bool {
-	return len(c.queue) >= queueMax || c.queueBytes+len(it.payload) > queueBytes
-}
-
 // enqueue adds to the queue and wakes the committer where it may have to act
 // earlier than it knows; mu is held.
-func (c *Class) enqueue(it *item) {
-	c.queue = append(c.queue, it)
-	c.queueBytes += len(it.payload)
-	if len(c.queue) == 1 || c.batchFull() {
+func (c *Class) enqueue(it *queue.Item) {
+	c.queue.Push(it)
+	if c.queue.Len() == 1 || c.batchFull() {
 		c.poke()
 	}
 }
 
 func (c *Class) batchFull() bool {
-	return len(c.queue) >= c.cfg.BatchMax || c.queueBytes >= batchBytes ||
-		!classconf.Durable(c.id) && c.next > c.queue[0].seq+classconf.ReserveBlock(c.id)/2
+	return c.queue.Len() >= c.cfg.BatchMax || c.queue.Bytes() >= batchBytes ||
+		!classconf.Durable(c.id) && c.next > c.queue.First().Seq+classconf.ReserveBlock(c.id)/2
 }
 
 // flushRounds bounds the batches that one flush writes while it keeps readers of
@@ -142,38 +137,25 @@ func (c *Class) flushLocked() error {
 }
 
 // peek copies the next batch; only the holder of io takes from the queue.
-func (c *Class) peek() []*item {
+func (c *Class) peek() []*queue.Item {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	limit, n, size := int(min(batchBytes, c.cfg.SegmentBytes/2)), 0, 0
-	for n < len(c.queue) && n < c.cfg.BatchMax {
-		size += len(c.queue[n].payload)
-		if n > 0 && size > limit {
-			break
-		}
-		n++
-	}
-	c.batch = append(c.batch[:0], c.queue[:n]...)
+	c.batch = c.queue.Peek(c.batch[:0], c.cfg.BatchMax, int(min(batchBytes, c.cfg.SegmentBytes/2)))
 	return c.batch
 }
 
 // pop takes a batch out of the queue and tells those who wait for it. Metrics
 // that did not reach the disk stay.
-func (c *Class) pop(batch []*item, err error) {
+func (c *Class) pop(batch []*queue.Item, err error) {
 	if err != nil && !classconf.Durable(c.id) {
 		return
 	}
 	c.mu.Lock()
-	for _, it := range batch {
-		c.queueBytes -= len(it.payload)
-	}
-	left := copy(c.queue, c.queue[len(batch):])
-	clear(c.queue[left:])
-	c.queue = c.queue[:left]
+	c.queue.Pop(len(batch))
 	c.mu.Unlock()
 	for _, it := range batch {
-		if it.done != nil {
-			it.done <- err
+		if it.Done != nil {
+			it.Done <- err
 		}
 	}
 }
@@ -217,8 +199,8 @@ func (c *Class) Run(ctx context.Context) error {
 func (c *Class) due() (commit, cursor time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue) > 0 {
-		commit = c.queue[0].at
+	if c.queue.Len() > 0 {
+		commit = c.queue.First().At
 		if !c.batchFull() {
 			commit = commit.Add(c.linger())
 		}
@@ -229,7 +211,7 @@ func (c *Class) due() (commit, cursor time.Time) {
 		}
 	}
 	// Callers wait for a durable record: each gets its own try and its own error.
-	if !commit.IsZero() && commit.Before(c.retryAt) && (!classconf.Durable(c.id) || len(c.queue) == 0) {
+	if !commit.IsZero() && commit.Before(c.retryAt) && (!classconf.Durable(c.id) || c.queue.Len() == 0) {
 		commit = c.retryAt
 	}
 	if !c.dirty.IsZero() {

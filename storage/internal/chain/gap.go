@@ -6,9 +6,9 @@ package chain
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 )
@@ -50,7 +50,7 @@ func (c *Class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
 
 // lost settles a gap that is written down; mu is held.
 func (c *Class) lost(g schema.Gap) {
-	if len(c.queue) == 0 || c.queue[0].seq > g.Last { // else what waits below it would look missing
+	if c.queue.Len() == 0 || c.queue.First().Seq > g.Last { // else what waits below it would look missing
 		c.durable = max(c.durable, g.Last)
 	}
 	c.stats.Lost[g.Reason] += c.settle(g.First, g.Last)
@@ -113,13 +113,13 @@ func (s *Shared) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
 		defer a.io.Unlock()
 	}
 	now := s.Clock.Now()
-	items := make([]*item, 0, len(gaps))
+	items := make([]*queue.Item, 0, len(gaps))
 	for i := range gaps {
 		b, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindGap, Time: now, Gap: &gaps[i]})
 		if err != nil {
 			return fmt.Errorf("write gap: %w", err)
 		}
-		items = append(items, &item{wall: now.Wall, at: time.Now(), payload: b})
+		items = append(items, &queue.Item{Wall: now.Wall, Payload: b})
 	}
 	if err := a.commit(items, true); err != nil {
 		return fmt.Errorf("write gap: %w", err)

@@ -218,11 +218,11 @@ func (c *Class) oldestAge(now time.Time) time.Duration {
 	wall := int64(0)
 	switch {
 	case c.done.Open(c.durable) == 0:
-		if len(c.queue) == 0 {
+		if c.queue.Len() == 0 {
 			c.mu.Unlock()
 			return 0
 		}
-		wall = c.queue[0].wall
+		wall = c.queue.First().Wall
 	case c.tail.Holds(want):
 		c.tail.Each(want, &c.done, func(r tail.Record) bool { wall = r.Wall; return false })
 	}

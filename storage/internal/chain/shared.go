@@ -96,7 +96,7 @@ func (c *Class) Flush() error {
 func (c *Class) queued() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.queue)
+	return c.queue.Len()
 }
 
 // Cursor tells where the class stands.

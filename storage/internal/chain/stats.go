@@ -6,34 +6,11 @@ package chain
 import (
 	"time"
 
-	"fulmar/schema"
 	"fulmar/storage/internal/classconf"
 )
 
-// Stats tells of one class. Counters count since Open.
-type Stats struct {
-	Class       schema.Class
-	Epoch       uint64
-	Segments    int           // files in the chain
-	Bytes       int64         // in those files
-	QuotaBytes  int64         // bound of Bytes
-	Outstanding uint64        // records on disk and not settled
-	Queued      int           // records waiting for a commit
-	OldestAge   time.Duration // of the oldest unsettled record, by the wall clock; 0: none, or the disk is busy
-	// LossWindow is how much of the class a crash now could lose: zero for the
-	// durable classes, else the linger or, if longer, the age of what waits.
-	LossWindow    time.Duration
-	Appended      uint64     // records on disk
-	AppendedBytes uint64     // their payload
-	Acked         uint64     // records settled by Ack
-	Rejected      uint64     // records refused because the queue was full
-	Lost          [16]uint64 // records lost, by schema.Reason
-	Owed          int        // gaps that wait to be written because the disk fails
-	Commits       uint64
-	CommitErrors  uint64  // failed commits and cursor writes
-	CommitSeconds float64 // a commit's time, moving average over about 8
-	Quarantined   uint64  // segments moved to quarantine
-}
+// Stats tells of one class.
+type Stats = classconf.Stats
 
 // Stats tells where the class stands. It never waits for the disk.
 func (c *Class) Stats(now time.Time) Stats {
@@ -42,11 +19,11 @@ func (c *Class) Stats(now time.Time) Stats {
 	defer c.mu.Unlock()
 	st := c.stats
 	st.Class, st.Epoch, st.QuotaBytes = c.id, c.epoch, c.cfg.QuotaBytes
-	st.Outstanding, st.Queued, st.Owed, st.OldestAge = c.done.Open(c.durable), len(c.queue), len(c.owed), age
+	st.Outstanding, st.Queued, st.Owed, st.OldestAge = c.done.Open(c.durable), c.queue.Len(), len(c.owed), age
 	if !classconf.Durable(c.id) {
 		st.LossWindow = c.cfg.Linger
-		if len(c.queue) > 0 {
-			st.LossWindow = max(st.LossWindow, now.Sub(c.queue[0].at))
+		if c.queue.Len() > 0 {
+			st.LossWindow = max(st.LossWindow, now.Sub(c.queue.First().At))
 		}
 	}
 	return st

@@ -1,8 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package classconf is how one class of the spool is set up: what the user may
-// say, what stands where he says nothing, and what differs between the classes.
+// Package classconf is what the user sees of one class of the spool: how it is set
+// up, what stands where he says nothing, what differs between the classes, and
+// what is counted.
 package classconf
 
 import (

@@ -38,8 +38,6 @@ const (
 	// pageSize is fixed: with the system's page size a 64 KiB kernel would
 	// write 16 times as much for each commit.
 	pageSize = 4096
-	// growStep is by how much a file grows at once: each growth costs an fsync.
-	growStep = 1 << 20
 	// fillPercent suits keys that only rise; the default of half leaves half of
 	// each page empty for ever.
 	fillPercent = 0.95
@@ -50,7 +48,7 @@ const (
 	// map are given back, so that a 16 MiB file does not end up resident.
 	trimBytes = 256 << 10
 	// headroom is what MaxSize allows above twice the segment's size: one batch
-	// and one growth step.
+	// and the pages around it.
 	headroom = 8 << 20
 	// tmpSuffix ends the name of a segment that is being made.
 	tmpSuffix = ".tmp"
@@ -130,7 +128,9 @@ func open(path string, o Options, readOnly bool) (*DB, error) {
 		if err != nil {
 			return err
 		}
-		d.db.AllocSize = growStep
+		// Each growth costs an fsync, so a file gets its full length at once. It is
+		// sparse: what is not written takes no disk.
+		d.db.AllocSize = int(max(o.MaxBytes, pageSize))
 		fi, err := d.file.Stat()
 		if err == nil {
 			d.mapped = max(fi.Size(), int64(opt.InitialMmapSize))

@@ -1,0 +1,65 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package queue holds the records of a class that wait for a commit. It does no
+// locking.
+package queue
+
+import "time"
+
+// Item is one record on its way to disk.
+type Item struct {
+	Seq     uint64 // metrics: given at Append; others: at the commit
+	Wall    int64  // ms since 1970
+	At      time.Time
+	Payload []byte
+	Done    chan error // 1-buffered; nil where nobody waits
+}
+
+// Queue is bounded by its owner through [Queue.Fits]; its zero value is empty.
+type Queue struct {
+	items []*Item
+	bytes int
+}
+
+// Len is how many records wait.
+func (q *Queue) Len() int { return len(q.items) }
+
+// Bytes is how much payload waits.
+func (q *Queue) Bytes() int { return q.bytes }
+
+// First is the oldest record; there must be one.
+func (q *Queue) First() *Item { return q.items[0] }
+
+// Fits tells whether one more record keeps the queue within n records and bytes.
+func (q *Queue) Fits(it *Item, n, bytes int) bool {
+	return len(q.items) < n && q.bytes+len(it.Payload) <= bytes
+}
+
+// Push adds a record at the end.
+func (q *Queue) Push(it *Item) {
+	q.items = append(q.items, it)
+	q.bytes += len(it.Payload)
+}
+
+// Peek appends the next batch to dst without taking it: at most n records, and at
+// most the given bytes unless the first alone is larger.
+func (q *Queue) Peek(dst []*Item, n, bytes int) []*Item {
+	for i := range min(n, len(q.items)) {
+		if bytes -= len(q.items[i].Payload); i > 0 && bytes < 0 {
+			break
+		}
+		dst = append(dst, q.items[i])
+	}
+	return dst
+}
+
+// Pop takes the first n records off. The array is reused from its front.
+func (q *Queue) Pop(n int) {
+	for _, it := range q.items[:n] {
+		q.bytes -= len(it.Payload)
+	}
+	left := copy(q.items, q.items[n:])
+	clear(q.items[left:])
+	q.items = q.items[:left]
+}
