@@ -34,7 +34,7 @@ type Session struct {
 }
 
 // Auth is what the page needs of accounts. It owns the session cookie (HttpOnly,
-// Secure, SameSite=Strict) and the limit on tries; the page owns the forms and
+// Secure, SameSite=Lax or stricter) and the limit on tries; the page owns the forms and
 // refuses cross-origin posts before it calls.
 type Auth interface {
 	// Session tells who asks; false when nobody is logged in.
