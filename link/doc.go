@@ -19,8 +19,16 @@
 //
 // # Goroutines
 //
-// A [Session] lives in [Session.Run]. Per generation it has a publisher, which
-// also reads what comes in, and an acker, which waits for the oldest message in
-// flight. At most [Config.Window] messages and [Config.WindowBytes] bytes are in
-// flight; nothing else is queued here, the spool is the queue.
+// A [Session] lives in [Session.Run]; only [Session.Status] may be called from
+// elsewhere. Per generation it has a publisher, which also reads what comes in, and
+// an acker, which waits for the oldest message in flight; there is no goroutine for
+// a message. At most [Config.Window] messages and [Config.WindowBytes] bytes are in
+// flight; nothing else is queued here, the spool is the queue. A publisher stuck in
+// the client is given up after three seconds and ends by itself after ten.
+//
+// # What cannot be sent
+//
+// A record that can be in no message, and a snapshot whose picture is gone, are
+// handed to the spool ([Refuser]) for the loss ledger. They end no connection and
+// hold nothing up.
 package link

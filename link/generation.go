@@ -42,10 +42,7 @@ type inbound struct {
 // gen is one connection from CONNECT to its loss.
 type gen struct {
 	s      *Session
-	number uint64
-	// conn names the connection to the fleet: it rises within a boot, also over
-	// restarts of the program, so that a stale last will is known as such.
-	conn   uint64
+	number uint64 // of the connection, as told in hello and presence
 	mode   schema.AckMode
 	client mqtt.Client
 	in     chan inbound
@@ -54,11 +51,11 @@ type gen struct {
 	lost chan struct{}
 	why  error
 
-	flights chan *flight // in the order of sending; its capacity is the window
-	mu      sync.Mutex
-	open    []*flight // the same, for acknowledgements of the fleet
-	bytes   int
-	freed   chan struct{} // cap 1
+	mu   sync.Mutex
+	conn net.Conn // nil until dialed
+
+	quiet chan struct{} // the publisher has ended
+	window
 }
 
 // end marks the connection as lost; the first reason stands.
@@ -69,29 +66,59 @@ func (g *gen) end(why error) {
 	})
 }
 
-// generation runs one connection and returns why it ended.
-func (s *Session) generation(ctx context.Context) error {
-	g := &gen{
-		s: s, in: make(chan inbound, maxInbound), lost: make(chan struct{}),
-		flights: make(chan *flight, s.cfg.Window), freed: make(chan struct{}, 1),
+// abandoned tells whether the connection is lost.
+func (g *gen) abandoned() bool {
+	select {
+	case <-g.lost:
+		return true
+	default:
+		return false
 	}
-	g.conn = uint64(max(s.cfg.Clock.Now().Mono, 0))
-	s.count(func(st *Status) { st.Generation++; g.number = st.Generation })
+}
+
+// generation runs one connection. It returns how long records could flow and why
+// it ended.
+func (s *Session) generation(ctx context.Context) (up time.Duration, err error) {
+	g := &gen{
+		s: s, number: s.begin(), in: make(chan inbound, maxInbound), lost: make(chan struct{}),
+		quiet: make(chan struct{}), window: newWindow(s.cfg.Window, s.cfg.WindowBytes),
+	}
 	s.to(StateConnecting, nil)
 	g.client = mqtt.NewClient(g.options(ctx))
+	// Cut first: a write that is stuck ends, and the broker sends the last will.
+	// Then the client's goroutines end too.
+	defer func() { g.cut(); g.client.Disconnect(0) }()
 	if err := wait(ctx, g.client.Connect(), connectTimeout+time.Second, nil); err != nil {
-		g.client.Disconnect(0)
-		return fmt.Errorf("connect: %w", err)
+		return 0, fmt.Errorf("connect: %w", err)
 	}
-	defer g.client.Disconnect(0)
 	if err := g.greet(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	s.to(StateUp, nil)
-	s.cfg.Log.Info("link up", "generation", g.number, "acknowledge", g.mode.String())
+	s.cfg.Log.Info("link up", "conn", g.number, "acknowledge", g.mode.String())
+	began := time.Now()
+	err = g.carry(ctx)
+	up = time.Since(began)
+	if ctx.Err() != nil && !g.abandoned() {
+		g.goodbye(ctx)
+	}
+	return up, err
+}
+
+// carry sends and frees records until the connection is lost or the context ends.
+func (g *gen) carry(ctx context.Context) error {
 	group := run.New(ctx)
-	group.Go("acker", g.acknowledge)
-	group.Go("publisher", g.publish)
+	part := func(name string, fn func(context.Context) error) {
+		group.Go(name, func(ctx context.Context) error {
+			err := fn(ctx)
+			if err != nil {
+				g.end(err) // the other part must not wait for what cannot come any more
+			}
+			return err
+		})
+	}
+	part("acker", g.acknowledge)
+	part("publisher", g.publish)
 	group.Go("loss", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
@@ -100,11 +127,7 @@ func (s *Session) generation(ctx context.Context) error {
 			return g.why
 		}
 	})
-	err := group.Wait(drainTimeout + time.Second)
-	if ctx.Err() != nil {
-		g.goodbye()
-	}
-	return err
+	return group.Wait(drainTimeout + time.Second)
 }
 
 func (g *gen) options(ctx context.Context) *mqtt.ClientOptions {
@@ -114,13 +137,7 @@ func (g *gen) options(ctx context.Context) *mqtt.ClientOptions {
 		SetStore(noStore{}).SetOrderMatters(true).SetWriteTimeout(writeTimeout).
 		SetKeepAlive(c.KeepAlive).SetPingTimeout(pingTimeout).SetConnectTimeout(connectTimeout).
 		SetUsername(c.Username).SetPassword(c.Password).
-		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
-			conn, err := c.Dial(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return guard(conn), nil
-		}).
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return g.dial(ctx) }).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { g.end(fmt.Errorf("connection lost: %w", err)) }).
 		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
 			select {
@@ -129,16 +146,44 @@ func (g *gen) options(ctx context.Context) *mqtt.ClientOptions {
 				g.end(errInbound)
 			}
 		})
-	o.SetBinaryWill(g.topic(schema.ChanPresence), g.presence(false), 1, false)
+	o.SetBinaryWill(g.topic(schema.ChanPresence), g.presence(false), 1, g.retain())
 	return o
+}
+
+// dial opens the connection, within its time.
+func (g *gen) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	raw, err := g.s.cfg.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := guard(raw)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conn = conn
+	return conn, nil
+}
+
+// cut closes the connection, whoever reads or writes it.
+func (g *gen) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.conn != nil {
+		_ = g.conn.Close()
+	}
 }
 
 func (g *gen) topic(c schema.Channel) string {
 	return schema.Topic{Tenant: g.s.cfg.Tenant, Board: g.s.cfg.Board, Channel: c}.String()
 }
 
+// retain tells whether presence is kept by the broker: on a foreign one, so that
+// who comes later knows; our gateway keeps it in its database.
+func (g *gen) retain() bool { return g.s.cfg.Mode != nil && *g.s.cfg.Mode != schema.AckPuback }
+
 func (g *gen) presence(online bool) []byte {
-	b, err := schema.Encode(&schema.Presence{V: schema.Version, Online: online, Boot: g.s.cfg.Clock.Boot(), Conn: g.conn})
+	b, err := schema.Encode(&schema.Presence{V: schema.Version, Online: online, Boot: g.s.cfg.Clock.Boot(), Conn: g.number})
 	if err != nil {
 		panic(err) // four fixed fields: only a broken build gets here
 	}
@@ -147,34 +192,57 @@ func (g *gen) presence(online bool) []byte {
 
 // greet subscribes, says hello and waits for the answer.
 func (g *gen) greet(ctx context.Context) error {
+	if err := g.subscribe(ctx); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
 	c := &g.s.cfg
-	filters := map[string]byte{g.topic(schema.ChanHelloAck): 1, g.topic(schema.ChanAck): 1}
-	sub, ok := g.client.SubscribeMultiple(filters, nil).(*mqtt.SubscribeToken)
-	if err := wait(ctx, sub, helloTimeout, g.lost); err != nil {
-		return fmt.Errorf("subscribe: %w", g.reason(err))
-	}
-	if ok {
-		for topic, qos := range sub.Result() {
-			if qos == 0x80 {
-				return fmt.Errorf("subscribe: the broker refused %s; its access rules must let this board read it", topic)
-			}
-		}
-	}
 	hello, err := schema.Encode(&schema.Hello{
-		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.conn,
+		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number,
 		Now: c.Clock.Now(), Cursors: g.s.out.Cursors(), Facts: c.Facts,
 	})
 	if err != nil {
 		return fmt.Errorf("hello: %w", err)
 	}
-	if err := wait(ctx, g.client.Publish(g.topic(schema.ChanHello), 1, false, hello), helloTimeout, g.lost); err != nil {
-		return fmt.Errorf("hello: %w", g.reason(err))
+	if err := g.say(ctx, schema.ChanHello, hello, false); err != nil {
+		return fmt.Errorf("hello: %w", err)
 	}
 	if err := g.awaitHello(ctx); err != nil {
 		return err
 	}
-	if err := wait(ctx, g.client.Publish(g.topic(schema.ChanPresence), 1, false, g.presence(true)), helloTimeout, g.lost); err != nil {
-		return fmt.Errorf("presence: %w", g.reason(err))
+	if err := g.say(ctx, schema.ChanPresence, g.presence(true), g.retain()); err != nil {
+		return fmt.Errorf("presence: %w", err)
+	}
+	return nil
+}
+
+// subscribe asks for what the fleet says, in one packet, and looks at what was
+// granted.
+func (g *gen) subscribe(ctx context.Context) error {
+	filters := map[string]byte{g.topic(schema.ChanHelloAck): 1, g.topic(schema.ChanAck): 1}
+	token := g.client.SubscribeMultiple(filters, nil)
+	if err := wait(ctx, token, helloTimeout, g.lost); err != nil {
+		return g.reason(err)
+	}
+	sub, ok := token.(*mqtt.SubscribeToken)
+	if !ok {
+		return fmt.Errorf("the client gave a %T", token)
+	}
+	granted := sub.Result()
+	for topic := range filters {
+		switch qos, ok := granted[topic]; {
+		case !ok || qos > 1:
+			return fmt.Errorf("the broker refused %s; its access rules must let this board read it", topic)
+		case qos == 0:
+			g.s.cfg.Log.Warn("broker grants no QoS 1, its answers may get lost", "topic", topic)
+		}
+	}
+	return nil
+}
+
+// say publishes and waits for the PUBACK.
+func (g *gen) say(ctx context.Context, c schema.Channel, payload []byte, retain bool) error {
+	if err := wait(ctx, g.client.Publish(g.topic(c), 1, retain, payload), helloTimeout, g.lost); err != nil {
+		return g.reason(err)
 	}
 	return nil
 }
@@ -183,8 +251,9 @@ func (g *gen) greet(ctx context.Context) error {
 // no fleet at all, so its silence is no failure then.
 func (g *gen) awaitHello(ctx context.Context) error {
 	patience := helloTimeout
-	if g.s.cfg.Mode != nil {
-		g.mode, patience = *g.s.cfg.Mode, helloPatience
+	fixed := g.s.cfg.Mode
+	if fixed != nil {
+		g.mode, patience = *fixed, helloPatience
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
@@ -195,40 +264,54 @@ func (g *gen) awaitHello(ctx context.Context) error {
 		case <-g.lost:
 			return g.why
 		case <-timer.C:
-			if g.s.cfg.Mode != nil {
+			if fixed != nil {
 				return nil
 			}
 			return errors.New("hello was not answered: the broker is there, the fleet is not")
 		case m := <-g.in:
+			if m.topic != g.topic(schema.ChanHelloAck) {
+				continue
+			}
 			var a schema.HelloAck
-			if m.topic != g.topic(schema.ChanHelloAck) || schema.Decode(m.payload, &a) != nil || a.Conn != g.conn {
-				continue // of an older connection, or not for now
+			if err := schema.Decode(m.payload, &a); err != nil {
+				g.s.cfg.Log.Warn("answer to hello cannot be read", "err", err)
+				continue
+			}
+			if a.Conn != g.number {
+				continue // of an older connection
 			}
 			g.s.heard(&a)
-			if g.mode = a.Mode; g.s.cfg.Mode != nil {
-				g.mode = *g.s.cfg.Mode
+			if fixed == nil {
+				g.mode = a.Mode
 			}
 			if a.RetryAfterMs > 0 {
-				return fmt.Errorf("the fleet asks to come back in %v", time.Duration(a.RetryAfterMs)*time.Millisecond)
+				return fmt.Errorf("the fleet asks to come back in %v", millis(a.RetryAfterMs, maxRetryAfter))
 			}
 			return nil
 		}
 	}
 }
 
-// goodbye tells that the board goes in order.
-func (g *gen) goodbye() {
-	t := g.client.Publish(g.topic(schema.ChanPresence), 1, false, g.presence(false))
-	t.WaitTimeout(byeTimeout)
+// goodbye tells that the board goes in order. Its bound holds where the client is
+// stuck in a write too.
+func (g *gen) goodbye(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), byeTimeout)
+	defer cancel()
+	group := run.New(ctx)
+	group.Go("goodbye", func(ctx context.Context) error {
+		if g.say(ctx, schema.ChanPresence, g.presence(false), g.retain()) == nil {
+			g.client.Disconnect(uint(byeTimeout / time.Millisecond))
+		}
+		return nil
+	})
+	_ = group.Wait(0) // the board is gone either way: the broker has the last will
 }
 
 func (g *gen) reason(err error) error {
-	select {
-	case <-g.lost:
+	if g.abandoned() {
 		return g.why
-	default:
-		return err
 	}
+	return err
 }
 
 // wait waits for a token with a bound.

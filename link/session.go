@@ -114,13 +114,13 @@ func pause(window time.Duration, try int, u float64) time.Duration {
 }
 
 // begin counts a generation and gives its connection a number. The number rises
-// within a boot, over restarts of this program too: so it is the boot's clock, in
-// milliseconds, or one more than the last.
+// within a boot, also over restarts of this program, so that a stale last will is
+// known as such: it is the boot's clock in nanoseconds, or one more than the last.
 func (s *Session) begin() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status.Generation++
-	s.conn = max(s.conn+1, uint64(max(s.cfg.Clock.Now().Mono, 0))/uint64(time.Millisecond))
+	s.conn = max(s.conn+1, uint64(max(s.cfg.Clock.Now().Mono, 0)))
 	return s.conn
 }
 

@@ -380,14 +380,18 @@ func TestPictures(t *testing.T) {
 		short := m.add(schema.ClassSnapshot, snap("short.jpg"))
 		start(t, config(b), m)
 		time.Sleep(2 * time.Minute)
+		f.mu.Lock()
+		m.mu.Lock()
+		defer f.mu.Unlock()
+		defer m.mu.Unlock()
 		if f.chunks["a.jpg"] != int64(len(pic)) || f.seen[schema.ClassSnapshot][1] != 1 {
 			t.Errorf("%d of %d bytes arrived, index %d times", f.chunks["a.jpg"], len(pic), f.seen[schema.ClassSnapshot][1])
 		}
 		if want := map[uint64]schema.Reason{gone: schema.ReasonBlobGone, short: schema.ReasonBlobGone}; !maps.Equal(m.refused, want) {
 			t.Errorf("refused %v, wants %v", m.refused, want)
 		}
-		if _, ok := m.blobs["a.jpg"]; ok || m.left() != 0 {
-			t.Errorf("the delivered picture is still there, or %d records are left", m.left())
+		if _, ok := m.blobs["a.jpg"]; ok || len(m.recs[schema.ClassSnapshot]) != 0 {
+			t.Errorf("the delivered picture is still there, or %d records are left", len(m.recs[schema.ClassSnapshot]))
 		}
 	})
 }
@@ -400,8 +404,11 @@ func TestPoisonRecord(t *testing.T) {
 		m.add(schema.ClassEvent, record(t))
 		s := start(t, config(b), m)
 		time.Sleep(2 * time.Minute)
-		if m.refused[bad] != schema.ReasonOversize || m.left() != 0 || f.has(schema.ClassEvent) != 1 {
-			t.Errorf("refused %v, %d left, %d arrived", m.refused, m.left(), f.has(schema.ClassEvent))
+		m.mu.Lock()
+		why := m.refused[bad]
+		m.mu.Unlock()
+		if why != schema.ReasonOversize || m.left() != 0 || f.has(schema.ClassEvent) != 1 {
+			t.Errorf("refused for %v, %d left, %d arrived", why, m.left(), f.has(schema.ClassEvent))
 		}
 		if st := s.Status(); st.Generation != 1 {
 			t.Errorf("a record that cannot be sent cost %d connections", st.Generation-1)
@@ -420,8 +427,11 @@ func TestAlarmsFirst(t *testing.T) {
 		m.add(schema.ClassAlarm, record(t))
 		start(t, config(b), m)
 		time.Sleep(2 * time.Minute)
-		if len(f.order) < 2 || f.order[0] != schema.ClassAlarm {
-			t.Errorf("the first messages are of classes %v", f.order[:min(len(f.order), 5)])
+		f.mu.Lock()
+		order := slices.Clone(f.order)
+		f.mu.Unlock()
+		if len(order) < 2 || order[0] != schema.ClassAlarm {
+			t.Errorf("the first messages are of classes %v", order[:min(len(order), 5)])
 		}
 		if f.has(schema.ClassMetric) != 5000 {
 			t.Errorf("%d of 5000 arrived", f.has(schema.ClassMetric))

@@ -4,6 +4,9 @@
 // Package linktest runs a real MQTT broker inside a test, over net.Pipe, so that
 // whole outages run in simulated time. It answers hello as a fleet would and hands
 // every record message to the test before its PUBACK.
+//
+// A [Broker]'s fields are set before the first [Broker.Dial]; its methods may be
+// called at any time from any goroutine.
 package linktest
 
 import (
@@ -14,9 +17,12 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"fulmar/schema"
@@ -32,7 +38,7 @@ type Broker struct {
 
 	mu    sync.Mutex
 	cut   bool
-	conns map[net.Conn]bool
+	conns map[*line]bool
 	// wrap changes a board's end of each new connection; nil leaves it.
 	wrap func(net.Conn) net.Conn
 
@@ -47,7 +53,7 @@ type Broker struct {
 // New starts a broker that ends with the test.
 func New(t testing.TB) *Broker {
 	t.Helper()
-	b := &Broker{conns: map[net.Conn]bool{}, Hello: &schema.HelloAck{}}
+	b := &Broker{conns: map[*line]bool{}, Hello: &schema.HelloAck{}}
 	b.server = mqtt.New(&mqtt.Options{InlineClient: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err := b.server.AddHook(b, nil); err != nil {
 		t.Fatal(err)
@@ -59,6 +65,18 @@ func New(t testing.TB) *Broker {
 	return b
 }
 
+// Listen opens the broker on a free port of the loopback too, for what needs a real
+// socket, and gives its address.
+func (b *Broker) Listen(t testing.TB) string {
+	t.Helper()
+	l := listeners.NewTCP(listeners.Config{ID: "loopback", Address: "127.0.0.1:0"})
+	if err := b.server.AddListener(l); err != nil {
+		t.Fatal(err)
+	}
+	go l.Serve(b.server.EstablishConnection)
+	return l.Address()
+}
+
 // Dial connects a board.
 func (b *Broker) Dial(context.Context) (net.Conn, error) {
 	b.mu.Lock()
@@ -67,12 +85,18 @@ func (b *Broker) Dial(context.Context) (net.Conn, error) {
 		return nil, ErrCut
 	}
 	board, broker := net.Pipe()
-	b.conns[board] = true
-	go func() { _ = b.server.EstablishConnection("pipe", broker) }()
+	l := newLine(board)
+	b.conns[l] = true
+	go func() {
+		_ = b.server.EstablishConnection("pipe", broker)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.conns, l)
+	}()
 	if b.wrap != nil {
-		return b.wrap(board), nil
+		return b.wrap(l), nil
 	}
-	return board, nil
+	return l, nil
 }
 
 // Wrap changes a board's end of each connection made from now on.
@@ -88,10 +112,19 @@ func (b *Broker) SetCut(cut bool) {
 	defer b.mu.Unlock()
 	b.cut = cut
 	if cut {
-		for c := range b.conns {
-			_ = c.Close()
+		for l := range b.conns {
+			_ = l.Close()
 		}
-		clear(b.conns)
+	}
+}
+
+// Freeze makes all connections of now half open: nothing comes through any more,
+// either way, and neither end is told. New connections are whole.
+func (b *Broker) Freeze() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for l := range b.conns {
+		l.frozen.Store(true)
 	}
 }
 
@@ -142,4 +175,55 @@ func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, 
 		}
 	}
 	return pk, nil
+}
+
+// line is a board's end of a connection that can freeze.
+type line struct {
+	net.Conn
+	dead   net.Conn // nobody reads its other end: a write into it waits for its deadline
+	frozen atomic.Bool
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newLine(c net.Conn) *line {
+	dead, _ := net.Pipe()
+	return &line{Conn: c, dead: dead, closed: make(chan struct{})}
+}
+
+// Read gives what comes through; on a frozen line nothing does, no end either.
+func (l *line) Read(p []byte) (int, error) {
+	n, err := l.Conn.Read(p)
+	if l.frozen.Load() {
+		<-l.closed
+		return 0, io.ErrClosedPipe
+	}
+	return n, err
+}
+
+// Write writes; on a frozen line it waits for its deadline or the close.
+func (l *line) Write(p []byte) (int, error) {
+	if l.frozen.Load() {
+		return l.dead.Write(p)
+	}
+	return l.Conn.Write(p)
+}
+
+// Close closes both.
+func (l *line) Close() error {
+	l.once.Do(func() {
+		close(l.closed)
+		_ = l.dead.Close()
+	})
+	return l.Conn.Close()
+}
+
+// SetDeadline bounds both.
+func (l *line) SetDeadline(t time.Time) error {
+	return errors.Join(l.Conn.SetDeadline(t), l.dead.SetDeadline(t))
+}
+
+// SetWriteDeadline bounds both.
+func (l *line) SetWriteDeadline(t time.Time) error {
+	return errors.Join(l.Conn.SetWriteDeadline(t), l.dead.SetWriteDeadline(t))
 }
