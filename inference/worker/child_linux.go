@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"fulmar/internal/linelog"
 )
 
 // Supervisor keeps a worker running, or waits for one that somebody else keeps.
@@ -123,7 +125,7 @@ func (c *Child) once(ctx context.Context) error {
 	}
 	// The child reads its standard input to learn that we are gone, should the
 	// kernel not have told it.
-	lines := &lineLog{log: c.Log}
+	lines := linelog.New(c.Log)
 	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
 	cmd.Env = append([]string{}, c.Env...)
 	cmd.Stdout, cmd.Stderr = lines, lines
@@ -144,7 +146,7 @@ func (c *Child) once(ctx context.Context) error {
 	c.pid.Store(0)
 	// What the child left running in its group (it should leave nothing) goes too.
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	lines.flush()
+	lines.Flush()
 	switch {
 	case err == nil:
 		return errors.New("worker ended by itself")

@@ -100,9 +100,6 @@ var codec = sync.OnceValue(func() modes {
 	return modes{enc, dec}
 })
 
-// headerLen is the length and the kind.
-const headerLen = 5
-
 var errEmptyFrame = errors.New("frame without a kind: the other side speaks another protocol")
 
 // appendFrame gives the whole frame for v in one slice, so that one write sends it.

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package worker
+// Package linelog turns the output of a child process into lines of a log, bounded
+// in length and in number: what a child writes must not fill memory or disk.
+package linelog
 
 import (
 	"bytes"
@@ -10,16 +12,17 @@ import (
 	"time"
 )
 
-// Bounds of what a child may write into our log.
+// Bounds of what is logged.
 const (
 	maxLine       = 1024 // bytes; the rest of a longer line is cut
 	linesPerSpan  = 100  // a panic's traces fit; a loop of errors does not fill the disk
 	lineSpan      = 10 * time.Second
-	skippedNotice = "worker wrote too much, lines left out"
+	skippedNotice = "child wrote too much, lines left out"
 )
 
-// lineLog turns a child's output into log lines. Stdout and stderr share one.
-type lineLog struct {
+// Writer logs each line written to it, at level info. It is safe for concurrent
+// use; a child's stdout and stderr may share one.
+type Writer struct {
 	log *slog.Logger
 
 	mu      sync.Mutex
@@ -29,8 +32,11 @@ type lineLog struct {
 	skipped int
 }
 
+// New makes a writer.
+func New(log *slog.Logger) *Writer { return &Writer{log: log} }
+
 // Write takes output in any pieces; it never fails.
-func (l *lineLog) Write(p []byte) (int, error) {
+func (l *Writer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := len(p)
@@ -46,11 +52,11 @@ func (l *lineLog) Write(p []byte) (int, error) {
 	}
 }
 
-func (l *lineLog) add(p []byte) {
+func (l *Writer) add(p []byte) {
 	l.line = append(l.line, p[:min(len(p), maxLine-len(l.line))]...)
 }
 
-func (l *lineLog) emit() {
+func (l *Writer) emit() {
 	defer func() { l.line = l.line[:0] }()
 	if len(bytes.TrimSpace(l.line)) == 0 {
 		return
@@ -63,18 +69,18 @@ func (l *lineLog) emit() {
 		l.skipped++
 		return
 	}
-	l.log.Info("worker says", "line", string(l.line))
+	l.log.Info("child says", "line", string(l.line))
 }
 
-func (l *lineLog) tellSkipped() {
+func (l *Writer) tellSkipped() {
 	if l.skipped > 0 {
 		l.log.Warn(skippedNotice, "count", l.skipped)
 		l.skipped = 0
 	}
 }
 
-// flush logs the last line, which may lack its end.
-func (l *lineLog) flush() {
+// Flush logs the last line, which may lack its end.
+func (l *Writer) Flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.emit()
