@@ -123,7 +123,7 @@ type Board struct {
 
 // SceneYAML is a scene camera looked at by the starter model.
 const SceneYAML = `models:
-  - {name: parcels, path: "builtin:parcels", variant: fp32}
+  - {name: parcels, path: "builtin:parcels"}
 cameras:
   - {name: belt, kind: scene, fps: 10, seed: 7, density: 1, model: parcels, event_every: 200ms, snapshot_every: 2s}
 `

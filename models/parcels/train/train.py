@@ -1,10 +1,10 @@
 # Copyright (c) The Fulmar Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the parcels detector on CPU and writes parcels_fp32.onnx.
+"""Trains the parcels detector on CPU and writes OUT/net.pt.
 
     train.py DATA OUT [EPOCHS]
 
-DATA/train holds what `generate` wrote. The graph ends in the YOLOX layout
+DATA/train holds what `generate` wrote. The graph that export.py makes of it ends in the YOLOX layout
 [1, 1200, 5 + 3]: per cell of the strides 8 (40 x 24 cells) and 16 (20 x 12) the
 offset of the middle and the logarithm of the size, both in cells, the objectness
 and the classes, both through a sigmoid.
@@ -185,8 +185,6 @@ def main():
         print("epoch %d loss %.4f, %.0f s" % (e + 1, sums / (len(frames) // batch), time.time() - begin), flush=True)
         net.eval()
         torch.save(net.state_dict(), out + "/net.pt")
-    torch.onnx.export(Export(net).eval(), torch.zeros(1, 3, H, W), out + "/parcels_fp32.onnx", opset_version=13,
-                      input_names=["images"], output_names=["output"], do_constant_folding=True)
     print("trained in %.1f minutes" % ((time.time() - begin) / 60))
 
 

@@ -3,7 +3,8 @@
 
 // Command generate writes the pictures of a split for training:
 //
-//	generate -split train -n 4000 -out DIR
+//	generate -split train -n 3200 -out DIR
+//	generate -split test -n 516 -jpeg DIR
 //
 // DIR/frames.bin holds n pictures of 320x192 RGB bytes, which is what the
 // model's preprocessing makes of 640x384 (each pixel the mean of four). DIR/labels.txt
@@ -29,7 +30,15 @@ func main() {
 	split := flag.String("split", "train", "train, calibration or test")
 	n := flag.Int("n", 100, "how many pictures")
 	out := flag.String("out", ".", "folder to write to")
+	golden := flag.String("jpeg", "", "instead: folder for the last four pictures as JPEG of 640x384")
 	flag.Parse()
+	if *golden != "" {
+		if err := pictures(scene.Split(*split), *n, *golden); err != nil {
+			fmt.Fprintln(os.Stderr, "generate:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := generate(scene.Split(*split), *n, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
@@ -85,6 +94,36 @@ func generate(split scene.Split, n int, dir string) error {
 		return err
 	}
 	return lw.Flush()
+}
+
+// pictures writes every fourth of the last sixteen pictures, so that each is of
+// another world and none is among the first n-16.
+func pictures(split scene.Split, n int, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for i := max(n-16, 0); i < n; i += 4 {
+		set, frame, err := split.Sample(i)
+		if err != nil {
+			return err
+		}
+		sc, err := scene.New(set)
+		if err != nil {
+			return err
+		}
+		img := image.NewRGBA(image.Rect(0, 0, set.Width, set.Height))
+		if _, err := sc.Frame(frame, img); err != nil {
+			return err
+		}
+		var b bytes.Buffer
+		if err := jpeg.Encode(&b, img, &jpeg.Options{Quality: 90}); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.jpg", split, i)), b.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func throughJPEG(img *image.RGBA, quality int) (*image.RGBA, error) {
