@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -297,5 +298,37 @@ func TestEverythingDamagedBeginsAnew(t *testing.T) {
 	kept, err := os.ReadDir(filepath.Join(dir, "quarantine"))
 	if err != nil || len(kept) != 2 {
 		t.Errorf("%d files in quarantine, %v; want 2", len(kept), err)
+	}
+}
+
+// Refuse settles a record with the sender's reason, once, and only what exists.
+func TestRefuse(t *testing.T) {
+	t.Parallel()
+	s := open(t, small(t.TempDir()))
+	for _, c := range []schema.Class{schema.ClassAlarm, schema.ClassSnapshot} { // the gaps take alarm numbers
+		fill(t, s, c, 1, 5)
+		epoch := storagetest.Epoch(t, s, c)
+		for _, bad := range [][2]uint64{{epoch, 0}, {epoch, 99}, {epoch + 1, 3}} {
+			if err := s.Refuse(c, bad[0], bad[1], schema.ReasonOversize); !errors.Is(err, storage.ErrUnknown) {
+				t.Errorf("%s: refuse %d: %v, want ErrUnknown", c, bad[1], err)
+			}
+		}
+		for range 2 {
+			if err := s.Refuse(c, epoch, 3, schema.ReasonBlobGone); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var a account
+		a.take(t, s)
+		a.complete(t, s)
+		if a.records[c][3] != nil || len(a.gaps[c]) != 1 || a.lost(c, schema.ReasonBlobGone) != 1 || a.records[c][4] == nil {
+			t.Errorf("%s: gaps %+v", c, a.gaps[c])
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Refuse(schema.ClassAlarm, 1, 1, schema.ReasonOversize); !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }

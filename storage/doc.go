@@ -9,7 +9,8 @@
 // Each record has a number in its class, from 1, without holes. An alarm, event
 // or snapshot index is on disk when Append returns nil. A metric is queued and on
 // disk within its linger (1 s); only that much can be lost. A record leaves the
-// spool by [Spool.Ack], or it is lost for a reason: then the reason is written
+// spool by [Spool.Ack], or it is lost for a reason (found here, or told by
+// [Spool.Refuse]): then the reason is written
 // down first, as a gap record ([schema.Gap]) in the alarm class. So each number
 // reaches the fleet as a record or inside a gap. Gaps may be told twice (after a
 // crash at the wrong moment); they are never missing.
@@ -25,6 +26,8 @@
 // Segments are a chain: one is appended to, the others are sealed and only read,
 // and are unlinked whole when all their numbers are settled. So disk comes back,
 // opening takes the same time with any backlog, and damage stays inside one file.
+// A start never appends to a file that it finds, it begins another with its first
+// record: writing to a damaged bbolt file can take all memory.
 // A file of another name in these folders is left alone and counted.
 //
 // # Meta: two small files, not a database

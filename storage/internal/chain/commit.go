@@ -106,6 +106,9 @@ const flushRounds = queueMax / 256
 func (c *Class) flush() error {
 	c.io.Lock()
 	defer c.io.Unlock()
+	if c.isClosed() { // Close has flushed; the folder may be another's by now
+		return nil
+	}
 	return c.flushLocked()
 }
 
@@ -237,6 +240,9 @@ func (c *Class) linger() time.Duration {
 func (c *Class) writeCursor() error {
 	c.io.Lock()
 	defer c.io.Unlock()
+	if c.isClosed() {
+		return nil
+	}
 	err := c.persist()
 	if err != nil {
 		c.mu.Lock()
