@@ -46,10 +46,7 @@ func (s *Server) wireForeign() error {
 			}
 		}
 	}
-	f, err := gateway.NewForeign(cfg, s.ingest, s.log)
-	if err != nil {
-		return err
-	}
-	s.out = append(s.out, f.Run)
-	return nil
+	var err error
+	s.out, err = gateway.NewForeign(cfg, s.ingest, s.log)
+	return err
 }

@@ -34,6 +34,11 @@ func (s *Server) metrics(who api.Auth) http.Handler {
 	counter("messages_not_stored_total", "Messages whose connection was closed without an answer.", func() uint64 { return s.gate.Stats().Failed })
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fulmar_fleet_boards_connected", Help: "Boards connected now."},
 		func() float64 { return float64(s.gate.Stats().Connected) }))
+	if s.out != nil {
+		counter("foreign_messages_total", "Messages stored from the foreign broker.", func() uint64 { return s.out.Stats().Messages })
+		counter("foreign_dropped_total", "Messages of the foreign broker not stored; their boards send again.", func() uint64 { return s.out.Stats().Dropped })
+		counter("foreign_refused_total", "Messages of the foreign broker that can never be understood.", func() uint64 { return s.out.Stats().Refused })
+	}
 	h := promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := who.Reader(r); err != nil {

@@ -53,7 +53,7 @@ type Server struct {
 	https  net.Listener
 	mqtt   net.Listener
 	http   *http.Server
-	out    []func(context.Context) error // more parts to run, by config
+	out    *gateway.Foreign // nil where no foreign broker is named
 
 	certMu sync.Mutex
 	cert   *tls.Certificate
@@ -159,6 +159,9 @@ func (s *Server) wire() error {
 	if broker == "" {
 		broker = ":" + port
 	}
+	if err := s.wireForeign(); err != nil {
+		return err
+	}
 	enrol := api.NewEnrolment(s.ca, s.reg, broker, s.log)
 	mux := http.NewServeMux()
 	mux.Handle(schema.EnrolPath, enrol)
@@ -179,7 +182,7 @@ func (s *Server) wire() error {
 			ClientAuth: tls.RequestClientCert, ClientCAs: s.ca.Pool(),
 		},
 	}
-	return s.wireForeign()
+	return nil
 }
 
 // bodyDeadline bounds the reading of a request's body. The server's ReadTimeout
@@ -247,8 +250,8 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("gateway", s.gate.Run)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
-	for _, part := range s.out {
-		doors.Go("foreign broker", part)
+	if s.out != nil {
+		doors.Go("foreign broker", s.out.Run)
 	}
 	s.log.Info("fleet serves", "https", s.HTTPSAddr(), "mqtt", s.MQTTAddr(), "data", s.cfg.Data)
 	err := doors.Wait(doorsGrace)
