@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"time"
 
+	"fulmar/fleet/ingest/pictures"
+
 	"fulmar/fleet/api"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/gateway"
@@ -126,7 +128,7 @@ func (s *Server) openData() (err error) {
 
 // wire makes the parts and joins them.
 func (s *Server) wire() error {
-	blobs, err := ingest.OpenBlobs(filepath.Join(s.cfg.Data, "pictures"))
+	blobs, err := pictures.New(filepath.Join(s.cfg.Data, "pictures"))
 	if err != nil {
 		return err
 	}

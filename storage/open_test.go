@@ -104,8 +104,13 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []storage.ClassConfig{
-		{SegmentBytes: 1}, {QuotaBytes: 1 << 20, SegmentBytes: 1 << 19}, {QuotaBytes: 1}, {SegmentBytes: 1 << 40, QuotaBytes: 1 << 50},
-		{BatchMax: -1}, {BatchMax: 1 << 20}, {Linger: time.Hour},
+		{SegmentBytes: 1},
+		{QuotaBytes: 1 << 20, SegmentBytes: 1 << 19},
+		{QuotaBytes: 1},
+		{SegmentBytes: 1 << 40, QuotaBytes: 1 << 50},
+		{BatchMax: -1},
+		{BatchMax: 1 << 20},
+		{Linger: time.Hour},
 	} {
 		cfg := storage.Config{Dir: t.TempDir()}
 		cfg.Classes[schema.ClassEvent] = bad

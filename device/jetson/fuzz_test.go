@@ -34,6 +34,6 @@ func FuzzText(f *testing.F) {
 		if soc := socOf(s); soc != "" && schema.CheckName(soc) != nil {
 			t.Errorf("soc %q", soc)
 		}
-		jetpackOf(s)
+		_ = jetpackOf(s)
 	})
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/fleet/ingest/pictures"
+
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"fulmar/fleet/ingest"
@@ -82,7 +84,7 @@ func TestForeignBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	blobs, err := ingest.OpenBlobs(filepath.Join(dir, "pictures"))
+	blobs, err := pictures.New(filepath.Join(dir, "pictures"))
 	if err != nil {
 		t.Fatal(err)
 	}

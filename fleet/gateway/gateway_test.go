@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/fleet/ingest/pictures"
+
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"fulmar/fleet/ca"
@@ -78,7 +80,7 @@ func open(t testing.TB, wrap func(Ingester) Ingester) *hall {
 	fatal(err)
 	h.db, err = store.OpenLedger(dir)
 	fatal(err)
-	blobs, err := ingest.OpenBlobs(filepath.Join(dir, "pictures"))
+	blobs, err := pictures.New(filepath.Join(dir, "pictures"))
 	fatal(err)
 	log := slog.New(slog.DiscardHandler)
 	h.in = ingest.New(ingest.Config{}, h.db, blobs, log)

@@ -6,6 +6,8 @@ package ingest
 import (
 	"fmt"
 
+	"fulmar/fleet/ingest/book"
+
 	"fulmar/fleet/store"
 	"fulmar/schema"
 )
@@ -37,12 +39,12 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 		if err != nil {
 			return err
 		}
-		if arrival == Duplicate {
+		if arrival == book.Duplicate {
 			x.n.duplicates++
 			continue
 		}
 		x.n.records++
-		if arrival == Returned {
+		if arrival == book.Returned {
 			if err := x.returned(b, m, d.seq); err != nil {
 				return err
 			}
@@ -175,7 +177,7 @@ func (x *txn) snapshot(b *boardState, key BoardKey, s *schema.Snapshot, whole bo
 	err = x.exec(`INSERT INTO snapshot (board, name, size, sha256, media, source, frame, at, arrived, has) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (board, name) DO UPDATE SET size = excluded.size, sha256 = excluded.sha256, media = excluded.media, source = excluded.source,
   frame = excluded.frame, at = excluded.at, arrived = excluded.arrived, has = excluded.has`,
-		b.id, s.Name, s.Size, s.SHA256[:], s.Media, s.Source, int64(s.Frame&maxSeq), at, x.now, whole)
+		b.id, s.Name, s.Size, s.SHA256[:], s.Media, s.Source, int64(s.Frame&book.MaxSeq), at, x.now, whole)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fulmar/fleet/ingest/pictures"
+
 	"fulmar/fleet/store"
 	"fulmar/schema"
 )
@@ -96,7 +98,7 @@ type job struct {
 type Ingest struct {
 	cfg     Config
 	db      *store.DB
-	blobs   *Blobs
+	blobs   *pictures.Folder
 	log     *slog.Logger
 	queue   chan *job
 	ready   chan struct{} // closed when messages may be taken
@@ -110,7 +112,7 @@ type Ingest struct {
 }
 
 // New makes an ingest that writes to db and keeps pictures in blobs.
-func New(cfg Config, db *store.DB, blobs *Blobs, log *slog.Logger) *Ingest {
+func New(cfg Config, db *store.DB, blobs *pictures.Folder, log *slog.Logger) *Ingest {
 	cfg.defaults()
 	return &Ingest{
 		cfg: cfg, db: db, blobs: blobs, log: log,

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/fleet/ingest/pictures"
+
 	"fulmar/fleet/store"
 	"fulmar/schema"
 )
@@ -35,7 +37,7 @@ func start(t testing.TB, dir string, cfg Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs, err := OpenBlobs(filepath.Join(dir, "pictures"))
+	blobs, err := pictures.New(filepath.Join(dir, "pictures"))
 	if err != nil {
 		t.Fatal(err)
 	}

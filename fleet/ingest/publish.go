@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 
+	"fulmar/fleet/ingest/book"
+
 	"fulmar/schema"
 )
 
@@ -141,16 +143,16 @@ func ackOf(m *schema.Message) *schema.Ack {
 // repeatable: a message sent twice finds it done.
 func (in *Ingest) decode(key BoardKey, c schema.Class, r schema.SeqRecord) decoded {
 	d := decoded{seq: r.Seq, size: len(r.Payload)}
-	if r.Seq > maxSeq {
-		d.bad = fmt.Errorf("%w: %d", ErrBadNumber, r.Seq)
+	if r.Seq > book.MaxSeq {
+		d.bad = fmt.Errorf("%w: %d", book.ErrBadNumber, r.Seq)
 		return d
 	}
 	d.rec, d.bad = schema.DecodeRecord(r.Payload)
 	if d.bad != nil {
 		return d
 	}
-	if d.rec.Kind == schema.KindGap && d.rec.Gap.Last > maxSeq {
-		d.bad = fmt.Errorf("%w: gap to %d", ErrBadNumber, d.rec.Gap.Last)
+	if d.rec.Kind == schema.KindGap && d.rec.Gap.Last > book.MaxSeq {
+		d.bad = fmt.Errorf("%w: gap to %d", book.ErrBadNumber, d.rec.Gap.Last)
 	}
 	if s := d.rec.Snapshot; s != nil && d.bad == nil {
 		whole, err := in.blobs.Complete(key.Tenant, key.Board, s.Name, s.Size, s.SHA256)
@@ -208,7 +210,7 @@ func CheckHello(key BoardKey, h *schema.Hello) error {
 		}
 	}
 	for _, c := range h.Cursors {
-		if c.Class >= schema.NumClasses || c.Last > maxSeq {
+		if c.Class >= schema.NumClasses || c.Last > book.MaxSeq {
 			return errors.New("hello with a cursor that can not be")
 		}
 	}

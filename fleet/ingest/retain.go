@@ -186,7 +186,7 @@ func (x *txn) prunePictures() (more bool, err error) {
 // process died between the two. It runs before the first message is taken, so no
 // board is in between now.
 func (in *Ingest) sweep(ctx context.Context) error {
-	err := in.blobs.sweep(func(tenant, board, name string) (bool, error) {
+	err := in.blobs.Sweep(func(tenant, board, name string) (bool, error) {
 		var n int
 		err := in.conn.QueryRowContext(ctx, `SELECT count(*) FROM snapshot s JOIN board b ON b.id = s.board
 WHERE b.tenant = ? AND b.name = ? AND s.name = ? AND s.has = 1`, tenant, board, name).Scan(&n)

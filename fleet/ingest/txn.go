@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 
+	"fulmar/fleet/ingest/book"
+
 	"github.com/fxamacker/cbor/v2"
 
 	"fulmar/fleet/store"
@@ -44,7 +46,14 @@ type boardState struct {
 	sums     bool  // pictures not yet written
 }
 
-type bookEntry struct{ *Book }
+// bookKey finds a book.
+type bookKey struct {
+	board int64
+	class schema.Class
+	epoch uint64
+}
+
+type bookEntry struct{ *book.Book }
 
 type usage struct {
 	bytes, count int64
@@ -196,7 +205,7 @@ func (x *txn) book(b *boardState, c schema.Class, epoch uint64) (*bookEntry, err
 	case err != nil:
 		return nil, fmt.Errorf("read book: %w", err)
 	}
-	bk, err := OpenBook(uint64(heard), uint64(floor), uint64(arrived), uint64(closed), uint64(dups), s, g)
+	bk, err := book.Open(uint64(heard), uint64(floor), uint64(arrived), uint64(closed), uint64(dups), s, g)
 	if err != nil {
 		return nil, fmt.Errorf("read book of board %d class %s: %w", b.id, c, err)
 	}
@@ -238,11 +247,12 @@ ON CONFLICT (board, class) DO UPDATE SET epochs = epochs + 1, heard = heard + ex
 
 func (x *txn) writeBooks() error {
 	for k, e := range x.books {
+		spans, gaps := e.Packed()
 		err := x.exec(`INSERT INTO stream (board, class, epoch, heard, floor, spans, gaps, arrived, lost, closed, dups, touched)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (board, class, epoch) DO UPDATE SET heard = excluded.heard, floor = excluded.floor, spans = excluded.spans,
   gaps = excluded.gaps, arrived = excluded.arrived, lost = excluded.lost, closed = excluded.closed, dups = excluded.dups, touched = excluded.touched`,
-			k.board, k.class, int64(k.epoch), int64(e.Heard), int64(e.Floor), e.spans.pack(), e.gaps.pack(),
+			k.board, k.class, int64(k.epoch), int64(e.Heard), int64(e.Floor), spans, gaps,
 			int64(e.Arrived), int64(e.Lost()), int64(e.Closed), int64(e.Dups), x.now)
 		if err != nil {
 			return fmt.Errorf("write book: %w", err)

@@ -8,8 +8,9 @@ package store
 //
 // Times are milliseconds since 1970. Epochs and boots are uint64 kept as the
 // int64 of the same bits.
-func ledgerMigrations() []string {
-	return []string{`
+func ledgerMigrations() []string { return []string{ledgerFirst} }
+
+const ledgerFirst = `
 CREATE TABLE board (
   id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL,
   last_seen INTEGER NOT NULL DEFAULT 0, online INTEGER NOT NULL DEFAULT 0,
@@ -83,5 +84,4 @@ CREATE TABLE refused (
 );
 -- What the pruned tables hold, kept in step with them.
 CREATE TABLE usage (kind TEXT PRIMARY KEY, bytes INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
-`}
-}
+`

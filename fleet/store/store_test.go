@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/fleet/ingest/pictures"
+
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
@@ -38,7 +40,7 @@ func open(t *testing.T, boards ...store.Enrolled) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs, err := ingest.OpenBlobs(filepath.Join(dir, "pictures"))
+	blobs, err := pictures.New(filepath.Join(dir, "pictures"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,8 +238,10 @@ func TestDetections(t *testing.T) {
 		Name: "p.jpg", Size: int64(len(picture)), SHA256: sha256.Sum256(picture), Media: "image/jpeg", Source: "cam0",
 	}})
 	for i := range 12 {
-		e := &schema.Event{Source: fmt.Sprintf("cam%d", i%2), Model: "parcels@1", Engine: "cpu", Width: 10, Height: 10,
-			Boxes: []schema.Box{{Class: 1, Score: 0.5, Match: schema.MatchTrue}, {Match: schema.MatchFalse}}, Truth: []schema.Box{{Match: schema.MatchMissed}}}
+		e := &schema.Event{
+			Source: fmt.Sprintf("cam%d", i%2), Model: "parcels@1", Engine: "cpu", Width: 10, Height: 10,
+			Boxes: []schema.Box{{Class: 1, Score: 0.5, Match: schema.MatchTrue}, {Match: schema.MatchFalse}}, Truth: []schema.Box{{Match: schema.MatchMissed}},
+		}
 		if i == 4 {
 			e.Snapshot = "p.jpg"
 		}

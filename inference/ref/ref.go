@@ -95,8 +95,10 @@ func colours(img image.Image) picture {
 func (p *picture) sample(x, y float64) (rgb [3]float64) {
 	x0, y0 := math.Floor(x), math.Floor(y)
 	for _, n := range [4][3]float64{
-		{x0, y0, (x0 + 1 - x) * (y0 + 1 - y)}, {x0 + 1, y0, (x - x0) * (y0 + 1 - y)},
-		{x0, y0 + 1, (x0 + 1 - x) * (y - y0)}, {x0 + 1, y0 + 1, (x - x0) * (y - y0)},
+		{x0, y0, (x0 + 1 - x) * (y0 + 1 - y)},
+		{x0 + 1, y0, (x - x0) * (y0 + 1 - y)},
+		{x0, y0 + 1, (x0 + 1 - x) * (y - y0)},
+		{x0 + 1, y0 + 1, (x - x0) * (y - y0)},
 	} {
 		ix := min(max(int(n[0]), 0), p.w-1)
 		iy := min(max(int(n[1]), 0), p.h-1)

@@ -68,7 +68,7 @@ var edges = map[string][]string{
 	"fleet/registry":   {"fleet/ca", "fleet/store"}, // store: how a database file is opened
 	"fleet/web":        {"fleet/web+"},
 	"fleet/store":      {"fleet/web"},
-	"fleet/ingest":     {"fleet/store"},
+	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca"},
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry"},
 	"fleet":            {"fleet+"},

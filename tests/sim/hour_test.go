@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"fulmar/fleet/ingest/pictures"
+
 	"fulmar/device"
 	"fulmar/device/schedule"
 	"fulmar/device/sensor"
@@ -43,7 +45,7 @@ func newFleet(t *testing.T, ctx context.Context, g *run.Group) *fleetSide {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ledger.Close() })
-	blobs, err := ingest.OpenBlobs(dir)
+	blobs, err := pictures.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

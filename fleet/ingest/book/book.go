@@ -1,22 +1,22 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package ingest
+// Package book keeps the books of sequence numbers: which arrived, which are lost,
+// how far a stream was heard of. It is pure; ingest stores it.
+package book
 
 import (
 	"errors"
 	"fmt"
-
-	"fulmar/schema"
 )
 
 const (
 	// maxSpans bounds the ranges of one book: 1,024 take 8 KiB in its row, which
 	// is rewritten with each transaction that touches it.
 	maxSpans = 1024
-	// maxSeq is the highest number believed: a board giving out one each
+	// MaxSeq is the highest number believed: a board giving out one each
 	// microsecond needs 285 years for it, and JSON holds it exactly.
-	maxSeq = 1 << 53
+	MaxSeq = 1 << 53
 )
 
 // ErrBadNumber is wrapped when a sequence number is none a board could have given.
@@ -52,7 +52,7 @@ const (
 
 // Arrive notes a number.
 func (b *Book) Arrive(seq uint64) (Arrival, error) {
-	if seq == 0 || seq > maxSeq {
+	if seq == 0 || seq > MaxSeq {
 		return Duplicate, fmt.Errorf("%w: %d", ErrBadNumber, seq)
 	}
 	b.Heard = max(b.Heard, seq)
@@ -80,7 +80,7 @@ func (b *Book) Arrive(seq uint64) (Arrival, error) {
 // Lose notes a gap told by the board and tells how many numbers are lost by it:
 // those that arrived stay so, those of an older gap were lost before.
 func (b *Book) Lose(first, last uint64) (lost uint64, err error) {
-	if first == 0 || last < first || last > maxSeq {
+	if first == 0 || last < first || last > MaxSeq {
 		return 0, fmt.Errorf("%w: %d to %d", ErrBadNumber, first, last)
 	}
 	b.Heard = max(b.Heard, last)
@@ -96,7 +96,7 @@ func (b *Book) Lose(first, last uint64) (lost uint64, err error) {
 
 // Hear notes that the board has given out numbers up to last.
 func (b *Book) Hear(last uint64) {
-	if last <= maxSeq {
+	if last <= MaxSeq {
 		b.Heard = max(b.Heard, last)
 	}
 }
@@ -140,8 +140,8 @@ func (b *Book) Lost() uint64 {
 // Waiting is how many numbers have neither arrived nor been told as lost.
 func (b *Book) Waiting() uint64 { return b.Heard - b.Arrived - b.Lost() }
 
-// OpenBook reads a book from its columns.
-func OpenBook(heard, floor, arrived, closed, dups uint64, packedSpans, packedGaps []byte) (*Book, error) {
+// Open reads a book from its columns.
+func Open(heard, floor, arrived, closed, dups uint64, packedSpans, packedGaps []byte) (*Book, error) {
 	s, err := unpackSpans(packedSpans)
 	if err != nil {
 		return nil, err
@@ -153,9 +153,5 @@ func OpenBook(heard, floor, arrived, closed, dups uint64, packedSpans, packedGap
 	return &Book{Heard: heard, Floor: floor, Arrived: arrived, Closed: closed, Dups: dups, spans: s, gaps: g}, nil
 }
 
-// bookKey finds a book.
-type bookKey struct {
-	board int64
-	class schema.Class
-	epoch uint64
-}
+// Packed gives the ranges for a database row, as [Open] reads them.
+func (b *Book) Packed() (spans, gaps []byte) { return b.spans.pack(), b.gaps.pack() }

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package ingest
+// Package pictures keeps the pictures of boards as files: those that are whole, and
+// the parts of those still arriving, each bounded.
+package pictures
 
 import (
 	"crypto/sha256"
@@ -27,25 +29,25 @@ const (
 	stripes = 64
 )
 
-// Blobs are the pictures on disk: whole ones under whole/TENANT/BOARD/NAME, those
+// Folder is where they are kept: the pictures on disk: whole ones under whole/TENANT/BOARD/NAME, those
 // still arriving under parts/TENANT/BOARD/NAME. All names have been checked to be
 // plain file names (schema.CheckBlobName, schema.CheckBoard).
-type Blobs struct {
+type Folder struct {
 	dir string
 	mu  [stripes]sync.Mutex
 }
 
-// OpenBlobs opens the folder, making it where it is not there.
-func OpenBlobs(dir string) (*Blobs, error) {
+// New opens the folder, making it where it is not there.
+func New(dir string) (*Folder, error) {
 	for _, d := range []string{"whole", "parts"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
 			return nil, fmt.Errorf("make folder of pictures: %w", err)
 		}
 	}
-	return &Blobs{dir: dir}, nil
+	return &Folder{dir: dir}, nil
 }
 
-func (s *Blobs) lock(tenant, board string) func() {
+func (s *Folder) lock(tenant, board string) func() {
 	h := uint32(2166136261) // FNV-1a
 	for _, c := range []byte(tenant + "/" + board) {
 		h = (h ^ uint32(c)) * 16777619
@@ -55,7 +57,7 @@ func (s *Blobs) lock(tenant, board string) func() {
 	return m.Unlock
 }
 
-func (s *Blobs) path(kind, tenant, board, name string) (string, error) {
+func (s *Folder) path(kind, tenant, board, name string) (string, error) {
 	if err := errors.Join(schema.CheckBoard(tenant), schema.CheckBoard(board), schema.CheckBlobName(name)); err != nil {
 		return "", err
 	}
@@ -64,7 +66,7 @@ func (s *Blobs) path(kind, tenant, board, name string) (string, error) {
 
 // Write puts one chunk into its place, durably. A chunk of a picture that is
 // already whole changes nothing.
-func (s *Blobs) Write(tenant, board, name string, c *schema.Chunk) error {
+func (s *Folder) Write(tenant, board, name string, c *schema.Chunk) error {
 	defer s.lock(tenant, board)()
 	whole, err := s.path("whole", tenant, board, name)
 	if err != nil {
@@ -144,7 +146,7 @@ func bound(dir string, size int64) error {
 
 // Complete tells whether the picture is here, whole and right; where all its
 // chunks have come it is moved to its final place first.
-func (s *Blobs) Complete(tenant, board, name string, size int64, sum [32]byte) (bool, error) {
+func (s *Folder) Complete(tenant, board, name string, size int64, sum [32]byte) (bool, error) {
 	defer s.lock(tenant, board)()
 	whole, err := s.path("whole", tenant, board, name)
 	if err != nil {
@@ -189,7 +191,7 @@ func matches(path string, size int64, sum [32]byte) (bool, error) {
 }
 
 // Open opens a whole picture; the error wraps fs.ErrNotExist where there is none.
-func (s *Blobs) Open(tenant, board, name string) (*os.File, error) {
+func (s *Folder) Open(tenant, board, name string) (*os.File, error) {
 	p, err := s.path("whole", tenant, board, name)
 	if err != nil {
 		return nil, errors.Join(err, fs.ErrNotExist)
@@ -198,7 +200,7 @@ func (s *Blobs) Open(tenant, board, name string) (*os.File, error) {
 }
 
 // Remove removes a whole picture; one that is gone is no error.
-func (s *Blobs) Remove(tenant, board, name string) error {
+func (s *Folder) Remove(tenant, board, name string) error {
 	p, err := s.path("whole", tenant, board, name)
 	if err != nil {
 		return err
@@ -209,9 +211,9 @@ func (s *Blobs) Remove(tenant, board, name string) error {
 	return nil
 }
 
-// sweep walks whole pictures and calls drop for each; drop tells whether to
+// Sweep walks whole pictures and calls drop for each; drop tells whether to
 // remove it. Half-sent ones past their life are removed too.
-func (s *Blobs) sweep(drop func(tenant, board, name string) (bool, error)) error {
+func (s *Folder) Sweep(drop func(tenant, board, name string) (bool, error)) error {
 	return filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

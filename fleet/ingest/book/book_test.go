@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package ingest
+package book
 
 import (
 	"math/rand/v2"
@@ -72,7 +72,7 @@ func TestBookAgainstSets(t *testing.T) {
 					t.Fatalf("seed %d step %d: lose %d-%d gives %d %v, want %d", seed, step, first, last, got, err, want)
 				}
 			default:
-				again, err := OpenBook(b.Heard, b.Floor, b.Arrived, b.Closed, b.Dups, b.spans.pack(), b.gaps.pack())
+				again, err := Open(b.Heard, b.Floor, b.Arrived, b.Closed, b.Dups, b.spans.pack(), b.gaps.pack())
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -120,7 +120,7 @@ func TestBookStaysBounded(t *testing.T) {
 func TestBookRefusesWhatCannotBe(t *testing.T) {
 	t.Parallel()
 	b := &Book{}
-	for _, n := range []uint64{0, maxSeq + 1, 1<<64 - 1} {
+	for _, n := range []uint64{0, MaxSeq + 1, 1<<64 - 1} {
 		if _, err := b.Arrive(n); err == nil {
 			t.Errorf("number %d is taken", n)
 		}
