@@ -30,9 +30,14 @@ import (
 	"fulmar/storage"
 )
 
-// stopGrace is how long the parts get to end after the stop: systemd and a
-// person at Ctrl-C both expect an answer within five seconds.
-const stopGrace = 4 * time.Second
+// How long the layers get to end after the stop, together under five seconds as a
+// rule: systemd and a person at Ctrl-C both expect an answer by then.
+const (
+	makersGrace = 3 * time.Second // sensors that hang and the worker have bounds of their own
+	restGrace   = time.Second     // for what was made last to reach the fleet
+	restCheck   = 20 * time.Millisecond
+	stopGrace   = 4 * time.Second
+)
 
 // Options are what New is given beside the config.
 type Options struct {
@@ -147,21 +152,47 @@ func (a *Agent) spoolConfig() storage.Config {
 // Run runs the board until the context ends. It returns nil after a stop in
 // order.
 func (a *Agent) Run(ctx context.Context) error {
-	// The spool outlives the parts that append to it: its own context ends last.
-	spoolCtx, endSpool := context.WithCancel(context.WithoutCancel(ctx))
-	spool := run.New(spoolCtx)
+	// Three layers, stopped from the top: what makes records, what sends them,
+	// what keeps them. So a stop in order leaves little behind on the disk.
+	below := context.WithoutCancel(ctx)
+	spool, sender, makers := run.New(below), run.New(below), run.New(ctx)
 	spool.Go("spool", a.spool.Run)
-
-	g := run.New(ctx)
-	a.startParts(g)
+	sender.Go("link", a.runLink)
+	a.startMakers(makers)
+	// A part below that fails ends the parts above it.
+	context.AfterFunc(spool.Context(), sender.Stop)
+	context.AfterFunc(sender.Context(), makers.Stop)
 	a.say("agent", "running", schema.SeverityInfo, "fulmard "+a.opt.Release+" started")
 	a.startedWith()
 	a.tell(a.notify.Ready())
-	err := g.Wait(stopGrace)
-	a.tell(a.notify.Stopping())
 
-	endSpool()
+	err := makers.Wait(makersGrace)
+	a.tell(a.notify.Stopping())
+	a.sendRest()
+	sender.Stop()
+	err = errors.Join(err, sender.Wait(stopGrace))
+	spool.Stop()
 	return errors.Join(err, spool.Wait(stopGrace), a.spool.Close())
+}
+
+// sendRest gives what was made last a moment to reach the fleet, if the link is up.
+func (a *Agent) sendRest() {
+	if err := a.spool.Flush(); err != nil {
+		a.log.Warn("last records not on disk yet", "err", err)
+	}
+	for end := time.Now().Add(restGrace); time.Now().Before(end); time.Sleep(restCheck) {
+		s := a.link.Load()
+		if s == nil || !s.Status().Up() {
+			return
+		}
+		left := uint64(0)
+		for _, c := range a.spool.Stats().Classes {
+			left += c.Outstanding
+		}
+		if left == 0 {
+			return
+		}
+	}
 }
 
 // startedWith says which config the board runs on, and keeps a copy of a good one.
@@ -180,10 +211,10 @@ func (a *Agent) startedWith() {
 	}
 }
 
-func (a *Agent) startParts(g *run.Group) {
+// startMakers starts what makes records and what tells of the board.
+func (a *Agent) startMakers(g *run.Group) {
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
-	g.Go("link", a.runLink)
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
 	if a.opt.ConfigPath != "" {

@@ -22,10 +22,23 @@ func TestNames(t *testing.T) {
 		{name: letters(MaxName), series: true, board: true},
 		{name: "camera/cam0", series: true},
 		{name: "a//b", series: true}, // one name, never a path
-		{name: ""}, {name: letters(MaxName + 1)},
-		{name: "."}, {name: ".."}, {name: "../a"}, {name: "-a"}, {name: "_a"}, {name: "/a"},
-		{name: "A"}, {name: "a b"}, {name: "a\n"}, {name: "a\x00"}, {name: "ä"},
-		{name: "a+"}, {name: "#"}, {name: "$sys"}, {name: "a\\b"},
+		{name: ""},
+		{name: letters(MaxName + 1)},
+		{name: "."},
+		{name: ".."},
+		{name: "../a"},
+		{name: "-a"},
+		{name: "_a"},
+		{name: "/a"},
+		{name: "A"},
+		{name: "a b"},
+		{name: "a\n"},
+		{name: "a\x00"},
+		{name: "ä"},
+		{name: "a+"},
+		{name: "#"},
+		{name: "$sys"},
+		{name: "a\\b"},
 	} {
 		if err := CheckName(c.name); (err == nil) != c.series {
 			t.Errorf("series %q: %v", c.name, err)

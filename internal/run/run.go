@@ -75,6 +75,9 @@ func guarded(ctx context.Context, fn func(context.Context) error) (err error) {
 	return fn(ctx)
 }
 
+// Stop ends the group's context: its parts are to end.
+func (g *Group) Stop() { g.cancel(nil) }
+
 // Wait blocks until the context ends, then gives the parts grace to end too. It
 // returns the first error, or which parts did not end in time.
 func (g *Group) Wait(grace time.Duration) error {

@@ -98,9 +98,31 @@ func arrived(t *testing.T, api *local.API, class string, n uint64) web.Ledger {
 	}
 }
 
+// drained waits until the backlog of an outage is at the fleet: what is left is
+// only what was made in the last moments.
+func drained(t *testing.T, api *local.API) {
+	t.Helper()
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		waiting := uint64(0)
+		b, err := api.Board(t.Context(), "dock-1")
+		if err == nil {
+			for _, l := range b.Ledger {
+				waiting += l.Waiting
+			}
+			if waiting <= 3 {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("60 s after the outage %d records are still waiting (%v): %+v", waiting, err, b)
+		}
+	}
+}
+
 // settled stops the board in order and holds the books to their sum.
 func settled(t *testing.T, api *local.API, p *local.Proc, lossAllowed bool) *local.Books {
 	t.Helper()
+	drained(t, api)
 	took, err := p.Stop()
 	if err != nil {
 		t.Fatal(err)

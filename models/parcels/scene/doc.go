@@ -6,7 +6,7 @@
 // lane digit written by hand. It knows what it drew, so whoever looks at its
 // pictures can be told how right they are.
 //
-// It makes the training, validation and test pictures of the parcels model
+// It makes the training, calibration and test pictures of the parcels model
 // (package parcels), and it is the camera of kind "scene" of the running system.
 // Everything is drawn from numbers; no picture of anybody is in it.
 package scene

@@ -8,7 +8,7 @@ import (
 	"math"
 )
 
-// rand is splitmix64: small, seedable by place, the same on every machine.
+// rnd is splitmix64: small, seedable by place, the same on every machine.
 type rnd struct{ s uint64 }
 
 func newRand(seed, place uint64) *rnd {

@@ -18,6 +18,7 @@ type sprite struct {
 	pix     []uint8 // RGBA, alpha 0 to 255, not premultiplied
 	body    image.Rectangle
 	label   image.Rectangle
+	hurt    []bool // which pixels show the harm; nil where there is none
 	parcel  parcel
 }
 
@@ -97,6 +98,9 @@ func (sp *sprite) render() {
 	ey := math.Abs(p.sin)*p.hu + math.Abs(p.cos)*p.hv
 	sp.w, sp.h = int(2*ex)+6, int(2*ey)+6
 	sp.pix = make([]uint8, sp.w*sp.h*4)
+	if p.harm.kind != harmNone {
+		sp.hurt = make([]bool, sp.w*sp.h)
+	}
 	cx, cy := float64(sp.w)/2, float64(sp.h)/2
 	for y := range sp.h {
 		for x := range sp.w {
@@ -108,7 +112,11 @@ func (sp *sprite) render() {
 				u, v := dx*p.cos+dy*p.sin, -dx*p.sin+dy*p.cos
 				c, in, label := p.shade(u, v)
 				if in {
-					sum = rgb{sum.r + c.r, sum.g + c.g, sum.b + c.b}
+					harmed := p.harm.mark(c, u, v)
+					if harmed != c {
+						sp.hurt[y*sp.w+x] = true
+					}
+					sum = rgb{sum.r + harmed.r, sum.g + harmed.g, sum.b + harmed.b}
 					hit++
 				}
 				onLabel = onLabel || label
@@ -130,8 +138,8 @@ func (sp *sprite) render() {
 	}
 }
 
-// shade gives the colour at a place of the parcel, whether the parcel is there,
-// and whether its label is.
+// shade gives the colour at a place of the parcel before any harm, whether the
+// parcel is there, and whether its label is.
 func (p *parcel) shade(u, v float64) (rgb, bool, bool) {
 	au, av := math.Abs(u)/p.hu, math.Abs(v)/p.hv
 	if !p.inside(u, v, au, av) || p.harm.cuts(u, v) {
@@ -149,7 +157,7 @@ func (p *parcel) shade(u, v float64) (rgb, bool, bool) {
 		ny := -u*p.sin/p.hu - v*p.cos/p.hv
 		c = c.mul(1 + 0.16*math.Copysign(1, ny)*(edge-0.93)/0.07)
 	}
-	return p.harm.mark(c, u, v), true, label
+	return c, true, label
 }
 
 func (p *parcel) inside(u, v, au, av float64) bool {
@@ -226,6 +234,11 @@ func (sp *sprite) solid(x, y int) bool {
 // onLabel tells whether its label covers a pixel of its sprite.
 func (sp *sprite) onLabel(x, y int) bool {
 	return sp.solid(x, y) && image.Pt(x, y).In(sp.label)
+}
+
+// onHarm tells whether a pixel of its sprite shows what happened to it.
+func (sp *sprite) onHarm(x, y int) bool {
+	return sp.hurt != nil && sp.solid(x, y) && sp.hurt[y*sp.w+x]
 }
 
 func (sp *sprite) draw(dst *image.RGBA, x0, y0 int) {

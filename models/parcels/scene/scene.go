@@ -9,7 +9,7 @@ import (
 	"math"
 )
 
-// The classes, in the order of labels.txt.
+// The classes, in the order of model.yaml.
 const (
 	ClassParcel  = 0
 	ClassDamaged = 1
@@ -25,6 +25,7 @@ const (
 	maxSpeed         = 64   // pixels a frame
 	maxNoise         = 64   // standard deviation, of 255
 	minVisible       = 0.35 // a parcel seen less than this is not truth: nobody could tell
+	minHarm          = 0.25 // a parcel whose harm is seen less than this is not called damaged
 )
 
 // Settings shape the world. The same settings, seed and frame number draw the
@@ -42,8 +43,8 @@ type Settings struct {
 	Occluder      float64 // share of the time an arm hangs over the belt, 0 to 1
 }
 
-// Default is the camera of the running system. Training, validation and test use
-// other ranges; see Split.
+// Default is the camera of the running system. Training, calibration and test use
+// settings; see Split.
 func Default() Settings {
 	return Settings{
 		Width: 640, Height: 384, Seed: 1, Speed: 4, Density: 0.8, LightMin: 0.85, LightMax: 1.1,
@@ -203,7 +204,7 @@ func (s *Scene) truths(all []placed) []Truth {
 	for i, p := range all {
 		id := uint8(i + 1)
 		class := ClassParcel
-		if p.sp.damaged {
+		if p.sp.damaged && s.share(p, p.sp.body, id, p.sp.onHarm) >= minHarm {
 			class = ClassDamaged
 		}
 		if t, ok := s.truth(p, p.sp.body, id, p.sp.solid); ok {
@@ -218,6 +219,28 @@ func (s *Scene) truths(all []placed) []Truth {
 	return out
 }
 
+// share is how much of what is covered, in the picture or out of it, is on top.
+func (s *Scene) share(p placed, r image.Rectangle, id uint8, covers func(x, y int) bool) float32 {
+	total, seen := 0, 0
+	for y := r.Min.Y; y < r.Max.Y; y += 2 {
+		for x := r.Min.X; x < r.Max.X; x += 2 {
+			if !covers(x, y) {
+				continue
+			}
+			total++
+			if s.onTop(x+p.x, y+p.y, id) {
+				seen++
+			}
+		}
+	}
+	return float32(seen) / float32(max(total, 1))
+}
+
+// onTop tells whether a pixel is in the picture and shows the thing.
+func (s *Scene) onTop(x, y int, id uint8) bool {
+	return x >= 0 && y >= 0 && x < s.set.Width && y < s.set.Height && s.owner[y/cell*s.ow+x/cell] == id
+}
+
 // truth boxes the part of a thing inside the picture and counts how much of the
 // thing (all of it, also outside) is on top.
 func (s *Scene) truth(p placed, r image.Rectangle, id uint8, covers func(x, y int) bool) (Truth, bool) {
@@ -230,7 +253,7 @@ func (s *Scene) truth(p placed, r image.Rectangle, id uint8, covers func(x, y in
 			}
 			total++
 			px, py := x+p.x, y+p.y
-			if px < 0 || py < 0 || px >= s.set.Width || py >= s.set.Height || s.owner[py/cell*s.ow+px/cell] != id {
+			if !s.onTop(px, py, id) {
 				continue
 			}
 			seen++

@@ -90,6 +90,98 @@ func TestTruthIsInThePicture(t *testing.T) {
 	}
 }
 
+// TestBoxesFitWhatIsDrawn: against the same camera over an empty belt, a parcel's
+// box begins where the picture begins to differ. (The far sides end in a shadow.)
+func TestBoxesFitWhatIsDrawn(t *testing.T) {
+	t.Parallel()
+	checked := 0
+	for i := range 20 {
+		set, n, err := SplitTrain.Sample(i * 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		set.Noise, set.Blur, set.Occluder, set.Density = 0, 0, 0, 0.5
+		full, truths := picture(t, set, n)
+		set.Density = 0
+		bare, none := picture(t, set, n)
+		if len(none) != 0 {
+			t.Fatalf("an empty belt holds %v", none)
+		}
+		for _, tr := range truths {
+			b := image.Rect(int(tr.Box[0]), int(tr.Box[1]), int(tr.Box[2]), int(tr.Box[3]))
+			if tr.Class == ClassLabel || tr.Visible < 0.95 || crowded(truths, b) {
+				continue
+			}
+			checked++
+			left, top := b.Max.X, b.Max.Y
+			around := b.Inset(-12).Intersect(full.Rect)
+			for y := around.Min.Y; y < around.Max.Y; y++ {
+				for x := around.Min.X; x < around.Max.X; x++ {
+					if full.RGBAAt(x, y) != bare.RGBAAt(x, y) {
+						left, top = min(left, x), min(top, y)
+					}
+				}
+			}
+			// Boxes are made of every second pixel and of cells of four.
+			if d := b.Min.X - left; d < -cell || d > cell {
+				t.Errorf("picture %d: box %v, drawn from x %d", i, b, left)
+			}
+			if d := b.Min.Y - top; d < -cell || d > cell {
+				t.Errorf("picture %d: box %v, drawn from y %d", i, b, top)
+			}
+		}
+	}
+	if checked < 10 {
+		t.Errorf("only %d boxes were checked", checked)
+	}
+}
+
+// crowded tells whether another parcel or its shadow is near.
+func crowded(truths []Truth, b image.Rectangle) bool {
+	n := 0
+	for _, tr := range truths {
+		if tr.Class != ClassLabel && image.Rect(int(tr.Box[0]), int(tr.Box[1]), int(tr.Box[2]), int(tr.Box[3])).Inset(-24).Overlaps(b) {
+			n++
+		}
+	}
+	return n > 1 || b.Min.X < 24 || b.Max.X > 616
+}
+
+// TestHiddenHarmIsNoHarm: a damaged parcel of which only the sound part is in the
+// picture is a parcel to whoever looks, and damaged once the harm has come in.
+func TestHiddenHarmIsNoHarm(t *testing.T) {
+	t.Parallel()
+	set := Default()
+	set.Speed, set.Occluder = 2, 0
+	sc, err := New(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := image.NewRGBA(image.Rect(0, 0, set.Width, set.Height))
+	changed := 0
+	for n := range uint64(600) {
+		if _, err := sc.Frame(n, img); err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range sc.place(set.Speed * float64(n)) {
+			if !p.sp.damaged {
+				continue
+			}
+			share := sc.share(p, p.sp.body, uint8(i+1), p.sp.onHarm)
+			inside := image.Rect(p.x, p.y, p.x+p.sp.w, p.y+p.sp.h).In(img.Rect)
+			if inside && share < 0.9 && !image.Rect(p.x, p.y, p.x+p.sp.w, p.y+p.sp.h).Empty() && p.y > 200 {
+				t.Fatalf("frame %d: a parcel on top and in the picture shows %.2f of its harm", n, share)
+			}
+			if share < minHarm {
+				changed++
+			}
+		}
+	}
+	if changed == 0 {
+		t.Error("600 frames held no damaged parcel whose harm was out of sight")
+	}
+}
+
 func mean(img *image.RGBA, b [4]float32) float64 {
 	sum, n := 0.0, 0.0
 	for y := int(b[1]); y < int(b[3]); y++ {

@@ -16,7 +16,7 @@ NAMES = ["parcel", "damaged", "label"]
 SCORE, NMS = 0.02, 0.6
 
 
-def decode(out):
+def decode(out, nms=NMS):
     rows, at = [], 0
     for s in (8, 16):
         gh, gw = H // s, W // s
@@ -34,7 +34,7 @@ def decode(out):
     rows = rows[np.argsort(-rows[:, 4], kind="stable")]
     kept = []
     for r in rows:
-        if all(k[5] != r[5] or iou(k, r) <= NMS for k in kept):
+        if all(k[5] != r[5] or iou(k, r) <= nms for k in kept):
             kept.append(r)
         if len(kept) == 100:
             break

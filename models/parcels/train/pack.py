@@ -51,7 +51,7 @@ def main():
         shutil.copy(path, package + "/golden/" + name)
         x = np.asarray(Image.open(path).convert("RGB"), np.float32)
         x = x.reshape(H, 2, W, 2, 3).mean((1, 3)).transpose(2, 0, 1)[None] / 255
-        boxes = [b for b in decode(sessions["fp32"].run(None, {"images": np.ascontiguousarray(x, np.float32)})[0][0]) if b[4] >= 0.4]
+        boxes = [b for b in decode(sessions["fp32"].run(None, {"images": np.ascontiguousarray(x, np.float32)})[0][0], nms=0.5) if b[4] >= 0.4]
         rows = [{"class": int(b[5]), "score": round(float(b[4]), 4), "box": [round(float(k), 2) for k in b[:4]]} for b in boxes]
         with open(package + "/golden/" + name[:-4] + ".json", "w") as f:
             json.dump({"boxes": rows}, f, indent=1)
