@@ -10,22 +10,28 @@ import (
 	"net/url"
 	"slices"
 
+	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/words"
 	"fulmar/schema"
 )
+
+// maxUrgent is how many reports stand under a board's headline; all are below.
+const maxUrgent = 3
 
 // boardView is a board's page.
 type boardView struct {
 	*Board
 	Headline string
 	Seen     template.HTML
+	Asof     template.HTML // age of the readings when none of them is fresh
 	Period   words.Period
 	Periods  []words.Period
 	Charts   []chartView
 	Cams     []cameraView
 	Book     bookView
 	Facts    []words.Fact
-	Reports  []Report
+	Reports  []Report // worst first
+	Urgent   []Report // of those, what explains a board that is not well
 }
 
 // chartView is a chart and the live readings under it.
@@ -73,6 +79,10 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 		v.Headline += ": " + b.Cause
 	}
 	p.Title, p.Data = v.Headline, v
+	old := ov.At.Sub(b.LastSeen) > live.StaleAfter
+	if old {
+		v.Asof = p.Ago("asof", b.LastSeen)
+	}
 	by := map[string]words.Points{}
 	if p.Want("charts") {
 		var err error
@@ -108,12 +118,17 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 	slices.SortStableFunc(v.Reports, func(a, b Report) int {
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), b.At.Compare(a.At))
 	})
+	for _, r := range v.Reports {
+		if b.State.needsYou() && r.Severity >= schema.SeverityAlarm && len(v.Urgent) < maxUrgent {
+			v.Urgent = append(v.Urgent, r)
+		}
+	}
 	cams := []string{}
 	for i := range b.Cameras {
 		cams = append(cams, b.Cameras[i].Name)
 	}
-	p.Shape("verdict", v.Headline, b.Since, b.Online, b.Release)
-	p.Shape("charts", names)
+	p.Shape("verdict", v.Headline, b.Since, b.Online, b.Release, v.Urgent)
+	p.Shape("charts", names, old, pd.Name)
 	p.Shape("cameras", cams)
 	p.Shape("ledger", len(b.Ledger), b.Gaps)
 	p.Shape("reports", b.Reports)

@@ -32,7 +32,7 @@ type memory struct {
 	now      func() time.Time
 	boards   []Board
 	shots    []Detection // newest first
-	pictures map[string][]byte
+	pictures map[string]func() []byte
 	broken   error
 	reads    int // overviews served
 }
@@ -74,8 +74,14 @@ func (m *memory) Series(_ context.Context, q SeriesQuery) ([]Series, error) {
 	var out []Series
 	for _, name := range q.Series {
 		s := Series{Name: name}
+		if name == "thermal.cv0_celsius" {
+			continue // powered down: never had a number
+		}
 		step := q.To.Sub(q.From) / time.Duration(q.Points)
 		for t := q.From; t.Before(q.To); t = t.Add(step) {
+			if q.Board == "dock-0002" && q.To.Sub(t) < 12*time.Minute {
+				break // it was last heard then
+			}
 			if d := q.To.Sub(t); q.Board == "dock-0001" && d > q.To.Sub(q.From)*11/20 && d < q.To.Sub(q.From)*12/20 {
 				continue // the link was down and the spool of metrics was thinned: a hole
 			}
@@ -124,7 +130,7 @@ func (m *memory) Picture(_ context.Context, _, board, blob string) (io.ReadSeekC
 	if !ok {
 		return nil, fmt.Errorf("picture %s: %w", blob, ErrNotFound)
 	}
-	return opened{bytes.NewReader(b)}, nil
+	return opened{bytes.NewReader(b())}, nil
 }
 
 // tick moves the fleet on: new readings, counted records, now and then a picture.
@@ -167,8 +173,12 @@ func parcelLabels() map[uint16]string {
 // them found.
 func (m *memory) snap(board, camera string, n uint64, at time.Time) {
 	r := rand.New(rand.NewPCG(n, uint64(len(board)+len(camera)*7+int(board[len(board)-1]))))
-	img := image.NewRGBA(image.Rect(0, 0, picW, picH))
-	fill := func(rc image.Rectangle, c color.Color) { draw.Draw(img, rc, image.NewUniform(c), image.Point{}, draw.Src) }
+	type patch struct {
+		rc image.Rectangle
+		c  color.RGBA
+	}
+	var patches []patch
+	fill := func(rc image.Rectangle, c color.RGBA) { patches = append(patches, patch{rc, c}) }
 	for y := range picH {
 		fill(image.Rect(0, y, picW, y+1), color.RGBA{uint8(96 + y/9), uint8(102 + y/10), uint8(104 + y/10), 255})
 	}
@@ -206,9 +216,15 @@ func (m *memory) snap(board, camera string, n uint64, at time.Time) {
 		e.Boxes = append(e.Boxes, schema.Box{Class: 1, Score: 0.54, X0: 540, Y0: 20, X1: 606, Y1: 92, Match: schema.MatchFalse})
 	}
 	e.Snapshot = fmt.Sprintf("%s-%d.jpg", camera, n)
-	var b bytes.Buffer
-	_ = jpeg.Encode(&b, img, &jpeg.Options{Quality: 85})
-	m.pictures[board+"/"+e.Snapshot] = b.Bytes()
+	m.pictures[board+"/"+e.Snapshot] = sync.OnceValue(func() []byte {
+		img := image.NewRGBA(image.Rect(0, 0, picW, picH))
+		for _, p := range patches {
+			draw.Draw(img, p.rc, image.NewUniform(p.c), image.Point{}, draw.Src)
+		}
+		var b bytes.Buffer
+		_ = jpeg.Encode(&b, img, &jpeg.Options{Quality: 85})
+		return b.Bytes()
+	})
 	d := Detection{ID: fmt.Sprintf("%s/event/00c0ffee00c0ffee/%d", board, n), Board: board, At: at, Arrived: at.Add(140 * time.Millisecond), Event: e, HasPicture: true}
 	if n%11 == 5 {
 		d.Replayed, d.Arrived = true, at.Add(17*time.Minute)
@@ -219,7 +235,7 @@ func (m *memory) snap(board, camera string, n uint64, at time.Time) {
 // newMemory makes the fleet: one healthy board with a scene camera, one that is
 // unreachable, one degraded.
 func newMemory(now func() time.Time) *memory {
-	m := &memory{now: now, pictures: map[string][]byte{}}
+	m := &memory{now: now, pictures: map[string]func() []byte{}}
 	t := now()
 	names := []string{
 		"cpu.core0_load_percent", "cpu.core1_load_percent", "cpu.core2_load_percent", "cpu.core3_load_percent", "cpu.load_percent", "cpu.online_count", "cpu.system_percent", "cpu.user_percent",

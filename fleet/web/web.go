@@ -117,8 +117,9 @@ func whole(n any) uint64 {
 // live streams a view. A view is named by its own path and query, so a stream can
 // show nothing that the page itself would not.
 func (h *Handler) live(w http.ResponseWriter, r *http.Request, s Session) {
-	u, err := url.Parse(local(r.URL.Query().Get("view")))
-	if err != nil || u.Host != "" {
+	view := r.URL.Query().Get("view")
+	u, err := url.Parse(view)
+	if err != nil || local(view) != view {
 		http.Error(w, "this view has no live part", http.StatusBadRequest)
 		return
 	}

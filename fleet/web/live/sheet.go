@@ -17,9 +17,9 @@ import (
 	"fulmar/schema"
 )
 
-// staleAfter is when a value is drawn grey with its age. Series that are sent on
+// StaleAfter is when a value is drawn grey with its age. Series that are sent on
 // change only are sent once a minute at least, so a live one is never this old.
-const staleAfter = 90 * time.Second
+const StaleAfter = 90 * time.Second
 
 // Value is one live text. Text "" with At set is an age, written by the reader.
 type Value struct {
@@ -96,7 +96,7 @@ func (s *Sheet) Reading(key string, n float64, q schema.Quality, at time.Time, u
 	switch q {
 	case schema.QualityGood:
 		v.Text, v.Num, v.IsNum = words.Quantity(n, u), n, true
-		if s.At.Sub(at) > staleAfter {
+		if s.At.Sub(at) > StaleAfter {
 			v.Class = "stale"
 		}
 	case schema.QualityStale:

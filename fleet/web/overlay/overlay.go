@@ -21,13 +21,16 @@ const (
 	Missed = "missed" // ground truth that was not
 )
 
+// labelRoom is the part of the picture's height that a label needs.
+const labelRoom = 0.06
+
 // Mark is one box drawn over a picture. Places are per cent of the picture, so
 // that the drawing needs no scaling and its words keep their size.
 type Mark struct {
 	Kind       string
 	Label      string
 	X, Y, W, H string // with the per-cent sign
-	Inside     bool   // the label goes inside: no room above
+	At         string // where the label goes: "above", "below" or "inside"
 	Flush      bool   // the label ends at the right edge: no room to its right
 }
 
@@ -41,7 +44,7 @@ type Drawing struct {
 	Marks   []Mark
 	Rows    []Row
 	Summary string // in words, for those who cannot see it
-	Brief   string // the same for a caption
+	Brief   string // for a caption: only what there is
 	Known   bool   // ground truth is known
 	Right   int
 	Wrong   int
@@ -82,8 +85,15 @@ func Draw(e *schema.Event) Drawing {
 	d.Summary = words.Plural(len(e.Boxes), "detection", "detections")
 	d.Brief = d.Summary
 	if d.Known {
-		d.Brief = strconv.Itoa(d.Right) + " right, " + strconv.Itoa(d.Missed) + " missed, " + words.Plural(d.Wrong, "false alarm", "false alarms")
-		d.Summary += "; against ground truth: " + d.Brief
+		wrong := words.Plural(d.Wrong, "false alarm", "false alarms")
+		d.Summary += "; against ground truth: " + strconv.Itoa(d.Right) + " right, " + strconv.Itoa(d.Missed) + " missed, " + wrong
+		d.Brief = strconv.Itoa(d.Right) + " right"
+		if d.Missed > 0 {
+			d.Brief += ", " + strconv.Itoa(d.Missed) + " missed"
+		}
+		if d.Wrong > 0 {
+			d.Brief += ", " + wrong
+		}
 	}
 	return d
 }
@@ -129,14 +139,22 @@ func place(e *schema.Event, b schema.Box) (Mark, bool) {
 		return Mark{}, false
 	}
 	pct := func(v, of float64) string { return strconv.FormatFloat(v/of*100, 'f', 3, 64) + "%" }
+	at := "above"
+	switch {
+	case y0/h >= labelRoom:
+	case y1/h <= 1-labelRoom:
+		at = "below"
+	default:
+		at = "inside"
+	}
 	return Mark{
 		X: pct(x0, w), Y: pct(y0, h), W: pct(x1-x0, w), H: pct(y1-y0, h),
-		Inside: y0/h < 0.06, Flush: x0/w > 0.75,
+		At: at, Flush: x0/w > 0.75,
 	}, true
 }
 
 // where writes a place in pixels.
 func where(b schema.Box) string {
 	n := func(v float32) string { return words.Number(float64(v), 0) }
-	return n(b.X0) + ", " + n(b.Y0) + " to " + n(b.X1) + ", " + n(b.Y1)
+	return n(b.X0) + ", " + n(b.Y0) + " \u2013 " + n(b.X1) + ", " + n(b.Y1)
 }

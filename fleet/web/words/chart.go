@@ -6,6 +6,7 @@ package words
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -28,8 +29,10 @@ type Period struct {
 // Periods are the choices; the first is the default.
 func Periods() []Period {
 	return []Period{
-		{"15m", "15 min", 15 * time.Minute}, {"1h", "1 h", time.Hour},
-		{"6h", "6 h", 6 * time.Hour}, {"24h", "24 h", 24 * time.Hour},
+		{"15m", "15 min", 15 * time.Minute},
+		{"1h", "1 h", time.Hour},
+		{"6h", "6 h", 6 * time.Hour},
+		{"24h", "24 h", 24 * time.Hour},
 	}
 }
 
@@ -78,7 +81,7 @@ func Draw(c Card, by map[string]Points, from, to time.Time) Chart {
 	}
 	seen := hi
 	out.Lo, out.Hi = scale(lo, hi, c.Unit)
-	out.LoText, out.HiText = Quantity(out.Lo, c.Unit), Quantity(out.Hi, c.Unit)
+	out.LoText, out.HiText = axis(out.Lo, c.Unit), axis(out.Hi, c.Unit)
 	for _, l := range c.Lines[:c.Plotted] {
 		out.Paths = append(out.Paths, Drawn{l, path(by[l.Series], from, to, out.Lo, out.Hi)})
 	}
@@ -106,6 +109,18 @@ func scale(lo, hi float64, u Unit) (float64, float64) {
 	}
 	step := nice(max(hi, least) / 4)
 	return min(0, math.Floor(lo/step)*step), math.Ceil(max(hi, least)/step) * step
+}
+
+// axis writes an end of the value axis: no zeros after the point.
+func axis(v float64, u Unit) string {
+	n, name, ok := strings.Cut(Quantity(v, u), nb)
+	if strings.Contains(n, ".") {
+		n = strings.TrimSuffix(strings.TrimRight(n, "0"), ".")
+	}
+	if !ok {
+		return n
+	}
+	return n + nb + name
 }
 
 // nice is the next of 1, 2, 5 times a power of ten.

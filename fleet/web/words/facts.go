@@ -15,8 +15,13 @@ type Fact struct{ Name, Text string }
 // Facts writes what is known about a board; known names first, in
 func Facts(known map[string]string, release, keyMode string) []Fact {
 	names := []Fact{
-		{"model", "Board"}, {"l4t", "L4T"}, {"os", "System"}, {"kernel", "Kernel"}, {"arch", "Architecture"},
-		{"cpus", "CPU cores"}, {"memory_bytes", "Memory"},
+		{"model", "Board"},
+		{"l4t", "L4T"},
+		{"os", "System"},
+		{"kernel", "Kernel"},
+		{"arch", "Architecture"},
+		{"cpus", "CPU cores"},
+		{"memory_bytes", "Memory"},
 	}
 	var out []Fact
 	done := map[string]bool{}

@@ -63,9 +63,10 @@ func kinds() []kind {
 		{title: "Network", prefixes: []string{"net"}, unit: UnitBytesPerSecond},
 		{title: "Disk", prefixes: []string{"disk", "mount"}, unit: UnitBytesPerSecond},
 		{title: "Power", prefixes: []string{"power"}, unit: UnitWatts, lead: []string{"power.total_watts", "power.sum_watts"}},
-		{title: "Load", prefixes: []string{"load"}, unit: UnitNone, lead: []string{"load.1m", "load.5m", "load.15m"}},
+		{title: "Load", prefixes: []string{"load", "host"}, unit: UnitNone, lead: []string{"load.1m", "load.5m", "load.15m"}},
 		{title: "Waiting for resources", prefixes: []string{"pressure"}, unit: UnitPercent},
 		{title: "Fan and throttling", prefixes: []string{"fan", "throttle"}, unit: UnitPercent},
+		{title: "fulmard itself", prefixes: []string{"process"}, unit: UnitPercent},
 		{title: "Other sensors", unit: UnitNone},
 	}
 }

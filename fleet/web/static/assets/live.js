@@ -151,6 +151,7 @@
       }
       return Number.isInteger(v) ? String(v) : v.toFixed(2);
     };
+    const axis = (v, u) => fmt(v, u).replace(/(\.\d*?)0+(?=\u00a0|$)/, "$1").replace(/\.(?=\u00a0|$)/, "");
     const nice = (v) => {
       const p = 10 ** Math.floor(Math.log10(v));
       return [1, 2, 5].map((m) => m * p).find((m) => v <= m * 1.0000001) || 10 * p;
@@ -180,8 +181,8 @@
         }
         if (lo > hi) continue;
         [c.low, c.high] = scale(lo, hi, c.unit);
-        c.lo.textContent = fmt(c.low, c.unit);
-        c.hi.textContent = fmt(c.high, c.unit);
+        c.lo.textContent = axis(c.low, c.unit);
+        c.hi.textContent = axis(c.high, c.unit);
         for (const l of c.lines) {
           const s = data.by.get(l.name);
           if (!s) continue;
@@ -224,7 +225,7 @@
       const root = $("[data-charts]");
       if (!root) return;
       list = all(".chart[data-unit]", root).map((el) => {
-        const plot = $(".plot", el), c = { unit: el.dataset.unit, plot, lo: $(".lo", plot), hi: $(".hi", plot), hair: $(".hair", plot) };
+        const plot = $(".plot", el), c = { unit: el.dataset.unit, plot, lo: $(".lo", el), hi: $(".hi", el), hair: $(".hair", plot) };
         const labels = all(".legend .nm", el).map((n) => n.textContent);
         c.lines = all("path[data-series]", plot).map((p, i) => ({ el: p, name: p.dataset.series, label: labels[i] }));
         if (!$(".tip", plot)) hover(c);
