@@ -40,7 +40,7 @@ func (g *gen) settle(f *flight, late <-chan time.Time) error {
 		select {
 		case <-puback:
 			if err := f.token.Error(); err != nil {
-				return fmt.Errorf("publish: %w", err)
+				return fmt.Errorf("publish: %w", g.reason(err))
 			}
 			puback = nil
 		case <-word:

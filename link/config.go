@@ -67,8 +67,9 @@ const (
 	pingTimeout        = 10 * time.Second
 	drainTimeout       = 2 * time.Second // on a stop, for what is in flight
 	byeTimeout         = 500 * time.Millisecond
-	maxInbound         = 64      // messages waiting; more ends the generation, the fleet asks again
-	maxPacket          = 1 << 20 // bytes of one MQTT packet from the broker
+	reasonTimeout      = 100 * time.Millisecond // between a token's failure and its reason
+	maxInbound         = 64                     // messages waiting; more ends the generation, the fleet asks again
+	maxPacket          = 1 << 20                // bytes of one MQTT packet from the broker
 	userTimeout        = 30 * time.Second
 	maxRetryAfter      = 15 * time.Minute // a fleet may ask for patience, not for silence
 	maxReconnectWindow = time.Hour        // 10,000 boards at three a second

@@ -307,11 +307,15 @@ func (g *gen) goodbye(ctx context.Context) {
 	_ = group.Wait(0) // the board is gone either way: the broker has the last will
 }
 
+// reason gives why the connection was lost, where that is why a token failed: the
+// client fails the tokens first and says why right after.
 func (g *gen) reason(err error) error {
-	if g.abandoned() {
+	select {
+	case <-g.lost:
 		return g.why
+	case <-time.After(reasonTimeout):
+		return err
 	}
-	return err
 }
 
 // wait waits for a token with a bound.

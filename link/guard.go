@@ -56,6 +56,19 @@ func (g *guarded) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write writes within a bound of its own: the client bounds what it publishes, but
+// not its pings and its PUBACKs, and a ping that never ends notices nothing.
+func (g *guarded) Write(p []byte) (int, error) {
+	if err := g.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return g.Conn.Write(p)
+}
+
+// SetWriteDeadline does nothing: see Write. The client would take the bound of a
+// ping away when it has published.
+func (g *guarded) SetWriteDeadline(time.Time) error { return nil }
+
 // framing follows the packets of an MQTT stream: a header byte, a length in
 // groups of seven bits, that many bytes.
 type framing struct {

@@ -17,9 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
@@ -175,55 +173,4 @@ func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, 
 		}
 	}
 	return pk, nil
-}
-
-// line is a board's end of a connection that can freeze.
-type line struct {
-	net.Conn
-	dead   net.Conn // nobody reads its other end: a write into it waits for its deadline
-	frozen atomic.Bool
-	once   sync.Once
-	closed chan struct{}
-}
-
-func newLine(c net.Conn) *line {
-	dead, _ := net.Pipe()
-	return &line{Conn: c, dead: dead, closed: make(chan struct{})}
-}
-
-// Read gives what comes through; on a frozen line nothing does, no end either.
-func (l *line) Read(p []byte) (int, error) {
-	n, err := l.Conn.Read(p)
-	if l.frozen.Load() {
-		<-l.closed
-		return 0, io.ErrClosedPipe
-	}
-	return n, err
-}
-
-// Write writes; on a frozen line it waits for its deadline or the close.
-func (l *line) Write(p []byte) (int, error) {
-	if l.frozen.Load() {
-		return l.dead.Write(p)
-	}
-	return l.Conn.Write(p)
-}
-
-// Close closes both.
-func (l *line) Close() error {
-	l.once.Do(func() {
-		close(l.closed)
-		_ = l.dead.Close()
-	})
-	return l.Conn.Close()
-}
-
-// SetDeadline bounds both.
-func (l *line) SetDeadline(t time.Time) error {
-	return errors.Join(l.Conn.SetDeadline(t), l.dead.SetDeadline(t))
-}
-
-// SetWriteDeadline bounds both.
-func (l *line) SetWriteDeadline(t time.Time) error {
-	return errors.Join(l.Conn.SetWriteDeadline(t), l.dead.SetWriteDeadline(t))
 }
