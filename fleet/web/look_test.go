@@ -1,6 +1,8 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build look
+
 package web
 
 import (
@@ -14,13 +16,13 @@ import (
 
 // TestLook serves the made-up fleet for a person's eyes until it is stopped:
 //
-//	FULMAR_LOOK=127.0.0.1:8080 go test -run TestLook -timeout 1h ./fleet/web
+//	FULMAR_LOOK=127.0.0.1:8080 go test -tags look -run TestLook -timeout 1h ./fleet/web
 //
 // The log-in is open, so it listens only where it is told to.
 func TestLook(t *testing.T) {
 	addr := os.Getenv("FULMAR_LOOK")
 	if addr == "" {
-		t.Skip("set FULMAR_LOOK=127.0.0.1:8080 to look at the page")
+		t.Fatal("set FULMAR_LOOK=127.0.0.1:8080 to look at the page")
 	}
 	src := newMemory(time.Now)
 	auth := &door{password: "one-time", open: true}
