@@ -11,6 +11,8 @@ whose settings are in neither of the other splits.
 Only what goes into a convolution is quantized: Q/DQ pairs sit before convolutions
 and nowhere else. Between a convolution and its ReLU there is none, so TensorRT fuses
 the two into one INT8 layer, and no code is spent on values that ReLU throws away.
+Weights are stored in floating point behind a Q/DQ pair and biases are not quantized:
+the parser of TensorRT 8 takes neither INT8 weights nor an INT32 DequantizeLinear.
 The six last convolutions (1x1), the sigmoids and the join stay in floating point:
 one byte is too coarse for a logarithm of a size.
 """
@@ -47,7 +49,8 @@ def main():
         prepared, int8, Frames(data + "/calibration"), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
         op_types_to_quantize=["Conv"], nodes_to_exclude=last,
-        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Conv"]})
+        extra_options={"ActivationSymmetric": True, "WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Conv"],
+                       "AddQDQPairToWeight": True, "DedicatedQDQPair": True, "QuantizeBias": False})
     model = onnx.load(int8)
     kinds = {}
     for n in model.graph.node:
@@ -55,6 +58,8 @@ def main():
     for t in model.graph.initializer:
         if t.name.endswith("zero_point") and np.any(onnx.numpy_helper.to_array(t)):
             sys.exit("zero point of %s is not 0" % t.name)
+        if not t.name.endswith("zero_point") and t.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64):
+            sys.exit("%s is stored in type %d" % (t.name, t.data_type))
     print("nodes", kinds)
 
 
