@@ -15,7 +15,7 @@ import (
 // its records. It ends the generation when there is no progress for too long: a
 // half-open connection looks alive from this side for ever. It ends with the
 // publisher, which on a stop waits a little for what is in flight.
-func (g *gen) acknowledge(context.Context) error {
+func (g *gen) acknowledge(ctx context.Context) error {
 	late := time.NewTimer(time.Hour)
 	defer late.Stop()
 	for {
@@ -26,7 +26,7 @@ func (g *gen) acknowledge(context.Context) error {
 			return nil
 		case f := <-g.flights:
 			late.Reset(g.s.cfg.AckTimeout)
-			if err := g.settle(f, late.C); err != nil {
+			if err := g.settle(ctx, f, late.C); err != nil {
 				return err
 			}
 		}
@@ -34,13 +34,13 @@ func (g *gen) acknowledge(context.Context) error {
 }
 
 // settle waits for one flight's acknowledgement and frees its records.
-func (g *gen) settle(f *flight, late <-chan time.Time) error {
+func (g *gen) settle(ctx context.Context, f *flight, late <-chan time.Time) error {
 	puback, word := f.token.Done(), f.fleet // word is nil unless the fleet's own is needed
 	for puback != nil || word != nil {
 		select {
 		case <-puback:
 			if err := f.token.Error(); err != nil {
-				return fmt.Errorf("publish: %w", g.reason(err))
+				return fmt.Errorf("publish: %w", g.reason(ctx, err))
 			}
 			puback = nil
 		case <-word:

@@ -221,7 +221,7 @@ func (g *gen) subscribe(ctx context.Context) error {
 	filters := map[string]byte{g.topic(schema.ChanHelloAck): 1, g.topic(schema.ChanAck): 1}
 	token := g.client.SubscribeMultiple(filters, nil)
 	if err := wait(ctx, token, helloTimeout, g.lost); err != nil {
-		return g.reason(err)
+		return g.reason(ctx, err)
 	}
 	sub, ok := token.(*mqtt.SubscribeToken)
 	if !ok {
@@ -242,7 +242,7 @@ func (g *gen) subscribe(ctx context.Context) error {
 // say publishes and waits for the PUBACK.
 func (g *gen) say(ctx context.Context, c schema.Channel, payload []byte, retain bool) error {
 	if err := wait(ctx, g.client.Publish(g.topic(c), 1, retain, payload), helloTimeout, g.lost); err != nil {
-		return g.reason(err)
+		return g.reason(ctx, err)
 	}
 	return nil
 }
@@ -309,10 +309,12 @@ func (g *gen) goodbye(ctx context.Context) {
 
 // reason gives why the connection was lost, where that is why a token failed: the
 // client fails the tokens first and says why right after.
-func (g *gen) reason(err error) error {
+func (g *gen) reason(ctx context.Context, err error) error {
 	select {
 	case <-g.lost:
 		return g.why
+	case <-ctx.Done():
+		return err
 	case <-time.After(reasonTimeout):
 		return err
 	}
