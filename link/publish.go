@@ -118,13 +118,18 @@ func (p *publisher) sendOne(ctx context.Context) (bool, error) {
 		if !done {
 			continue
 		}
-		if w := weights[c]; w > 0 {
-			p.at = max(p.at, p.lanes[c].due)
-			p.lanes[c].due = p.at + int64(size)/w
-		}
+		p.served(c, size)
 		return true, nil
 	}
 	return false, nil
+}
+
+// served moves a class back in the queue by what it had.
+func (p *publisher) served(c schema.Class, size int) {
+	if w := weights[c]; w > 0 {
+		p.at = max(p.at, p.lanes[c].due)
+		p.lanes[c].due = p.at + int64(size)/w
+	}
 }
 
 // turn picks the class to look at: alarms, then the one whose place is first.
