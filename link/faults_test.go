@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"fulmar/link/linktest"
@@ -288,7 +289,8 @@ func (s stubborn) Read(c schema.Class, from uint64, n, size int) ([]schema.Store
 func (s stubborn) Ack(c schema.Class, e, a, z uint64) error { return s.m.Ack(c, e, a, z) }
 func (s stubborn) Cursors() []schema.Cursor                 { return s.m.Cursors() }
 func (s stubborn) Wake() <-chan struct{}                    { return s.m.Wake() }
-func (s stubborn) RemoveBlob(string) error                  { return errors.New("read-only file system") }
+func (s stubborn) RemoveBlob(string) error { return errors.New("read-only file system") }
+
 func (s stubborn) OpenBlob(name string) (Blob, error) {
 	if name == "torn.jpg" {
 		return torn{bytes.NewReader(make([]byte, 100_000))}, nil
@@ -369,4 +371,92 @@ func TestConfig(t *testing.T) {
 	if _, err := New(good(), nil, nil); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestLateWord: an acknowledgement that is read after the connection was given up
+// frees nothing, whichever of the two is looked at first.
+func TestLateWord(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		m := newMemory()
+		m.add(schema.ClassEvent, record(t))
+		s, err := New(Config{Tenant: "default", Board: "b", Dial: hostile(t, nil)}, m, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := &gen{s: s, lost: make(chan struct{}), quiet: make(chan struct{}), window: newWindow(1, 1)}
+		f := &flight{class: schema.ClassEvent, epoch: testEpoch, token: &mqtt.DummyToken{}}
+		f.add(1)
+		g.enter(f)
+		g.end(errors.New("given up"))
+		if err := g.settle(t.Context(), f, nil); err != nil || m.left() != 1 {
+			t.Fatalf("%d left, %v", m.left(), err)
+		}
+	}
+}
+
+// TestIndexWaitsForPieces: the index of a picture does not go before all its pieces
+// are acknowledged.
+func TestIndexWaitsForPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, m, f := linktest.New(t), newMemory(), newFleet()
+		b.Take = f.take
+		var eat atomic.Bool
+		b.Wrap(func(c net.Conn) net.Conn { return pubackEater{c, &eat} })
+		start(t, config(b), m)
+		time.Sleep(time.Minute)
+		eat.Store(true)
+		m.blobs["a.jpg"] = make([]byte, 100_000)
+		rec, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindSnapshot, Snapshot: &schema.Snapshot{Name: "a.jpg", Size: 100_000, Source: "cam0"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.add(schema.ClassSnapshot, rec)
+		time.Sleep(20 * time.Second)
+		f.mu.Lock()
+		pieces := f.chunks["a.jpg"]
+		f.mu.Unlock()
+		if pieces != 100_000 || f.has(schema.ClassSnapshot) != 0 {
+			t.Errorf("%d bytes and %d indexes arrived without a PUBACK, wants all and none", pieces, f.has(schema.ClassSnapshot))
+		}
+		eat.Store(false)
+		time.Sleep(3 * time.Minute)
+		if f.has(schema.ClassSnapshot) != 1 || m.left() != 0 {
+			t.Errorf("%d indexes arrived, %d records left", f.has(schema.ClassSnapshot), m.left())
+		}
+	})
+}
+
+// TestStaleAnswer: an answer to an older connection's hello, and one that cannot be
+// read, are passed over.
+func TestStaleAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, m := linktest.New(t), newMemory()
+		b.Hello = nil
+		b.Take = func(tp schema.Topic, p []byte) error {
+			var h schema.Hello
+			if tp.Channel != schema.ChanHello || schema.Decode(p, &h) != nil {
+				return nil
+			}
+			stale, err := schema.Encode(&schema.HelloAck{V: 1, Conn: h.Conn - 1, RetryAfterMs: 600_000})
+			if err != nil {
+				return err
+			}
+			good, err := schema.Encode(&schema.HelloAck{V: 1, Conn: h.Conn})
+			if err != nil {
+				return err
+			}
+			go func() {
+				for _, p := range [][]byte{stale, []byte("{}"), {0xa4, 1, 1, 2, 0x1b}, good} {
+					_ = b.Publish("f/v1/default/dock-1/hello/ack", p)
+				}
+			}()
+			return nil
+		}
+		s := start(t, config(b), m)
+		time.Sleep(time.Minute)
+		if st := s.Status(); !st.Up() || st.Generation != 1 {
+			t.Errorf("status %+v", st)
+		}
+	})
 }

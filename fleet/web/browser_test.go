@@ -365,8 +365,13 @@ func (b *browser) detections() {
 // looks takes pictures of all views and holds each to its width.
 func (b *browser) looks() {
 	views := []struct{ name, path string }{
-		{"fleet", "/"}, {"board", "/boards/dock-0001"}, {"unreachable", "/boards/dock-0002"}, {"degraded", "/boards/dock-0003"},
-		{"detections", "/detections"}, {"detection", "/detections/dock-0001/event/00c0ffee00c0ffee/27"}, {"missing", "/boards/nobody"},
+		{"fleet", "/"},
+		{"board", "/boards/dock-0001"},
+		{"unreachable", "/boards/dock-0002"},
+		{"degraded", "/boards/dock-0003"},
+		{"detections", "/detections"},
+		{"detection", "/detections/dock-0001/event/00c0ffee00c0ffee/27"},
+		{"missing", "/boards/nobody"},
 	}
 	for _, theme := range []string{"light", "dark"} {
 		b.size(1280, 900)
