@@ -289,7 +289,7 @@ func (s stubborn) Read(c schema.Class, from uint64, n, size int) ([]schema.Store
 func (s stubborn) Ack(c schema.Class, e, a, z uint64) error { return s.m.Ack(c, e, a, z) }
 func (s stubborn) Cursors() []schema.Cursor                 { return s.m.Cursors() }
 func (s stubborn) Wake() <-chan struct{}                    { return s.m.Wake() }
-func (s stubborn) RemoveBlob(string) error { return errors.New("read-only file system") }
+func (s stubborn) RemoveBlob(string) error                  { return errors.New("read-only file system") }
 
 func (s stubborn) OpenBlob(name string) (Blob, error) {
 	if name == "torn.jpg" {
