@@ -21,7 +21,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -50,6 +49,9 @@ func main() {
 }
 
 var errUsage = errors.New("usage")
+
+// release is set by the linker.
+var release = "dev"
 
 func command(ctx context.Context, args []string) error {
 	if len(args) == 0 {
@@ -159,7 +161,7 @@ func serve(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 	if err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
-	cfg.Data, cfg.Release = abs, release()
+	cfg.Data, cfg.Release = abs, release
 	var lvl slog.Level
 	if err := lvl.UnmarshalText([]byte(*level)); err != nil {
 		return fmt.Errorf("--log %s: wants debug, info, warn or error", *level)
@@ -172,12 +174,4 @@ func serve(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 		return err
 	}
 	return srv.Run(ctx)
-}
-
-// release is the version this program was built as.
-func release() string {
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
-		return b.Main.Version
-	}
-	return "unknown"
 }
