@@ -344,7 +344,7 @@ func (b *browser) detections() {
 		t.Errorf("%d pictures of other boards pass the filter", n)
 	}
 	b.open("/detections/dock-0001/event/00c0ffee00c0ffee/3")
-	for _, k := range []struct{ key, gone string }{{"b", ".m.hit"}, {"g", ".m.truth"}, {"l", ".m text"}} {
+	for _, k := range []struct{ key, gone string }{{"b", ".m.hit"}, {"g", ".m.truth"}, {"l", ".mt text"}} {
 		visible := fmt.Sprintf(`getComputedStyle(document.querySelector(%q)).display !== "none"`, k.gone)
 		if !eval[bool](b, visible) {
 			t.Errorf("%s is not shown", k.gone)
