@@ -34,7 +34,7 @@ ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
 test: ort build ## all tests (mosquitto and chromium are installed if they are missing)
-	@cross/need mosquitto chromium
+	@cross/need mosquitto chromium e2fsprogs mount
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
@@ -59,7 +59,7 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 	@cross/bench
 
 soak: build ort ## the long runs
-	FULMAR_SOAK=1 $(GO) test -timeout 6h -run Soak ./...
+	FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -run Soak ./tests/e2e
 
 clean: ## what the build made; the cache stays
 	rm -rf bin run out

@@ -65,7 +65,16 @@ func run(ctx context.Context, dir, listen string, length time.Duration, check bo
 		return err
 	}
 	defer func() { err = errors.Join(err, ended(proc)) }()
-	fmt.Printf("\n  one board, %s, samples this machine and watches a sorting line\n  logs and data: %s\n  Ctrl-C stops all\n\n", board, site.Dir)
+	fmt.Printf(`
+  open https://%s
+  the browser warns once: the certificate is of the fleet's own authority
+  log in with the one-time password above (lost it? bin/fulmar-fleet reset-password --data %s)
+
+  one board, %s, samples this machine and watches a sorting line
+  logs and data: %s
+  Ctrl-C stops all
+
+`, site.HTTPS, filepath.Join(site.Dir, "fleet"), board, site.Dir)
 	var end <-chan time.Time
 	if length > 0 {
 		end = time.After(length)
