@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/internal/atomicfile"
 	"fulmar/schema"
 )
 
@@ -102,7 +103,7 @@ func (s *Folder) Write(tenant, board, name string, c *schema.Chunk) error {
 		return fmt.Errorf("write picture: %w", err)
 	}
 	if fresh {
-		return syncDir(dir)
+		return atomicfile.SyncDir(dir)
 	}
 	return nil
 }
@@ -168,7 +169,7 @@ func (s *Folder) Complete(tenant, board, name string, size int64, sum [32]byte) 
 	if err := os.Rename(part, whole); err != nil {
 		return false, fmt.Errorf("complete picture: %w", err)
 	}
-	return true, errors.Join(syncDir(filepath.Dir(whole)), syncDir(filepath.Dir(part)))
+	return true, errors.Join(atomicfile.SyncDir(filepath.Dir(whole)), atomicfile.SyncDir(filepath.Dir(part)))
 }
 
 func matches(path string, size int64, sum [32]byte) (bool, error) {
@@ -245,7 +246,7 @@ func makeDir(base string, names ...string) error {
 		next := filepath.Join(dir, n)
 		err := os.Mkdir(next, 0o700)
 		if err == nil {
-			err = syncDir(dir)
+			err = atomicfile.SyncDir(dir)
 		}
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -253,12 +254,4 @@ func makeDir(base string, names ...string) error {
 		dir = next
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
