@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,6 +86,13 @@ func (c *counter) build(_ context.Context, keys []Key) map[Key]*Sheet {
 	return out
 }
 
+// readings tells how often build was called.
+func (c *counter) readings() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.builds
+}
+
 func hub(c *counter, viewers int) *Hub {
 	return New(Config{Tick: time.Second, MaxViewers: viewers, Log: slog.New(slog.DiscardHandler)}, c.build)
 }
@@ -114,10 +122,10 @@ func TestOneReadingForAll(t *testing.T) {
 			look(ctx, h, w, "/", always)
 		}
 		synctest.Wait()
-		joined := c.builds
+		joined := c.readings()
 		time.Sleep(3*time.Second + 100*time.Millisecond)
 		synctest.Wait()
-		if got := c.builds - joined; got != 3 {
+		if got := c.readings() - joined; got != 3 {
 			t.Errorf("%d readings in 3 ticks for 5 viewers", got)
 		}
 		frames := strings.Split(strings.TrimSpace(wires[0].text()), "\n\n")
@@ -154,18 +162,18 @@ func TestNobodyLooksNothingIsRead(t *testing.T) {
 		h := hub(c, 10)
 		go h.Run(ctx)
 		time.Sleep(10 * time.Second)
-		if c.builds != 0 {
-			t.Errorf("%d readings for nobody", c.builds)
+		if c.readings() != 0 {
+			t.Errorf("%d readings for nobody", c.readings())
 		}
 		viewer, leave := context.WithCancel(ctx)
 		done := look(viewer, h, newWire(), "/", always)
 		time.Sleep(2 * time.Second)
 		leave()
 		<-done
-		before := c.builds
+		before := c.readings()
 		time.Sleep(10 * time.Second)
-		if c.builds != before {
-			t.Errorf("%d readings after the last viewer left", c.builds-before)
+		if c.readings() != before {
+			t.Errorf("%d readings after the last viewer left", c.readings()-before)
 		}
 		cancel()
 	})
@@ -232,14 +240,15 @@ func TestBeatAndBye(t *testing.T) {
 		defer cancel()
 		h := hub(&counter{}, 2) // not running: nothing but beats
 		w := newWire()
-		allowed := true
-		done := look(ctx, h, w, "/", func() bool { return allowed })
+		var allowed atomic.Bool
+		allowed.Store(true)
+		done := look(ctx, h, w, "/", allowed.Load)
 		time.Sleep(beatEvery + time.Second)
 		synctest.Wait()
 		if !strings.Contains(w.text(), "event: beat") {
 			t.Errorf("no beat in %v: %q", beatEvery, w.text())
 		}
-		allowed = false // logged out elsewhere
+		allowed.Store(false) // logged out elsewhere
 		time.Sleep(beatEvery)
 		<-done
 		if !strings.HasSuffix(w.text(), "event: bye\ndata: {}\n\n") {
