@@ -23,6 +23,14 @@ import (
 
 const board = "dock-0001"
 
+// lively samples the fast sensors twice a second, so that somebody who looks for
+// half a minute sees curves.
+const lively = `sample:
+  groups:
+    - {name: fast, period: 500ms, sensors: [cpu, load, memory, pressure, thermal]}
+    - {name: normal, period: 5s, sensors: ["*"]}
+`
+
 func main() {
 	dir := flag.String("dir", "run", "folder of all data and logs")
 	seconds := flag.Int("seconds", 0, "end after so many seconds; 0 runs until Ctrl-C")
@@ -56,7 +64,7 @@ func run(ctx context.Context, dir, listen string, length time.Duration, check bo
 		return err
 	}
 	defer func() { err = errors.Join(err, ended(site.Fleet)) }()
-	config, err := site.PrepareBoard(local.Board{Name: board, Extra: local.SceneYAML})
+	config, err := site.PrepareBoard(local.Board{Name: board, Extra: local.SceneYAML + lively})
 	if err != nil {
 		return err
 	}
