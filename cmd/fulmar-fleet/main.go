@@ -173,5 +173,6 @@ func serve(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 	if err != nil {
 		return err
 	}
+	fmt.Printf("the page: https://%s\n", srv.HTTPSAddr())
 	return srv.Run(ctx)
 }
