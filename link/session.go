@@ -104,13 +104,15 @@ func (s *Session) Run(ctx context.Context) error {
 }
 
 // pause is full jitter: the first try falls anywhere in the window, each further
-// one in twice the one before, up to the cap. u is 0 to 1.
+// one in twice the one before, up to the cap. The cap grows with the window: a
+// fleet of ten boards need not be away for minutes after a short outage. u is 0 to 1.
 func pause(window time.Duration, try int, u float64) time.Duration {
+	limit := min(max(capWindows*window, reconnectLeast), reconnectCap)
 	span := window
 	for range min(try, 20) {
-		span = min(2*max(span, time.Second), reconnectCap)
+		span = min(2*max(span, time.Second), limit)
 	}
-	return time.Duration(u * float64(min(span, reconnectCap)))
+	return time.Duration(u * float64(min(span, limit)))
 }
 
 // begin counts a generation and gives its connection a number. The number rises

@@ -534,7 +534,7 @@ func TestSpread(t *testing.T) {
 			t.Errorf("second %d holds %d of %d", s, n, boards)
 		}
 	}
-	if pause(0, 0, 1) != 0 || pause(time.Second, 50, 1) != reconnectCap {
+	if pause(0, 0, 1) != 0 || pause(time.Second, 50, 1) != reconnectLeast || pause(time.Minute, 50, 1) != reconnectCap {
 		t.Error("the pause does not keep its bounds")
 	}
 }
