@@ -45,6 +45,35 @@ type Samples struct {
 	Value []float64 `cbor:"2,keyasint"`
 	// Quality holds each reading's quality; nil means that all are good.
 	Quality []Quality `cbor:"3,keyasint,omitempty"`
+	// Over is set in a summary that stands for many batches.
+	Over *Over `cbor:"4,keyasint,omitempty"`
+}
+
+// Over makes a batch a summary: Value is then the mean over the span that begins
+// at the record's Time. The slices run in parallel to Series.
+type Over struct {
+	SpanMs int64     `cbor:"1,keyasint"` // length of the span, 1 ms to a day
+	Min    []float64 `cbor:"2,keyasint"`
+	Max    []float64 `cbor:"3,keyasint"`
+	Count  []uint32  `cbor:"4,keyasint"` // good readings in it; 0: Value, Min and Max mean nothing
+}
+
+// maxSpanMs bounds the span of a summary: a day.
+const maxSpanMs = 24 * 60 * 60 * 1000
+
+func (o *Over) validate(series int) error {
+	if o.SpanMs < 1 || o.SpanMs > maxSpanMs {
+		return fmt.Errorf("summary over %d ms, wants 1 ms to a day", o.SpanMs)
+	}
+	if len(o.Min) != series || len(o.Max) != series || len(o.Count) != series {
+		return fmt.Errorf("summary of %d series with %d minima, %d maxima and %d counts", series, len(o.Min), len(o.Max), len(o.Count))
+	}
+	for i := range o.Min {
+		if math.IsNaN(o.Min[i]) || math.IsInf(o.Min[i], 0) || math.IsNaN(o.Max[i]) || math.IsInf(o.Max[i], 0) || o.Min[i] > o.Max[i] {
+			return fmt.Errorf("summary: series %d has no finite minimum and maximum in order", i)
+		}
+	}
+	return nil
 }
 
 // Validate checks lengths and limits.
@@ -62,6 +91,9 @@ func (s *Samples) Validate() error {
 		if math.IsNaN(s.Value[i]) || math.IsInf(s.Value[i], 0) {
 			return fmt.Errorf("samples: series %s has no finite value", n)
 		}
+	}
+	if s.Over != nil {
+		return s.Over.validate(len(s.Series))
 	}
 	return nil
 }

@@ -54,6 +54,10 @@ func vectors() []vector {
 			Series: []string{"cpu.load_percent", "thermal.cpu_celsius", "thermal.gpu_celsius"},
 			Value:  []float64{12.5, 1.0 / 3, 0}, Quality: []Quality{QualityGood, QualityStale, QualityOffline},
 		})),
+		record("samples-summary", samples(Samples{
+			Series: []string{"cpu.load_percent", "thermal.gpu_celsius"}, Value: []float64{12.5, 0}, Quality: []Quality{QualityGood, QualityOffline},
+			Over: &Over{SpanMs: 60_000, Min: []float64{1, 0}, Max: []float64{99.5, 0}, Count: []uint32{60, 0}},
+		})),
 		record("samples-good", samples(Samples{Series: []string{"memory.used_bytes"}, Value: []float64{1 << 53}})),
 		record("event", Record{Kind: KindEvent, Event: &event}),
 		record("event-bare", Record{Kind: KindEvent, Event: &Event{Source: "rule1", Boxes: []Box{}}}),
