@@ -4,10 +4,7 @@
 package chain
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -15,21 +12,13 @@ import (
 	"fulmar/schema"
 	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/files"
 	"fulmar/storage/internal/meta"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/internal/tail"
 )
-
-// seg is one file of the chain. Only the newest is appended to, and only while the
-// handle that made it is open.
-type seg struct {
-	first uint64 // lowest number it may hold: its name
-	last  uint64 // highest number it may hold; of the newest: not set
-	bytes int64
-	path  string
-}
 
 // Class is the spool of one class. io guards the files and what is said of them,
 // mu the memory; mu is taken after io and never held during I/O.
@@ -41,9 +30,7 @@ type Class struct {
 	kick chan struct{} // 1-buffered: the committer should look again
 
 	io       sync.Mutex
-	w        *segment.DB // the newest segment; nil: it is sealed, the next record begins another
-	r        *segment.DB // the sealed segment that was read last, or nil
-	segs     []seg       // oldest first, never empty after load
+	files    files.Chain // never empty after load
 	gen      uint64      // generation of the meta on disk
 	reserved uint64      // highest number that may be used
 	recs     []segment.Record
@@ -65,23 +52,6 @@ type Class struct {
 	stats     Stats
 }
 
-func (c *Class) opts() segment.Options {
-	return segment.Options{MaxBytes: c.cfg.SegmentBytes, NoSync: c.s.NoSync}
-}
-
-func (c *Class) path(first uint64) string {
-	return filepath.Join(c.dir, segment.Name(first))
-}
-
-func (c *Class) newest() *seg { return &c.segs[len(c.segs)-1] }
-
-func (c *Class) bytes() (n int64) {
-	for i := range c.segs {
-		n += c.segs[i].bytes
-	}
-	return n
-}
-
 // commitTries bounds the tries at one commit: as it is, in a new segment because
 // the newest one failed, and after room was made on a full disk.
 const commitTries = 3
@@ -99,9 +69,9 @@ func (c *Class) commit(items []*queue.Item, gap bool) error {
 			if try < commitTries && c.s.relieve(c, gap) {
 				continue
 			}
-		case c.w != nil:
+		case c.files.Writer() != nil:
 			c.s.Log.Error("spool segment is sealed because it cannot be appended to", "class", c.id.String(), "err", err)
-			c.closeWriter()
+			c.files.CloseWriter()
 			if try < commitTries {
 				continue
 			}
@@ -139,7 +109,7 @@ func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 		c.recs = append(c.recs, segment.Record{Seq: it.Seq, Wall: it.Wall, Payload: it.Payload})
 	}
 	start := time.Now()
-	err := c.w.Append(c.recs)
+	err := c.files.Append(c.recs)
 	clear(c.recs)
 	if err != nil {
 		return err
@@ -148,17 +118,22 @@ func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 	return nil
 }
 
-// ready makes sure of a segment with room for need bytes, inside the quota. A file
-// that was closed is never appended to again: bbolt, writing to a file that was
-// damaged meanwhile, may follow a wild page number through all the memory there is.
+// ready makes sure of a segment with room for need bytes, inside the quota.
 func (c *Class) ready(first uint64, need int64, gap bool) error {
 	if err := c.makeRoom(need, gap); err != nil {
 		return err
 	}
-	if c.w == nil || c.w.Size() >= c.cfg.SegmentBytes {
-		return c.roll(first)
+	if c.files.Room() {
+		return nil
 	}
-	return nil
+	return c.roll(first)
+}
+
+// roll seals the newest segment and begins a new one, whose first number is first.
+func (c *Class) roll(first uint64) error {
+	err := c.files.Roll(first)
+	c.publish()
+	return err
 }
 
 // makeRoom keeps the class inside its quota: alarms are refused, the others lose
@@ -171,17 +146,17 @@ func (c *Class) makeRoom(need int64, gap bool) error {
 		} else {
 			limit -= limit / gapReserve
 		}
-		if c.bytes()+need > limit && c.drained() { // acknowledged, and the cursor is not written yet
+		if c.files.Bytes()+need > limit && c.drained() { // acknowledged, and the cursor is not written yet
 			if err := c.persist(); err != nil {
 				return err
 			}
 		}
-		if have := c.bytes(); have+need > limit {
+		if have := c.files.Bytes(); have+need > limit {
 			return fmt.Errorf("%w: %d of %d bytes wait for the fleet", ErrFull, have, limit)
 		}
 		return nil
 	}
-	for len(c.segs) > 1 && c.bytes()+need > limit {
+	for c.files.Len() > 1 && c.files.Bytes()+need > limit {
 		if err := c.evict(schema.ReasonQuota, false); err != nil {
 			return fmt.Errorf("evict the oldest segment: %w", err)
 		}
@@ -193,65 +168,7 @@ func (c *Class) makeRoom(need int64, gap bool) error {
 func (c *Class) drained() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.segs) > 1 && c.segs[0].last <= c.done.Low()
-}
-
-// roll seals the newest segment and begins a new one, whose first number is first.
-func (c *Class) roll(first uint64) error {
-	c.closeWriter()
-	c.mu.Lock()
-	h := segment.Header{Class: c.id, Epoch: c.epoch, First: first}
-	c.mu.Unlock()
-	db, err := segment.Create(c.path(first), h, c.opts())
-	if err != nil {
-		return err
-	}
-	c.w = db
-	if n := len(c.segs); n > 0 {
-		if c.segs[n-1].first == first { // it held nothing and has been replaced
-			c.closeReader()
-			c.segs = c.segs[:n-1]
-		} else {
-			c.segs[n-1].last = first - 1
-		}
-	}
-	c.segs = append(c.segs, seg{first: first, path: c.path(first), bytes: db.Size()})
-	c.publish()
-	return nil
-}
-
-// openSegment opens a segment's file and checks that it is what its name says.
-func (c *Class) openSegment(sg seg) (*segment.DB, error) {
-	db, err := segment.Open(sg.path, c.opts())
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	want := segment.Header{Class: c.id, Epoch: c.epoch, First: sg.first}
-	c.mu.Unlock()
-	if db.Header != want {
-		got := db.Header
-		_ = db.Close()
-		return nil, fmt.Errorf("%w: %s holds class %s, epoch %016x, from %d", segment.ErrDamaged, sg.path, got.Class, got.Epoch, got.First)
-	}
-	return db, nil
-}
-
-func (c *Class) closeWriter() {
-	if c.w == nil {
-		return
-	}
-	if err := c.w.Close(); err != nil {
-		c.s.Log.Error("spool segment did not close", "class", c.id.String(), "err", err)
-	}
-	c.w = nil
-}
-
-func (c *Class) closeReader() {
-	if c.r != nil {
-		_ = c.r.Close() // read only: nothing can be lost
-		c.r = nil
-	}
+	return c.files.Len() > 1 && c.files.At(0).Last <= c.done.Low()
 }
 
 // reserve makes sure that numbers up to last are reserved on disk. Metrics get
@@ -288,7 +205,6 @@ func (c *Class) committed(items []*queue.Item, took time.Duration) {
 	c.stats.CommitSeconds += (took.Seconds() - c.stats.CommitSeconds) / 8
 	c.retryAt, c.retryWait = time.Time{}, 0
 	c.mu.Unlock()
-	c.newest().bytes = c.w.Size()
 	c.publish()
 	c.s.signal()
 }
@@ -309,22 +225,14 @@ func (c *Class) persist() error {
 		c.dirty = time.Time{}
 	}
 	c.mu.Unlock()
-	for len(c.segs) > 1 && c.segs[0].last <= m.Low {
-		c.closeReader()
-		// A name that comes back after a power loss is drained again at the
-		// next start, so the folder needs no fsync.
-		if err := os.Remove(c.segs[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("remove drained segment: %w", err)
-		}
-		c.segs = slices.Delete(c.segs, 0, 1)
-	}
+	err := c.files.Drop(m.Low)
 	c.publish()
-	return nil
+	return err
 }
 
 // publish copies what Stats tells of the files.
 func (c *Class) publish() {
-	n, b := len(c.segs), c.bytes()
+	n, b := c.files.Len(), c.files.Bytes()
 	c.mu.Lock()
 	c.stats.Segments, c.stats.Bytes = n, b
 	c.mu.Unlock()

@@ -10,7 +10,6 @@ import (
 	"fulmar/schema"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
-	"fulmar/storage/internal/segment"
 )
 
 // lose writes down that the unsettled numbers of r are lost, and only then
@@ -60,19 +59,8 @@ func (c *Class) lost(g schema.Gap) {
 // the first record after that segment: about the bounds of what it holds. Zero
 // where they cannot be read.
 func (c *Class) walls(seq uint64) (from, to int64) {
-	at := func(i int, seq uint64) (wall int64) {
-		if db, err := c.reader(i); err == nil {
-			_ = db.Walk(seq, func(r segment.Record, ok bool) bool {
-				if ok {
-					wall = r.Wall
-				}
-				return !ok
-			})
-		}
-		return wall
-	}
-	to = at(min(1, len(c.segs)-1), 0)
-	return at(0, seq), to
+	to = c.files.Wall(min(1, c.files.Len()-1), 0)
+	return c.files.Wall(0, seq), to
 }
 
 // settleOwed writes the gaps that could not be written when they came to be.
@@ -132,7 +120,7 @@ func (s *Shared) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
 
 // evict gives the oldest segment up: gap first, then the cursor, then the file.
 func (c *Class) evict(why schema.Reason, alarmHeld bool) error {
-	if err := c.lose(ranges.Range{First: 1, Last: c.segs[0].last}, why, alarmHeld || c.id == schema.ClassAlarm); err != nil {
+	if err := c.lose(ranges.Range{First: 1, Last: c.files.At(0).Last}, why, alarmHeld || c.id == schema.ClassAlarm); err != nil {
 		return err
 	}
 	return c.persist()
@@ -151,7 +139,7 @@ func (s *Shared) relieve(c *Class, gap bool) bool {
 		if v != c && !v.io.TryLock() {
 			continue
 		}
-		ok := len(v.segs) > 1 && v.evict(schema.ReasonDiskFull, c.id == schema.ClassAlarm) == nil
+		ok := v.files.Len() > 1 && v.evict(schema.ReasonDiskFull, c.id == schema.ClassAlarm) == nil
 		if v != c {
 			v.io.Unlock()
 		}

@@ -33,7 +33,7 @@ func (c *Class) Load() error {
 	case m.Epoch != 0 && bad > 0:
 		c.s.Log.Warn("one copy of the spool's meta is unreadable, a block of numbers is skipped", "class", c.id.String())
 		m.Reserved += classconf.ReserveBlock(c.id)
-	case m.Epoch == 0 && len(c.segs) > 0:
+	case m.Epoch == 0 && c.files.Len() > 0:
 		if m, err = c.rebuildMeta(); err != nil {
 			return err
 		}
@@ -42,7 +42,7 @@ func (c *Class) Load() error {
 		m = meta.Meta{Epoch: meta.NewEpoch()}
 		c.s.Log.Info("new spool", "class", c.id.String(), "epoch", fmt.Sprintf("%016x", m.Epoch))
 	}
-	c.gen, c.reserved, c.epoch = m.Gen, m.Reserved, m.Epoch
+	c.gen, c.reserved, c.epoch, c.files.Epoch = m.Gen, m.Reserved, m.Epoch, m.Epoch
 	c.done = ranges.New(m.Low, m.Above)
 	used, err := c.lastUsed()
 	if err != nil {
@@ -50,13 +50,13 @@ func (c *Class) Load() error {
 	}
 	c.next = max(c.reserved, c.done.Highest(), used) + 1
 	c.durable = used
-	if len(c.segs) == 0 {
+	if c.files.Len() == 0 {
 		c.durable = c.next - 1
 		if err := c.roll(c.next); err != nil {
 			return err
 		}
 	}
-	c.newest().last = 0
+
 	for _, r := range c.done.Missing(c.durable+1, c.next-1) {
 		c.owed = append(c.owed, schema.Gap{Class: c.id, Epoch: c.epoch, First: r.First, Last: r.Last, Reason: schema.ReasonCrash})
 	}
@@ -77,21 +77,21 @@ func (c *Class) Load() error {
 // lastUsed tells the highest number used. Where the newest file cannot tell, all
 // reserved numbers count as used: reading finds out which are there.
 func (c *Class) lastUsed() (used uint64, err error) {
-	if len(c.segs) == 0 {
+	if c.files.Len() == 0 {
 		return 0, nil
 	}
-	db, err := c.reader(len(c.segs) - 1)
+	db, err := c.files.Reader(c.files.Len() - 1)
 	if err == nil {
 		if used, err = db.Last(); err == nil {
-			return max(used, c.newest().first-1), nil
+			return max(used, c.files.Newest().First-1), nil
 		}
-		c.closeReader()
+		c.files.CloseReader()
 	}
 	if !errors.Is(err, segment.ErrDamaged) {
 		return 0, err
 	}
 	c.s.Log.Error("newest spool segment is damaged", "class", c.id.String(), "err", err)
-	return max(c.reserved, c.newest().first-1), nil
+	return max(c.reserved, c.files.Newest().First-1), nil
 }
 
 // rebuildMeta makes a meta from the newest segment that can be read, after both
@@ -99,8 +99,8 @@ func (c *Class) lastUsed() (used uint64, err error) {
 // out. Without a readable segment nothing is known of the numbers: the files go
 // to quarantine and the class begins anew.
 func (c *Class) rebuildMeta() (meta.Meta, error) {
-	for i := len(c.segs) - 1; i >= 0; i-- {
-		db, err := segment.Open(c.segs[i].path, c.opts())
+	for i := c.files.Len() - 1; i >= 0; i-- {
+		db, err := segment.Open(c.files.At(i).Path, c.files.Opts)
 		if err != nil && !errors.Is(err, segment.ErrDamaged) {
 			return meta.Meta{}, err
 		} else if err != nil {
@@ -109,16 +109,16 @@ func (c *Class) rebuildMeta() (meta.Meta, error) {
 		h := db.Header
 		last, err := db.Last()
 		_ = db.Close()
-		if err != nil || h.Class != c.id || h.First != c.segs[i].first || h.Epoch == 0 {
+		if err != nil || h.Class != c.id || h.First != c.files.At(i).First || h.Epoch == 0 {
 			continue
 		}
 		c.s.Log.Error("spool meta is lost and was rebuilt from a segment", "class", c.id.String(), "epoch", fmt.Sprintf("%016x", h.Epoch))
-		top := max(last, c.newest().first, h.First)
-		return meta.Meta{Epoch: h.Epoch, Reserved: top + 2*classconf.ReserveBlock(c.id), Low: c.segs[0].first - 1}, nil
+		top := max(last, c.files.Newest().First, h.First)
+		return meta.Meta{Epoch: h.Epoch, Reserved: top + 2*classconf.ReserveBlock(c.id), Low: c.files.At(0).First - 1}, nil
 	}
-	c.s.Log.Error("spool meta and segments are lost: the class begins anew", "class", c.id.String(), "segments", len(c.segs))
-	for len(c.segs) > 0 {
-		if err := c.shelve(len(c.segs) - 1); err != nil {
+	c.s.Log.Error("spool meta and segments are lost: the class begins anew", "class", c.id.String(), "segments", c.files.Len())
+	for c.files.Len() > 0 {
+		if err := c.shelve(c.files.Len() - 1); err != nil {
 			return meta.Meta{}, err
 		}
 	}
@@ -127,15 +127,9 @@ func (c *Class) rebuildMeta() (meta.Meta, error) {
 
 // list finds the segments of the class, oldest first.
 func (c *Class) list() error {
-	files, foreign, err := segment.List(c.dir)
+	foreign, err := c.files.List()
 	if err != nil {
 		return err
-	}
-	for i, f := range files {
-		if i > 0 {
-			c.segs[i-1].last = f.First - 1
-		}
-		c.segs = append(c.segs, seg{first: f.First, bytes: f.Bytes, path: f.Path})
 	}
 	for _, path := range foreign {
 		if !meta.Owns(filepath.Base(path)) {

@@ -7,13 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"sort"
 	"time"
 
 	"fulmar/schema"
-	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/internal/tail"
@@ -97,35 +94,28 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 // readSegment takes records from the segment that holds want, and writes down as
 // corrupt what should be there and is not. It gives the number to go on from.
 func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
-	i := sort.Search(len(c.segs), func(i int) bool { return c.segs[i].first > want }) - 1
+	i := c.files.Find(want)
 	if i < 0 { // the segment is gone
-		next := c.segs[0].first
+		next := c.files.At(0).First
 		return next, c.lose(ranges.Range{First: want, Last: next - 1}, schema.ReasonCorrupt, c.isAlarm())
 	}
-	last := c.segs[i].last
-	if i == len(c.segs)-1 {
+	last := c.files.At(i).Last
+	if i == c.files.Len()-1 {
 		c.mu.Lock()
 		last = c.durable
 		c.mu.Unlock()
 	}
-	db, err := c.reader(i)
+	db, err := c.files.Reader(i)
 	if errors.Is(err, segment.ErrDamaged) || errors.Is(err, os.ErrNotExist) {
 		c.s.Log.Error("spool segment cannot be opened and goes to quarantine", "class", c.id.String(), "err", err)
-		if err := c.lose(ranges.Range{First: want, Last: last}, schema.ReasonCorrupt, c.isAlarm()); err != nil {
-			return 0, err
-		}
-		// The alarm class's own gap record may have changed the chain.
-		if i < len(c.segs) && c.segs[i].first <= want {
-			err = c.quarantine(i)
-		} else {
-			err = nil
-		}
-		return last + 1, err
+		return last + 1, c.giveUp(i, ranges.Range{First: want, Last: last})
 	}
 	if err != nil {
 		return 0, err
 	}
-	next, holes, err := c.walk(rd, db, want, last)
+	next, holes, err := c.files.Walk(db, want, last, func(r segment.Record) bool {
+		return !c.open(r.Seq) || rd.take(r.Seq, slices.Clone(r.Payload))
+	})
 	if err != nil {
 		return 0, err
 	}
@@ -137,77 +127,26 @@ func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 	return next, nil
 }
 
-func (c *Class) isAlarm() bool { return c.id == schema.ClassAlarm }
-
-// walk takes records want to last from one segment. It gives the number to go on
-// from and the holes before it.
-func (c *Class) walk(rd *reading, db *segment.DB, want, last uint64) (next uint64, holes []ranges.Range, err error) {
-	hole := func(first, last uint64) {
-		if n := len(holes); n > 0 && holes[n-1].Last+1 == first {
-			holes[n-1].Last = last
-		} else if first <= last {
-			holes = append(holes, ranges.Range{First: first, Last: last})
-		}
+// giveUp tells the numbers of r as lost and moves their file, the i-th, away.
+func (c *Class) giveUp(i int, r ranges.Range) error {
+	first := c.files.At(i).First
+	if err := c.lose(r, schema.ReasonCorrupt, c.isAlarm()); err != nil {
+		return err
 	}
-	next = want
-	err = db.Walk(want, func(r segment.Record, ok bool) bool {
-		if r.Seq > last {
-			return false
-		}
-		if r.Seq > next {
-			hole(next, r.Seq-1)
-			next = r.Seq
-		}
-		if !ok {
-			hole(r.Seq, r.Seq)
-		} else if c.open(r.Seq) && !rd.take(r.Seq, slices.Clone(r.Payload)) {
-			return false
-		}
-		next = r.Seq + 1
-		return true
-	})
-	switch {
-	case errors.Is(err, segment.ErrDamaged):
-		c.s.Log.Error("spool segment is damaged, reading on behind it", "class", c.id.String(), "seq", next, "err", err)
-		to := db.SkipDamage(next, last)
-		hole(next, to-1)
-		if db == c.w {
-			c.closeWriter()
-		}
-		return to, holes, nil
-	case err != nil:
-		return 0, nil, err
-	case !rd.complete && next <= last:
-		hole(next, last)
-		next = last + 1
+	// The alarm class's own gap record may have changed the chain.
+	if i >= c.files.Len() || c.files.At(i).First != first {
+		return nil
 	}
-	return next, holes, nil
+	return c.quarantine(i)
 }
+
+func (c *Class) isAlarm() bool { return c.id == schema.ClassAlarm }
 
 // open tells whether a number is not settled yet.
 func (c *Class) open(seq uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.done.Has(seq)
-}
-
-// reader gives the i-th segment opened. At most one sealed segment of a class is
-// open at a time: each is a memory map.
-func (c *Class) reader(i int) (*segment.DB, error) {
-	sg := c.segs[i]
-	if i == len(c.segs)-1 && c.w != nil {
-		return c.w, nil
-	}
-	if c.r != nil && c.r.Header.First == sg.first {
-		return c.r, nil
-	}
-	c.closeReader()
-	db, err := c.openSegment(sg)
-	if err != nil {
-		return nil, err
-	}
-	c.r = db
-	return db, nil
 }
 
 // oldestAge is how long the oldest unsettled record has waited; zero where there
@@ -228,9 +167,8 @@ func (c *Class) oldestAge(now time.Time) time.Duration {
 	}
 	c.mu.Unlock()
 	if wall == 0 && c.io.TryLock() {
-		i := max(0, sort.Search(len(c.segs), func(i int) bool { return c.segs[i].first > want })-1)
-		if db, err := c.reader(i); err == nil && !c.isClosed() {
-			_ = db.Walk(want, func(r segment.Record, ok bool) bool { wall = r.Wall; return !ok })
+		if !c.isClosed() {
+			wall = c.files.Wall(max(0, c.files.Find(want)), want)
 		}
 		c.io.Unlock()
 	}
@@ -249,16 +187,16 @@ func (c *Class) isClosed() bool {
 // quarantine moves the i-th segment, which cannot be opened, out of the chain.
 // Its numbers must have been told as lost before.
 func (c *Class) quarantine(i int) error {
-	sg := c.segs[i]
-	c.closeReader()
-	if i == len(c.segs)-1 {
+	sg := c.files.At(i)
+	if i == c.files.Len()-1 {
 		c.mu.Lock()
 		first := c.durable + 1
 		c.mu.Unlock()
+		c.files.CloseReader()
 		if err := c.roll(first); err != nil {
 			return err
 		}
-		if c.newest().path == sg.path { // it held nothing and has been replaced
+		if c.files.Newest().Path == sg.Path { // it held nothing and has been replaced
 			return nil
 		}
 	}
@@ -267,12 +205,9 @@ func (c *Class) quarantine(i int) error {
 
 // shelve moves the file of the i-th segment to quarantine.
 func (c *Class) shelve(i int) error {
-	sg := c.segs[i]
-	dir := filepath.Join(c.s.Dir, "quarantine")
-	if err := disk.Quarantine(sg.path, dir, c.id.String()+"-"+filepath.Base(sg.path)); err != nil {
+	if err := c.files.Shelve(i); err != nil {
 		return err
 	}
-	c.segs = slices.Delete(c.segs, i, i+1)
 	c.mu.Lock()
 	c.stats.Quarantined++
 	c.mu.Unlock()

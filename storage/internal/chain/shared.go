@@ -19,6 +19,8 @@ import (
 
 	"fulmar/schema"
 	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/files"
+	"fulmar/storage/internal/segment"
 )
 
 // Shared is what the classes of one spool have in common.
@@ -42,7 +44,12 @@ func New(s *Shared, cfg [schema.NumClasses]Config) ([schema.NumClasses]*Class, e
 		if err != nil {
 			return s.classes, err
 		}
-		s.classes[id] = &Class{s: s, id: id, cfg: cc, dir: filepath.Join(s.Dir, id.String()), kick: make(chan struct{}, 1)}
+		c := &Class{s: s, id: id, cfg: cc, dir: filepath.Join(s.Dir, id.String()), kick: make(chan struct{}, 1)}
+		c.files = files.Chain{
+			Class: id, Dir: c.dir, Quarantine: filepath.Join(s.Dir, "quarantine"), Log: s.Log,
+			Opts: segment.Options{MaxBytes: cc.SegmentBytes, NoSync: s.NoSync},
+		}
+		s.classes[id] = c
 	}
 	return s.classes, nil
 }
@@ -129,8 +136,7 @@ func (c *Class) Close() error {
 	if perr := c.persist(); err == nil {
 		err = perr
 	}
-	c.closeReader()
-	c.closeWriter()
+	c.files.Close()
 	if err != nil {
 		return fmt.Errorf("close spool class %s: %w", c.id, err)
 	}
@@ -141,6 +147,5 @@ func (c *Class) Close() error {
 func (c *Class) Release() {
 	c.io.Lock()
 	defer c.io.Unlock()
-	c.closeReader()
-	c.closeWriter()
+	c.files.Close()
 }
