@@ -5,6 +5,7 @@ package schema
 
 import (
 	"fmt"
+	"time"
 )
 
 // Message is one PUBLISH of records: all of one (board, class, epoch), rising seq.
@@ -16,7 +17,8 @@ type Message struct {
 	Trace  [16]byte `cbor:"5,keyasint"`           // W3C trace id of the sending
 	Replay bool     `cbor:"6,keyasint,omitempty"` // backlog: must not change live values
 	Sent   Time     `cbor:"7,keyasint"`           // when it was sent: an anchor for re-timing
-	// Expiry is when the message stops being of use, ms since 1970; 0 never.
+	// Expiry is when the message stops being of use, ms since 1970 by the same wall
+	// clock as Sent; 0 never. Only their difference is used, see [Message.Expired].
 	Expiry  int64       `cbor:"8,keyasint,omitempty"`
 	Records []SeqRecord `cbor:"9,keyasint"`
 }
@@ -27,6 +29,17 @@ type SeqRecord struct {
 	_       struct{} `cbor:",toarray"`
 	Seq     uint64
 	Payload []byte
+}
+
+// Expired tells whether the message was of no more use age after its sending. The
+// sender's wall clock may be wrong by decades: what counts is how much time it left
+// (Expiry less Sent.Wall), measured by a clock that runs evenly.
+func (m *Message) Expired(age time.Duration) bool {
+	left := m.Expiry - m.Sent.Wall
+	if m.Sent.Wall < 0 && left < m.Expiry { // over the end of time
+		return false
+	}
+	return m.Expiry != 0 && age.Milliseconds() > left
 }
 
 // Validate checks version, order and limits; it does not decode the payloads.
@@ -165,7 +178,8 @@ type Cursor struct {
 	Last  uint64 `cbor:"4,keyasint"`
 }
 
-// HelloAck answers a Hello.
+// HelloAck answers a Hello. Sent again later with the same Conn it changes what it
+// says: the newest one stands.
 type HelloAck struct {
 	V    uint8   `cbor:"1,keyasint"`
 	Conn uint64  `cbor:"2,keyasint"` // of the Hello it answers
@@ -176,6 +190,9 @@ type HelloAck struct {
 	RetryAfterMs int64 `cbor:"5,keyasint,omitempty"`
 	// ReconnectMs is the window over which boards spread their reconnects.
 	ReconnectMs int64 `cbor:"6,keyasint,omitempty"`
+	// Rate bounds what the board sends beside alarms, in bytes of payload a second;
+	// 0 no bound.
+	Rate int64 `cbor:"7,keyasint,omitempty"`
 }
 
 // Validate checks the version and refuses a mode this program does not know: a
@@ -187,8 +204,8 @@ func (a *HelloAck) Validate() error {
 	if a.Mode > AckBroker {
 		return fmt.Errorf("hello/ack with unknown acknowledgement mode %d", a.Mode)
 	}
-	if a.RetryAfterMs < 0 || a.ReconnectMs < 0 {
-		return fmt.Errorf("hello/ack with a wait of %d ms and a window of %d ms", a.RetryAfterMs, a.ReconnectMs)
+	if a.RetryAfterMs < 0 || a.ReconnectMs < 0 || a.Rate < 0 {
+		return fmt.Errorf("hello/ack with a wait of %d ms, a window of %d ms and a rate of %d bytes a second", a.RetryAfterMs, a.ReconnectMs, a.Rate)
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func TestWordsAreAppendOnly(t *testing.T) {
 	type word interface{ String() string }
 	for want, v := range map[string]word{
 		"alarm": Class(0), "event": Class(1), "metric": Class(2), "snapshot": Class(3), "class-4": Class(4),
-		"samples": Kind(1), "gap": Kind(3), "report": Kind(5), "kind-0": Kind(0), "kind-6": Kind(6),
+		"samples": Kind(1), "gap": Kind(3), "report": Kind(5), "anchor": Kind(6), "kind-0": Kind(0), "kind-7": Kind(7),
 		"puback": AckMode(0), "fleet": AckMode(1), "broker": AckMode(2), "ack-mode-3": AckMode(3),
 		"good": Quality(0), "offline": Quality(1), "error": Quality(2), "stale": Quality(3), "quality-4": Quality(4),
 		"crash": Reason(1), "quota": Reason(2), "disk full": Reason(3), "corrupt": Reason(4), "too large": Reason(5),

@@ -74,6 +74,7 @@ const (
 	KindGap      Kind = 3 // Gap
 	KindSnapshot Kind = 4 // Snapshot
 	KindReport   Kind = 5 // Report: a state the board tells about itself
+	KindAnchor   Kind = 6 // Anchor: how wall clock and monotonic clock stand to each other
 )
 
 // String names the kind.
@@ -89,6 +90,8 @@ func (k Kind) String() string {
 		return "snapshot"
 	case KindReport:
 		return "report"
+	case KindAnchor:
+		return "anchor"
 	}
 	return fmt.Sprintf("kind-%d", uint8(k))
 }
@@ -121,12 +124,13 @@ type Record struct {
 	Gap      *Gap      `cbor:"5,keyasint,omitempty"`
 	Snapshot *Snapshot `cbor:"6,keyasint,omitempty"`
 	Report   *Report   `cbor:"7,keyasint,omitempty"`
+	Anchor   *Anchor   `cbor:"8,keyasint,omitempty"`
 }
 
 // Validate checks the record against the limits and that Kind and body agree.
 func (r *Record) Validate() error {
 	n := 0
-	for _, set := range []bool{r.Samples != nil, r.Event != nil, r.Gap != nil, r.Snapshot != nil, r.Report != nil} {
+	for _, set := range []bool{r.Samples != nil, r.Event != nil, r.Gap != nil, r.Snapshot != nil, r.Report != nil, r.Anchor != nil} {
 		if set {
 			n++
 		}
@@ -145,6 +149,8 @@ func (r *Record) Validate() error {
 		return r.Snapshot.Validate()
 	case r.Kind == KindReport && r.Report != nil:
 		return r.Report.Validate()
+	case r.Kind == KindAnchor && r.Anchor != nil:
+		return r.Anchor.Validate()
 	}
 	return fmt.Errorf("record of kind %s carries another body", r.Kind)
 }

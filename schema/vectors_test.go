@@ -70,6 +70,8 @@ func vectors() []vector {
 		record("report", Record{Kind: KindReport, Report: &Report{
 			Subject: "camera/cam0", State: "ok", Severity: SeverityWarn, Text: "cam0 gives frames again after 3 s",
 		}}),
+		record("anchor", Record{Kind: KindAnchor, Anchor: &Anchor{Old: -90_061_000, New: 1_767_135_539_123, Synced: true}}),
+		record("anchor-start", Record{Kind: KindAnchor, Anchor: &Anchor{Old: -1, New: -1, Start: true}}),
 		{"message", &Message{
 			V: 1, Board: "dock-1", Class: ClassSnapshot, Epoch: 0x0123456789abcdef, Trace: [16]byte(sum[:16]), Replay: true,
 			Sent: testTime, Expiry: 1_767_225_700_000, Records: []SeqRecord{{Seq: 1, Payload: payload}, {Seq: 1 << 34, Payload: payload}},
@@ -83,6 +85,7 @@ func vectors() []vector {
 			Facts:   map[string]string{"model": "NVIDIA Jetson AGX Orin", "os": "Ubuntu 22.04", "arch": "arm64"},
 		}, of[Hello]},
 		{"hello-ack", &HelloAck{V: 1, Conn: 3_600_123, Mode: AckFleet, Wall: 1_767_225_600_123, RetryAfterMs: 1500, ReconnectMs: 30_000}, of[HelloAck]},
+		{"hello-ack-rate", &HelloAck{V: 1, Conn: 3_600_123, Wall: 1_767_225_600_123, Rate: 64 << 10}, of[HelloAck]},
 		{"ack", &Ack{V: 1, Class: ClassEvent, Epoch: 42, Ranges: [][2]uint64{{1, 1}, {3, 900}}}, of[Ack]},
 	}
 }
