@@ -190,6 +190,7 @@ const (
 	ReasonBlobGone  Reason = 6 // the picture was evicted before it was sent
 	ReasonThinned   Reason = 7 // replaced by 1-minute summaries
 	ReasonUnsavable Reason = 8 // the disk failed and memory was full
+	ReasonRefused   Reason = 9 // the broker ended each connection that carried it
 )
 
 // String gives the words used in the loss ledger.
@@ -211,6 +212,8 @@ func (r Reason) String() string {
 		return "thinned"
 	case ReasonUnsavable:
 		return "disk failed"
+	case ReasonRefused:
+		return "refused by the broker"
 	}
 	return fmt.Sprintf("reason-%d", uint8(r))
 }

@@ -162,6 +162,7 @@ func TestOverLimitIsRefused(t *testing.T) {
 		{"a release of 65 bytes", hello(Hello{Release: letters(MaxName + 1)}), new(Hello)},
 		{"an unknown mode", &HelloAck{V: Version, Mode: AckBroker + 1}, new(HelloAck)},
 		{"a negative wait", &HelloAck{V: Version, RetryAfterMs: -1}, new(HelloAck)},
+		{"a negative rate", &HelloAck{V: Version, Rate: -1}, new(HelloAck)},
 		{"513 ranges", &Ack{V: Version, Ranges: ranges(MaxRecords + 1)}, new(Ack)},
 		{"ranges that fall", &Ack{V: Version, Ranges: [][2]uint64{{5, 6}, {1, 2}}}, new(Ack)},
 		{"a range backwards", &Ack{V: Version, Ranges: [][2]uint64{{6, 5}}}, new(Ack)},
