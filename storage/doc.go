@@ -8,7 +8,9 @@
 //
 // Each record has a number in its class, from 1, without holes. An alarm, event
 // or snapshot index is on disk when Append returns nil. A metric is queued and on
-// disk within its linger (1 s); only that much can be lost. A record leaves the
+// disk within its linger (1 s); only that much can be lost. While the link is up
+// ([Spool.Online]) metrics are read from memory, and those acknowledged within 2 s
+// are never written: on a good day telemetry costs the flash nothing. A record leaves the
 // spool by [Spool.Ack], or it is lost for a reason (found here, or told by
 // [Spool.Refuse]): then the reason is written
 // down first, as a gap record ([schema.Gap]) in the alarm class. So each number

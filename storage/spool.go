@@ -169,7 +169,7 @@ func (s *Spool) Cursors() []schema.Cursor {
 	return out
 }
 
-// Wake gets a value when something new became durable since the last receive.
+// Wake gets a value when something new can be read since the last receive.
 func (s *Spool) Wake() <-chan struct{} { return s.shared.Wake }
 
 // Close commits what waits, gives reserved numbers back, writes the cursors and
@@ -195,4 +195,13 @@ func (s *Spool) release() {
 		c.Release()
 	}
 	_ = s.lock.Close() // nothing was written to it
+}
+
+// Online tells whether the link is up. While it is, Read gives metrics that are
+// still only in memory, too, and those acknowledged within 2 s are never written to
+// disk; [ClassStats].LossWindow says how much a crash could lose.
+func (s *Spool) Online(up bool) {
+	if s.shared.Online.Swap(up) != up {
+		s.classes[schema.ClassMetric].LinkChanged()
+	}
 }

@@ -32,14 +32,19 @@ type Class struct {
 	io       sync.Mutex
 	files    files.Chain // never empty after load
 	gen      uint64      // generation of the meta on disk
-	reserved uint64      // highest number that may be used
+	reserved uint64      // highest number that may be used; written under io and mu
 	recs     []segment.Record
 	batch    []*queue.Item
+	peeked   uint64 // metrics: last number that batch stands for
 
 	mu        sync.Mutex
 	epoch     uint64
-	next      uint64 // number of the next record
-	durable   uint64 // highest number on disk or settled by a gap
+	next      uint64    // number of the next record
+	durable   uint64    // all numbers up to it are on disk or settled
+	onDisk    uint64    // highest number in a file
+	savedLow  uint64    // all numbers up to it are settled, as told by the meta on disk
+	ramAcked  bool      // settled from memory, and the meta on disk does not say so
+	tellAt    time.Time // when the reader is to hear of records in memory; zero: nothing new
 	done      ranges.Settled
 	dirty     time.Time // since when the cursor differs from the disk's; zero: it does not
 	queue     queue.Queue
@@ -103,6 +108,14 @@ func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 	}
 	if err := c.reserve(items[len(items)-1].Seq); err != nil {
 		return err
+	}
+	// Numbers that were settled from memory are in no file. Where the meta did
+	// not say so before a record above them is in one, a restart would take them
+	// for damage.
+	if c.settledInMemory() {
+		if err := c.persist(); err != nil {
+			return err
+		}
 	}
 	c.recs = c.recs[:0]
 	for _, it := range items {
@@ -182,19 +195,25 @@ func (c *Class) reserve(last uint64) error {
 		return nil
 	}
 	old := c.reserved
-	c.reserved = last + block
+	c.setReserved(last + block)
 	if err := c.persist(); err != nil {
-		c.reserved = old
+		c.setReserved(old)
 		return err
 	}
 	return nil
+}
+
+func (c *Class) setReserved(n uint64) {
+	c.mu.Lock()
+	c.reserved = n
+	c.mu.Unlock()
 }
 
 // committed books items that are on disk.
 func (c *Class) committed(items []*queue.Item, took time.Duration) {
 	c.mu.Lock()
 	last := items[len(items)-1].Seq
-	c.durable = max(c.durable, last)
+	c.durable, c.onDisk = max(c.durable, last), max(c.onDisk, last)
 	c.next = max(c.next, last+1)
 	for _, it := range items {
 		c.tail.Add(tail.Record{Seq: it.Seq, Wall: it.Wall, Payload: it.Payload})
@@ -215,12 +234,18 @@ func (c *Class) persist() error {
 	m := meta.Meta{Gen: c.gen + 1, Epoch: c.epoch, Reserved: max(c.reserved, c.done.Highest()), Low: c.done.Low()}
 	above := c.done.Above()
 	m.Above = slices.Clone(above[:min(len(above), meta.MaxIntervals)])
+	ramAcked := c.ramAcked
+	c.ramAcked = false
 	c.mu.Unlock()
 	if err := meta.Write(c.dir, c.id, m, c.s.NoSync); err != nil {
+		c.mu.Lock()
+		c.ramAcked = c.ramAcked || ramAcked
+		c.mu.Unlock()
 		return err
 	}
-	c.gen, c.reserved = m.Gen, m.Reserved
+	c.gen = m.Gen
 	c.mu.Lock()
+	c.reserved, c.savedLow = m.Reserved, m.Low
 	if c.done.Low() == m.Low {
 		c.dirty = time.Time{}
 	}
@@ -247,8 +272,8 @@ func (c *Class) Ack(epoch, first, last uint64) error {
 		return ErrClosed
 	case epoch != c.epoch:
 		return fmt.Errorf("%w: epoch %016x, the spool's is %016x", ErrUnknown, epoch, c.epoch)
-	case first == 0 || last < first || last > c.durable:
-		return fmt.Errorf("%w: %d to %d, given out are 1 to %d", ErrUnknown, first, last, c.durable)
+	case first == 0 || last < first || last > c.given():
+		return fmt.Errorf("%w: %d to %d, given out are 1 to %d", ErrUnknown, first, last, c.given())
 	case len(c.done.Above()) >= maxIntervals:
 		return fmt.Errorf("%d separate ranges are acknowledged; acknowledge %d first", maxIntervals, c.done.Low()+1)
 	}
@@ -263,7 +288,13 @@ func (c *Class) settle(first, last uint64) uint64 {
 		c.dirty = time.Now()
 		c.poke()
 	}
-	c.tail.DropTo(c.done.Low())
+	low := c.done.Low()
+	c.tail.DropTo(low)
+	if !classconf.Durable(c.id) {
+		c.ramAcked = c.ramAcked || n > 0 && last > c.onDisk
+		c.queue.PopTo(low)
+		c.durable = max(c.durable, low)
+	}
 	return n
 }
 

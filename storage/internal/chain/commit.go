@@ -64,6 +64,7 @@ func (c *Class) enqueueMetric(it *queue.Item) (uint64, error) {
 		it.Seq = c.next
 		c.next++
 		c.enqueue(it)
+		c.tellSoon(it.At)
 		return it.Seq, nil
 	}
 	c.stats.Rejected++
@@ -95,7 +96,7 @@ func (c *Class) enqueue(it *queue.Item) {
 
 func (c *Class) batchFull() bool {
 	return c.queue.Len() >= c.cfg.BatchMax || c.queue.Bytes() >= batchBytes ||
-		!classconf.Durable(c.id) && c.next > c.queue.First().Seq+classconf.ReserveBlock(c.id)/2
+		!classconf.Durable(c.id) && !c.ramFirst() && c.next > c.queue.First().Seq+classconf.ReserveBlock(c.id)/2
 }
 
 // flushRounds bounds the batches that one flush writes while it keeps readers of
@@ -113,14 +114,20 @@ func (c *Class) flush() error {
 }
 
 func (c *Class) flushLocked() error {
-	err := c.settleOwed(c.id == schema.ClassAlarm)
+	var err error
 	for range flushRounds {
-		batch := c.peek()
-		if len(batch) == 0 {
+		if oerr := c.settleOwed(c.isAlarm()); oerr != nil {
+			err = oerr
+		}
+		n, batch := c.peek()
+		if n == 0 {
 			break
 		}
-		cerr := c.commit(batch, false)
-		c.pop(batch, cerr)
+		var cerr error
+		if len(batch) > 0 {
+			cerr = c.commit(batch, false)
+		}
+		c.pop(n, batch, cerr)
 		clear(batch)
 		if cerr != nil {
 			err = cerr
@@ -130,138 +137,52 @@ func (c *Class) flushLocked() error {
 		}
 	}
 	if err != nil {
-		c.mu.Lock()
-		c.retryWait = min(max(2*c.retryWait, retryMin), retryMax)
-		c.retryAt = time.Now().Add(c.retryWait)
-		c.mu.Unlock()
+		c.failed()
 		return fmt.Errorf("spool class %s: %w", c.id, err)
 	}
 	return nil
 }
 
-// peek copies the next batch; only the holder of io takes from the queue.
-func (c *Class) peek() []*queue.Item {
+// failed puts the next try off.
+func (c *Class) failed() {
+	c.mu.Lock()
+	c.retryWait = min(max(2*c.retryWait, retryMin), retryMax)
+	c.retryAt = time.Now().Add(c.retryWait)
+	c.mu.Unlock()
+}
+
+// peek copies the next batch and tells how many of the queue it stands for: what
+// was settled from memory needs no disk. Only the holder of io and, for metrics,
+// settle take from the queue.
+func (c *Class) peek() (n int, batch []*queue.Item) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.batch = c.queue.Peek(c.batch[:0], c.cfg.BatchMax, int(min(batchBytes, c.cfg.SegmentBytes/2)))
-	return c.batch
+	n = len(c.batch)
+	if !classconf.Durable(c.id) {
+		c.peeked = 0
+		if n > 0 {
+			c.peeked = c.batch[n-1].Seq
+		}
+		c.batch = slices.DeleteFunc(c.batch, func(it *queue.Item) bool { return c.done.Has(it.Seq) })
+	}
+	return n, c.batch
 }
 
 // pop takes a batch out of the queue and tells those who wait for it. Metrics
 // that did not reach the disk stay.
-func (c *Class) pop(batch []*queue.Item, err error) {
-	if err != nil && !classconf.Durable(c.id) {
-		return
-	}
+func (c *Class) pop(n int, batch []*queue.Item, err error) {
 	c.mu.Lock()
-	c.queue.Pop(len(batch))
+	switch {
+	case classconf.Durable(c.id):
+		c.queue.Pop(n)
+	case err == nil:
+		c.queue.PopTo(c.peeked)
+	}
 	c.mu.Unlock()
 	for _, it := range batch {
 		if it.Done != nil {
 			it.Done <- err
 		}
-	}
-}
-
-// Run is the committer of the class: it lingers, commits, and writes the cursor.
-func (c *Class) Run(ctx context.Context) error {
-	t := time.NewTimer(retryMax)
-	defer t.Stop()
-	for {
-		now := time.Now()
-		commit, cursor := c.due()
-		switch {
-		case !commit.IsZero() && !commit.After(now):
-			c.report(c.flush())
-			continue
-		case !cursor.IsZero() && !cursor.After(now):
-			c.report(c.writeCursor())
-			continue
-		}
-		wait := retryMax
-		for _, at := range [...]time.Time{commit, cursor} {
-			if !at.IsZero() {
-				wait = min(wait, at.Sub(now))
-			}
-		}
-		t.Reset(wait)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-c.kick:
-		case <-t.C:
-			if c.id == schema.ClassAlarm {
-				c.s.RefillBalloon()
-			}
-		}
-	}
-}
-
-// due tells when the next commit and the next writing of the cursor are to be;
-// zero: nothing waits.
-func (c *Class) due() (commit, cursor time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.queue.Len() > 0 {
-		commit = c.queue.First().At
-		if !c.batchFull() {
-			commit = commit.Add(c.linger())
-		}
-	} else if len(c.owed) > 0 {
-		commit = c.retryAt
-		if commit.IsZero() {
-			commit = time.Now()
-		}
-	}
-	// Callers wait for a durable record: each gets its own try and its own error.
-	if !commit.IsZero() && commit.Before(c.retryAt) && (!classconf.Durable(c.id) || c.queue.Len() == 0) {
-		commit = c.retryAt
-	}
-	if !c.dirty.IsZero() {
-		cursor = c.dirty.Add(cursorEvery)
-		if cursor.Before(c.retryAt) {
-			cursor = c.retryAt
-		}
-	}
-	return commit, cursor
-}
-
-// linger is the configured one, or longer on a slow disk: without that, commits
-// one after the other saturate it and the latency is worse than the linger.
-func (c *Class) linger() time.Duration {
-	if c.cfg.Linger == 0 {
-		return 0
-	}
-	slow := time.Duration(4 * c.stats.CommitSeconds * float64(time.Second))
-	return max(c.cfg.Linger, min(slow, adaptMax))
-}
-
-// writeCursor persists the acknowledgements.
-func (c *Class) writeCursor() error {
-	c.io.Lock()
-	defer c.io.Unlock()
-	if c.isClosed() {
-		return nil
-	}
-	err := c.persist()
-	if err != nil {
-		c.mu.Lock()
-		c.stats.CommitErrors++
-		c.retryWait = min(max(2*c.retryWait, retryMin), retryMax)
-		c.retryAt = time.Now().Add(c.retryWait)
-		c.mu.Unlock()
-		return fmt.Errorf("spool class %s: write the cursor: %w", c.id, err)
-	}
-	return nil
-}
-
-// report logs what nobody else is told: the first error of a series.
-func (c *Class) report(err error) {
-	c.mu.Lock()
-	first := err != nil && c.retryWait <= retryMin
-	wait := c.retryWait
-	c.mu.Unlock()
-	if first {
-		c.s.Log.Error("spool does not reach the disk, will try again", "class", c.id.String(), "wait", wait, "err", err)
 	}
 }

@@ -32,6 +32,15 @@ const (
 	// cursorEvery is how often a cursor is written at most. After a crash the
 	// acknowledgements of that time are forgotten and those records sent again.
 	cursorEvery = 500 * time.Millisecond
+	// cursorLazy is the same where the cursor would free nothing on disk: a write
+	// a minute costs the flash nothing, and what a crash forgets, the fleet knows.
+	cursorLazy = time.Minute
+	// spillAfter is how long a metric waits in memory for its acknowledgement while
+	// the link is up: several round trips of a bad mobile network.
+	spillAfter = 2 * time.Second
+	// gather is how long the reader is not told of metrics in memory, so that a
+	// message carries more than one.
+	gather = 100 * time.Millisecond
 	// retryMin and retryMax bound the wait between tries at a disk that fails.
 	retryMin, retryMax = time.Second, time.Minute
 	// adaptMax bounds how far a slow disk may stretch the linger (4 commits' time).

@@ -49,7 +49,7 @@ func (c *Class) Load() error {
 		return err
 	}
 	c.next = max(c.reserved, c.done.Highest(), used) + 1
-	c.durable = used
+	c.durable, c.onDisk, c.savedLow = max(used, c.done.Low()), used, c.done.Low()
 	if c.files.Len() == 0 {
 		c.durable = c.next - 1
 		if err := c.roll(c.next); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/internal/tail"
@@ -38,15 +39,20 @@ func (rd *reading) take(seq uint64, payload []byte) bool {
 	return true
 }
 
-// fromTail answers from memory where that is the whole answer; mu is held.
-func (c *Class) fromTail(rd *reading, want uint64) bool {
-	if want > c.durable {
-		return true
+// fromMemory answers from memory where that is the whole answer; mu is held.
+func (c *Class) fromMemory(rd *reading, want uint64) bool {
+	if want <= c.durable {
+		if !c.tail.Holds(want) {
+			return false
+		}
+		c.tail.Each(want, &c.done, func(r tail.Record) bool { return rd.take(r.Seq, r.Payload) })
 	}
-	if !c.tail.Holds(want) {
-		return false
+	if !rd.complete && c.ramFirst() {
+		c.queue.Each(want, func(it *queue.Item) bool {
+			// A number that is not reserved on disk could be given again after a crash.
+			return it.Seq <= c.reserved && (c.done.Has(it.Seq) || rd.take(it.Seq, it.Payload))
+		})
 	}
-	c.tail.Each(want, &c.done, func(r tail.Record) bool { return rd.take(r.Seq, r.Payload) })
 	return true
 }
 
@@ -61,7 +67,7 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 		c.mu.Unlock()
 		return nil, ErrClosed
 	}
-	all := c.fromTail(rd, c.done.Next(from))
+	all := c.fromMemory(rd, c.done.Next(from))
 	c.mu.Unlock()
 	if all {
 		return rd.out, nil
@@ -71,7 +77,7 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 	for want := from; !rd.complete; {
 		c.mu.Lock()
 		want = c.done.Next(want)
-		all, closed := c.fromTail(rd, want), c.closed
+		all, closed := c.fromMemory(rd, want), c.closed
 		c.mu.Unlock()
 		if closed {
 			return nil, ErrClosed

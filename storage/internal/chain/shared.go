@@ -32,6 +32,7 @@ type Shared struct {
 	Balloon disk.Balloon
 	Wake    chan struct{} // 1-buffered: something became durable
 	Running atomic.Bool   // the committers run
+	Online  atomic.Bool   // the link is up: metrics are read from memory
 
 	foreign int
 	classes [schema.NumClasses]*Class

@@ -22,6 +22,9 @@ func (c *Class) Stats(now time.Time) Stats {
 	st.Outstanding, st.Queued, st.Owed, st.OldestAge = c.done.Open(c.durable), c.queue.Len(), len(c.owed), age
 	if !classconf.Durable(c.id) {
 		st.LossWindow = c.cfg.Linger
+		if c.ramFirst() {
+			st.LossWindow = max(st.LossWindow, spillAfter)
+		}
 		if c.queue.Len() > 0 {
 			st.LossWindow = max(st.LossWindow, now.Sub(c.queue.First().At))
 		}

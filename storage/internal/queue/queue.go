@@ -5,7 +5,10 @@
 // locking.
 package queue
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
 // Item is one record on its way to disk.
 type Item struct {
@@ -62,4 +65,27 @@ func (q *Queue) Pop(n int) {
 	left := copy(q.items, q.items[n:])
 	clear(q.items[left:])
 	q.items = q.items[:left]
+}
+
+// PopTo takes out what comes first and has a number of at most seq: for classes
+// whose records have their number from the start.
+func (q *Queue) PopTo(seq uint64) {
+	n := 0
+	for n < len(q.items) && q.items[n].Seq <= seq {
+		n++
+	}
+	if n > 0 {
+		q.Pop(n)
+	}
+}
+
+// Each gives the items with a number of at least seq, in order, until fn returns
+// false.
+func (q *Queue) Each(seq uint64, fn func(*Item) bool) {
+	i := sort.Search(len(q.items), func(i int) bool { return q.items[i].Seq >= seq })
+	for _, it := range q.items[i:] {
+		if !fn(it) {
+			return
+		}
+	}
 }

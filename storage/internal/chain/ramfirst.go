@@ -1,0 +1,74 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package chain
+
+import (
+	"time"
+
+	"fulmar/storage/internal/classconf"
+)
+
+// While the link is up, a metric is read from memory and, where its acknowledgement
+// comes within spillAfter, never written: on a good day telemetry costs the flash
+// nothing. What is not acknowledged in time goes to disk as ever. Only numbers that
+// are reserved on disk are given out, so a crash never makes a number mean two
+// records.
+
+// ramFirst tells whether the class is read from memory now.
+func (c *Class) ramFirst() bool { return !classconf.Durable(c.id) && c.s.Online.Load() }
+
+// given is the highest number that a reader can have seen; mu is held.
+func (c *Class) given() uint64 {
+	if classconf.Durable(c.id) {
+		return c.durable
+	}
+	return max(c.durable, min(c.next-1, c.reserved))
+}
+
+// settledInMemory tells whether numbers are settled that are in no file and not yet
+// in the meta.
+func (c *Class) settledInMemory() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ramAcked
+}
+
+// tellSoon lets the reader hear of a record in memory, with those that come within
+// the gathering time; mu is held.
+func (c *Class) tellSoon(now time.Time) {
+	if c.ramFirst() && c.tellAt.IsZero() {
+		c.tellAt = now.Add(gather)
+		c.poke()
+	}
+}
+
+func (c *Class) telling() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tellAt
+}
+
+// tell wakes the reader when it is time.
+func (c *Class) tell(now time.Time) {
+	c.mu.Lock()
+	due := !c.tellAt.IsZero() && !c.tellAt.After(now)
+	if due {
+		c.tellAt = time.Time{}
+	}
+	c.mu.Unlock()
+	if due {
+		c.s.signal()
+	}
+}
+
+// LinkChanged makes the committer look again: what waited for the link goes to
+// disk, or the other way round.
+func (c *Class) LinkChanged() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ramFirst() && c.queue.Len() > 0 {
+		c.tellAt = time.Now()
+	}
+	c.poke()
+}
