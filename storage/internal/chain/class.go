@@ -36,6 +36,7 @@ type Class struct {
 	recs     []segment.Record
 	batch    []*queue.Item
 	peeked   uint64 // metrics: last number that batch stands for
+	thinned  uint64 // metrics: numbers up to it are thinned, or not worth it
 
 	mu        sync.Mutex
 	epoch     uint64
@@ -250,7 +251,8 @@ func (c *Class) persist() error {
 		c.dirty = time.Time{}
 	}
 	c.mu.Unlock()
-	err := c.files.Drop(m.Low)
+	saved := ranges.New(m.Low, m.Above)
+	err := c.files.Drop(func(first, last uint64) bool { return saved.Next(first) > last })
 	c.publish()
 	return err
 }

@@ -114,7 +114,20 @@ func (c *Class) flush() error {
 }
 
 func (c *Class) flushLocked() error {
-	var err error
+	err := c.commitQueued()
+	if err == nil {
+		err = c.thin()
+	}
+	if err != nil {
+		c.failed()
+		return fmt.Errorf("spool class %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// commitQueued writes the gaps that are owed and what is queued, a bounded number
+// of batches.
+func (c *Class) commitQueued() (err error) {
 	for range flushRounds {
 		if oerr := c.settleOwed(c.isAlarm()); oerr != nil {
 			err = oerr
@@ -136,11 +149,7 @@ func (c *Class) flushLocked() error {
 			}
 		}
 	}
-	if err != nil {
-		c.failed()
-		return fmt.Errorf("spool class %s: %w", c.id, err)
-	}
-	return nil
+	return err
 }
 
 // failed puts the next try off.

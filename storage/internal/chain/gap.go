@@ -15,6 +15,18 @@ import (
 // lose writes down that the unsettled numbers of r are lost, and only then
 // settles them. io is held; alarmHeld: that of the alarm class is, too.
 func (c *Class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
+	from, to := int64(0), int64(0)
+	if why == schema.ReasonQuota || why == schema.ReasonDiskFull {
+		c.mu.Lock()
+		first := c.done.Next(r.First)
+		c.mu.Unlock()
+		from, to = c.walls(first)
+	}
+	return c.loseBetween(r, why, from, to, alarmHeld)
+}
+
+// loseBetween is lose for records of the times from to to, ms since 1970; 0 unknown.
+func (c *Class) loseBetween(r ranges.Range, why schema.Reason, from, to int64, alarmHeld bool) error {
 	if err := c.settleOwed(alarmHeld); err != nil {
 		return err
 	}
@@ -33,9 +45,7 @@ func (c *Class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
 	for i, p := range parts {
 		gaps[i] = schema.Gap{Class: c.id, Epoch: epoch, First: p.First, Last: p.Last, Reason: why}
 	}
-	if why == schema.ReasonQuota || why == schema.ReasonDiskFull {
-		gaps[0].FromWall, gaps[len(gaps)-1].ToWall = c.walls(parts[0].First)
-	}
+	gaps[0].FromWall, gaps[len(gaps)-1].ToWall = from, to
 	if err := c.s.writeGaps(gaps, alarmHeld); err != nil {
 		return err
 	}
@@ -113,6 +123,10 @@ func (s *Shared) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
 		return fmt.Errorf("write gap: %w", err)
 	}
 	for _, g := range gaps {
+		if g.Reason == schema.ReasonThinned {
+			s.Log.Info("spool thinned records to summaries", "class", g.Class.String(), "first", g.First, "last", g.Last)
+			continue
+		}
 		s.Log.Warn("spool lost records", "class", g.Class.String(), "first", g.First, "last", g.Last, "reason", g.Reason.String())
 	}
 	return nil

@@ -164,16 +164,20 @@ func (c *Chain) Wall(i int, seq uint64) (wall int64) {
 	return wall
 }
 
-// Drop removes the files of which all numbers up to low are settled, but never the
-// newest. A name that comes back after a power loss is drained again at the next
-// start, so the folder needs no fsync.
-func (c *Chain) Drop(low uint64) error {
-	for len(c.segs) > 1 && c.segs[0].Last <= low {
+// Drop removes the files of which all numbers are settled, but never the newest. A
+// name that comes back after a power loss is drained again at the next start, so
+// the folder needs no fsync.
+func (c *Chain) Drop(settled func(first, last uint64) bool) error {
+	for i := 0; i < len(c.segs)-1; {
+		if !settled(c.segs[i].First, c.segs[i].Last) {
+			i++
+			continue
+		}
 		c.closeReader()
-		if err := os.Remove(c.segs[0].Path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(c.segs[i].Path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove drained segment: %w", err)
 		}
-		c.segs = slices.Delete(c.segs, 0, 1)
+		c.segs = slices.Delete(c.segs, i, i+1)
 	}
 	return nil
 }
