@@ -8,77 +8,68 @@ import (
 	"fmt"
 	"time"
 
-	"fulmar/schema"
 	"fulmar/storage/internal/classconf"
+	"fulmar/storage/internal/pace"
 )
 
-// Run is the committer of the class: it lingers, commits, and writes the cursor.
+// Run is the committer of the class: it lingers, commits, writes the cursor and
+// wakes the reader.
 func (c *Class) Run(ctx context.Context) error {
-	t := time.NewTimer(retryMax)
-	defer t.Stop()
-	for {
-		now := time.Now()
-		commit, cursor := c.due()
-		c.tell(now)
-		switch {
-		case !commit.IsZero() && !commit.After(now):
-			c.report(c.flush())
-			continue
-		case !cursor.IsZero() && !cursor.After(now):
-			c.report(c.writeCursor())
-			continue
+	pace.Run(ctx, c.kick, retryMax, func() {
+		if c.isAlarm() {
+			c.s.RefillBalloon()
 		}
-		wait := retryMax
-		for _, at := range [...]time.Time{commit, cursor, c.telling()} {
-			if !at.IsZero() {
-				wait = min(wait, at.Sub(now))
-			}
-		}
-		t.Reset(wait)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-c.kick:
-		case <-t.C:
-			if c.id == schema.ClassAlarm {
-				c.s.RefillBalloon()
-			}
-		}
-	}
+	},
+		pace.Duty{Due: c.commitDue, Do: func() { c.report(c.flush()) }},
+		pace.Duty{Due: c.cursorDue, Do: func() { c.report(c.writeCursor()) }},
+		pace.Duty{Due: c.tellDue, Do: c.tell},
+	)
+	return nil
 }
 
-// due tells when the next commit and the next writing of the cursor are to be;
-// zero: nothing waits.
-func (c *Class) due() (commit, cursor time.Time) {
+// commitDue tells when the next commit is to be.
+func (c *Class) commitDue() (at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.queue.Len() > 0 {
-		commit = c.queue.First().At
+	switch {
+	case c.queue.Len() > 0:
+		at = c.queue.First().At
 		if !c.batchFull() {
-			commit = commit.Add(c.linger())
+			at = at.Add(c.linger())
 		}
-	} else if len(c.owed) > 0 {
-		commit = c.retryAt
-		if commit.IsZero() {
-			commit = time.Now()
+		if classconf.Durable(c.id) {
+			return at // callers wait: each gets its own try and its own error
+		}
+	case len(c.owed) > 0:
+		at = c.retryAt
+		if at.IsZero() {
+			at = time.Now()
 		}
 	}
-	// Callers wait for a durable record: each gets its own try and its own error.
-	if !commit.IsZero() && commit.Before(c.retryAt) && (!classconf.Durable(c.id) || c.queue.Len() == 0) {
-		commit = c.retryAt
-	}
+	return c.notBeforeRetry(at)
+}
+
+// cursorDue tells when the cursor is to be written.
+func (c *Class) cursorDue() (at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
 	case c.ramFirst() && c.next+classconf.ReserveBlock(c.id)/2 > c.reserved:
-		cursor = time.Now() // records without a reserved number cannot be read from memory
+		at = time.Now() // records without a reserved number cannot be read from memory
 	case !c.dirty.IsZero() && c.savedLow >= c.onDisk:
-		cursor = c.dirty.Add(cursorLazy)
+		at = c.dirty.Add(cursorLazy)
 	case !c.dirty.IsZero():
-		cursor = c.dirty.Add(cursorEvery)
+		at = c.dirty.Add(cursorEvery)
 	}
-	if !cursor.IsZero() && cursor.Before(c.retryAt) {
-		cursor = c.retryAt
+	return c.notBeforeRetry(at)
+}
+
+// notBeforeRetry puts off what is due while the disk fails; mu is held.
+func (c *Class) notBeforeRetry(at time.Time) time.Time {
+	if !at.IsZero() && at.Before(c.retryAt) {
+		return c.retryAt
 	}
-	return commit, cursor
+	return at
 }
 
 // linger is the configured one, or longer on a slow disk: without that, commits

@@ -20,7 +20,7 @@ func (c *Class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
 		c.mu.Lock()
 		first := c.done.Next(r.First)
 		c.mu.Unlock()
-		from, to = c.walls(first)
+		from, to = c.files.Walls(first)
 	}
 	return c.loseBetween(r, why, from, to, alarmHeld)
 }
@@ -63,14 +63,6 @@ func (c *Class) lost(g schema.Gap) {
 		c.durable = max(c.durable, g.Last)
 	}
 	c.stats.Lost[g.Reason] += c.settle(g.First, g.Last)
-}
-
-// walls gives the times of the oldest segment's first record from seq on and of
-// the first record after that segment: about the bounds of what it holds. Zero
-// where they cannot be read.
-func (c *Class) walls(seq uint64) (from, to int64) {
-	to = c.files.Wall(min(1, c.files.Len()-1), 0)
-	return c.files.Wall(0, seq), to
 }
 
 // settleOwed writes the gaps that could not be written when they came to be.
@@ -162,4 +154,21 @@ func (s *Shared) relieve(c *Class, gap bool) bool {
 		}
 	}
 	return freed
+}
+
+// Refuse writes one durable record down as lost for a reason that only its
+// sender can know, and then settles it.
+func (c *Class) Refuse(epoch, seq uint64, why schema.Reason) error {
+	c.io.Lock()
+	defer c.io.Unlock()
+	c.mu.Lock()
+	known, closed := epoch == c.epoch && seq > 0 && seq <= c.durable, c.closed
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case !known:
+		return fmt.Errorf("%w: number %d of epoch %016x", ErrUnknown, seq, epoch)
+	}
+	return c.lose(ranges.Range{First: seq, Last: seq}, why, c.isAlarm())
 }

@@ -43,23 +43,18 @@ func (c *Class) tellSoon(now time.Time) {
 	}
 }
 
-func (c *Class) telling() time.Time {
+func (c *Class) tellDue() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.tellAt
 }
 
-// tell wakes the reader when it is time.
-func (c *Class) tell(now time.Time) {
+// tell wakes the reader.
+func (c *Class) tell() {
 	c.mu.Lock()
-	due := !c.tellAt.IsZero() && !c.tellAt.After(now)
-	if due {
-		c.tellAt = time.Time{}
-	}
+	c.tellAt = time.Time{}
 	c.mu.Unlock()
-	if due {
-		c.s.signal()
-	}
+	c.s.signal()
 }
 
 // LinkChanged makes the committer look again: what waited for the link goes to

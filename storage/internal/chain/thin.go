@@ -11,7 +11,6 @@ import (
 	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
-	"fulmar/storage/internal/segment"
 	"fulmar/storage/internal/thin"
 )
 
@@ -23,14 +22,6 @@ const (
 	// Sampling once in two minutes gains nothing.
 	thinGain = 2
 )
-
-// slice is a run of old records and what is to stand for them.
-type slice struct {
-	numbers  ranges.Range
-	from, to int64 // times of its first and last record
-	bytes    int   // of its records
-	records  [][]byte
-}
 
 // thin replaces one run of the oldest metrics by summaries, when the class is
 // nearly full and the link is down. First the summaries are on disk, then the gap
@@ -57,71 +48,37 @@ func (c *Class) thinSegment(i int, from, last uint64) error {
 		c.thinned = last
 		return nil
 	}
-	s, err := c.gather(i, from, last)
+	s, err := thin.Take(&c.files, i, from, last, c.open)
 	if err != nil {
 		return fmt.Errorf("thin metrics from %d: %w", from, err)
 	}
-	n := 0
-	for _, r := range s.records {
-		n += len(r)
-	}
-	if n > s.bytes/thinGain {
-		c.thinned = s.numbers.Last
+	if s == nil { // damaged
+		c.thinned = last
 		return nil
 	}
-	if ok, err := c.appendNow(s.records); err != nil || !ok {
+	if s.Size() > s.Bytes/thinGain {
+		c.thinned = s.Last
+		return nil
+	}
+	if ok, err := c.appendNow(s.Records, s.Size()); err != nil || !ok {
 		return err
 	}
-	if err := c.loseBetween(s.numbers, schema.ReasonThinned, s.from, s.to, false); err != nil {
+	if err := c.loseBetween(ranges.Range{First: from, Last: s.Last}, schema.ReasonThinned, s.From, s.To, false); err != nil {
 		return err
 	}
-	c.thinned = s.numbers.Last
-	if s.numbers.Last < last {
+	c.thinned = s.Last
+	if s.Last < last {
 		return nil
 	}
 	return c.persist()
 }
 
-// gather reads what fits into one run. Damage is left for Read to tell.
-func (c *Class) gather(i int, from, last uint64) (*slice, error) {
-	db, err := c.files.Reader(i)
-	if err != nil {
-		c.thinned = last // Read will find and tell it
-		return nil, err
-	}
-	s := &slice{}
-	var g thin.Gathering
-	next, _, err := c.files.Walk(db, from, last, func(r segment.Record) bool {
-		if !c.open(r.Seq) {
-			return true
-		}
-		if !g.Add(r.Payload) {
-			return false
-		}
-		if s.from == 0 {
-			s.from = r.Wall
-		}
-		s.to, s.bytes = r.Wall, s.bytes+len(r.Payload)
-		return true
-	})
-	if err != nil {
-		return nil, err
-	}
-	s.numbers = ranges.Range{First: from, Last: next - 1}
-	s.records, err = g.Records()
-	return s, err
-}
-
 // appendNow gives records their numbers behind all others and writes them; false
 // when the queue has no room for them.
-func (c *Class) appendNow(records [][]byte) (bool, error) {
+func (c *Class) appendNow(records [][]byte, size int) (bool, error) {
 	now := time.Now()
 	c.mu.Lock()
-	n := 0
-	for _, r := range records {
-		n += len(r)
-	}
-	if c.closed || c.queue.Len()+len(records) > queueMax || c.queue.Bytes()+n > queueBytes {
+	if c.closed || c.queue.Len()+len(records) > queueMax || c.queue.Bytes()+size > queueBytes {
 		c.mu.Unlock()
 		return false, nil
 	}

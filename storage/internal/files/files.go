@@ -164,6 +164,14 @@ func (c *Chain) Wall(i int, seq uint64) (wall int64) {
 	return wall
 }
 
+// Walls gives the times of the oldest file's first record from seq on and of the
+// first record after that file: about the bounds of what it holds. Zero where they
+// cannot be read.
+func (c *Chain) Walls(seq uint64) (from, to int64) {
+	to = c.Wall(min(1, c.Len()-1), 0)
+	return c.Wall(0, seq), to
+}
+
 // Drop removes the files of which all numbers are settled, but never the newest. A
 // name that comes back after a power loss is drained again at the next start, so
 // the folder needs no fsync.

@@ -1,0 +1,117 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package recovery finds out where a class stands from what lies in its folder,
+// whatever stopped the one who wrote it.
+package recovery
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"fulmar/storage/internal/classconf"
+	"fulmar/storage/internal/files"
+	"fulmar/storage/internal/meta"
+	"fulmar/storage/internal/segment"
+)
+
+// State is where a class stands.
+type State struct {
+	meta.Meta
+	Used    uint64 // highest number that was used: those above it and reserved were not
+	Bad     int    // copies of the meta that are missing or damaged, both written anew
+	Shelved int    // files moved to quarantine
+}
+
+// Load looks at the files of a class, which it lists, and at its meta; foreign is
+// told of files that are not the spool's. A class that has nothing gets a new epoch.
+func Load(f *files.Chain, foreign func(path string)) (State, error) {
+	var st State
+	if err := os.MkdirAll(f.Dir, 0o700); err != nil {
+		return st, fmt.Errorf("spool folder: %w", err)
+	}
+	var err error
+	if st.Meta, st.Bad, err = meta.Load(f.Dir, f.Class); err != nil {
+		return st, err
+	}
+	others, err := f.List()
+	if err != nil {
+		return st, err
+	}
+	for _, path := range others {
+		if !meta.Owns(filepath.Base(path)) {
+			foreign(path)
+		}
+	}
+	switch {
+	case st.Epoch != 0 && st.Bad > 0:
+		f.Log.Warn("one copy of the spool's meta is unreadable, a block of numbers is skipped", "class", f.Class.String())
+		st.Reserved += classconf.ReserveBlock(f.Class)
+	case st.Epoch == 0 && f.Len() > 0:
+		if err := st.rebuild(f); err != nil {
+			return st, err
+		}
+	}
+	if st.Epoch == 0 {
+		st.Meta = meta.Meta{Epoch: meta.NewEpoch()}
+		f.Log.Info("new spool", "class", f.Class.String(), "epoch", fmt.Sprintf("%016x", st.Epoch))
+	}
+	f.Epoch = st.Epoch
+	st.Used, err = lastUsed(f, st.Reserved)
+	return st, err
+}
+
+// lastUsed tells the highest number used. Where the newest file cannot tell, all
+// reserved numbers count as used: reading finds out which are there.
+func lastUsed(f *files.Chain, reserved uint64) (used uint64, err error) {
+	if f.Len() == 0 {
+		return 0, nil
+	}
+	db, err := f.Reader(f.Len() - 1)
+	if err == nil {
+		if used, err = db.Last(); err == nil {
+			return max(used, f.Newest().First-1), nil
+		}
+		f.CloseReader()
+	}
+	if !errors.Is(err, segment.ErrDamaged) {
+		return 0, err
+	}
+	f.Log.Error("newest spool segment is damaged", "class", f.Class.String(), "err", err)
+	return max(reserved, f.Newest().First-1), nil
+}
+
+// rebuild makes a meta from the newest segment that can be read, after both copies
+// were lost. It skips two blocks of numbers, more than can have been given out.
+// Without a readable segment nothing is known of the numbers: the files go to
+// quarantine and the class begins anew.
+func (st *State) rebuild(f *files.Chain) error {
+	for i := f.Len() - 1; i >= 0; i-- {
+		db, err := segment.Open(f.At(i).Path, f.Opts)
+		if err != nil && !errors.Is(err, segment.ErrDamaged) {
+			return err
+		} else if err != nil {
+			continue
+		}
+		h := db.Header
+		last, err := db.Last()
+		_ = db.Close()
+		if err != nil || h.Class != f.Class || h.First != f.At(i).First || h.Epoch == 0 {
+			continue
+		}
+		f.Log.Error("spool meta is lost and was rebuilt from a segment", "class", f.Class.String(), "epoch", fmt.Sprintf("%016x", h.Epoch))
+		top := max(last, f.Newest().First, h.First)
+		st.Meta = meta.Meta{Epoch: h.Epoch, Reserved: top + 2*classconf.ReserveBlock(f.Class), Low: f.At(0).First - 1}
+		return nil
+	}
+	f.Log.Error("spool meta and segments are lost: the class begins anew", "class", f.Class.String(), "segments", f.Len())
+	for f.Len() > 0 {
+		if err := f.Shelve(f.Len() - 1); err != nil {
+			return err
+		}
+		st.Shelved++
+	}
+	return nil
+}
