@@ -110,11 +110,7 @@ func bootClock(root device.Root, log *slog.Logger) schema.Clock {
 		boot = rand.Uint64()
 		log.Warn("boot id not read, using a random one", "err", err)
 	}
-	mono, err := device.BootMono()
-	if err != nil {
-		log.Warn("boot clock not read, counting from now", "err", err)
-	}
-	return schema.NewClock(boot, mono)
+	return schema.BootClock(boot)
 }
 
 func (a *Agent) sensors(cfg *config.Config) []device.Sensor {
@@ -217,6 +213,7 @@ func (a *Agent) startMakers(g *run.Group) {
 	g.Go("worker", a.runWorker)
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
+	g.Go("clock", a.keepAnchors)
 	if a.opt.ConfigPath != "" {
 		g.Go("config", a.watchConfig)
 	}

@@ -22,12 +22,16 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 	if err != nil {
 		return err
 	}
-	e, err := x.book(b, m.Class, m.Epoch)
-	if err != nil {
+	if err := x.note(b, m, recs); err != nil {
 		return err
 	}
 	for i := range recs {
 		d := &recs[i]
+		// Asked for each record: a gap before it may have folded this very epoch.
+		e, err := x.cache.shelf.Book(x, b.id, m.Class, m.Epoch, x.now)
+		if err != nil {
+			return err
+		}
 		if d.bad != nil {
 			e.Hear(d.seq) // it was given out: the ledger shows it as waiting
 			if err := x.refuse(key, topic, d.size, d.bad); err != nil {
@@ -66,14 +70,17 @@ func (x *txn) returned(b *boardState, m *schema.Message, seq uint64) error {
 
 // effect writes what the record says.
 func (x *txn) effect(b *boardState, key BoardKey, m *schema.Message, d *decoded) error {
-	at := moment(d.rec.Time, m.Sent, x.now)
+	when := x.place(b, d.rec.Time)
+	at := when.at
 	switch r := d.rec; r.Kind {
 	case schema.KindSamples:
-		return x.samples(b, m, r.Samples, at)
+		return x.samples(b, m, r.Samples, when)
 	case schema.KindEvent:
-		return x.event(b, m, d.seq, r.Event, at)
+		return x.event(b, m, d.seq, r.Event, when)
+	case schema.KindAnchor:
+		return x.anchor(b, r.Anchor, when)
 	case schema.KindGap:
-		return x.gap(b, r.Gap, at)
+		return x.gap(b, r.Gap, r.Time, at)
 	case schema.KindSnapshot:
 		return x.snapshot(b, key, r.Snapshot, d.picture, at)
 	case schema.KindReport:
@@ -82,31 +89,33 @@ func (x *txn) effect(b *boardState, key BoardKey, m *schema.Message, d *decoded)
 	return fmt.Errorf("kind %s has no effect", d.rec.Kind) // Validate knows the kinds
 }
 
-func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, at int64) error {
+func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, w when) error {
 	raw, err := schema.Encode(s)
 	if err != nil {
 		return err
 	}
-	if !m.Replay {
+	if !m.Replay && s.Over == nil {
 		for i, name := range s.Series {
 			q := schema.QualityGood
 			if s.Quality != nil {
 				q = s.Quality[i]
 			}
 			old, known := b.latest[name]
-			if (known && old.At > at) || (!known && len(b.latest) >= maxLatest) {
+			if (known && old.At > w.at && old.At <= x.now) || (!known && len(b.latest) >= maxLatest) {
 				continue
 			}
-			b.latest[name] = store.Reading{Value: s.Value[i], Quality: q, At: at}
+			b.latest[name] = store.Reading{Value: s.Value[i], Quality: q, At: w.at}
 		}
 	}
-	if err := x.exec(`INSERT INTO telemetry (board, at, arrived, payload) VALUES (?, ?, ?, ?)`, b.id, at, x.now, raw); err != nil {
+	err = x.exec(`INSERT INTO telemetry (board, at, arrived, payload, boot, mono, timed, open) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		b.id, w.at, x.now, raw, int64(w.boot), w.mono, w.grade, w.open)
+	if err != nil {
 		return err
 	}
 	return x.use("telemetry", int64(len(raw))+rowOverhead, 1)
 }
 
-func (x *txn) event(b *boardState, m *schema.Message, seq uint64, e *schema.Event, at int64) error {
+func (x *txn) event(b *boardState, m *schema.Message, seq uint64, e *schema.Event, w when) error {
 	raw, err := schema.Encode(e)
 	if err != nil {
 		return err
@@ -128,15 +137,15 @@ func (x *txn) event(b *boardState, m *schema.Message, seq uint64, e *schema.Even
 		}
 	}
 	err = x.exec(`INSERT INTO event (board, class, epoch, seq, at, arrived, replayed, source, model, engine, snapshot,
-  boxes, known, n_true, n_false, n_missed, payload) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		b.id, m.Class, int64(m.Epoch), int64(seq), at, x.now, m.Replay, e.Source, e.Model, e.Engine, e.Snapshot,
-		len(e.Boxes), known, right, wrong, missed, raw)
+  boxes, known, n_true, n_false, n_missed, payload, boot, mono, timed, open) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		b.id, m.Class, int64(m.Epoch), int64(seq), w.at, x.now, m.Replay, e.Source, e.Model, e.Engine, e.Snapshot,
+		len(e.Boxes), known, right, wrong, missed, raw, int64(w.boot), w.mono, w.grade, w.open)
 	if err != nil {
 		return err
 	}
 	err = x.exec(`INSERT INTO camera (board, name, model, engine, last) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (board, name) DO UPDATE SET model = excluded.model, engine = excluded.engine, last = excluded.last WHERE excluded.last >= last`,
-		b.id, e.Source, e.Model, e.Engine, at)
+		b.id, e.Source, e.Model, e.Engine, w.at)
 	if err != nil {
 		return err
 	}
@@ -147,8 +156,8 @@ ON CONFLICT (board, name) DO UPDATE SET model = excluded.model, engine = exclude
 	return x.use("event", int64(len(raw))+2*rowOverhead, 1)
 }
 
-func (x *txn) gap(b *boardState, g *schema.Gap, at int64) error {
-	e, err := x.book(b, g.Class, g.Epoch)
+func (x *txn) gap(b *boardState, g *schema.Gap, t schema.Time, at int64) error {
+	e, err := x.cache.shelf.Book(x, b.id, g.Class, g.Epoch, x.now)
 	if err != nil {
 		return err
 	}
@@ -156,8 +165,9 @@ func (x *txn) gap(b *boardState, g *schema.Gap, at int64) error {
 	if err != nil {
 		return err
 	}
+	from, to := lossSpan(g, t, at)
 	err = x.exec(`INSERT INTO gap (board, class, epoch, first, last, reason, from_ms, to_ms, at, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		b.id, g.Class, int64(g.Epoch), int64(g.First), int64(g.Last), g.Reason, g.FromWall, g.ToWall, at, int64(lost))
+		b.id, g.Class, int64(g.Epoch), int64(g.First), int64(g.Last), g.Reason, from, to, at, int64(lost))
 	if err != nil {
 		return err
 	}

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"fulmar/fleet/ingest/pictures"
+	"fulmar/fleet/ingest/shelf"
 
 	"fulmar/fleet/store"
-	"fulmar/schema"
 )
 
 const (
@@ -106,9 +106,11 @@ type Ingest struct {
 	n       counters
 
 	// Owned by Run:
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
-	cache *cache
+	epochs int       // maxEpochs, less in tests
+	folded time.Time // when telemetry was last added to rollups
+	conn   *sql.Conn
+	stmts  map[string]*sql.Stmt
+	cache  *cache
 }
 
 // New makes an ingest that writes to db and keeps pictures in blobs.
@@ -117,7 +119,7 @@ func New(cfg Config, db *store.DB, blobs *pictures.Folder, log *slog.Logger) *In
 	return &Ingest{
 		cfg: cfg, db: db, blobs: blobs, log: log,
 		queue: make(chan *job, queueLen), ready: make(chan struct{}), stopped: make(chan struct{}),
-		stmts: map[string]*sql.Stmt{}, cache: newCache(),
+		stmts: map[string]*sql.Stmt{}, cache: newCache(shelf.MaxEpochs), epochs: shelf.MaxEpochs,
 	}
 }
 
@@ -222,7 +224,7 @@ func (in *Ingest) within(fn func(*txn) error) error {
 	if err == nil {
 		x := &txn{
 			in: in, now: time.Now().UnixMilli(), cache: in.cache, changed: map[BoardKey]bool{},
-			books: map[bookKey]*bookEntry{}, boards: map[BoardKey]*boardState{},
+			boards: map[BoardKey]*boardState{}, opened: map[openBoot]bool{},
 		}
 		if err = fn(x); err == nil {
 			_, err = in.conn.ExecContext(ctx, "COMMIT")
@@ -233,7 +235,7 @@ func (in *Ingest) within(fn func(*txn) error) error {
 		}
 		_, _ = in.conn.ExecContext(ctx, "ROLLBACK") // where the commit failed it may be gone already
 		// Books and sums in memory are ahead of the disk now.
-		in.cache = newCache()
+		in.cache = newCache(in.epochs)
 	}
 	in.n.failures.Add(1)
 	return fmt.Errorf("write ledger: %w", err)
@@ -262,27 +264,4 @@ func (in *Ingest) submit(ctx context.Context, key BoardKey, apply func(*txn) err
 	default:
 		return ErrStopped
 	}
-}
-
-// moment places a board's time on the fleet's clock, in ms since 1970. The
-// board's wall clock is taken where the sending shows it to be right; else the
-// record is placed by the monotonic distance to its sending; a record of an
-// earlier boot has only its wall clock, if that is not absurd.
-func moment(rec, sent schema.Time, arrived int64) int64 {
-	const (
-		wrong    = 5 * 60 * 1000        // ms by which a wall clock may be off
-		earliest = int64(1704067200000) // 2024-01-01: no board ran before
-	)
-	off := sent.Wall - arrived
-	clockGood := off > -wrong && off < wrong
-	sane := rec.Wall >= earliest && rec.Wall <= arrived+wrong
-	switch {
-	case clockGood && sane:
-		return rec.Wall
-	case rec.Boot == sent.Boot && rec.Mono <= sent.Mono && sent.Mono-rec.Mono < int64(10*365*24*time.Hour):
-		return arrived - (sent.Mono-rec.Mono)/int64(time.Millisecond)
-	case sane:
-		return rec.Wall
-	}
-	return arrived
 }

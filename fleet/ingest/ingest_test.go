@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/fleet/ingest/pictures"
+	"fulmar/fleet/ingest/shelf"
 
 	"fulmar/fleet/store"
 	"fulmar/schema"
@@ -356,14 +357,14 @@ func TestRetention(t *testing.T) {
 func TestEpochsFold(t *testing.T) {
 	t.Parallel()
 	r := start(t, t.TempDir(), Config{})
-	const n = maxEpochs + 10
+	const n = shelf.MaxEpochs + 10
 	for e := uint64(1); e <= n; e++ {
 		r.send(t, testKey, schema.ClassMetric, e, schema.SeqRecord{Seq: 2, Payload: samples(t, 1)})
 	}
 	kept := r.int(t, "SELECT count(*) FROM stream")
 	past := r.int(t, "SELECT sum(epochs) FROM stream_past")
-	if kept != maxEpochs || kept+past != n {
-		t.Fatalf("%d kept, %d in the past, want %d and %d", kept, past, maxEpochs, n-maxEpochs)
+	if kept != shelf.MaxEpochs || kept+past != n {
+		t.Fatalf("%d kept, %d in the past, want %d and %d", kept, past, shelf.MaxEpochs, n-shelf.MaxEpochs)
 	}
 	heard := r.int(t, "SELECT (SELECT sum(heard) FROM stream) + (SELECT sum(heard) FROM stream_past)")
 	arrived := r.int(t, "SELECT (SELECT sum(arrived) FROM stream) + (SELECT sum(arrived) FROM stream_past)")
@@ -392,26 +393,6 @@ func TestStalePresence(t *testing.T) {
 	} {
 		if got := say(s.online, s.boot, s.conn); got != s.want {
 			t.Errorf("step %d: online %d, want %d", i, got, s.want)
-		}
-	}
-}
-
-func TestMoment(t *testing.T) {
-	t.Parallel()
-	const arrived = int64(1_800_000_000_000)
-	for name, c := range map[string]struct {
-		rec, sent schema.Time
-		want      int64
-	}{
-		"good clock":        {schema.Time{Boot: 1, Mono: 0, Wall: arrived - 9000}, schema.Time{Boot: 1, Mono: 5e9, Wall: arrived - 10}, arrived - 9000},
-		"wrong clock":       {schema.Time{Boot: 1, Mono: 2e9, Wall: 1000}, schema.Time{Boot: 1, Mono: 5e9, Wall: 4000}, arrived - 3000},
-		"wrong, older boot": {schema.Time{Boot: 2, Mono: 2e9, Wall: 1000}, schema.Time{Boot: 1, Mono: 5e9, Wall: 4000}, arrived},
-		"future record":     {schema.Time{Boot: 2, Mono: 2e9, Wall: arrived + 1e9}, schema.Time{Boot: 1, Mono: 5e9, Wall: arrived}, arrived},
-		"older boot, sane":  {schema.Time{Boot: 2, Wall: arrived - 1e8}, schema.Time{Boot: 1, Wall: 0}, arrived - 1e8},
-		"overflowing mono":  {schema.Time{Boot: 1, Mono: -1 << 63, Wall: 0}, schema.Time{Boot: 1, Mono: 1<<63 - 1, Wall: 0}, arrived},
-	} {
-		if got := moment(c.rec, c.sent, arrived); got != c.want {
-			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
 	}
 }

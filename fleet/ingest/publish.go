@@ -183,7 +183,7 @@ func (in *Ingest) Hello(ctx context.Context, key BoardKey, h *schema.Hello) erro
 			if c.Last == 0 {
 				continue
 			}
-			e, err := x.book(b, c.Class, c.Epoch)
+			e, err := x.cache.shelf.Book(x, b.id, c.Class, c.Epoch, x.now)
 			if err != nil {
 				return err
 			}

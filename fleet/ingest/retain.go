@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"fulmar/fleet/ingest/fold"
 	"fulmar/schema"
 )
 
@@ -65,7 +66,7 @@ func (in *Ingest) maintain() {
 			break
 		}
 	}
-	if err != nil {
+	if err = errors.Join(err, in.background()); err != nil {
 		in.log.Error("ledger not maintained", "error", err.Error())
 	}
 }
@@ -105,6 +106,9 @@ func (x *txn) prune() (more bool, err error) {
 			return false, fmt.Errorf("prune %s: %w", t.kind, err)
 		}
 		if err := x.use(t.kind, -bytes-n*t.overhead, -n); err != nil {
+			return false, err
+		}
+		if err := fold.Emptied(x); err != nil {
 			return false, err
 		}
 		more = more || n == pruneStep || u.bytes > t.over

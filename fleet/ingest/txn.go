@@ -10,18 +10,16 @@ import (
 	"errors"
 	"fmt"
 
-	"fulmar/fleet/ingest/book"
-
 	"github.com/fxamacker/cbor/v2"
 
+	"fulmar/fleet/ingest/clocks"
+	"fulmar/fleet/ingest/fold"
+	"fulmar/fleet/ingest/shelf"
 	"fulmar/fleet/store"
 	"fulmar/schema"
 )
 
 const (
-	// maxEpochs bounds the epochs of one class kept one by one; older ones are
-	// summed up. A board that loses its disk daily fills two months.
-	maxEpochs = 64
 	// maxLatest bounds the series of one board whose newest value is kept.
 	maxLatest = 2 * schema.MaxSeries
 	// maxPeriod is the longest time between messages taken for a period and not for
@@ -41,19 +39,12 @@ type boardState struct {
 	boot     uint64
 	conn     uint64
 	online   bool
-	live     bool  // lastSeen or latest not yet written
-	liveAt   int64 // when they were written last
-	sums     bool  // pictures not yet written
+	live     bool          // lastSeen or latest not yet written
+	liveAt   int64         // when they were written last
+	sums     bool          // pictures not yet written
+	clocks   *clocks.Board // nil: not read yet
+	told     bool          // clocks has something to be written now
 }
-
-// bookKey finds a book.
-type bookKey struct {
-	board int64
-	class schema.Class
-	epoch uint64
-}
-
-type bookEntry struct{ *book.Book }
 
 type usage struct {
 	bytes, count int64
@@ -64,12 +55,13 @@ type usage struct {
 // after a commit, except the coalesced live values.
 type cache struct {
 	boards map[BoardKey]*boardState
-	books  map[bookKey]*bookEntry
+	shelf  *shelf.Shelf
 	usage  map[string]*usage
+	fold   *fold.Folder
 }
 
-func newCache() *cache {
-	return &cache{boards: map[BoardKey]*boardState{}, books: map[bookKey]*bookEntry{}, usage: map[string]*usage{}}
+func newCache(epochs int) *cache {
+	return &cache{boards: map[BoardKey]*boardState{}, shelf: shelf.New(epochs), usage: map[string]*usage{}, fold: fold.New()}
 }
 
 // txn is one transaction.
@@ -77,10 +69,10 @@ type txn struct {
 	in      *Ingest
 	now     int64 // ms since 1970
 	cache   *cache
-	books   map[bookKey]*bookEntry   // touched in this transaction
-	boards  map[BoardKey]*boardState // same
+	boards  map[BoardKey]*boardState // touched in this transaction
 	changed map[BoardKey]bool
-	remove  []blobFile // pictures to unlink once the commit stands
+	opened  map[openBoot]bool // boots with new open rows
+	remove  []blobFile        // pictures to unlink once the commit stands
 	n       struct{ messages, records, duplicates, refused, noPicture, commits uint64 }
 }
 
@@ -149,13 +141,13 @@ func (x *txn) committed() {
 		}
 		x.in.cfg.Changed(keys)
 	}
-	if len(x.cache.books) > maxCached || len(x.cache.boards) > maxCached {
+	if x.cache.shelf.Len() > maxCached || len(x.cache.boards) > maxCached {
 		live := false
 		for _, b := range x.cache.boards {
 			live = live || b.live
 		}
 		if !live {
-			x.in.cache = newCache()
+			x.in.cache = newCache(x.in.epochs)
 		}
 	}
 }
@@ -186,81 +178,6 @@ RETURNING id, last_seen, period, latest, picture_bytes, boot, conn, online`, []a
 	return b, nil
 }
 
-// book finds or makes the book of a stream.
-func (x *txn) book(b *boardState, c schema.Class, epoch uint64) (*bookEntry, error) {
-	k := bookKey{b.id, c, epoch}
-	if e := x.cache.books[k]; e != nil {
-		x.books[k] = e
-		return e, nil
-	}
-	var heard, floor, arrived, closed, dups int64
-	var s, g []byte
-	err := x.row(`SELECT heard, floor, arrived, closed, dups, spans, gaps FROM stream WHERE board = ? AND class = ? AND epoch = ?`,
-		[]any{b.id, c, int64(epoch)}, &heard, &floor, &arrived, &closed, &dups, &s, &g)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		if err := x.foldOldEpochs(b, c); err != nil {
-			return nil, err
-		}
-	case err != nil:
-		return nil, fmt.Errorf("read book: %w", err)
-	}
-	bk, err := book.Open(uint64(heard), uint64(floor), uint64(arrived), uint64(closed), uint64(dups), s, g)
-	if err != nil {
-		return nil, fmt.Errorf("read book of board %d class %s: %w", b.id, c, err)
-	}
-	e := &bookEntry{Book: bk}
-	x.cache.books[k], x.books[k] = e, e
-	return e, nil
-}
-
-// foldOldEpochs makes room for one more epoch of a class: the one untouched for
-// longest is added to the sums of the past, what it still waited for as lost.
-func (x *txn) foldOldEpochs(b *boardState, c schema.Class) error {
-	// Books touched in this transaction may not be in the table yet.
-	if err := x.writeBooks(); err != nil {
-		return err
-	}
-	var n, epoch int64
-	if err := x.row(`SELECT count(*) FROM stream WHERE board = ? AND class = ?`, []any{b.id, c}, &n); err != nil {
-		return err
-	}
-	if n < maxEpochs {
-		return nil
-	}
-	err := x.row(`SELECT epoch FROM stream WHERE board = ? AND class = ? ORDER BY touched, epoch LIMIT 1`, []any{b.id, c}, &epoch)
-	if err != nil {
-		return fmt.Errorf("fold epochs: %w", err)
-	}
-	err = x.exec(`INSERT INTO stream_past (board, class, epochs, heard, arrived, lost, dups)
-SELECT board, class, 1, heard, arrived, heard - arrived, dups FROM stream WHERE board = ? AND class = ? AND epoch = ?
-ON CONFLICT (board, class) DO UPDATE SET epochs = epochs + 1, heard = heard + excluded.heard,
-  arrived = arrived + excluded.arrived, lost = lost + excluded.lost, dups = dups + excluded.dups`, b.id, c, epoch)
-	if err != nil {
-		return fmt.Errorf("fold epochs: %w", err)
-	}
-	k := bookKey{b.id, c, uint64(epoch)}
-	delete(x.cache.books, k)
-	delete(x.books, k)
-	return x.exec(`DELETE FROM stream WHERE board = ? AND class = ? AND epoch = ?`, b.id, c, epoch)
-}
-
-func (x *txn) writeBooks() error {
-	for k, e := range x.books {
-		spans, gaps := e.Packed()
-		err := x.exec(`INSERT INTO stream (board, class, epoch, heard, floor, spans, gaps, arrived, lost, closed, dups, touched)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (board, class, epoch) DO UPDATE SET heard = excluded.heard, floor = excluded.floor, spans = excluded.spans,
-  gaps = excluded.gaps, arrived = excluded.arrived, lost = excluded.lost, closed = excluded.closed, dups = excluded.dups, touched = excluded.touched`,
-			k.board, k.class, int64(k.epoch), int64(e.Heard), int64(e.Floor), spans, gaps,
-			int64(e.Arrived), int64(e.Lost()), int64(e.Closed), int64(e.Dups), x.now)
-		if err != nil {
-			return fmt.Errorf("write book: %w", err)
-		}
-	}
-	return nil
-}
-
 // flush writes books, sums and, of the boards touched, live values that are due;
 // with all, the live values of every board.
 func (x *txn) flush(all bool) error {
@@ -268,8 +185,13 @@ func (x *txn) flush(all bool) error {
 	if all {
 		boards = x.cache.boards
 	}
-	if err := x.writeBooks(); err != nil {
+	if err := x.cache.shelf.Flush(x, x.now); err != nil {
 		return err
+	}
+	for k := range x.opened {
+		if err := fold.Opened(x, k.board, k.boot, x.now, false); err != nil {
+			return err
+		}
 	}
 	for kind, u := range x.cache.usage {
 		if !u.dirty {
@@ -283,6 +205,9 @@ ON CONFLICT (kind) DO UPDATE SET bytes = excluded.bytes, count = excluded.count`
 		u.dirty = false
 	}
 	for k, b := range boards {
+		if err := x.writeClocks(b); err != nil {
+			return err
+		}
 		if !b.sums && (!b.live || (!all && x.now-b.liveAt < liveEvery)) {
 			continue
 		}

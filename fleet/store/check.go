@@ -21,7 +21,7 @@ type Check struct {
 	Ledger   []web.Ledger      `json:"ledger"`
 	Samples  map[string]uint64 `json:"samples"`  // good readings by series
 	Batches  uint64            `json:"batches"`  // sample records stored
-	Events   uint64            `json:"events"`   // event records stored
+	Events   uint64            `json:"events"`   // event records stored, anchors of clocks included
 	Pictures uint64            `json:"pictures"` // whole pictures here
 	Refused  uint64            `json:"refused"`  // payloads that could not be understood
 	// Cut is set where there were more batches than were counted in Samples.
@@ -52,7 +52,7 @@ func (s *Store) countBoard(ctx context.Context, tenant string, c *Check) error {
 		return err
 	}
 	err = s.ledger.Read.QueryRowContext(ctx, `SELECT
-  (SELECT count(*) FROM telemetry WHERE board = ?1), (SELECT count(*) FROM event WHERE board = ?1),
+  (SELECT count(*) FROM telemetry WHERE board = ?1), (SELECT count(*) FROM event WHERE board = ?1) + (SELECT count(*) FROM anchor WHERE board = ?1),
   (SELECT count(*) FROM snapshot WHERE board = ?1 AND has = 1), (SELECT count(*) FROM refused WHERE tenant = ?2 AND board = ?3)`,
 		id, tenant, c.Board).Scan(&c.Batches, &c.Events, &c.Pictures, &c.Refused)
 	if err != nil {

@@ -8,7 +8,7 @@ package store
 //
 // Times are milliseconds since 1970. Epochs and boots are uint64 kept as the
 // int64 of the same bits.
-func ledgerMigrations() []string { return []string{ledgerFirst} }
+func ledgerMigrations() []string { return []string{ledgerFirst, ledgerSecond} }
 
 const ledgerFirst = `
 CREATE TABLE board (
@@ -84,4 +84,60 @@ CREATE TABLE refused (
 );
 -- What the pruned tables hold, kept in step with them.
 CREATE TABLE usage (kind TEXT PRIMARY KEY, bytes INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+`
+
+// ledgerSecond: how well a moment is known and what of it may be placed anew,
+// rollups of telemetry, and epochs that are summed up but not forgotten.
+//
+// boot and mono (ms) are the board's own time of a row; timed is a clocks.Grade;
+// open rows wait for a better anchor and are not in the rollups yet.
+const ledgerSecond = `
+ALTER TABLE telemetry ADD COLUMN boot INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE telemetry ADD COLUMN mono INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE telemetry ADD COLUMN timed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE telemetry ADD COLUMN open INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE event ADD COLUMN boot INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE event ADD COLUMN mono INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE event ADD COLUMN timed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE event ADD COLUMN open INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX telemetry_open ON telemetry(board, boot, id) WHERE open = 1;
+CREATE INDEX event_open ON event(board, boot, id) WHERE open = 1;
+-- What is known of each board's boots: CBOR clocks.Board.
+CREATE TABLE clocks (board INTEGER PRIMARY KEY REFERENCES board(id) ON DELETE CASCADE, state BLOB NOT NULL);
+-- Boots with open rows. moved: their rows are to be placed anew, from the rows
+-- after t_after and e_after on; heard is when the last one came.
+CREATE TABLE retime (
+  board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE, boot INTEGER NOT NULL,
+  heard INTEGER NOT NULL, moved INTEGER NOT NULL, t_after INTEGER NOT NULL, e_after INTEGER NOT NULL,
+  PRIMARY KEY (board, boot)
+) WITHOUT ROWID;
+CREATE TABLE anchor (
+  id INTEGER PRIMARY KEY, board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE,
+  boot INTEGER NOT NULL, mono INTEGER NOT NULL, old INTEGER NOT NULL, new INTEGER NOT NULL,
+  synced INTEGER NOT NULL, start INTEGER NOT NULL, at INTEGER NOT NULL, arrived INTEGER NOT NULL
+);
+CREATE INDEX anchor_board ON anchor(board, id);
+-- The epochs in stream_past one by one, without their ranges.
+CREATE TABLE stream_folded (
+  id INTEGER PRIMARY KEY, board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE,
+  class INTEGER NOT NULL, epoch INTEGER NOT NULL, heard INTEGER NOT NULL, arrived INTEGER NOT NULL, dups INTEGER NOT NULL,
+  UNIQUE (board, class, epoch)
+);
+-- The series that have rollups.
+CREATE TABLE series (
+  id INTEGER PRIMARY KEY, board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE, name TEXT NOT NULL,
+  UNIQUE (board, name)
+);
+-- What happened to a series in a minute (level 0) or an hour (level 1) that begins
+-- at t: count and sum of readings, and apart from them of summaries that boards
+-- made (sn, ssum); lowest and highest of both. An hour's are all in n and sum.
+CREATE TABLE rollup (
+  board INTEGER NOT NULL, level INTEGER NOT NULL, series INTEGER NOT NULL, t INTEGER NOT NULL,
+  n INTEGER NOT NULL, sum REAL NOT NULL, lo REAL NOT NULL, hi REAL NOT NULL, sn INTEGER NOT NULL, ssum REAL NOT NULL,
+  touched INTEGER NOT NULL,
+  PRIMARY KEY (board, level, series, t)
+) WITHOUT ROWID;
+-- How far background work has come: 'rollup' is the last row of telemetry in it.
+CREATE TABLE progress (what TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO progress VALUES ('rollup', 0);
 `

@@ -61,18 +61,23 @@ func open(t *testing.T, boards ...store.Enrolled) *rig {
 
 var key = ingest.BoardKey{Tenant: "default", Board: "b1"}
 
+// boardTime is the time of a board that has run since 1970 and whose clock is right.
+func boardTime(t time.Time) schema.Time {
+	return schema.Time{Boot: 1, Mono: t.UnixNano(), Wall: t.UnixMilli()}
+}
+
 // put sends one record of board b1 with the given age, skipping numbers before it.
 func (r *rig) put(t *testing.T, c schema.Class, skip uint64, age time.Duration, rec schema.Record) {
 	t.Helper()
 	now := time.Now()
-	rec.Time = schema.Time{Boot: 1, Wall: now.Add(-age).UnixMilli()}
+	rec.Time = boardTime(now.Add(-age))
 	raw, err := schema.EncodeRecord(&rec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.seq[c] += 1 + skip
 	p, err := schema.Encode(&schema.Message{
-		V: 1, Board: "b1", Class: c, Epoch: 1, Sent: schema.Time{Boot: 1, Wall: now.UnixMilli()},
+		V: 1, Board: "b1", Class: c, Epoch: 1, Sent: boardTime(now),
 		Replay: age > time.Minute, Records: []schema.SeqRecord{{Seq: r.seq[c], Payload: raw}},
 	})
 	if err != nil {

@@ -1,0 +1,222 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"fulmar/fleet/ingest/clocks"
+	"fulmar/fleet/ingest/fold"
+	"fulmar/schema"
+)
+
+const (
+	// foldStep and foldSteps bound the rows that one tick adds to rollups or places
+	// anew: 4,000 a second is 4,000 boards at one batch a second, and a step is a
+	// transaction of tens of milliseconds.
+	foldStep  = 500
+	foldSteps = 8
+	// foldEvery is how long rows may wait for their rollup when there are few: once
+	// a minute, 60 batches of a series are one row written.
+	foldEvery = time.Minute
+	// foldMany is how many waiting rows are added at once.
+	foldMany = 2000
+	// rollupBytes is what a rollup takes on disk, its share of the pages included.
+	rollupBytes = 64
+	// maxAnchors bounds the anchors kept of one board; they have done their work.
+	maxAnchors = 256
+)
+
+// when is a moment of a board on the fleet's clock.
+type when struct {
+	at    int64 // ms since 1970
+	grade clocks.Grade
+	boot  uint64
+	mono  int64 // ms
+	open  bool  // may be placed anew
+}
+
+// clocksOf gives what is known of a board's boots.
+func (x *txn) clocksOf(b *boardState) (*clocks.Board, error) {
+	if b.clocks != nil {
+		return b.clocks, nil
+	}
+	var raw []byte
+	err := x.row(`SELECT state FROM clocks WHERE board = ?`, []any{b.id}, &raw)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, fmt.Errorf("read clocks: %w", err)
+	}
+	c := &clocks.Board{}
+	if len(raw) > 0 {
+		if err := cbor.Unmarshal(raw, c); err != nil {
+			return nil, fmt.Errorf("read clocks: %w", err)
+		}
+	}
+	b.clocks = c
+	return c, nil
+}
+
+// note takes what a message says about the board's clocks.
+func (x *txn) note(b *boardState, m *schema.Message, recs []decoded) error {
+	c, err := x.clocksOf(b)
+	if err != nil {
+		return err
+	}
+	c.Sent(m.Sent, x.now)
+	for i := range recs {
+		if recs[i].bad != nil {
+			continue
+		}
+		r := recs[i].rec
+		c.Heard(m.Class, m.Epoch, recs[i].seq, r.Time, m.Sent.Boot, x.now)
+		if r.Kind == schema.KindAnchor {
+			c.Anchor(r.Time, r.Anchor, x.now)
+		}
+	}
+	return x.settle(b, c)
+}
+
+// settle places the boots anew and has the rows moved that this moves.
+func (x *txn) settle(b *boardState, c *clocks.Board) error {
+	for _, boot := range c.Settle(x.now) {
+		if err := fold.Opened(x, b.id, boot, x.now, true); err != nil {
+			return err
+		}
+	}
+	b.told = b.told || c.News()
+	return nil
+}
+
+// place gives a record's moment. A message noted before has made its boot known.
+func (x *txn) place(b *boardState, t schema.Time) when {
+	w := when{boot: t.Boot, mono: t.Mono / int64(time.Millisecond)}
+	w.at, w.grade = b.clocks.Place(t, x.now)
+	w.open = b.clocks.Stored(t.Boot)
+	if w.open {
+		x.opened[openBoot{b.id, t.Boot}] = true
+		b.told = b.told || b.clocks.News()
+	}
+	return w
+}
+
+type openBoot struct {
+	board int64
+	boot  uint64
+}
+
+// writeClocks writes what must not be lost with the process: new boots and better
+// evidence at once, the rest with the live values.
+func (x *txn) writeClocks(b *boardState) error {
+	if b.clocks == nil || !b.told && !b.live {
+		return nil
+	}
+	if !b.told && x.now-b.liveAt < liveEvery {
+		return nil
+	}
+	raw, err := cbor.Marshal(b.clocks)
+	if err != nil {
+		return fmt.Errorf("encode clocks: %w", err)
+	}
+	b.told = false
+	if err := x.exec(`INSERT INTO clocks (board, state) VALUES (?, ?) ON CONFLICT (board) DO UPDATE SET state = excluded.state`, b.id, raw); err != nil {
+		return fmt.Errorf("write clocks: %w", err)
+	}
+	return nil
+}
+
+// anchor keeps an anchor for a person to look at; note has used it already.
+func (x *txn) anchor(b *boardState, a *schema.Anchor, w when) error {
+	err := x.exec(`INSERT INTO anchor (board, boot, mono, old, new, synced, start, at, arrived) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		b.id, int64(w.boot), w.mono, a.Old, a.New, a.Synced, a.Start, w.at, x.now)
+	if err != nil {
+		return err
+	}
+	return x.exec(`DELETE FROM anchor WHERE board = ?1 AND id <= (SELECT id FROM anchor WHERE board = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, b.id, maxAnchors)
+}
+
+// lossSpan gives the time of a loss on the fleet's clock: the board told it by the
+// wall clock by which it wrote the gap, at t. Zeros where that makes no sense.
+func lossSpan(g *schema.Gap, t schema.Time, at int64) (from, to int64) {
+	const slack = 60_000 // ms by which a wall clock may have been set between the two
+	off := at - t.Wall
+	fits := func(wall int64) bool {
+		return wall > 0 && wall < 1<<43 && wall+off >= clocks.Earliest && wall+off <= at+slack
+	}
+	if !fits(g.FromWall) || !fits(g.ToWall) || g.FromWall > g.ToWall {
+		return 0, 0
+	}
+	return min(g.FromWall+off, at), min(g.ToWall+off, at)
+}
+
+// Exec, Query and Row make a transaction a fold.DB.
+func (x *txn) Exec(q string, args ...any) error { return x.exec(q, args...) }
+
+// Query runs a query; see Exec.
+func (x *txn) Query(q string, args ...any) (*sql.Rows, error) {
+	s, err := x.stmt(q)
+	if err != nil {
+		return nil, err
+	}
+	return s.Query(args...)
+}
+
+// Row reads one row; see Exec.
+func (x *txn) Row(q string, args []any, dst ...any) error { return x.row(q, args, dst...) }
+
+// background adds telemetry to the rollups and places rows anew, in steps.
+func (in *Ingest) background() error {
+	var pending int64
+	err := in.within(func(x *txn) (err error) {
+		pending, err = x.cache.fold.Pending(x)
+		if err != nil {
+			return err
+		}
+		c := &in.cfg
+		_, err = x.cache.fold.Prune(x, x.now, c.TelemetryFor.Milliseconds(), c.TelemetryBytes/8/rollupBytes, pruneStep)
+		return err
+	})
+	due := pending >= foldMany || time.Since(in.folded) >= foldEvery
+	for i := 0; i < foldSteps && err == nil; i++ {
+		more := false
+		err = in.within(func(x *txn) error {
+			if due {
+				n, err := x.cache.fold.Step(x, x.now, foldStep)
+				if err != nil || n == foldStep {
+					more = true
+					return err
+				}
+				due, in.folded = false, time.Now()
+			}
+			more, err = x.cache.fold.Retime(x, x.clocksByID, x.now, foldStep)
+			return errors.Join(err, x.flush(false))
+		})
+		if !more {
+			break
+		}
+	}
+	return err
+}
+
+// clocksByID gives what is known of the boots of a board that may be silent.
+func (x *txn) clocksByID(id int64) (*clocks.Board, error) {
+	var k BoardKey
+	if err := x.row(`SELECT tenant, name FROM board WHERE id = ?`, []any{id}, &k.Tenant, &k.Board); err != nil {
+		return nil, fmt.Errorf("find board %d: %w", id, err)
+	}
+	b, err := x.board(k)
+	if err != nil {
+		return nil, err
+	}
+	c, err := x.clocksOf(b)
+	if err != nil {
+		return nil, err
+	}
+	b.told = true
+	return c, x.settle(b, c)
+}
