@@ -6,12 +6,14 @@ package segment
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 
 	"fulmar/schema"
+	"fulmar/storage/vault"
 )
 
-// A frame is one value in the records bucket:
+// A plain frame is one value in the records bucket:
 //
 //	byte 0       version
 //	bytes 1-4    CRC-32C, little endian, over epoch, seq (8 bytes each, little
@@ -60,32 +62,70 @@ func decodeFrame(epoch, seq uint64, b []byte) (wall int64, payload []byte, err e
 	return int64(binary.LittleEndian.Uint64(b[5:])), b[frameOverhead:], nil
 }
 
-// The header is one value in the header bucket: version, class, epoch, first
-// sequence number, CRC-32C over those.
-const headerSize = 1 + 1 + 8 + 8 + 4
+// The header is one value in the header bucket. Version 1, of a plain segment:
+// version, class, epoch, first sequence number, CRC-32C over those. Version 2, of an
+// encrypted one, has the id of the data key, a random salt and a tag before the CRC;
+// see crypt.go. The places of version and CRC are for ever.
+const (
+	headerPlain  = 1
+	headerCrypt  = 2
+	headerCommon = 1 + 1 + 8 + 8
+	headerSize   = headerCommon + 4
+	cryptSize    = headerCommon + 8 + saltBytes + tagBytes + 4
+)
 
 // Header says whose segment a file is.
 type Header struct {
 	Class schema.Class
-	Epoch uint64 // of the class's spool
-	First uint64 // lowest sequence number the segment may hold
+	Epoch uint64   // of the class's spool
+	First uint64   // lowest sequence number the segment may hold
+	Key   vault.ID // of the data key; 0: the segment is not encrypted
 }
 
-func (h Header) encode() []byte {
-	b := append(make([]byte, 0, headerSize), frameVersion, byte(h.Class))
+// head is a header with what only its cipher needs.
+type head struct {
+	Header
+	salt [saltBytes]byte
+	tag  [tagBytes]byte
+}
+
+// common is what both versions begin with, and what an encrypted segment's key is
+// bound to.
+func (h Header) common(version byte) []byte {
+	b := append(make([]byte, 0, cryptSize), version, byte(h.Class))
 	b = binary.LittleEndian.AppendUint64(b, h.Epoch)
-	b = binary.LittleEndian.AppendUint64(b, h.First)
+	return binary.LittleEndian.AppendUint64(b, h.First)
+}
+
+func (h *head) encode() []byte {
+	b := h.common(headerPlain)
+	if h.Key != 0 {
+		b = binary.LittleEndian.AppendUint64(h.common(headerCrypt), uint64(h.Key))
+		b = append(append(b, h.salt[:]...), h.tag[:]...)
+	}
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 }
 
-func decodeHeader(b []byte) (Header, error) {
-	if len(b) != headerSize || b[0] != frameVersion ||
-		crc32.Checksum(b[:headerSize-4], castagnoli()) != binary.LittleEndian.Uint32(b[headerSize-4:]) {
-		return Header{}, errors.New("segment header does not match its checksum")
+var errHeader = errors.New("segment header does not match its checksum")
+
+func decodeHeader(b []byte) (h head, err error) {
+	if len(b) < headerSize || crc32.Checksum(b[:len(b)-4], castagnoli()) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
+		return h, errHeader
 	}
-	return Header{
-		Class: schema.Class(b[1]),
-		Epoch: binary.LittleEndian.Uint64(b[2:]),
-		First: binary.LittleEndian.Uint64(b[10:]),
-	}, nil
+	if b[0] > headerCrypt {
+		return h, fmt.Errorf("%w: segment format %d, this program knows %d; update fulmar", ErrNewer, b[0], headerCrypt)
+	}
+	h.Class, h.Epoch, h.First = schema.Class(b[1]), binary.LittleEndian.Uint64(b[2:]), binary.LittleEndian.Uint64(b[10:])
+	switch {
+	case b[0] == headerPlain && len(b) == headerSize:
+		return h, nil
+	case b[0] == headerCrypt && len(b) == cryptSize:
+		h.Key = vault.ID(binary.LittleEndian.Uint64(b[headerCommon:]))
+		copy(h.salt[:], b[headerCommon+8:])
+		copy(h.tag[:], b[headerCommon+8+saltBytes:])
+		if h.Key != 0 {
+			return h, nil
+		}
+	}
+	return head{}, errHeader
 }

@@ -32,6 +32,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fulmar/internal/atomicfile"
+	"fulmar/storage/internal/meta"
+	"fulmar/storage/vault"
 )
 
 const (
@@ -59,6 +61,14 @@ const (
 var ErrDamaged = errors.New("segment is damaged")
 
 var (
+	// ErrKeyLost says that the segment is encrypted with a key that is not open here.
+	// The file is sound: the recovery key may still read it.
+	ErrKeyLost = vault.ErrKeyLost
+	// ErrNewer says that a newer version of the program wrote the segment.
+	ErrNewer = meta.ErrNewer
+)
+
+var (
 	bucketHeader  = []byte("h")
 	bucketRecords = []byte("q")
 	keyHeader     = []byte("h")
@@ -73,8 +83,9 @@ type Record struct {
 
 // Options sets up a segment file.
 type Options struct {
-	MaxBytes int64 // size at which the owner rolls over
-	NoSync   bool  // no fsync at all: only for simulations
+	MaxBytes int64       // size at which the owner rolls over
+	NoSync   bool        // no fsync at all: only for simulations
+	Keys     *vault.Keys // new segments are encrypted with the newest; nil: they are plain
 }
 
 // DB is one open segment file.
@@ -88,6 +99,7 @@ type DB struct {
 	mapped  int64    // bytes that are certainly inside the memory map
 	touched int64    // bytes gone through the memory map since the last trim
 	buf     []byte   // frames of the batch at hand, reused
+	crypt   *crypt   // nil: the segment is plain
 }
 
 // guard runs fn, which touches the memory map, and turns its panics and faults
@@ -102,7 +114,9 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-func open(path string, o Options, readOnly bool) (*DB, error) {
+// open opens a bbolt file; from, if it is not nil, takes the place of the file at
+// path and is closed with the DB.
+func open(path string, o Options, readOnly bool, from *os.File) (*DB, error) {
 	d := &DB{}
 	opt := &bolt.Options{
 		Timeout:      lockTimeout,
@@ -113,6 +127,9 @@ func open(path string, o Options, readOnly bool) (*DB, error) {
 		NoGrowSync:   o.NoSync,
 		NoStatistics: true,
 		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
+			if d.file = from; from != nil {
+				return from, nil
+			}
 			f, err := os.OpenFile(name, flag|unix.O_NOFOLLOW, perm)
 			d.file = f
 			return f, err
@@ -165,7 +182,12 @@ func Create(path string, h Header, o Options) (_ *DB, err error) {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("create segment: %w", err)
 	}
-	d, err := open(tmp, o, false)
+	hd := head{Header: h}
+	c, err := newCrypt(&hd, o.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("create segment %s: %w", path, err)
+	}
+	d, err := open(tmp, o, false, nil)
 	if err != nil {
 		_ = os.Remove(tmp) // what is left of it is removed at the next start at the latest
 		return nil, err
@@ -177,7 +199,7 @@ func Create(path string, h Header, o Options) (_ *DB, err error) {
 			err = fmt.Errorf("create segment %s: %w", path, err)
 		}
 	}()
-	d.Header = h
+	d.Header, d.crypt = hd.Header, c
 	err = d.update(func(tx *bolt.Tx) error {
 		hb, err := tx.CreateBucket(bucketHeader)
 		if err != nil {
@@ -186,7 +208,7 @@ func Create(path string, h Header, o Options) (_ *DB, err error) {
 		if _, err := tx.CreateBucket(bucketRecords); err != nil {
 			return err
 		}
-		return hb.Put(keyHeader, h.encode())
+		return hb.Put(keyHeader, hd.encode())
 	})
 	if err != nil {
 		return nil, err
@@ -209,26 +231,36 @@ func Open(path string, o Options) (*DB, error) {
 	if !fi.Mode().IsRegular() || fi.Size() == 0 { // bbolt would take an empty file for a new one
 		return nil, fmt.Errorf("open segment %s: %w: empty or no plain file", path, ErrDamaged)
 	}
-	d, err := open(path, o, true)
+	d, err := open(path, o, true, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.checkRoot(); err != nil { // before bbolt follows it
-		_ = d.Close()
-		return nil, fmt.Errorf("open segment %s: %w", path, err)
+	return d.check(path, o)
+}
+
+// check reads the header of a file that was opened to be read, and makes sure that
+// bbolt may follow its pages.
+func (d *DB) check(path string, o Options) (*DB, error) {
+	err := d.checkRoot() // before bbolt follows it
+	if err == nil {
+		err = d.view(func(tx *bolt.Tx) error {
+			hb := tx.Bucket(bucketHeader)
+			if hb == nil || tx.Bucket(bucketRecords) == nil {
+				return fmt.Errorf("%w: a bucket is missing", ErrDamaged)
+			}
+			h, err := decodeHeader(hb.Get(keyHeader))
+			if errors.Is(err, ErrNewer) {
+				return err
+			} else if err != nil {
+				return fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+			d.Header = h.Header
+			if d.crypt, err = openCrypt(&h, o.Keys); err != nil {
+				return err
+			}
+			return d.checkBranches(uint64(tx.Bucket(bucketRecords).Root()))
+		})
 	}
-	err = d.view(func(tx *bolt.Tx) error {
-		hb := tx.Bucket(bucketHeader)
-		if hb == nil || tx.Bucket(bucketRecords) == nil {
-			return fmt.Errorf("%w: a bucket is missing", ErrDamaged)
-		}
-		h, err := decodeHeader(hb.Get(keyHeader))
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		d.Header = h
-		return d.checkBranches(uint64(tx.Bucket(bucketRecords).Root()))
-	})
 	if err != nil {
 		_ = d.Close()
 		return nil, fmt.Errorf("open segment %s: %w", path, err)
@@ -270,15 +302,19 @@ func (d *DB) note(err error) {
 // Append writes the records, rising in seq, in one transaction; when it returns
 // nil they are on disk. After any error the DB should be closed and opened anew.
 func (d *DB) Append(recs []Record) error {
+	overhead := frameOverhead
+	if d.crypt != nil {
+		overhead = cryptOverhead
+	}
 	n := 0
 	for _, r := range recs {
-		n += frameOverhead + len(r.Payload)
+		n += overhead + len(r.Payload)
 	}
 	if cap(d.buf) < n {
 		d.buf = make([]byte, 0, n) // no growth below: bbolt holds on to the parts until the commit
 	}
 	buf := d.buf[:0]
-	err := d.update(func(tx *bolt.Tx) error {
+	err := d.update(func(tx *bolt.Tx) (err error) {
 		q := tx.Bucket(bucketRecords)
 		if q == nil {
 			return fmt.Errorf("%w: no records bucket", ErrDamaged)
@@ -287,7 +323,11 @@ func (d *DB) Append(recs []Record) error {
 		var key [8]byte
 		for _, r := range recs {
 			at := len(buf)
-			buf = appendFrame(buf, d.Header.Epoch, r)
+			if d.crypt == nil {
+				buf = appendFrame(buf, d.Header.Epoch, r)
+			} else if buf, err = d.crypt.appendFrame(buf, r); err != nil {
+				return err
+			}
 			binary.BigEndian.PutUint64(key[:], r.Seq)
 			if err := q.Put(key[:], buf[at:]); err != nil {
 				return err
@@ -342,7 +382,7 @@ func (d *DB) Walk(from uint64, fn func(r Record, ok bool) bool) error {
 			}
 			prev = seq + 1
 			n += int64(len(v)) + 16
-			wall, payload, err := decodeFrame(d.Header.Epoch, seq, v)
+			wall, payload, err := d.decode(seq, v)
 			if !fn(Record{Seq: seq, Wall: wall, Payload: payload}, err == nil) {
 				return nil
 			}

@@ -62,7 +62,8 @@ func FuzzDecodeFrame(f *testing.F) {
 }
 
 func FuzzDecodeHeader(f *testing.F) {
-	f.Add(Header{1, 2, 3}.encode())
+	f.Add((&head{Header: Header{Class: 1, Epoch: 2, First: 3}}).encode())
+	f.Add((&head{Header: Header{Class: 1, Epoch: 2, First: 3, Key: 4}}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if h, err := decodeHeader(b); err == nil && !bytes.Equal(h.encode(), b) {
 			t.Errorf("%+v", h)
@@ -75,7 +76,7 @@ func FuzzDecodeHeader(f *testing.F) {
 func FuzzOpenFile(f *testing.F) {
 	dir := f.TempDir()
 	path := filepath.Join(dir, Name(1))
-	d, err := Create(path, Header{1, 2, 1}, Options{MaxBytes: 1 << 16, NoSync: true})
+	d, err := Create(path, Header{Class: 1, Epoch: 2, First: 1}, Options{MaxBytes: 1 << 16, NoSync: true})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestCyclesAreRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), Name(1))
 	o := Options{MaxBytes: 1 << 20, NoSync: true}
-	d, err := Create(path, Header{1, 2, 1}, o)
+	d, err := Create(path, Header{Class: 1, Epoch: 2, First: 1}, o)
 	if err != nil {
 		t.Fatal(err)
 	}
