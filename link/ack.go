@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"fulmar/link/internal/flights"
 	"fulmar/schema"
 )
 
@@ -24,7 +25,7 @@ func (g *gen) acknowledge(ctx context.Context) error {
 			return nil
 		case <-g.lost:
 			return nil
-		case f := <-g.flights:
+		case f := <-g.Flights:
 			late.Reset(g.s.cfg.AckTimeout)
 			if err := g.settle(ctx, f, late.C); err != nil {
 				return err
@@ -34,15 +35,18 @@ func (g *gen) acknowledge(ctx context.Context) error {
 }
 
 // settle waits for one flight's acknowledgement and frees its records.
-func (g *gen) settle(ctx context.Context, f *flight, late <-chan time.Time) error {
-	puback, word := f.token.Done(), f.fleet // word is nil unless the fleet's own is needed
+func (g *gen) settle(ctx context.Context, f *flights.Flight, late <-chan time.Time) error {
+	token := g.Token(f)
+	puback, word := token.Done(), f.Fleet // word is nil unless the fleet's own is needed
 	for puback != nil || word != nil {
 		select {
 		case <-puback:
-			if err := f.token.Error(); err != nil {
+			if err := token.Error(); err != nil {
 				return fmt.Errorf("publish: %w", g.reason(ctx, err))
 			}
 			puback = nil
+			g.s.suspects.Through(f.Message())
+			g.s.unblock(f.Class)
 		case <-word:
 			word = nil
 		case <-g.lost:
@@ -59,30 +63,62 @@ func (g *gen) settle(ctx context.Context, f *flight, late <-chan time.Time) erro
 	if g.abandoned() {
 		return nil // the generation is over: its acknowledgements count no more
 	}
-	for _, r := range f.runs {
-		if err := g.s.out.Ack(f.class, f.epoch, r[0], r[1]); err != nil {
-			return fmt.Errorf("free records %d to %d of class %s: %w", r[0], r[1], f.class, err)
+	for _, r := range f.Runs {
+		if err := g.s.out.Ack(f.Class, f.Epoch, r[0], r[1]); err != nil {
+			return fmt.Errorf("free records %d to %d of class %s: %w", r[0], r[1], f.Class, err)
 		}
 	}
-	if f.pic != nil && len(f.runs) > 0 {
-		if err := g.s.blobs.RemoveBlob(f.pic.name); err != nil {
-			g.s.cfg.Log.Warn("picture that arrived is not removed", "blob", f.pic.name, "err", err)
+	if f.Pic != nil && len(f.Runs) > 0 {
+		if err := g.s.blobs.RemoveBlob(f.Pic.Name); err != nil {
+			g.s.cfg.Log.Warn("picture that arrived is not removed", "blob", f.Pic.Name, "err", err)
 		}
 	}
-	n := g.leave(f)
-	g.s.count(func(st *Status) { st.InFlight = n; st.Acked += f.records() })
+	n := g.Leave(f)
+	g.s.count(func(st *Status) { st.InFlight = n; st.Acked += f.Records() })
 	return nil
 }
 
-// take deals with a message that came in.
-func (g *gen) take(m inbound) {
-	if g.mode != schema.AckFleet || m.topic != g.topic(schema.ChanAck) {
-		return
+// take deals with a message that came in; its error ends the connection.
+func (g *gen) take(m inbound) error {
+	switch m.topic {
+	case g.topic(schema.ChanHelloAck):
+		return g.told(m.payload)
+	case g.topic(schema.ChanAck):
+		if g.mode != schema.AckFleet {
+			return nil
+		}
+		var a schema.Ack
+		if err := schema.Decode(m.payload, &a); err != nil {
+			g.s.cfg.Log.Warn("acknowledgement cannot be read", "err", err)
+			return nil
+		}
+		g.Covered(&a)
 	}
-	var a schema.Ack
-	if err := schema.Decode(m.payload, &a); err != nil {
-		g.s.cfg.Log.Warn("acknowledgement cannot be read", "err", err)
-		return
+	return nil
+}
+
+// told takes what the fleet says anew of the rules of this connection: the rate,
+// the window of reconnects, or that the board should go for a while. Whose word
+// frees a record stays as it was.
+func (g *gen) told(payload []byte) error {
+	var a schema.HelloAck
+	if err := schema.Decode(payload, &a); err != nil {
+		g.s.cfg.Log.Warn("word of the fleet cannot be read", "err", err)
+		return nil
 	}
-	g.covered(&a)
+	if a.Conn != g.number {
+		return nil // of an older connection
+	}
+	a.Mode = g.mode
+	g.s.heard(&a)
+	g.pace.SetRate(a.Rate, time.Now())
+	return away(&a)
+}
+
+// away is the error of a connection that the fleet asks to end.
+func away(a *schema.HelloAck) error {
+	if a.RetryAfterMs > 0 {
+		return fmt.Errorf("the fleet asks to come back in %v", millis(a.RetryAfterMs, maxRetryAfter))
+	}
+	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"time"
 
+	"fulmar/link/guard"
 	"fulmar/schema"
 )
 
@@ -31,8 +32,21 @@ type Outbox interface {
 	Wake() <-chan struct{}
 }
 
+// EpochReader is an [Outbox] whose classes may hold records of several epochs, each
+// numbered by itself. Without it Read is asked for each epoch in turn, and what
+// stands before the wanted one is passed over.
+type EpochReader interface {
+	// ReadEpoch is Read for one epoch.
+	ReadEpoch(c schema.Class, epoch, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error)
+}
+
+// OnlineTeller is an [Outbox] that wants to know when records begin and cease to
+// flow.
+type OnlineTeller interface{ Online(up bool) }
+
 // Refuser is an [Outbox] that can settle a record which can never be sent, by
-// writing it into the loss ledger.
+// writing it into the loss ledger. Without it such a record is passed over in each
+// connection anew.
 type Refuser interface {
 	Refuse(c schema.Class, epoch, seq uint64, reason schema.Reason) error
 }
@@ -65,14 +79,13 @@ const (
 	connectTimeout     = 15 * time.Second // TCP, TLS and CONNACK
 	helloTimeout       = 15 * time.Second
 	helloPatience      = 3 * time.Second // with a fixed mode, a silent fleet is not waited for longer
-	writeTimeout       = 10 * time.Second
+	writeTimeout       = guard.WriteTimeout
 	pingTimeout        = 10 * time.Second
 	drainTimeout       = 2 * time.Second // on a stop, for what is in flight
 	byeTimeout         = 500 * time.Millisecond
 	reasonTimeout      = 100 * time.Millisecond // between a token's failure and its reason
 	maxInbound         = 64                     // messages waiting; more ends the generation, the fleet asks again
-	maxPacket          = 1 << 20                // bytes of one MQTT packet from the broker
-	userTimeout        = 30 * time.Second
+	maxPacket          = guard.MaxPacket
 	maxRetryAfter      = 15 * time.Minute // a fleet may ask for patience, not for silence
 	maxReconnectWindow = time.Hour        // 10,000 boards at three a second
 	maxKeepAlive       = 4 * time.Minute  // carriers forget a silent connection after five
@@ -95,7 +108,10 @@ type Config struct {
 	KeepAlive          time.Duration
 	AckTimeout         time.Duration
 	ReconnectWindow    time.Duration // until the fleet tells its own
-	Log                *slog.Logger
+	// Report is given what an operator should know: a record that a broker refuses, a
+	// class of which nothing gets through. Nil: only the log is.
+	Report func(schema.Report)
+	Log    *slog.Logger
 }
 
 func (c *Config) complete() error {

@@ -21,23 +21,25 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
+	"fulmar/link/internal/flights"
 	"fulmar/link/linktest"
 	"fulmar/schema"
 )
 
 // TestHalfOpen: a connection through which nothing comes, and neither end is told.
-// Idle, the ping notices, and so it does where all fits into the kernel's buffer;
-// with more to send, the write's bound notices first. Each time the next
+// Idle, the ping notices, and so it does where all fits into the kernel's buffer, as
+// what keeps to the pace does; with more to send, the write's bound notices first. Each time the next
 // connection delivers everything.
 func TestHalfOpen(t *testing.T) {
 	for _, c := range []struct {
 		what    string
+		class   schema.Class
 		records int
 		bound   time.Duration
 	}{
-		{"idle", 0, 46 * time.Second}, // 30 s to the ping, its 10 s, and the client's grid of 5 s
-		{"sending a little", 20, 46 * time.Second},
-		{"sending much", 200, 11 * time.Second}, // 10 s for a write
+		{"idle", schema.ClassEvent, 0, 46 * time.Second}, // 30 s to the ping, its 10 s, and the client's grid of 5 s
+		{"sending events", schema.ClassEvent, 200, 46 * time.Second},
+		{"sending alarms", schema.ClassAlarm, 200, 14 * time.Second}, // 10 s for a write, 3 s for a publisher stuck in the next
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -50,17 +52,17 @@ func TestHalfOpen(t *testing.T) {
 				}
 				b.Freeze()
 				for range c.records {
-					m.add(schema.ClassEvent, make([]byte, 1000))
+					m.add(c.class, make([]byte, 1000))
 				}
 				time.Sleep(c.bound)
 				if st := s.Status(); st.Up() && st.Generation == 1 {
 					t.Fatalf("not noticed in %v: %+v", c.bound, st)
 				}
 				time.Sleep(2 * time.Minute)
-				m.add(schema.ClassEvent, record(t))
+				m.add(c.class, record(t))
 				time.Sleep(time.Second)
-				if f.has(schema.ClassEvent) != c.records+1 || m.left() != 0 || !s.Status().Up() {
-					t.Errorf("%d of %d arrived, %d left, %+v", f.has(schema.ClassEvent), c.records+1, m.left(), s.Status())
+				if f.has(c.class) != c.records+1 || m.left() != 0 || !s.Status().Up() {
+					t.Errorf("%d of %d arrived, %d left, %+v", f.has(c.class), c.records+1, m.left(), s.Status())
 				}
 			})
 		})
@@ -384,10 +386,11 @@ func TestLateWord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g := &gen{s: s, lost: make(chan struct{}), quiet: make(chan struct{}), window: newWindow(1, 1)}
-		f := &flight{class: schema.ClassEvent, epoch: testEpoch, token: &mqtt.DummyToken{}}
-		f.add(1)
-		g.enter(f)
+		g := &gen{s: s, lost: make(chan struct{}), quiet: make(chan struct{}), Window: flights.New(1, 1)}
+		f := &flights.Flight{Class: schema.ClassEvent, Epoch: testEpoch}
+		f.Add(1)
+		g.Enter(f)
+		g.Sent(f, &mqtt.DummyToken{})
 		g.end(errors.New("given up"))
 		if err := g.settle(t.Context(), f, nil); err != nil || m.left() != 1 {
 			t.Fatalf("%d left, %v", m.left(), err)

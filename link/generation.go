@@ -16,6 +16,9 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"fulmar/internal/run"
+	"fulmar/link/guard"
+	"fulmar/link/internal/flights"
+	"fulmar/link/internal/pace"
 	"fulmar/schema"
 )
 
@@ -52,10 +55,11 @@ type gen struct {
 	why  error
 
 	mu   sync.Mutex
-	conn net.Conn // nil until dialed
+	conn *guard.Conn // nil until dialed
+	pace *pace.Pace
 
 	quiet chan struct{} // the publisher has ended
-	window
+	*flights.Window
 }
 
 // end marks the connection as lost; the first reason stands.
@@ -81,7 +85,7 @@ func (g *gen) abandoned() bool {
 func (s *Session) generation(ctx context.Context) (up time.Duration, err error) {
 	g := &gen{
 		s: s, number: s.begin(), in: make(chan inbound, maxInbound), lost: make(chan struct{}),
-		quiet: make(chan struct{}), window: newWindow(s.cfg.Window, s.cfg.WindowBytes),
+		quiet: make(chan struct{}), Window: flights.New(s.cfg.Window, s.cfg.WindowBytes), pace: pace.New(s.cfg.WindowBytes),
 	}
 	s.to(StateConnecting, nil)
 	g.client = mqtt.NewClient(g.options(ctx))
@@ -97,8 +101,13 @@ func (s *Session) generation(ctx context.Context) (up time.Duration, err error) 
 	s.to(StateUp, nil)
 	s.cfg.Log.Info("link up", "conn", g.number, "acknowledge", g.mode.String())
 	began := time.Now()
+	s.online(true)
 	err = g.carry(ctx)
+	s.online(false)
 	up = time.Since(began)
+	if ctx.Err() == nil {
+		err = s.learn(g, err)
+	}
 	if ctx.Err() != nil && !g.abandoned() {
 		g.goodbye(ctx)
 	}
@@ -158,7 +167,14 @@ func (g *gen) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := guard(raw)
+	conn := guard.New(raw, guard.Config{
+		Filters: numFilters, MaxPacket: maxPacket,
+		Asked: func(size int) { g.pace.Sent(size, time.Now()) },
+		Answered: func(took time.Duration, size int) {
+			g.pace.Answered(took, size, time.Now())
+			flights.Poke(g.Freed) // the line has room, whoever's word frees the window
+		},
+	})
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.conn = conn
@@ -172,6 +188,13 @@ func (g *gen) cut() {
 	if g.conn != nil {
 		_ = g.conn.Close()
 	}
+}
+
+// hungUp tells whether the broker ended the connection.
+func (g *gen) hungUp() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.conn != nil && g.conn.HungUp()
 }
 
 func (g *gen) topic(c schema.Channel) string {
@@ -281,13 +304,11 @@ func (g *gen) awaitHello(ctx context.Context) error {
 				continue // of an older connection
 			}
 			g.s.heard(&a)
+			g.pace.SetRate(a.Rate, time.Now())
 			if fixed == nil {
 				g.mode = a.Mode
 			}
-			if a.RetryAfterMs > 0 {
-				return fmt.Errorf("the fleet asks to come back in %v", millis(a.RetryAfterMs, maxRetryAfter))
-			}
-			return nil
+			return away(&a)
 		}
 	}
 }

@@ -5,7 +5,6 @@ package link
 
 import (
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -15,14 +14,29 @@ import (
 	"fulmar/schema"
 )
 
-// TestOrder: over cuts at bad moments, the numbers of a class that arrive for the
-// first time rise, and none is missing.
+// TestOrder: over cuts at bad moments, the numbers of a class rise within a
+// connection, those of its backlog and those that are live each for themselves, and
+// none is missing in the end.
 func TestOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, m := linktest.New(t), newMemory()
 		var mu sync.Mutex
-		var first [schema.NumClasses][]uint64
+		var last [schema.NumClasses][2]uint64 // of this connection
+		var backlog [schema.NumClasses]uint64 // highest number made before it
+		var seen [schema.NumClasses]map[uint64]bool
+		for c := range seen {
+			seen[c] = map[uint64]bool{}
+		}
 		b.Take = func(tp schema.Topic, p []byte) error {
+			var h schema.Hello
+			mu.Lock()
+			defer mu.Unlock()
+			if tp.Channel == schema.ChanHello && schema.Decode(p, &h) == nil {
+				last = [schema.NumClasses][2]uint64{}
+				for _, c := range h.Cursors {
+					backlog[c.Class] = c.Last
+				}
+			}
 			var msg schema.Message
 			if tp.Channel != schema.ChanEvent && tp.Channel != schema.ChanStream {
 				return nil
@@ -30,14 +44,21 @@ func TestOrder(t *testing.T) {
 			if err := schema.Decode(p, &msg); err != nil {
 				return err
 			}
-			mu.Lock()
-			defer mu.Unlock()
+			side := 0
+			if msg.Replay {
+				side = 1
+			}
 			for _, r := range msg.Records {
-				if f := &first[msg.Class]; len(*f) == 0 || r.Seq > (*f)[len(*f)-1] {
-					*f = append(*f, r.Seq)
-				} else if !slices.Contains(*f, r.Seq) {
-					t.Errorf("%s %d came after %d", msg.Class, r.Seq, (*f)[len(*f)-1])
+				if l := &last[msg.Class][side]; r.Seq > *l {
+					*l = r.Seq
+				} else {
+					t.Errorf("%s %d came after %d in one connection", msg.Class, r.Seq, *l)
 				}
+				// Records made between the hello and the first look are marked as backlog, too.
+				if !msg.Replay && r.Seq <= backlog[msg.Class] {
+					t.Errorf("%s %d of %d is not marked as backlog", msg.Class, r.Seq, backlog[msg.Class])
+				}
+				seen[msg.Class][r.Seq] = true
 			}
 			return nil
 		}
@@ -63,8 +84,8 @@ func TestOrder(t *testing.T) {
 			m.mu.Lock()
 			last, left := m.last[c], len(m.recs[c])
 			m.mu.Unlock()
-			if uint64(len(first[c])) != last || left != 0 {
-				t.Errorf("%s: %d of %d arrived, %d left", c, len(first[c]), last, left)
+			if uint64(len(seen[c])) != last || left != 0 {
+				t.Errorf("%s: %d of %d arrived, %d left", c, len(seen[c]), last, left)
 			}
 		}
 	})
@@ -80,7 +101,7 @@ func TestWindow(t *testing.T) {
 		want            int // messages in flight
 	}{
 		{"messages", 3, 1 << 20, 16 << 10, 3},
-		{"bytes", 64, 256 << 10, 16 << 10, 5}, // of three records, 48 KiB, each
+		{"bytes", 64, 256 << 10, 16 << 10, 14}, // of one record each, as the connection is new, in 15/16 of the window
 		{"less than one message", 64, 1 << 10, 4000, 1},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -161,76 +182,4 @@ func TestAlarmOvertakesPicture(t *testing.T) {
 			t.Errorf("the index came at %d of %d bytes, %d records left", at[schema.ClassSnapshot], size, m.left())
 		}
 	})
-}
-
-// TestShares: with all classes full, the line is shared 4 : 2 : 1 by bytes; a class
-// that was idle for long gets its share from then on, not the time it slept.
-func TestShares(t *testing.T) {
-	t.Parallel()
-	p := &publisher{}
-	has := [schema.NumClasses]bool{schema.ClassEvent: true}
-	serve := func(n int) (sent [schema.NumClasses]int) {
-		for range n {
-			var tried [schema.NumClasses]bool
-			for c, ok := p.turn(&tried); ok; c, ok = p.turn(&tried) {
-				tried[c] = true
-				if has[c] {
-					p.served(c, 1000)
-					sent[c]++
-					break
-				}
-			}
-		}
-		return sent
-	}
-	serve(100_000) // events alone
-	has[schema.ClassMetric], has[schema.ClassSnapshot] = true, true
-	sent := serve(700)
-	for c, want := range map[schema.Class]int{schema.ClassEvent: 400, schema.ClassMetric: 200, schema.ClassSnapshot: 100} {
-		if d := sent[c] - want; d < -2 || d > 2 {
-			t.Errorf("%s had %d turns of 700, wants %d", c, sent[c], want)
-		}
-	}
-	has[schema.ClassAlarm] = true
-	if sent := serve(50); sent[schema.ClassAlarm] != 50 {
-		t.Errorf("alarms had %d turns of 50", sent[schema.ClassAlarm])
-	}
-}
-
-// TestSubtract holds the arithmetic of spans against a set of numbers.
-func TestSubtract(t *testing.T) {
-	t.Parallel()
-	draw := rand.New(rand.NewPCG(3, 4))
-	spans := func() (out []span) {
-		for at := uint64(1 + draw.IntN(5)); at < 60; at += uint64(2 + draw.IntN(8)) {
-			end := at + uint64(draw.IntN(9))
-			out = append(out, span{at, end})
-			at = end
-		}
-		return out
-	}
-	set := func(s []span) map[uint64]bool {
-		out := map[uint64]bool{}
-		for _, r := range s {
-			for n := r[0]; n <= r[1]; n++ {
-				out[n] = true
-			}
-		}
-		return out
-	}
-	for range 5000 {
-		a, b := spans(), spans()
-		got := subtract(a, b)
-		in, out, left := set(a), set(b), set(got)
-		for n := range uint64(100) {
-			if left[n] != (in[n] && !out[n]) {
-				t.Fatalf("%v less %v is %v, wrong at %d", a, b, got, n)
-			}
-		}
-		for i, r := range got {
-			if r[1] < r[0] || i > 0 && r[0] <= got[i-1][1] {
-				t.Fatalf("%v less %v is %v, not rising", a, b, got)
-			}
-		}
-	}
 }

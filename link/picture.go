@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io/fs"
 
+	"fulmar/link/internal/flights"
+	"fulmar/link/internal/lanes"
 	"fulmar/schema"
 )
 
@@ -17,47 +19,45 @@ import (
 // most, and the fleet has the picture when it hears of it. A generation that ends
 // begins the picture anew.
 type picture struct {
-	rec    schema.Stored
-	name   string
-	topic  string
-	blob   Blob
-	size   int64
-	next   int64 // offset of the piece to send
-	flying int   // pieces and index in flight; the window's lock guards it
+	flights.Picture
+	topic string
+	blob  Blob
+	size  int64
+	next  int64 // offset of the piece to send
 }
 
-// sendPicture takes one step with the pictures: a piece or an index record; done is
-// false when there is nothing to do now.
-func (p *publisher) sendPicture(ctx context.Context, c schema.Class) (done bool, size int, err error) {
-	if p.pic == nil {
-		recs, err := p.read(c, 1) // each brings its picture along
+// sendPicture takes one step with the pictures of a lane: a piece or an index
+// record; done is false when there is nothing to do now.
+func (p *publisher) sendPicture(ctx context.Context, l *lanes.Lane) (done bool, size int, err error) {
+	if p.pics[l] == nil {
+		recs, err := p.read(l, 1, packBytes) // each brings its picture along
 		if err != nil || len(recs) == 0 {
 			return false, 0, err
 		}
-		if pack(recs) == 0 {
-			return true, 0, p.refuse(recs[0], schema.ReasonOversize)
+		if pack(recs, packBytes) == 0 {
+			return true, 0, p.refuse(l, recs[0], schema.ReasonOversize)
 		}
-		if opened, err := p.openPicture(recs[0]); err != nil || !opened {
+		if opened, err := p.openPicture(l, recs[0]); err != nil || !opened {
 			return true, 0, err
 		}
-		if p.pic == nil { // not a picture's index: goes as it is, the fleet refuses it by name
-			return p.sendMessage(ctx, recs[:1], nil)
+		if p.pics[l] == nil { // not a picture's index: goes as it is, the fleet refuses it by name
+			return p.sendMessage(ctx, l, recs[:1], nil)
 		}
 	}
-	pic := p.pic
+	pic := p.pics[l]
 	if pic.next < pic.size {
-		return p.sendPiece(ctx, pic)
+		return p.sendPiece(ctx, l)
 	}
-	if !p.landed(pic) {
+	if !p.Landed(&pic.Picture) {
 		return false, 0, nil
 	}
-	p.closePicture()
-	return p.sendMessage(ctx, []schema.Stored{pic.rec}, pic)
+	p.closePicture(l)
+	return p.sendMessage(ctx, l, []schema.Stored{pic.Record}, pic)
 }
 
 // openPicture opens the picture that a record is the index of, if it is one; false
 // when the record is dealt with.
-func (p *publisher) openPicture(r schema.Stored) (bool, error) {
+func (p *publisher) openPicture(l *lanes.Lane, r schema.Stored) (bool, error) {
 	rec, err := schema.DecodeRecord(r.Payload)
 	if err != nil || rec.Snapshot == nil {
 		return true, nil //nolint:nilerr // see sendPicture
@@ -66,48 +66,57 @@ func (p *publisher) openPicture(r schema.Stored) (bool, error) {
 	b, err := p.s.blobs.OpenBlob(s.Name)
 	switch {
 	case errors.Is(err, ErrBlobGone) || errors.Is(err, fs.ErrNotExist):
-		return false, p.refuse(r, schema.ReasonBlobGone)
+		return false, p.refuse(l, r, schema.ReasonBlobGone)
 	case err != nil: // it may be readable later; what is behind it goes on
-		p.passOver(r, s.Name, err)
+		p.passOver(l, r, s.Name, err)
 		return false, nil
 	case b.Size() != s.Size:
 		_ = b.Close() // only read
-		return false, p.refuse(r, schema.ReasonBlobGone)
+		return false, p.refuse(l, r, schema.ReasonBlobGone)
 	}
 	topic := schema.Topic{Tenant: p.s.cfg.Tenant, Board: p.s.cfg.Board, Channel: schema.ChanBlob, Tail: s.Name}
-	p.pic = &picture{rec: r, name: s.Name, topic: topic.String(), blob: b, size: s.Size}
+	l.Busy = true
+	p.pics[l] = &picture{Picture: flights.Picture{Name: s.Name, Record: r}, topic: topic.String(), blob: b, size: s.Size}
 	return true, nil
 }
 
 // sendPiece publishes the next piece of a picture.
-func (p *publisher) sendPiece(ctx context.Context, pic *picture) (bool, int, error) {
+func (p *publisher) sendPiece(ctx context.Context, l *lanes.Lane) (bool, int, error) {
+	pic := p.pics[l]
 	buf := make([]byte, min(pic.size-pic.next, schema.MaxChunk))
 	if n, err := pic.blob.ReadAt(buf, pic.next); n < len(buf) { // at the end a full read may say EOF
-		p.closePicture()
-		p.passOver(pic.rec, pic.name, err)
+		p.closePicture(l)
+		p.passOver(l, pic.Record, pic.Name, err)
 		return true, 0, nil
 	}
 	payload, err := schema.Encode(&schema.Chunk{V: schema.Version, Offset: pic.next, Total: pic.size, Data: buf})
 	if err != nil {
-		return false, 0, fmt.Errorf("picture %s: %w", pic.name, err)
+		return false, 0, fmt.Errorf("picture %s: %w", pic.Name, err)
 	}
-	ok, err := p.launch(ctx, &flight{pic: pic}, pic.topic, payload)
+	pic.next += int64(len(buf))
+	ok, err := p.launch(ctx, &flights.Flight{Class: schema.ClassSnapshot, Epoch: pic.Record.Epoch, Pic: &pic.Picture}, pic.topic, payload)
 	if err != nil || !ok {
 		return false, 0, err
 	}
-	pic.next += int64(len(buf))
 	return true, len(payload), nil
 }
 
-func (p *publisher) passOver(r schema.Stored, name string, err error) {
-	p.skip(r)
+func (p *publisher) passOver(l *lanes.Lane, r schema.Stored, name string, err error) {
+	p.skip(l, r)
 	p.s.cfg.Log.Error("picture cannot be read, tried again in the next connection", "blob", name, "seq", r.Seq, "err", err)
 }
 
 // closePicture lets go of the picture on its way, if there is one.
-func (p *publisher) closePicture() {
-	if p.pic != nil {
-		_ = p.pic.blob.Close() // only read
-		p.pic = nil
+func (p *publisher) closePicture(l *lanes.Lane) {
+	if pic := p.pics[l]; pic != nil {
+		_ = pic.blob.Close() // only read
+		delete(p.pics, l)
+		l.Busy = false
+	}
+}
+
+func (p *publisher) closePictures() {
+	for l := range p.pics {
+		p.closePicture(l)
 	}
 }

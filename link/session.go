@@ -5,10 +5,13 @@ package link
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
 
+	"fulmar/link/internal/flights"
+	"fulmar/link/internal/suspect"
 	"fulmar/schema"
 )
 
@@ -34,7 +37,10 @@ type Status struct {
 	Resent     uint64 // records published again in a later generation
 	Refused    uint64 // records that can never be sent, or not in this generation
 	InFlight   int    // messages
-	Err        error  // why the last generation ended; nil while up
+	Suspects   int    // messages held back: the broker ends each connection that carries them
+	// Err says why the last generation ended. While up it is nil, or says what the
+	// broker does not let through.
+	Err error
 }
 
 // Up tells whether records flow.
@@ -51,9 +57,9 @@ type Session struct {
 	conn       uint64        // number of the connection, as told in hello and presence
 	window     time.Duration // over which reconnects spread
 	retryAfter time.Duration
-	// sent is the highest number ever published of each class and its epoch, to
-	// tell repeats from first sendings.
-	sent [schema.NumClasses]struct{ epoch, seq uint64 }
+	unsure     flights.Unsure
+	suspects   suspect.Watch
+	blocked    [schema.NumClasses]error // of a class nothing gets through, and why it is thought so
 }
 
 // New makes a session that sends what out holds. It touches no network.
@@ -73,7 +79,9 @@ func New(cfg Config, out Outbox, blobs BlobOpener) (*Session, error) {
 func (s *Session) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.status
+	st := s.status
+	st.Suspects = s.suspects.Held()
+	return st
 }
 
 // Run keeps connecting until the context ends; it returns nil.
@@ -129,6 +137,9 @@ func (s *Session) begin() uint64 {
 func (s *Session) to(state State, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if state == StateUp {
+		err = errors.Join(s.blocked[:]...)
+	}
 	if s.status.State != state {
 		s.status.State, s.status.Since = state, time.Now()
 	}
@@ -159,20 +170,11 @@ func millis(ms int64, most time.Duration) time.Duration {
 }
 
 // published counts records that go out; those that went out before are repeats.
-func (s *Session) published(recs []schema.Stored) {
+func (s *Session) published(f *flights.Flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := &s.sent[recs[0].Class]
-	if last.epoch != recs[0].Epoch {
-		last.epoch, last.seq = recs[0].Epoch, 0
-	}
-	for _, r := range recs {
-		s.status.Published++
-		if r.Seq <= last.seq {
-			s.status.Resent++
-		}
-		last.seq = max(last.seq, r.Seq)
-	}
+	s.status.Published += f.Records()
+	s.status.Resent += s.unsure.Again(f)
 }
 
 func (s *Session) count(change func(*Status)) {

@@ -538,32 +538,3 @@ func TestSpread(t *testing.T) {
 		t.Error("the pause does not keep its bounds")
 	}
 }
-
-func FuzzFraming(f *testing.F) {
-	f.Add([]byte{0x30, 0x02, 'a', 'b', 0xd0, 0x00})
-	f.Add([]byte{0x30, 0xff, 0xff, 0xff, 0x7f})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var whole, parts framing
-		errWhole := whole.take(b)
-		var errParts error
-		for i := range b {
-			if errParts = parts.take(b[i : i+1]); errParts != nil {
-				break
-			}
-		}
-		if (errWhole == nil) != (errParts == nil) {
-			t.Errorf("read whole: %v, byte by byte: %v", errWhole, errParts)
-		}
-		if whole.left > maxPacket {
-			t.Errorf("a packet of %d bytes was let through", whole.left)
-		}
-	})
-}
-
-func TestHostilePacket(t *testing.T) {
-	t.Parallel()
-	var f framing
-	if err := f.take([]byte{0x30, 0xff, 0xff, 0xff, 0x7f}); err == nil {
-		t.Error("a packet of 256 MB was let through")
-	}
-}

@@ -1,0 +1,198 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+
+	"fulmar/link/internal/flights"
+	"fulmar/link/internal/lanes"
+	"fulmar/schema"
+)
+
+const (
+	// packBytes is how much of records one message takes at most: what is left of a
+	// payload after the envelope.
+	packBytes = schema.MaxPayload - 1<<10
+	// packLeast is how much on a slow line, where a larger message would hold up what
+	// comes behind it; several of them are in flight then.
+	packLeast = 4 << 10
+	// recordCost is the envelope's share of each record: number, lengths.
+	recordCost = 16
+)
+
+// room is how many bytes of records the next message takes: a quarter of what the
+// pace lets be in flight.
+func (p *publisher) room() int {
+	return p.s.suspects.Pack(min(max(p.pace.Limit()/4, packLeast), packBytes))
+}
+
+// sendRecords publishes the next message of a lane; done is false when there is
+// none or the context ended.
+func (p *publisher) sendRecords(ctx context.Context, l *lanes.Lane) (done bool, size int, err error) {
+	room := p.room()
+	recs, err := p.read(l, schema.MaxRecords, room)
+	if err != nil || len(recs) == 0 {
+		return false, 0, err
+	}
+	n := pack(recs, room)
+	if n == 0 {
+		return true, 0, p.refuse(l, recs[0], schema.ReasonOversize)
+	}
+	return p.sendMessage(ctx, l, recs[:n], nil)
+}
+
+// sendable tells whether a record may be part of a message at all.
+func sendable(r schema.Stored) bool {
+	return len(r.Payload) > 0 && len(r.Payload) <= schema.MaxRecord
+}
+
+// pack tells how many of the records fit into one message with room for so many
+// bytes, at least one; none where the first can be in no message.
+func pack(recs []schema.Stored, room int) (n int) {
+	size := 0
+	for n < len(recs) && n < schema.MaxRecords && sendable(recs[n]) && recs[n].Epoch == recs[0].Epoch {
+		if size += len(recs[n].Payload) + recordCost; n > 0 && size > room {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// sendMessage publishes records as one message; with them goes what they say of a
+// picture. False when the context ended first.
+func (p *publisher) sendMessage(ctx context.Context, l *lanes.Lane, recs []schema.Stored, pic *picture) (bool, int, error) {
+	m := schema.Message{
+		V: schema.Version, Board: p.s.cfg.Board, Class: l.Class, Epoch: l.Epoch,
+		Sent: p.s.cfg.Clock.Now(), Replay: l.Side == lanes.Backlog,
+		Records: make([]schema.SeqRecord, 0, len(recs)),
+	}
+	_, _ = rand.Read(m.Trace[:])
+	f := &flights.Flight{Class: m.Class, Epoch: m.Epoch}
+	if pic != nil {
+		f.Pic = &pic.Picture
+	}
+	for _, r := range recs {
+		m.Records = append(m.Records, schema.SeqRecord{Seq: r.Seq, Payload: r.Payload})
+		f.Add(r.Seq)
+	}
+	if p.mode == schema.AckFleet {
+		f.AwaitFleet()
+	}
+	payload, err := schema.Encode(&m)
+	if err != nil {
+		// Each record was looked at and the message was measured: only numbers that
+		// do not rise get here, and they are no reason to drop anything.
+		return false, 0, fmt.Errorf("message of %d records of class %s from %d on: %w", len(recs), m.Class, recs[0].Seq, err)
+	}
+	// Whoever is let in while this one waits for room must not send it again.
+	l.Next = recs[len(recs)-1].Seq + 1
+	ok, err := p.launch(ctx, f, schema.MessageTopic(p.s.cfg.Tenant, p.s.cfg.Board, m.Class).String(), payload)
+	if err != nil || !ok {
+		return false, 0, err
+	}
+	p.s.published(f)
+	return true, len(payload), nil
+}
+
+// refuse settles a record that can never be sent. Where the spool cannot do that,
+// the record stays and is passed over in this generation.
+func (p *publisher) refuse(l *lanes.Lane, r schema.Stored, why schema.Reason) error {
+	p.skip(l, r)
+	p.s.cfg.Log.Error("record can never be sent", "class", r.Class.String(), "seq", r.Seq, "reason", why.String(), "bytes", len(r.Payload))
+	if f, ok := p.s.out.(Refuser); ok {
+		if err := f.Refuse(r.Class, r.Epoch, r.Seq, why); err != nil {
+			return fmt.Errorf("write record %d of class %s into the loss ledger: %w", r.Seq, r.Class, err)
+		}
+	}
+	return nil
+}
+
+// skip passes a record over in this generation.
+func (p *publisher) skip(l *lanes.Lane, r schema.Stored) {
+	l.Next = r.Seq + 1
+	p.s.count(func(st *Status) { st.Refused++ })
+}
+
+// launch publishes within the window; false when the context ended first. Alarms
+// overtake what waits for room here.
+func (p *publisher) launch(ctx context.Context, f *flights.Flight, topic string, payload []byte) (bool, error) {
+	f.Bytes = len(payload)
+	for !p.Enter(f) {
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case <-p.lost:
+			return false, p.why
+		case <-p.Freed:
+		case <-p.s.out.Wake():
+			p.woken()
+		case m := <-p.in:
+			if err := p.take(m); err != nil {
+				return false, err
+			}
+		}
+		if !f.Alarm() && p.alone == nil && p.ahead < alarmBurst {
+			if _, err := p.sendAlarm(ctx); err != nil {
+				return false, err
+			}
+		}
+	}
+	token := p.client.Publish(topic, 1, false, payload)
+	n := p.InFlight()
+	p.s.count(func(st *Status) { st.InFlight = n })
+	p.Sent(f, token)
+	return true, nil
+}
+
+// read gives what a lane has to send next, of its own epoch and numbers, without
+// what is held back as suspect.
+func (p *publisher) read(l *lanes.Lane, limit, bytes int) ([]schema.Stored, error) {
+	end := l.Last
+	for l != p.alone { // what is tried alone is a suspect
+		first, last, ok := p.s.suspects.Skip(l.Class, l.Epoch, l.Next)
+		if ok && first <= l.Next {
+			l.Next = last + 1
+			continue
+		}
+		if ok {
+			end = min(end, first-1)
+		}
+		break
+	}
+	if l.Empty || l.Next > l.Last {
+		return nil, nil
+	}
+	read := p.s.out.Read
+	if r, ok := p.s.out.(EpochReader); ok {
+		read = func(c schema.Class, from uint64, n, bytes int) ([]schema.Stored, error) {
+			return r.ReadEpoch(c, l.Epoch, from, n, bytes)
+		}
+	}
+	recs, err := read(l.Class, l.Next, limit, bytes)
+	if err != nil {
+		return nil, fmt.Errorf("read %s records from the spool: %w", l.Class, err)
+	}
+	l.Empty = len(recs) == 0
+	mine := slices.DeleteFunc(slices.Clone(recs), func(r schema.Stored) bool { return r.Epoch != l.Epoch || r.Seq < l.Next })
+	if len(mine) > 0 && mine[0].Seq > end {
+		// The rest of what is before end is settled: on behind it, or the lane is done.
+		l.Next = end + 1
+		if end < l.Last {
+			return p.read(l, limit, bytes)
+		}
+		return nil, nil
+	}
+	n, _ := slices.BinarySearchFunc(mine, end, func(r schema.Stored, end uint64) int {
+		if r.Seq <= end {
+			return -1
+		}
+		return 1
+	})
+	return mine[:n], nil
+}
