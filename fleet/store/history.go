@@ -11,120 +11,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"fulmar/fleet/web"
 	"fulmar/schema"
 )
 
-const (
-	defaultPoints = 1000
-	maxPoints     = 5000
-	defaultSpan   = time.Hour
-	maxDetections = 200
-)
-
-// bucket is one slot of a thinned line: its lowest and highest value survive, so
-// that a spike of one second is still seen in a month.
-type bucket struct {
-	n        int
-	loT, hiT int64
-	loV, hiV float64
-}
-
-func (b *bucket) add(t int64, v float64) {
-	if b.n == 0 || v < b.loV {
-		b.loT, b.loV = t, v
-	}
-	if b.n == 0 || v > b.hiV {
-		b.hiT, b.hiV = t, v
-	}
-	b.n++
-}
-
-// emit appends the bucket's one or two points in order of time.
-func (b *bucket) emit(s *web.Series) {
-	put := func(t int64, v float64) { s.T, s.V = append(s.T, t), append(s.V, v) }
-	switch {
-	case b.n == 0:
-	case b.loT == b.hiT:
-		put(b.loT, b.loV)
-	case b.loT < b.hiT:
-		put(b.loT, b.loV)
-		put(b.hiT, b.hiV)
-	default:
-		put(b.hiT, b.hiV)
-		put(b.loT, b.loV)
-	}
-}
-
-// Series implements [web.Source].
-func (s *Store) Series(ctx context.Context, q web.SeriesQuery) ([]web.Series, error) {
-	if q.To.IsZero() {
-		q.To = time.Now()
-	}
-	if q.From.IsZero() {
-		q.From = q.To.Add(-defaultSpan)
-	}
-	if !q.From.Before(q.To) {
-		return []web.Series{}, nil
-	}
-	if q.Points <= 0 {
-		q.Points = defaultPoints
-	}
-	id, err := s.boardID(ctx, q.Tenant, q.Board)
-	if err != nil {
-		return nil, err
-	}
-	if id == 0 {
-		return []web.Series{}, nil // enrolled, never heard
-	}
-	rows, err := s.ledger.Read.QueryContext(ctx, `SELECT at, payload FROM telemetry WHERE board = ? AND at BETWEEN ? AND ? ORDER BY at`,
-		id, q.From.UnixMilli(), q.To.UnixMilli())
-	if err != nil {
-		return nil, fmt.Errorf("read telemetry: %w", err)
-	}
-	defer rows.Close() //nolint:errcheck // Err tells
-	n := max(1, min(q.Points, maxPoints)/2)
-	from, span := q.From.UnixMilli(), q.To.UnixMilli()-q.From.UnixMilli()+1
-	lines := map[string][]bucket{}
-	for rows.Next() {
-		var t int64
-		var raw []byte
-		if err := rows.Scan(&t, &raw); err != nil {
-			return nil, fmt.Errorf("read telemetry: %w", err)
-		}
-		var x schema.Samples
-		if err := schema.Decode(raw, &x); err != nil {
-			return nil, fmt.Errorf("read telemetry: %w", err)
-		}
-		slot := int((t - from) * int64(n) / span)
-		for i, name := range x.Series {
-			if x.Quality != nil && x.Quality[i] != schema.QualityGood || len(q.Series) > 0 && !slices.Contains(q.Series, name) {
-				continue
-			}
-			line := lines[name]
-			if line == nil {
-				line = make([]bucket, n)
-				lines[name] = line
-			}
-			line[slot].add(t, x.Value[i])
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read telemetry: %w", err)
-	}
-	out := make([]web.Series, 0, len(lines))
-	for name, line := range lines {
-		one := web.Series{Name: name, T: []int64{}, V: []float64{}}
-		for i := range line {
-			line[i].emit(&one)
-		}
-		out = append(out, one)
-	}
-	slices.SortFunc(out, func(a, b web.Series) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
-}
+// maxDetections bounds one page of detections.
+const maxDetections = 200
 
 // boardID gives the ledger's number of a board; 0 for one enrolled but not heard,
 // web.ErrNotFound for one nobody knows.

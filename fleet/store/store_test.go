@@ -211,7 +211,7 @@ func TestSeries(t *testing.T) {
 	}
 	for _, points := range []int{10, 100, 5000} {
 		s := get(points)
-		if len(s.T) > points || len(s.T) != len(s.V) || !slices.IsSorted(s.T) || slices.Max(s.V) != 1000 || slices.Min(s.V) != 0 {
+		if len(s.T) > points || len(s.T) != len(s.V) || !slices.IsSorted(s.T) || slices.Max(append(s.Hi, s.V...)) != 1000 || slices.Min(append(s.Lo, s.V...)) != 0 {
 			t.Errorf("%d points asked: got %d, sorted %v, max %v", points, len(s.T), slices.IsSorted(s.T), slices.Max(s.V))
 		}
 	}

@@ -127,11 +127,15 @@ type SeriesQuery struct {
 }
 
 // Series is one line of a chart. T is ms since 1970; V is NaN-free: a hole is an
-// absent point.
+// absent point. Where a point stands for several readings V is their mean, and Lo
+// and Hi are the lowest and highest of them; both are nil where every point is one
+// reading.
 type Series struct {
 	Name string    `json:"name"`
 	T    []int64   `json:"t"`
 	V    []float64 `json:"v"`
+	Lo   []float64 `json:"lo,omitempty"`
+	Hi   []float64 `json:"hi,omitempty"`
 }
 
 // DetectionQuery asks for detections, newest first.
