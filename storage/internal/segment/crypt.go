@@ -142,6 +142,9 @@ func (c *crypt) decodeFrame(seq uint64, b []byte) (wall int64, payload []byte, e
 // decode checks a frame as the segment's header says: a plain frame in an encrypted
 // segment is as wrong as a flipped bit.
 func (d *DB) decode(seq uint64, b []byte) (wall int64, payload []byte, err error) {
+	if d.Locked != nil {
+		return 0, nil, d.Locked
+	}
 	if d.crypt != nil {
 		return d.crypt.decodeFrame(seq, b)
 	}

@@ -303,3 +303,83 @@ func TestCryptDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations a frame", n)
 	}
 }
+
+// OpenCopy takes no lock, so it works beside the writer, and leaves the file alone.
+func TestOpenCopyBesideTheWriter(t *testing.T) {
+	t.Parallel()
+	path, keys := filepath.Join(t.TempDir(), Name(1)), newKeys(t)
+	o := Options{MaxBytes: 1 << 18, NoSync: true, Keys: keys}
+	w, err := Create(path, Header{Epoch: 9, First: 1}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if err := w.Append([]Record{{Seq: 1, Wall: 2, Payload: []byte("one")}}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	d, err := OpenCopy(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := d.Walk(0, func(r Record, ok bool) bool { n++; return ok && string(r.Payload) == "one" }); err != nil || n != 1 {
+		t.Errorf("%d records, %v", n, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	locked, err := OpenCopy(path, Options{MaxBytes: 1 << 18})
+	if err != nil || !errors.Is(locked.Locked, ErrKeyLost) || locked.Header.Key != keys.Newest() {
+		t.Fatalf("without the key: %v", err)
+	}
+	defer locked.Close()
+	if err := locked.Walk(0, func(r Record, ok bool) bool { n += 10; return !ok && r.Seq == 1 && r.Payload == nil }); err != nil || n != 11 {
+		t.Errorf("without the key: %d, %v", n, err)
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file was changed: %v", err)
+	}
+}
+
+// badDisk fails where a sector is bad.
+type badDisk struct {
+	data []byte
+	bad  int64 // a byte that cannot be read
+}
+
+func (d badDisk) ReadAt(b []byte, at int64) (int, error) {
+	if at <= d.bad && d.bad < at+int64(len(b)) {
+		return 0, errors.New("input/output error")
+	}
+	return copy(b, d.data[at:]), nil
+}
+
+func TestCopyGoesOnBehindABadSector(t *testing.T) {
+	t.Parallel()
+	data := bytes.Repeat([]byte("x"), 3*copyChunk+100)
+	for _, bad := range []int64{0, copyChunk + 5000, int64(len(data)) - 1} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "copy"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		unread, err := copySparse(f, badDisk{data, bad}, int64(len(data)))
+		_ = f.Close()
+		got, rerr := os.ReadFile(f.Name())
+		if err != nil || rerr != nil || len(got) != len(data) {
+			t.Fatal(len(got), err, rerr)
+		}
+		want := bytes.Clone(data)
+		page := bad / pageSize * pageSize
+		clear(want[page:min(page+pageSize, int64(len(want)))])
+		if !bytes.Equal(got, want) || unread != min(pageSize, int64(len(data))-page) {
+			t.Errorf("bad byte %d: %d bytes unread", bad, unread)
+		}
+	}
+}

@@ -24,30 +24,42 @@ type File struct {
 // that names sort like numbers.
 func Name(first uint64) string { return fmt.Sprintf("%016x.db", first) }
 
-// List finds the segments of a folder, oldest first, removes those that were begun
-// and not finished, and gives the paths of all other files.
-func List(dir string) (files []File, foreign []string, err error) {
+// Scan finds the segments of a folder, oldest first, and the paths of those that
+// were begun and not finished and of all other files. It changes nothing.
+func Scan(dir string) (files []File, unfinished, foreign []string, err error) {
 	ents, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("list segments: %w", err)
+		return nil, nil, nil, fmt.Errorf("list segments: %w", err)
 	}
 	for _, e := range ents {
 		path := filepath.Join(dir, e.Name())
-		name, unfinished := strings.CutSuffix(e.Name(), tmpSuffix)
+		name, tmp := strings.CutSuffix(e.Name(), tmpSuffix)
 		first, ok := parseName(name)
 		switch {
 		case !ok || !e.Type().IsRegular():
 			foreign = append(foreign, path)
-		case unfinished:
-			if err := os.Remove(path); err != nil {
-				return nil, nil, fmt.Errorf("remove unfinished segment: %w", err)
-			}
+		case tmp:
+			unfinished = append(unfinished, path)
 		default:
 			fi, err := e.Info()
 			if err != nil {
-				return nil, nil, fmt.Errorf("list segments: %w", err)
+				return nil, nil, nil, fmt.Errorf("list segments: %w", err)
 			}
 			files = append(files, File{first, disk.Bytes(fi), path})
+		}
+	}
+	return files, unfinished, foreign, nil
+}
+
+// List is Scan for the folder's owner: it removes what was begun and not finished.
+func List(dir string) (files []File, foreign []string, err error) {
+	files, unfinished, foreign, err := Scan(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, path := range unfinished {
+		if err := os.Remove(path); err != nil {
+			return nil, nil, fmt.Errorf("remove unfinished segment: %w", err)
 		}
 	}
 	return files, foreign, nil

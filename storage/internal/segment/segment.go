@@ -91,6 +91,8 @@ type Options struct {
 // DB is one open segment file.
 type DB struct {
 	Header Header
+	Locked error // of OpenCopy: why no record can be read, though the file is sound
+	Unread int64 // of OpenCopy: bytes that the disk did not give
 
 	db      *bolt.DB
 	file    *os.File // bbolt's, kept to release the lock where bbolt cannot be closed
@@ -235,12 +237,12 @@ func Open(path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.check(path, o)
+	return d.check(path, o, false)
 }
 
 // check reads the header of a file that was opened to be read, and makes sure that
-// bbolt may follow its pages.
-func (d *DB) check(path string, o Options) (*DB, error) {
+// bbolt may follow its pages. locked: a segment whose key is lost may be opened.
+func (d *DB) check(path string, o Options, locked bool) (*DB, error) {
 	err := d.checkRoot() // before bbolt follows it
 	if err == nil {
 		err = d.view(func(tx *bolt.Tx) error {
@@ -255,7 +257,10 @@ func (d *DB) check(path string, o Options) (*DB, error) {
 				return fmt.Errorf("%w: %w", ErrDamaged, err)
 			}
 			d.Header = h.Header
-			if d.crypt, err = openCrypt(&h, o.Keys); err != nil {
+			d.crypt, err = openCrypt(&h, o.Keys)
+			if locked && errors.Is(err, ErrKeyLost) {
+				d.Locked = err
+			} else if err != nil {
 				return err
 			}
 			return d.checkBranches(uint64(tx.Bucket(bucketRecords).Root()))
