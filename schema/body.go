@@ -182,15 +182,16 @@ type Reason uint8
 
 // The reasons of a gap.
 const (
-	ReasonCrash     Reason = 1 // reserved sequence numbers not used when the process died
-	ReasonQuota     Reason = 2 // evicted: the class was full
-	ReasonDiskFull  Reason = 3 // the disk took no more
-	ReasonCorrupt   Reason = 4 // the stored record no longer matched its checksum
-	ReasonOversize  Reason = 5 // larger than a message may be; refused before publish
-	ReasonBlobGone  Reason = 6 // the picture was evicted before it was sent
-	ReasonThinned   Reason = 7 // replaced by 1-minute summaries
-	ReasonUnsavable Reason = 8 // the disk failed and memory was full
-	ReasonRefused   Reason = 9 // the broker ended each connection that carried it
+	ReasonCrash     Reason = 1  // reserved sequence numbers not used when the process died
+	ReasonQuota     Reason = 2  // evicted: the class was full
+	ReasonDiskFull  Reason = 3  // the disk took no more
+	ReasonCorrupt   Reason = 4  // the stored record no longer matched its checksum
+	ReasonOversize  Reason = 5  // larger than a message may be; refused before publish
+	ReasonBlobGone  Reason = 6  // the picture was evicted before it was sent
+	ReasonThinned   Reason = 7  // replaced by 1-minute summaries
+	ReasonUnsavable Reason = 8  // the disk failed and memory was full
+	ReasonRefused   Reason = 9  // the broker ended each connection that carried it
+	ReasonKeyLost   Reason = 10 // encrypted with a key that is gone from this board
 )
 
 // String gives the words used in the loss ledger.
@@ -214,6 +215,8 @@ func (r Reason) String() string {
 		return "disk failed"
 	case ReasonRefused:
 		return "refused by the broker"
+	case ReasonKeyLost:
+		return "key lost"
 	}
 	return fmt.Sprintf("reason-%d", uint8(r))
 }

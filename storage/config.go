@@ -4,6 +4,7 @@
 package storage
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"fulmar/storage/internal/chain"
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/meta"
+	"fulmar/storage/vault"
 )
 
 // What a caller may want to tell apart.
@@ -40,6 +42,19 @@ type Config struct {
 	Clock   schema.Clock // stamps the gap records
 	Log     *slog.Logger // nil: nothing is logged
 	Classes [schema.NumClasses]ClassConfig
+	// Holder seals the keys with which the spool is encrypted; nil: records lie on
+	// the disk in the clear. Former are holders that may have sealed older keys.
+	Holder vault.Holder
+	Former []vault.Holder
+	// Recovery is the fleet's offline recovery key: who has its private half can
+	// read the disk of a dead board. nil: nobody can.
+	Recovery *vault.RecoveryPublic
+	// OnMemory is told when the spool begins to work from memory, with the reason,
+	// and with nil when it has its disk again. It is called from Run.
+	OnMemory func(why error)
+	// Probe looks at a segment's file in another process, with [ProbeFile], after a
+	// start that ended badly; an error says that it did not survive. nil: no look.
+	Probe func(ctx context.Context, path string) error
 	// NoSync leaves out every fsync: for simulations, where a power loss is not.
 	NoSync bool
 }

@@ -20,6 +20,8 @@
 // # On disk
 //
 //	Dir/lock                       held by the one process that has the spool open
+//	Dir/starts                     how many starts in a row ended badly
+//	Dir/keys, keys.bak             the keyring of an encrypted spool, see [fulmar/storage/vault]
 //	Dir/balloon                    1 MiB, given up when the disk is full, so that gaps can be written
 //	Dir/<class>/meta.a, meta.b     epoch, numbers reserved, cursor
 //	Dir/<class>/<first>.db         a segment: bbolt, named by its first number in 16 hex digits
@@ -47,14 +49,36 @@
 // rest of the block back; after a crash the next Open writes it down as a gap with
 // [schema.ReasonCrash] and goes on behind it.
 //
+// # Nearly full
+//
+// At 80 % of its class, and while the link is down, the oldest samples are thinned:
+// one-minute summaries ([schema.Over]) are written first, then the gap with
+// [schema.ReasonThinned] that names what they stand for. A full class loses its
+// oldest segment (the alarm class refuses instead), a full disk the oldest segment
+// of the least urgent class, gap first.
+//
 // # Faults
 //
-// A record whose CRC does not match is never handed on: it becomes a gap with
-// [schema.ReasonCorrupt], as does each number that should be in a segment and is
-// not. A full class loses its oldest segment (the alarm class refuses instead), a
-// full disk the oldest segment of the least urgent class, gap first. A disk that
-// fails makes Append return an error; metrics wait in their bounded queue and
-// turn into gaps when it is full. Nothing here panics or ends the process.
+// A record whose CRC or cipher does not match is never handed on: it becomes a gap
+// with [schema.ReasonCorrupt], as does each number that should be in a segment and
+// is not. Nothing here panics or ends the process.
+//
+// With a disk that is gone, broken or read-only the spool works from memory, 1 MiB
+// in all: records get numbers of epochs of their own, which [Spool.Cursors] lists
+// after those on disk and [Spool.ReadEpoch] reads. [Stats].Memory says so, and
+// [Config].OnMemory is told. The disk is tried again each minute. What memory still
+// held at a Close with a disk is written down as a gap; a crash loses it untold, for
+// there is nowhere to write.
+//
+// After a start that ended badly another process looks at the newest files first
+// ([Config].Probe): a file that kills it goes to quarantine. After three such starts
+// in a row the files are left alone for ten minutes and the spool works from memory.
+//
+// # Encryption
+//
+// With a [Config].Holder segments are encrypted (AES-256-GCM, a key for each
+// segment); the names of files, the numbers and the cursors are not. Files under a
+// key that is gone go to quarantine, told with [schema.ReasonKeyLost].
 //
 // # Concurrency
 //

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/chain"
 )
 
 // Refuse settles a record that can never be delivered: its picture is gone, it
@@ -16,7 +17,9 @@ func (s *Spool) Refuse(c schema.Class, epoch, seq uint64, why schema.Reason) err
 	if c >= schema.NumClasses {
 		return fmt.Errorf("give up a record: %w: class %d", ErrUnknown, c)
 	}
-	if err := s.classes[c].Refuse(epoch, seq, why); err != nil {
+	err := s.settle(c, epoch, func(cl *chain.Class) error { return cl.Refuse(epoch, seq, why) },
+		func() error { return s.ram.Refuse(c, epoch, seq, why) })
+	if err != nil {
 		return fmt.Errorf("give up record %d of spool class %s: %w", seq, c, err)
 	}
 	return nil

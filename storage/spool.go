@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 
 	"fulmar/internal/atomicfile"
@@ -17,59 +18,124 @@ import (
 	"fulmar/schema"
 	"fulmar/storage/internal/chain"
 	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/ram"
+	"fulmar/storage/vault"
 )
 
 // Spool is the durable queue of a board's records; see the package comment.
 type Spool struct {
-	shared  chain.Shared
-	lock    *os.File
-	classes [schema.NumClasses]*chain.Class
-	closed  atomic.Bool
+	cfg    Config
+	shared chain.Shared
+	ram    *ram.Store
+	lock   *os.File
+	guard  guard
+	closed atomic.Bool
+	// classes are those on disk; nil while there is no disk to open.
+	classes atomic.Pointer[[schema.NumClasses]*chain.Class]
+	memory  memory
+	keys    atomic.Pointer[vault.State]
 }
 
 // Open opens the spool, makes it where it is not there, and repairs what a crash
-// left: the numbers lost are written down as gaps before it returns. It fails
-// with [ErrLocked] after 1.5 s if another process has the spool, with [ErrNewer]
-// if a newer version wrote it, or with the disk's error.
-func Open(cfg Config) (_ *Spool, err error) {
-	s := &Spool{shared: chain.Shared{Dir: cfg.Dir, Clock: cfg.Clock, Log: cfg.Log, NoSync: cfg.NoSync, Wake: make(chan struct{}, 1)}}
+// left: the numbers lost are written down as gaps before it returns. It fails with
+// [ErrLocked] after 1.5 s if another process has the spool, with [ErrNewer] if a
+// newer version wrote it, or for a config that cannot be. Where the disk cannot be
+// used, or three starts in a row ended badly, the spool works from memory and
+// [Stats].Memory says why.
+func Open(cfg Config) (*Spool, error) {
 	if cfg.Log == nil {
-		s.shared.Log = slog.New(slog.DiscardHandler)
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if s.classes, err = chain.New(&s.shared, cfg.Classes); err != nil {
+	s := &Spool{cfg: cfg, ram: ram.New(cfg.Clock)}
+	s.shared = chain.Shared{
+		Dir: cfg.Dir, Clock: cfg.Clock, Log: cfg.Log, NoSync: cfg.NoSync, Wake: make(chan struct{}, 1),
+		Failed: s.diskFailed,
+	}
+	s.memory.changed = make(chan struct{}, 1)
+	err := s.openDisk()
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.Is(err, ErrLocked), errors.Is(err, ErrNewer), errors.Is(err, errConfig):
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("spool folder: %w", err)
+	s.enterMemory(err)
+	return s, nil
+}
+
+// errConfig marks what no other disk would mend.
+var errConfig = errors.New("spool config")
+
+// openDisk opens what is on disk; nothing of it is held where it fails.
+func (s *Spool) openDisk() (err error) {
+	classes, err := chain.New(&s.shared, s.cfg.Classes)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errConfig, err)
 	}
-	if s.lock, err = disk.Lock(filepath.Join(cfg.Dir, "lock")); err != nil {
-		return nil, err
+	if err := os.MkdirAll(s.cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("spool folder: %w", err)
+	}
+	lock, err := disk.Lock(filepath.Join(s.cfg.Dir, "lock"))
+	if err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
-			s.release()
+			release(classes, lock)
 		}
 	}()
-	s.shared.Balloon.Path = filepath.Join(cfg.Dir, "balloon")
+	if err := s.guard.begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.NoSync); err != nil {
+		return err
+	}
+	if err := s.openKeys(classes); err != nil {
+		return err
+	}
+	s.probe()
+	s.shared.Balloon.Path = filepath.Join(s.cfg.Dir, "balloon")
 	s.shared.RefillBalloon()
 	s.lookAround()
-	for i, c := range s.classes {
+	for i, c := range classes {
 		if err := c.Load(); err != nil {
-			return nil, fmt.Errorf("open spool class %s: %w", schema.Class(i), err)
+			return fmt.Errorf("open spool class %s: %w", schema.Class(i), err)
 		}
 	}
-	for _, dir := range []string{filepath.Dir(cfg.Dir), cfg.Dir} { // both may be new
-		if err := atomicfile.SyncDir(dir); err != nil && !cfg.NoSync {
-			return nil, fmt.Errorf("open spool: %w", err)
+	for _, dir := range []string{filepath.Dir(s.cfg.Dir), s.cfg.Dir} { // both may be new
+		if err := atomicfile.SyncDir(dir); err != nil && !s.cfg.NoSync {
+			return fmt.Errorf("open spool: %w", err)
 		}
 	}
-	for i, c := range s.classes {
+	for i, c := range classes {
 		if err := c.Settle(); err != nil {
 			// The disk may be full: the gaps stay owed and Run tries again.
 			s.shared.Log.Error("spool could not write what the last crash lost, will try again", "class", schema.Class(i).String(), "err", err)
 		}
 	}
-	return s, nil
+	s.lock = lock
+	s.classes.Store(&classes)
+	return nil
+}
+
+// openKeys opens the keyring, if the spool is to be encrypted.
+func (s *Spool) openKeys(classes [schema.NumClasses]*chain.Class) error {
+	if s.cfg.Holder == nil {
+		return nil
+	}
+	keys, err := vault.Open(s.cfg.Dir, s.cfg.Holder, s.cfg.Recovery, s.cfg.Former...)
+	if err != nil {
+		return fmt.Errorf("open the spool's keys: %w", err)
+	}
+	for _, c := range classes {
+		c.UseKeys(keys)
+	}
+	st := keys.State()
+	s.keys.Store(&st)
+	switch log := s.shared.Log; {
+	case len(st.Lost) > 0 || st.Damaged:
+		log.Error("spool keys are lost: what they encrypted is told as lost, only the recovery key reads it", "lost", len(st.Lost), "keyring_damaged", st.Damaged)
+	case st.Kind == vault.KindFile:
+		log.Warn("the spool's key lies in a file: who has the disk has the records; a TPM would hold it")
+	}
+	return nil
 }
 
 // lookAround counts what is in the folder and not ours.
@@ -81,7 +147,7 @@ func (s *Spool) lookAround() {
 	for _, e := range ents {
 		switch _, err := schema.ParseClass(e.Name()); {
 		case err == nil && e.IsDir():
-		case e.Name() == "lock", e.Name() == "balloon", e.Name() == "quarantine":
+		case slices.Contains([]string{"lock", "balloon", "quarantine", "starts"}, e.Name()), vault.Owns(e.Name()):
 		default:
 			s.shared.ForeignFile(filepath.Join(s.shared.Dir, e.Name()))
 		}
@@ -99,8 +165,9 @@ func (s *Spool) Run(ctx context.Context) error {
 		return errors.New("spool: Run is already running")
 	}
 	g := run.New(ctx)
-	for i, c := range s.classes {
-		g.Go("spool class "+schema.Class(i).String(), c.Run)
+	g.Go("spool disk", func(ctx context.Context) error { return s.keepDisk(ctx, g) })
+	if s.classes.Load() != nil {
+		s.runClasses(g)
 	}
 	err := g.Wait(stopGrace)
 	s.shared.Running.Store(false)
@@ -110,40 +177,78 @@ func (s *Spool) Run(ctx context.Context) error {
 	return s.Flush()
 }
 
+func (s *Spool) runClasses(g *run.Group) {
+	for i, c := range s.classes.Load() {
+		g.Go("spool class "+schema.Class(i).String(), c.Run)
+	}
+}
+
 // Flush commits what is queued now, in all classes.
 func (s *Spool) Flush() error {
 	var errs []error
-	for _, c := range s.classes {
-		errs = append(errs, c.Flush())
+	if cl := s.classes.Load(); cl != nil {
+		for _, c := range cl {
+			errs = append(errs, c.Flush())
+		}
 	}
 	return errors.Join(errs...)
 }
 
 // Append stores one record (1 to [schema.MaxRecord] bytes, copied) and gives its
-// number. An alarm, event or snapshot index is on disk when the error is nil. A
-// metric is queued, never waits for the disk, and is on disk after its linger; if
-// the queue is full it is lost, told as a gap, and the error wraps [ErrFull]. If
-// ctx ends first the record may or may not be stored.
+// number. An alarm, event or snapshot index is on disk when the error is nil, or in
+// memory while there is no disk. A metric is queued, never waits for the disk, and
+// is on disk after its linger; if the queue is full it is lost, told as a gap, and
+// the error wraps [ErrFull]. If ctx ends first the record may or may not be stored.
 func (s *Spool) Append(ctx context.Context, c schema.Class, payload []byte) (uint64, error) {
-	if c >= schema.NumClasses {
-		return 0, fmt.Errorf("append to spool: unknown class %d", c)
-	}
-	seq, err := s.classes[c].Append(ctx, payload)
+	seq, err := s.append(ctx, c, payload)
 	if err != nil {
 		return 0, fmt.Errorf("append to spool class %s: %w", c, err)
 	}
 	return seq, nil
 }
 
-// Read gives durable records of the class that are not settled, from number from
-// on, rising: at most maxRecords, and at most maxBytes of payload unless the first
-// alone is larger. The payloads are shared with the spool: do not change them.
+func (s *Spool) append(ctx context.Context, c schema.Class, payload []byte) (uint64, error) {
+	if c >= schema.NumClasses {
+		return 0, errors.New("unknown class")
+	}
+	if !s.memory.on.Load() {
+		seq, err := s.classes.Load()[c].Append(ctx, payload)
+		if err == nil || !s.memory.on.Load() || !disk.Failed(err) {
+			return seq, err
+		}
+	}
+	return s.appendMemory(c, payload)
+}
+
+// Read gives records of the class that are not settled, from number from on,
+// rising: at most maxRecords, and at most maxBytes of payload unless the first alone
+// is larger. They are of the epoch of the class's first cursor; for others see
+// [Spool.ReadEpoch]. The payloads are shared with the spool: do not change them.
 // Records found corrupt on the way become gaps and are left out.
 func (s *Spool) Read(c schema.Class, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error) {
 	if c >= schema.NumClasses {
 		return nil, fmt.Errorf("read spool: unknown class %d", c)
 	}
-	return s.classes[c].Read(from, maxRecords, maxBytes)
+	if cl := s.classes.Load(); cl != nil {
+		return cl[c].Read(from, maxRecords, maxBytes)
+	}
+	for _, cur := range s.ram.Cursors() {
+		if cur.Class == c {
+			return s.ram.Read(c, cur.Epoch, from, maxRecords, maxBytes), nil
+		}
+	}
+	return nil, nil
+}
+
+// ReadEpoch is Read for one of the epochs that Cursors tells of.
+func (s *Spool) ReadEpoch(c schema.Class, epoch, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error) {
+	if c >= schema.NumClasses {
+		return nil, fmt.Errorf("read spool: unknown class %d", c)
+	}
+	if cl := s.classes.Load(); cl != nil && cl[c].Cursor().Epoch == epoch {
+		return cl[c].Read(from, maxRecords, maxBytes)
+	}
+	return s.ram.Read(c, epoch, from, maxRecords, maxBytes), nil
 }
 
 // Ack settles numbers first to last, inclusive, in any order and as often as one
@@ -154,23 +259,52 @@ func (s *Spool) Ack(c schema.Class, epoch, first, last uint64) error {
 	if c >= schema.NumClasses {
 		return fmt.Errorf("acknowledge: %w: class %d", ErrUnknown, c)
 	}
-	if err := s.classes[c].Ack(epoch, first, last); err != nil {
+	err := s.settle(c, epoch, func(cl *chain.Class) error { return cl.Ack(epoch, first, last) },
+		func() error { return s.ram.Ack(c, epoch, first, last) })
+	if err != nil {
 		return fmt.Errorf("acknowledge in spool class %s: %w", c, err)
 	}
 	return nil
 }
 
-// Cursors tells where each class stands, in the order of [schema.Classes].
-func (s *Spool) Cursors() []schema.Cursor {
-	out := make([]schema.Cursor, 0, schema.NumClasses)
-	for _, c := range s.classes {
-		out = append(out, c.Cursor())
+// settle does something with numbers where they are: on disk or in memory.
+func (s *Spool) settle(c schema.Class, epoch uint64, onDisk func(*chain.Class) error, inMemory func() error) error {
+	if s.closed.Load() {
+		return ErrClosed
 	}
-	return out
+	if cl := s.classes.Load(); cl != nil && cl[c].Cursor().Epoch == epoch {
+		return onDisk(cl[c])
+	}
+	err := inMemory()
+	if errors.Is(err, ram.ErrUnknown) {
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	return err
+}
+
+// Cursors tells where each class stands, in the order of [schema.Classes], and
+// after those where each does in memory, if there was a time without a disk.
+func (s *Spool) Cursors() []schema.Cursor {
+	out := make([]schema.Cursor, 0, 2*schema.NumClasses)
+	if cl := s.classes.Load(); cl != nil {
+		for _, c := range cl {
+			out = append(out, c.Cursor())
+		}
+	}
+	return append(out, s.ram.Cursors()...)
 }
 
 // Wake gets a value when something new can be read since the last receive.
 func (s *Spool) Wake() <-chan struct{} { return s.shared.Wake }
+
+// Online tells whether the link is up. While it is, Read gives metrics that are
+// still only in memory, too, and those acknowledged within 2 s are never written to
+// disk; [ClassStats].LossWindow says how much a crash could lose.
+func (s *Spool) Online(up bool) {
+	if cl := s.classes.Load(); s.shared.Online.Swap(up) != up && cl != nil {
+		cl[schema.ClassMetric].LinkChanged()
+	}
+}
 
 // Close commits what waits, gives reserved numbers back, writes the cursors and
 // lets go of the files. Run should have ended before. The spool is closed even
@@ -180,28 +314,26 @@ func (s *Spool) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	var errs []error
-	// Alarms last: the others may still have a gap to write.
-	for i := len(s.classes) - 1; i >= 0; i-- {
-		errs = append(errs, s.classes[i].Close())
+	cl := s.classes.Load()
+	if cl == nil {
+		return s.lostInMemory()
 	}
-	s.release()
+	errs := []error{s.lostInMemory()}
+	// Alarms last: the others may still have a gap to write.
+	for i := len(cl) - 1; i >= 0; i-- {
+		errs = append(errs, cl[i].Close())
+	}
+	if errors.Join(errs...) == nil {
+		errs = append(errs, s.guard.end())
+	}
+	release(*cl, s.lock)
 	return errors.Join(errs...)
 }
 
 // release lets go of the files without writing anything.
-func (s *Spool) release() {
-	for _, c := range s.classes {
+func release(classes [schema.NumClasses]*chain.Class, lock *os.File) {
+	for _, c := range classes {
 		c.Release()
 	}
-	_ = s.lock.Close() // nothing was written to it
-}
-
-// Online tells whether the link is up. While it is, Read gives metrics that are
-// still only in memory, too, and those acknowledged within 2 s are never written to
-// disk; [ClassStats].LossWindow says how much a crash could lose.
-func (s *Spool) Online(up bool) {
-	if s.shared.Online.Swap(up) != up {
-		s.classes[schema.ClassMetric].LinkChanged()
-	}
+	_ = lock.Close() // nothing was written to it
 }

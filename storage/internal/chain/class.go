@@ -89,6 +89,7 @@ func (c *Class) commit(items []*queue.Item, gap bool) error {
 			c.full = schema.ReasonDiskFull
 		}
 		c.mu.Unlock()
+		c.s.failed(err)
 		return err
 	}
 }
@@ -97,7 +98,7 @@ func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 	c.mu.Lock()
 	first := c.next
 	c.mu.Unlock()
-	need := int64(commitSlack)
+	need := int64(classconf.CommitSlack)
 	for i, it := range items {
 		if classconf.Durable(c.id) {
 			it.Seq = first + uint64(i)
@@ -158,7 +159,7 @@ func (c *Class) makeRoom(need int64, gap bool) error {
 		if gap {
 			limit += c.cfg.SegmentBytes
 		} else {
-			limit -= limit / gapReserve
+			limit -= limit / classconf.GapReserve
 		}
 		if c.files.Bytes()+need > limit && c.drained() { // acknowledged, and the cursor is not written yet
 			if err := c.persist(); err != nil {
@@ -226,7 +227,7 @@ func (c *Class) committed(items []*queue.Item, took time.Duration) {
 	c.retryAt, c.retryWait = time.Time{}, 0
 	c.mu.Unlock()
 	c.publish()
-	c.s.signal()
+	c.s.Signal()
 }
 
 // persist writes reservation and cursor, then unlinks what is drained by it. io is held.
@@ -276,8 +277,8 @@ func (c *Class) Ack(epoch, first, last uint64) error {
 		return fmt.Errorf("%w: epoch %016x, the spool's is %016x", ErrUnknown, epoch, c.epoch)
 	case first == 0 || last < first || last > c.given():
 		return fmt.Errorf("%w: %d to %d, given out are 1 to %d", ErrUnknown, first, last, c.given())
-	case len(c.done.Above()) >= maxIntervals:
-		return fmt.Errorf("%d separate ranges are acknowledged; acknowledge %d first", maxIntervals, c.done.Low()+1)
+	case len(c.done.Above()) >= classconf.MaxIntervals:
+		return fmt.Errorf("%d separate ranges are acknowledged; acknowledge %d first", classconf.MaxIntervals, c.done.Low()+1)
 	}
 	c.stats.Acked += c.settle(first, last)
 	return nil

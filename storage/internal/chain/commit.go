@@ -14,10 +14,18 @@ import (
 	"fulmar/storage/internal/queue"
 )
 
+// CheckPayload says whether a record may have this payload.
+func CheckPayload(payload []byte) error {
+	if len(payload) == 0 || len(payload) > schema.MaxRecord {
+		return fmt.Errorf("a record of %d bytes, wants 1 to %d", len(payload), schema.MaxRecord)
+	}
+	return nil
+}
+
 // Append queues a record and, for the durable classes, waits until it is on disk.
 func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
-	if len(payload) == 0 || len(payload) > schema.MaxRecord {
-		return 0, fmt.Errorf("a record of %d bytes, wants 1 to %d", len(payload), schema.MaxRecord)
+	if err := CheckPayload(payload); err != nil {
+		return 0, err
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -33,10 +41,10 @@ func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
 	case c.closed:
 		c.mu.Unlock()
 		return 0, ErrClosed
-	case !c.queue.Fits(it, queueMax, queueBytes):
+	case !c.queue.Fits(it, classconf.QueueMax, classconf.QueueBytes):
 		c.stats.Rejected++
 		c.mu.Unlock()
-		return 0, fmt.Errorf("%w: %d records wait for the disk", ErrFull, queueMax)
+		return 0, fmt.Errorf("%w: %d records wait for the disk", ErrFull, classconf.QueueMax)
 	}
 	c.enqueue(it)
 	run := c.s.Running.Load()
@@ -60,7 +68,7 @@ func (c *Class) enqueueMetric(it *queue.Item) (uint64, error) {
 	if c.closed {
 		return 0, ErrClosed
 	}
-	if c.queue.Fits(it, queueMax, queueBytes) {
+	if c.queue.Fits(it, classconf.QueueMax, classconf.QueueBytes) {
 		it.Seq = c.next
 		c.next++
 		c.enqueue(it)
@@ -76,7 +84,7 @@ func (c *Class) enqueueMetric(it *queue.Item) (uint64, error) {
 	seq, wall := c.next, it.Wall
 	if n := len(c.owed); n > 0 && c.owed[n-1].Last+1 == seq && c.owed[n-1].Reason == why {
 		c.owed[n-1].Last, c.owed[n-1].ToWall = seq, wall
-	} else if n < maxOwed {
+	} else if n < classconf.MaxOwed {
 		c.owed = append(c.owed, schema.Gap{Class: c.id, Epoch: c.epoch, First: seq, Last: seq, Reason: why, FromWall: wall, ToWall: wall})
 	} else {
 		return 0, fmt.Errorf("%w: the disk takes nothing (%s); record refused without a number", ErrFull, why)
@@ -95,13 +103,13 @@ func (c *Class) enqueue(it *queue.Item) {
 }
 
 func (c *Class) batchFull() bool {
-	return c.queue.Len() >= c.cfg.BatchMax || c.queue.Bytes() >= batchBytes ||
+	return c.queue.Len() >= c.cfg.BatchMax || c.queue.Bytes() >= classconf.BatchBytes ||
 		!classconf.Durable(c.id) && !c.ramFirst() && c.next > c.queue.First().Seq+classconf.ReserveBlock(c.id)/2
 }
 
 // flushRounds bounds the batches that one flush writes while it keeps readers of
 // the class waiting: a full queue of the smallest default batches.
-const flushRounds = queueMax / 256
+const flushRounds = classconf.QueueMax / 256
 
 // flush commits what is queued.
 func (c *Class) flush() error {
@@ -155,7 +163,7 @@ func (c *Class) commitQueued() (err error) {
 // failed puts the next try off.
 func (c *Class) failed() {
 	c.mu.Lock()
-	c.retryWait = min(max(2*c.retryWait, retryMin), retryMax)
+	c.retryWait = min(max(2*c.retryWait, classconf.RetryMin), classconf.RetryMax)
 	c.retryAt = time.Now().Add(c.retryWait)
 	c.mu.Unlock()
 }
@@ -166,7 +174,7 @@ func (c *Class) failed() {
 func (c *Class) peek() (n int, batch []*queue.Item) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.batch = c.queue.Peek(c.batch[:0], c.cfg.BatchMax, int(min(batchBytes, c.cfg.SegmentBytes/2)))
+	c.batch = c.queue.Peek(c.batch[:0], c.cfg.BatchMax, int(min(classconf.BatchBytes, c.cfg.SegmentBytes/2)))
 	n = len(c.batch)
 	if !classconf.Durable(c.id) {
 		c.peeked = 0

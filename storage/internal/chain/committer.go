@@ -15,7 +15,7 @@ import (
 // Run is the committer of the class: it lingers, commits, writes the cursor and
 // wakes the reader.
 func (c *Class) Run(ctx context.Context) error {
-	pace.Run(ctx, c.kick, retryMax, func() {
+	pace.Run(ctx, c.kick, classconf.RetryMax, func() {
 		if c.isAlarm() {
 			c.s.RefillBalloon()
 		}
@@ -57,9 +57,9 @@ func (c *Class) cursorDue() (at time.Time) {
 	case c.ramFirst() && c.next+classconf.ReserveBlock(c.id)/2 > c.reserved:
 		at = time.Now() // records without a reserved number cannot be read from memory
 	case !c.dirty.IsZero() && c.savedLow >= c.onDisk:
-		at = c.dirty.Add(cursorLazy)
+		at = c.dirty.Add(classconf.CursorLazy)
 	case !c.dirty.IsZero():
-		at = c.dirty.Add(cursorEvery)
+		at = c.dirty.Add(classconf.CursorEvery)
 	}
 	return c.notBeforeRetry(at)
 }
@@ -81,9 +81,9 @@ func (c *Class) linger() time.Duration {
 	slow := time.Duration(4 * c.stats.CommitSeconds * float64(time.Second))
 	wait := c.cfg.Linger
 	if c.ramFirst() {
-		wait = max(wait, spillAfter)
+		wait = max(wait, classconf.SpillAfter)
 	}
-	return max(wait, min(slow, adaptMax))
+	return max(wait, min(slow, classconf.AdaptMax))
 }
 
 // writeCursor persists the acknowledgements, and reserves numbers ahead for what
@@ -108,15 +108,27 @@ func (c *Class) writeCursor() error {
 		c.stats.CommitErrors++
 		c.mu.Unlock()
 		c.failed()
+		c.s.failed(err)
 		return fmt.Errorf("spool class %s: write the cursor: %w", c.id, err)
 	}
 	return nil
 }
 
+// Retry tries the disk now; nil: all that waited is on it.
+func (c *Class) Retry() error {
+	c.mu.Lock()
+	c.retryAt = time.Time{}
+	c.mu.Unlock()
+	if err := c.flush(); err != nil {
+		return err
+	}
+	return c.writeCursor()
+}
+
 // report logs what nobody else is told: the first error of a series.
 func (c *Class) report(err error) {
 	c.mu.Lock()
-	first := err != nil && c.retryWait <= retryMin
+	first := err != nil && c.retryWait <= classconf.RetryMin
 	wait := c.retryWait
 	c.mu.Unlock()
 	if first {

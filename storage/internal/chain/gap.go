@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/classconf"
+	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 )
@@ -37,9 +39,9 @@ func (c *Class) loseBetween(r ranges.Range, why schema.Reason, from, to int64, a
 	if len(parts) == 0 {
 		return nil
 	}
-	if n := len(parts); n > maxGaps {
-		parts[maxGaps-1].Last = parts[n-1].Last
-		parts = parts[:maxGaps]
+	if n := len(parts); n > classconf.MaxGaps {
+		parts[classconf.MaxGaps-1].Last = parts[n-1].Last
+		parts = parts[:classconf.MaxGaps]
 	}
 	gaps := make([]schema.Gap, len(parts))
 	for i, p := range parts {
@@ -93,6 +95,16 @@ func (c *Class) settleOwed(alarmHeld bool) error {
 	}
 	c.owed = append(c.owed[:0], rest...)
 	return nil
+}
+
+// WriteGaps puts gap records into the alarm class, durable.
+func (s *Shared) WriteGaps(gaps []schema.Gap) error { return s.writeGaps(gaps, false) }
+
+// failed tells the owner of a disk that fails; one that is full does not.
+func (s *Shared) failed(err error) {
+	if s.Failed != nil && disk.Failed(err) {
+		s.Failed(err)
+	}
 }
 
 // writeGaps puts gap records into the alarm class, durable.

@@ -10,7 +10,7 @@ import (
 )
 
 // While the link is up, a metric is read from memory and, where its acknowledgement
-// comes within spillAfter, never written: on a good day telemetry costs the flash
+// comes within classconf.SpillAfter, never written: on a good day telemetry costs the flash
 // nothing. What is not acknowledged in time goes to disk as ever. Only numbers that
 // are reserved on disk are given out, so a crash never makes a number mean two
 // records.
@@ -38,7 +38,7 @@ func (c *Class) settledInMemory() bool {
 // the gathering time; mu is held.
 func (c *Class) tellSoon(now time.Time) {
 	if c.ramFirst() && c.tellAt.IsZero() {
-		c.tellAt = now.Add(gather)
+		c.tellAt = now.Add(classconf.Gather)
 		c.poke()
 	}
 }
@@ -54,7 +54,7 @@ func (c *Class) tell() {
 	c.mu.Lock()
 	c.tellAt = time.Time{}
 	c.mu.Unlock()
-	c.s.signal()
+	c.s.Signal()
 }
 
 // LinkChanged makes the committer look again: what waited for the link goes to

@@ -112,9 +112,9 @@ func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 		c.mu.Unlock()
 	}
 	db, err := c.files.Reader(i)
-	if errors.Is(err, segment.ErrDamaged) || errors.Is(err, os.ErrNotExist) {
+	if why := unreadable(err); why != 0 {
 		c.s.Log.Error("spool segment cannot be opened and goes to quarantine", "class", c.id.String(), "err", err)
-		return last + 1, c.giveUp(i, ranges.Range{First: want, Last: last})
+		return last + 1, c.giveUp(i, ranges.Range{First: want, Last: last}, why)
 	}
 	if err != nil {
 		return 0, err
@@ -133,10 +133,21 @@ func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 	return next, nil
 }
 
+// unreadable tells why a file will not open the next time either; 0: it may.
+func unreadable(err error) schema.Reason {
+	switch {
+	case errors.Is(err, segment.ErrKeyLost):
+		return schema.ReasonKeyLost
+	case errors.Is(err, segment.ErrDamaged), errors.Is(err, os.ErrNotExist):
+		return schema.ReasonCorrupt
+	}
+	return 0
+}
+
 // giveUp tells the numbers of r as lost and moves their file, the i-th, away.
-func (c *Class) giveUp(i int, r ranges.Range) error {
+func (c *Class) giveUp(i int, r ranges.Range, why schema.Reason) error {
 	first := c.files.At(i).First
-	if err := c.lose(r, schema.ReasonCorrupt, c.isAlarm()); err != nil {
+	if err := c.lose(r, why, c.isAlarm()); err != nil {
 		return err
 	}
 	// The alarm class's own gap record may have changed the chain.

@@ -21,6 +21,7 @@ import (
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/files"
 	"fulmar/storage/internal/segment"
+	"fulmar/storage/vault"
 )
 
 // Shared is what the classes of one spool have in common.
@@ -33,6 +34,7 @@ type Shared struct {
 	Wake    chan struct{} // 1-buffered: something became durable
 	Running atomic.Bool   // the committers run
 	Online  atomic.Bool   // the link is up: metrics are read from memory
+	Failed  func(error)   // told when the disk fails other than by being full
 
 	foreign int
 	classes [schema.NumClasses]*Class
@@ -55,6 +57,9 @@ func New(s *Shared, cfg [schema.NumClasses]Config) ([schema.NumClasses]*Class, e
 	return s.classes, nil
 }
 
+// UseKeys makes a class encrypt what it writes from now on.
+func (c *Class) UseKeys(k *vault.Keys) { c.files.Opts.Keys = k }
+
 // ForeignFile books a file that is not the spool's. It is left alone.
 func (s *Shared) ForeignFile(path string) {
 	if s.foreign++; s.foreign <= 10 { // a folder of someone else's must not fill the log
@@ -72,7 +77,8 @@ func (s *Shared) RefillBalloon() {
 	}
 }
 
-func (s *Shared) signal() {
+// Signal wakes the reader.
+func (s *Shared) Signal() {
 	select {
 	case s.Wake <- struct{}{}:
 	default:

@@ -23,7 +23,7 @@ func (c *Class) Stats(now time.Time) Stats {
 	if !classconf.Durable(c.id) {
 		st.LossWindow = c.cfg.Linger
 		if c.ramFirst() {
-			st.LossWindow = max(st.LossWindow, spillAfter)
+			st.LossWindow = max(st.LossWindow, classconf.SpillAfter)
 		}
 		if c.queue.Len() > 0 {
 			st.LossWindow = max(st.LossWindow, now.Sub(c.queue.First().At))

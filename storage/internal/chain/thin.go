@@ -78,7 +78,7 @@ func (c *Class) thinSegment(i int, from, last uint64) error {
 func (c *Class) appendNow(records [][]byte, size int) (bool, error) {
 	now := time.Now()
 	c.mu.Lock()
-	if c.closed || c.queue.Len()+len(records) > queueMax || c.queue.Bytes()+size > queueBytes {
+	if c.closed || c.queue.Len()+len(records) > classconf.QueueMax || c.queue.Bytes()+size > classconf.QueueBytes {
 		c.mu.Unlock()
 		return false, nil
 	}

@@ -125,3 +125,17 @@ func Full(err error) bool {
 	return err != nil && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) ||
 		strings.Contains(err.Error(), unix.ENOSPC.Error()))
 }
+
+// Failed tells whether the error is that of a disk that takes or gives nothing any
+// more: read only, broken, gone. bbolt turns some of them into text.
+func Failed(err error) bool {
+	if err == nil || Full(err) {
+		return false
+	}
+	for _, no := range []unix.Errno{unix.EIO, unix.EROFS, unix.ENODEV, unix.ENXIO, unix.ENOMEDIUM, unix.EUCLEAN, unix.ESHUTDOWN} {
+		if errors.Is(err, no) || strings.Contains(err.Error(), no.Error()) {
+			return true
+		}
+	}
+	return strings.Contains(err.Error(), "isn't correctly mapped") // bbolt, after a failed mmap
+}

@@ -76,11 +76,16 @@ func lastUsed(f *files.Chain, reserved uint64) (used uint64, err error) {
 		}
 		f.CloseReader()
 	}
-	if !errors.Is(err, segment.ErrDamaged) {
+	if !hopeless(err) {
 		return 0, err
 	}
 	f.Log.Error("newest spool segment is damaged", "class", f.Class.String(), "err", err)
 	return max(reserved, f.Newest().First-1), nil
+}
+
+// hopeless tells whether a file will not open the next time either.
+func hopeless(err error) bool {
+	return errors.Is(err, segment.ErrDamaged) || errors.Is(err, segment.ErrKeyLost)
 }
 
 // rebuild makes a meta from the newest segment that can be read, after both copies
@@ -90,7 +95,7 @@ func lastUsed(f *files.Chain, reserved uint64) (used uint64, err error) {
 func (st *State) rebuild(f *files.Chain) error {
 	for i := f.Len() - 1; i >= 0; i-- {
 		db, err := segment.Open(f.At(i).Path, f.Opts)
-		if err != nil && !errors.Is(err, segment.ErrDamaged) {
+		if err != nil && !hopeless(err) {
 			return err
 		} else if err != nil {
 			continue

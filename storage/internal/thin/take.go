@@ -31,7 +31,7 @@ func (r *Run) Size() (n int) {
 // upon it and tell it by its name.
 func Take(f *files.Chain, i int, from, last uint64, open func(seq uint64) bool) (*Run, error) {
 	db, err := f.Reader(i)
-	if errors.Is(err, segment.ErrDamaged) {
+	if errors.Is(err, segment.ErrDamaged) || errors.Is(err, segment.ErrKeyLost) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err

@@ -1,0 +1,119 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"fulmar/internal/atomicfile"
+	"fulmar/schema"
+	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/segment"
+)
+
+const (
+	// badStarts is how many starts in a row may end badly (no clean close, not ten
+	// minutes of running) before the next one leaves the disk alone: whatever the
+	// reason, the board must come up and say so.
+	badStarts = 3
+	// probeTime bounds the look at one file: 16 MiB are read in a tenth of a second
+	// from a good disk and in two seconds from a bad card.
+	probeTime = 5 * time.Second
+)
+
+// errLoop: the last starts all ended badly.
+var errLoop = errors.New("the last starts ended badly, so the spool's files are left alone for now")
+
+// guard counts starts that did not end well, in a small file.
+type guard struct {
+	path   string
+	noSync bool
+	booked bool // this start is counted
+	waited bool // the disk was left alone once in this process
+	bad    int  // starts before this one that ended badly
+}
+
+// begin books a start before anything else is touched. After three bad ones it gives
+// errLoop once; the next try, later in the same process, may go on.
+func (g *guard) begin(path string, noSync bool) error {
+	g.path, g.noSync = path, noSync
+	if !g.booked {
+		b, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("count of starts: %w", err)
+		}
+		if n, err := strconv.Atoi(string(b)); err == nil && n >= 0 && len(b) < 8 {
+			g.bad = n
+		}
+		if err := g.write(g.bad + 1); err != nil {
+			return fmt.Errorf("count of starts: %w", err)
+		}
+		g.booked = true
+	}
+	if g.bad >= badStarts && !g.waited {
+		g.waited = true
+		return fmt.Errorf("%d starts in a row: %w", g.bad, errLoop)
+	}
+	return nil
+}
+
+// end notes that all is well.
+func (g *guard) end() error {
+	if g.path == "" {
+		return nil
+	}
+	return g.write(0)
+}
+
+func (g *guard) write(n int) error {
+	b := []byte(strconv.Itoa(n))
+	if g.noSync {
+		return os.WriteFile(g.path, b, 0o600)
+	}
+	return atomicfile.WriteFile(g.path, b, 0o600)
+}
+
+// probe lets another process look at the newest file of each class after a start
+// that ended badly. A file that kills it, or holds it for seconds, would do the same
+// here: it goes to quarantine, and its numbers are told as lost.
+func (s *Spool) probe() {
+	if s.cfg.Probe == nil || s.guard.bad == 0 {
+		return
+	}
+	for _, class := range schema.Classes() {
+		files, _, err := segment.List(filepath.Join(s.cfg.Dir, class.String()))
+		if err != nil || len(files) == 0 {
+			continue // loading will say so
+		}
+		path := files[len(files)-1].Path
+		ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+		err = s.cfg.Probe(ctx, path)
+		cancel()
+		if err == nil {
+			continue
+		}
+		s.shared.Log.Error("spool segment goes to quarantine: the process that looked at it did not survive", "path", path, "err", err)
+		if err := disk.Quarantine(path, filepath.Join(s.cfg.Dir, "quarantine"), class.String()+"-"+filepath.Base(path)); err != nil {
+			s.shared.Log.Error("spool segment could not be moved away", "path", path, "err", err)
+		}
+	}
+}
+
+// ProbeFile reads a whole segment. It is what the other process does for
+// [Config].Probe; only whether it survives counts, damage is no error.
+func ProbeFile(path string) {
+	db, err := segment.Open(path, segment.Options{})
+	if err != nil {
+		return
+	}
+	defer db.Close()
+	_, _ = db.Last()
+	_ = db.Walk(0, func(segment.Record, bool) bool { return true })
+}

@@ -1,0 +1,266 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ram is what a spool keeps while it has no disk: a bounded ring for each
+// class, in memory, under epochs of its own. Its numbers can be reserved nowhere, so
+// they must never be taken for those of the spool on disk.
+package ram
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"fulmar/schema"
+	"fulmar/storage/internal/meta"
+	"fulmar/storage/internal/ranges"
+)
+
+// What a caller may want to tell apart; the spool's own errors wrap them.
+var (
+	ErrFull    = errors.New("memory is full")
+	ErrUnknown = errors.New("unknown range")
+)
+
+const (
+	// alarmBytes and the others bound what is held: 1 MiB in all, of a daemon of 16.
+	alarmBytes    = 256 << 10
+	eventBytes    = 384 << 10
+	metricBytes   = 256 << 10
+	snapshotBytes = 128 << 10
+	// overhead is what a record costs beside its payload.
+	overhead = 64
+	// gapReserve is what only gap records may fill of the alarms' share.
+	gapReserve = 16 << 10
+	// maxIntervals bounds the acknowledged intervals of a class.
+	maxIntervals = 1024
+	// maxGaps bounds the gaps that tell what was left at the end.
+	maxGaps = 16
+)
+
+func quota(c schema.Class) int {
+	return [schema.NumClasses]int{alarmBytes, eventBytes, metricBytes, snapshotBytes}[c]
+}
+
+type item struct {
+	seq     uint64
+	at      time.Time
+	payload []byte
+}
+
+// ring holds one class, oldest first.
+type ring struct {
+	epoch   uint64 // zero until the first record
+	next    uint64
+	items   []item
+	bytes   int
+	acked   ranges.Settled // what the fleet has
+	untold  ranges.Range   // dropped, and no gap record made yet; zero: none
+	dropped uint64
+}
+
+// Store is the memory of all classes.
+type Store struct {
+	clock schema.Clock
+
+	mu    sync.Mutex
+	rings [schema.NumClasses]ring
+}
+
+// New makes an empty store; clock stamps its gap records.
+func New(clock schema.Clock) *Store { return &Store{clock: clock} }
+
+// Append keeps a copy of a record and gives its number. The oldest records of the
+// class make room, except for alarms: those are refused with [ErrFull].
+func (s *Store) Append(c schema.Class, payload []byte) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, need := &s.rings[c], len(payload)+overhead
+	limit := quota(c)
+	if c == schema.ClassAlarm {
+		if limit -= gapReserve; r.bytes+need > limit {
+			return 0, fmt.Errorf("%w: %d bytes of alarms wait for the fleet and there is no disk", ErrFull, r.bytes)
+		}
+	}
+	for len(r.items) > 0 && r.bytes+need > limit {
+		r.drop()
+	}
+	return r.add(slices.Clone(payload)), nil
+}
+
+func (r *ring) add(payload []byte) uint64 {
+	if r.epoch == 0 {
+		r.epoch, r.next = meta.NewEpoch(), 1
+	}
+	it := item{seq: r.next, at: time.Now(), payload: payload}
+	r.next++
+	r.items = append(r.items, it)
+	r.bytes += len(payload) + overhead
+	return it.seq
+}
+
+// drop loses the oldest record. Records go in the order of their numbers, so one
+// range tells of all; what of it the fleet has, it knows.
+func (r *ring) drop() {
+	it := r.items[0]
+	r.remove(0)
+	if r.untold.First == 0 {
+		r.untold.First = it.seq
+	}
+	r.untold.Last = it.seq
+	r.dropped++
+}
+
+func (r *ring) remove(i int) {
+	r.bytes -= len(r.items[i].payload) + overhead
+	r.items = slices.Delete(r.items, i, i+1)
+}
+
+// Read gives records of a class and epoch that are not acknowledged, from number
+// from on: at most maxRecords, and at most maxBytes unless the first is larger.
+func (s *Store) Read(c schema.Class, epoch, from uint64, maxRecords, maxBytes int) []schema.Stored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c == schema.ClassAlarm {
+		s.tellDropped()
+	}
+	r := &s.rings[c]
+	if r.epoch != epoch {
+		return nil
+	}
+	var out []schema.Stored
+	for _, it := range r.items {
+		if it.seq < from {
+			continue
+		}
+		if maxBytes -= len(it.payload); len(out) >= maxRecords || len(out) > 0 && maxBytes < 0 {
+			break
+		}
+		out = append(out, schema.Stored{Class: c, Epoch: epoch, Seq: it.seq, Payload: it.payload})
+	}
+	return out
+}
+
+// tellDropped makes the gap records that are due; one for each class, however much
+// was dropped since the last.
+func (s *Store) tellDropped() {
+	for c := range s.rings {
+		r := &s.rings[c]
+		if r.untold.First == 0 {
+			continue
+		}
+		g := schema.Gap{Class: schema.Class(c), Epoch: r.epoch, First: r.untold.First, Last: r.untold.Last, Reason: schema.ReasonUnsavable}
+		if s.addGap(&g) {
+			r.untold = ranges.Range{}
+		}
+	}
+}
+
+// addGap puts a gap record among the alarms, if it has room.
+func (s *Store) addGap(g *schema.Gap) bool {
+	a := &s.rings[schema.ClassAlarm]
+	b, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindGap, Time: s.clock.Now(), Gap: g})
+	if err != nil || a.bytes+len(b)+overhead > alarmBytes {
+		return false
+	}
+	a.add(b)
+	return true
+}
+
+// Ack frees what the fleet has.
+func (s *Store) Ack(c schema.Class, epoch, first, last uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.rings[c]
+	if !r.knows(epoch, first, last) || len(r.acked.Above()) >= maxIntervals {
+		return fmt.Errorf("%w: %d to %d of epoch %016x, kept in memory", ErrUnknown, first, last, epoch)
+	}
+	r.acked.Add(first, last)
+	r.forget(first, last)
+	return nil
+}
+
+func (r *ring) knows(epoch, first, last uint64) bool {
+	return r.epoch != 0 && r.epoch == epoch && first > 0 && first <= last && last < r.next
+}
+
+func (r *ring) forget(first, last uint64) {
+	r.items = slices.DeleteFunc(r.items, func(it item) bool {
+		gone := it.seq >= first && it.seq <= last
+		if gone {
+			r.bytes -= len(it.payload) + overhead
+		}
+		return gone
+	})
+}
+
+// Refuse tells one record as lost for a reason that only its sender knows.
+func (s *Store) Refuse(c schema.Class, epoch, seq uint64, why schema.Reason) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.rings[c]
+	if !r.knows(epoch, seq, seq) {
+		return fmt.Errorf("%w: number %d of epoch %016x, kept in memory", ErrUnknown, seq, epoch)
+	}
+	g := schema.Gap{Class: c, Epoch: epoch, First: seq, Last: seq, Reason: why}
+	if !s.addGap(&g) {
+		return ErrFull
+	}
+	r.forget(seq, seq)
+	return nil
+}
+
+// Cursors tells where the classes stand that hold or held something.
+func (s *Store) Cursors() (out []schema.Cursor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tellDropped() // else a reader would not learn that there are alarms
+	for c := range s.rings {
+		if r := &s.rings[c]; r.epoch != 0 {
+			out = append(out, schema.Cursor{Class: schema.Class(c), Epoch: r.epoch, Acked: r.acked.Low(), Last: r.next - 1})
+		}
+	}
+	return out
+}
+
+// Left tells what the fleet does not have, as gaps, for whoever ends with a disk.
+func (s *Store) Left() (gaps []schema.Gap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.rings {
+		r := &s.rings[c]
+		if r.epoch == 0 {
+			continue
+		}
+		parts := r.acked.Missing(1, r.next-1)
+		if n := len(parts); n > maxGaps {
+			parts[maxGaps-1].Last = parts[n-1].Last
+			parts = parts[:maxGaps]
+		}
+		for _, p := range parts {
+			gaps = append(gaps, schema.Gap{Class: schema.Class(c), Epoch: r.epoch, First: p.First, Last: p.Last, Reason: schema.ReasonUnsavable})
+		}
+	}
+	return gaps
+}
+
+// Stats tells of one class.
+type Stats struct {
+	Records, Bytes int
+	Dropped        uint64
+	Oldest         time.Time // of what is held; zero: nothing is
+}
+
+// Stats tells how much is held.
+func (s *Store) Stats(c schema.Class) Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &s.rings[c]
+	st := Stats{Records: len(r.items), Bytes: r.bytes, Dropped: r.dropped}
+	if len(r.items) > 0 {
+		st.Oldest = r.items[0].at
+	}
+	return st
+}
