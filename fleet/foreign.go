@@ -15,12 +15,12 @@ import (
 )
 
 // wireForeign adds the broker of somebody else, where one is named.
-func (s *Server) wireForeign() error {
+func (s *Server) wireForeign(blobs gateway.Pictures) error {
 	c := s.cfg.Foreign
 	if c.Address == "" {
 		return nil
 	}
-	cfg := gateway.ForeignConfig{Address: c.Address, Tenant: c.Tenant, Username: c.Username}
+	cfg := gateway.ForeignConfig{Address: c.Address, Tenant: c.Tenant, Username: c.Username, Pictures: blobs}
 	if c.PasswordFile != "" {
 		b, err := os.ReadFile(c.PasswordFile)
 		if err != nil {

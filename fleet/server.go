@@ -161,7 +161,7 @@ func (s *Server) wire() error {
 	if broker == "" {
 		broker = ":" + port
 	}
-	if err := s.wireForeign(); err != nil {
+	if err := s.wireForeign(blobs); err != nil {
 		return err
 	}
 	enrol := api.NewEnrolment(s.ca, s.reg, broker, s.log)

@@ -13,6 +13,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
+	"fulmar/link/guard"
 	"fulmar/link/linktest"
 	"fulmar/schema"
 )
@@ -77,7 +78,7 @@ func BenchmarkDrain(b *testing.B) {
 // drainBare publishes payloads with the bare client, 64 in flight.
 func drainBare(b *testing.B, addr string, payloads [][]byte) time.Duration {
 	b.Helper()
-	c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("bare").SetStore(noStore{}))
+	c := mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("bare").SetStore(guard.NoStore{}))
 	if t := c.Connect(); t.Wait() && t.Error() != nil {
 		b.Fatal(t.Error())
 	}

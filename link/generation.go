@@ -13,7 +13,6 @@ import (
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
-	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"fulmar/internal/run"
 	"fulmar/link/guard"
@@ -25,17 +24,6 @@ import (
 // errInbound ends a generation whose reader did not keep up: under a clean
 // session the broker forgets, and the fleet asks again.
 var errInbound = errors.New("more messages came in than could be taken")
-
-// noStore is paho's store turned off: the spool is the only truth.
-type noStore struct{}
-
-func (noStore) Open()                             {}
-func (noStore) Put(string, packets.ControlPacket) {}
-func (noStore) Get(string) packets.ControlPacket  { return nil }
-func (noStore) All() []string                     { return nil }
-func (noStore) Del(string)                        {}
-func (noStore) Close()                            {}
-func (noStore) Reset()                            {}
 
 type inbound struct {
 	topic   string
@@ -143,7 +131,7 @@ func (g *gen) options(ctx context.Context) *mqtt.ClientOptions {
 	c := &g.s.cfg
 	o := mqtt.NewClientOptions().AddBroker("tcp://fleet").SetClientID(c.ClientID).SetProtocolVersion(4).
 		SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetResumeSubs(false).
-		SetStore(noStore{}).SetOrderMatters(true).SetWriteTimeout(writeTimeout).
+		SetStore(guard.NoStore{}).SetOrderMatters(true).SetWriteTimeout(writeTimeout).
 		SetKeepAlive(c.KeepAlive).SetPingTimeout(pingTimeout).SetConnectTimeout(connectTimeout).
 		SetUsername(c.Username).SetPassword(c.Password).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return g.dial(ctx) }).

@@ -17,6 +17,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
+	"fulmar/link/guard"
 	"fulmar/schema"
 )
 
@@ -161,7 +162,7 @@ func listen(t *testing.T, b *mosquitto, mode schema.AckMode, user, password stri
 	t.Helper()
 	l := &listener{mode: mode, seen: map[uint64]int{}}
 	o := mqtt.NewClientOptions().AddBroker("tcp://" + b.addr).SetClientID("listener").SetCleanSession(true).
-		SetUsername(user).SetPassword(password).SetStore(noStore{}).SetMaxReconnectInterval(100 * time.Millisecond).
+		SetUsername(user).SetPassword(password).SetStore(guard.NoStore{}).SetMaxReconnectInterval(100 * time.Millisecond).
 		SetAutoReconnect(true).SetConnectRetry(true).SetConnectRetryInterval(50 * time.Millisecond).
 		SetOnConnectHandler(func(c mqtt.Client) { c.Subscribe("f/v1/default/dock-1/#", 0, l.hear) })
 	c := mqtt.NewClient(o)

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +22,7 @@ import (
 
 	"fulmar/fleet/ingest"
 	"fulmar/internal/run"
+	"fulmar/link/guard"
 	"fulmar/schema"
 )
 
@@ -37,6 +40,17 @@ const (
 	retryMax = time.Minute
 	// foreignTimeout bounds each exchange with the broker.
 	foreignTimeout = 10 * time.Second
+	// foreignFilters is how many subscriptions the fleet asks for.
+	foreignFilters = 5
+	// maxAnswers bounds our words that the broker has not acknowledged: a broker that
+	// never does must not fill the client's table of numbers.
+	maxAnswers = 1024
+	// maxPictureTries is how often a picture's index is left unacknowledged, so that its
+	// board sends the picture again. What came over whole and is still not what its
+	// index says was damaged before, and no repeat will mend it.
+	maxPictureTries = 3
+	// maxTried bounds the pictures remembered for that.
+	maxTried = 4096
 )
 
 // ForeignConfig names somebody else's broker.
@@ -46,6 +60,12 @@ type ForeignConfig struct {
 	Tenant   string      // whose boards speak there
 	Username string
 	Password string
+	Pictures Pictures // nil: not looked at
+}
+
+// Pictures tells whether a board's picture is here, whole and as its index says.
+type Pictures interface {
+	Complete(tenant, board, name string, size int64, sum [32]byte) (bool, error)
 }
 
 // ForeignStats are counters since the start.
@@ -68,6 +88,7 @@ type Foreign struct {
 
 	mu     sync.Mutex
 	boards map[string]bool
+	tried  map[string]int // pictures whose index came before all of them, by board and name
 
 	connected                  atomic.Bool
 	messages, dropped, refused atomic.Uint64
@@ -75,7 +96,7 @@ type Foreign struct {
 
 // letter is one message on its way to ingest.
 type letter struct {
-	client  mqtt.Client // of the connection it came by: the answer goes there
+	wire    *wire // of the connection it came by: the answer goes there
 	topic   schema.Topic
 	raw     string
 	payload []byte
@@ -89,7 +110,7 @@ func NewForeign(cfg ForeignConfig, in Ingester, log *slog.Logger) (*Foreign, err
 	if err := schema.CheckBoard(cfg.Tenant); err != nil {
 		return nil, fmt.Errorf("foreign broker: tenant: %w", err)
 	}
-	f := &Foreign{cfg: cfg, ingest: in, log: log, boards: map[string]bool{}}
+	f := &Foreign{cfg: cfg, ingest: in, log: log, boards: map[string]bool{}, tried: map[string]int{}}
 	for i := range f.lanes {
 		f.lanes[i] = make(chan letter, laneLen)
 	}
@@ -146,28 +167,18 @@ func jitter(d time.Duration) time.Duration {
 
 // once connects, subscribes and waits for the end of the connection.
 func (f *Foreign) once(ctx context.Context) error {
-	lost := make(chan error, 1)
-	scheme := "ssl://"
-	if f.cfg.TLS == nil {
-		scheme = "tcp://"
-	}
+	w := &wire{lost: make(chan error, 1), answers: make(chan mqtt.Token, maxAnswers)}
 	var id [8]byte
 	_, _ = rand.Read(id[:])
-	o := mqtt.NewClientOptions().AddBroker(scheme + f.cfg.Address).SetClientID("fulmar-fleet-" + hex.EncodeToString(id[:])).
-		SetProtocolVersion(4).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetResumeSubs(false).
+	o := mqtt.NewClientOptions().AddBroker("tcp://broker").SetClientID("fulmar-fleet-" + hex.EncodeToString(id[:])).
+		SetProtocolVersion(4).SetStore(guard.NoStore{}).SetCleanSession(true).SetAutoReconnect(false).SetConnectRetry(false).SetResumeSubs(false).
 		SetKeepAlive(30 * time.Second).SetPingTimeout(foreignTimeout).SetWriteTimeout(foreignTimeout).SetConnectTimeout(foreignTimeout).
-		SetUsername(f.cfg.Username).SetPassword(f.cfg.Password)
-	if f.cfg.TLS != nil {
-		o.SetTLSConfig(f.cfg.TLS.Clone())
-	}
-	o.SetDefaultPublishHandler(f.receive)
-	o.SetConnectionLostHandler(func(_ mqtt.Client, err error) {
-		select {
-		case lost <- err:
-		default:
-		}
-	})
+		SetUsername(f.cfg.Username).SetPassword(f.cfg.Password).
+		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return f.dial(ctx) })
+	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { f.receive(w, m) })
+	o.SetConnectionLostHandler(func(_ mqtt.Client, err error) { w.end(err) })
 	c := mqtt.NewClient(o)
+	w.client = c
 	defer c.Disconnect(100) // ms
 	if err := within(c.Connect()); err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -187,11 +198,75 @@ func (f *Foreign) once(ctx context.Context) error {
 	}
 	f.connected.Store(true)
 	f.log.Info("foreign broker connected", "address", f.cfg.Address, "tenant", f.cfg.Tenant)
+	return w.stay(ctx)
+}
+
+// dial opens the connection, guarded as a board's: the client believes what it reads.
+func (f *Foreign) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, foreignTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", f.cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	if f.cfg.TLS != nil {
+		secured := tls.Client(conn, f.cfg.TLS.Clone())
+		if err := secured.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("TLS with %s: %w", f.cfg.Address, err), conn.Close())
+		}
+		conn = secured
+	}
+	return guard.New(conn, guard.Config{Filters: foreignFilters, MaxPacket: schema.MaxPayload + packetOverhead}), nil
+}
+
+// wire is one connection to the broker.
+type wire struct {
+	client  mqtt.Client
+	lost    chan error
+	answers chan mqtt.Token // of what we said; the broker has not acknowledged it yet
+}
+
+// end gives up the connection; the first reason stands.
+func (w *wire) end(why error) {
 	select {
-	case err := <-lost:
-		return err
-	case <-ctx.Done():
-		return nil
+	case w.lost <- why:
+	default:
+	}
+}
+
+// stay waits until the connection is lost or the context ends, and sees to it that
+// the broker takes what we say.
+func (w *wire) stay(ctx context.Context) error {
+	for {
+		var oldest <-chan struct{}
+		var late <-chan time.Time
+		var t mqtt.Token
+		select {
+		case t = <-w.answers:
+			oldest, late = t.Done(), time.After(foreignTimeout)
+		case err := <-w.lost:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case <-oldest:
+		case <-late:
+			return fmt.Errorf("broker does not acknowledge the fleet's words: %w", errNoAnswer)
+		case err := <-w.lost:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// say publishes without waiting.
+func (w *wire) say(topic string, payload []byte) {
+	select {
+	case w.answers <- w.client.Publish(topic, 1, false, payload):
+	default:
+		w.end(fmt.Errorf("broker has not acknowledged %d of the fleet's words", maxAnswers))
 	}
 }
 
@@ -205,7 +280,7 @@ func within(t mqtt.Token) error {
 }
 
 // receive runs in paho's only reader: it never waits.
-func (f *Foreign) receive(c mqtt.Client, m mqtt.Message) {
+func (f *Foreign) receive(w *wire, m mqtt.Message) {
 	t, err := schema.ParseTopic(m.Topic())
 	if err != nil || t.Tenant != f.cfg.Tenant || !f.know(t.Board) {
 		f.dropped.Add(1)
@@ -216,7 +291,7 @@ func (f *Foreign) receive(c mqtt.Client, m mqtt.Message) {
 		h = (h ^ uint32(b)) * 16777619
 	}
 	select {
-	case f.lanes[h%lanes] <- letter{c, t, m.Topic(), m.Payload()}:
+	case f.lanes[h%lanes] <- letter{w, t, m.Topic(), m.Payload()}:
 	default:
 		f.dropped.Add(1)
 	}
@@ -263,8 +338,11 @@ func (f *Foreign) take(ctx context.Context, l letter) error {
 	case schema.ChanHello:
 		h := new(schema.Hello)
 		if schema.Decode(l.payload, h) == nil && ingest.CheckHello(key, h) == nil {
-			return f.hello(ctx, l.client, key, h)
+			return f.hello(ctx, l.wire, key, h)
 		}
+	}
+	if err := f.whole(key, l); err != nil {
+		return err
 	}
 	ack, refused, err := f.ingest.Publish(ctx, key, l.raw, l.payload)
 	if err != nil {
@@ -278,10 +356,49 @@ func (f *Foreign) take(ctx context.Context, l letter) error {
 	if ack == nil {
 		return nil // a piece of a picture: its index record is acknowledged
 	}
-	return f.answer(l.client, key, schema.ChanAck, ack)
+	return f.answer(l.wire, key, schema.ChanAck, ack)
 }
 
-func (f *Foreign) hello(ctx context.Context, c mqtt.Client, key ingest.BoardKey, h *schema.Hello) error {
+// whole refuses the index of a picture that is not here whole: pieces may have been
+// lost between the broker and us. Nothing of the message is stored or acknowledged
+// then, and its board sends the picture again.
+func (f *Foreign) whole(key ingest.BoardKey, l letter) error {
+	if f.cfg.Pictures == nil || l.topic.Channel != schema.ChanEvent || l.topic.Tail != schema.ClassSnapshot.String() {
+		return nil
+	}
+	m := new(schema.Message)
+	if schema.Decode(l.payload, m) != nil {
+		return nil // ingest says what is wrong with it
+	}
+	for _, r := range m.Records {
+		rec, err := schema.DecodeRecord(r.Payload)
+		if err != nil || rec.Snapshot == nil {
+			continue
+		}
+		s := rec.Snapshot
+		whole, err := f.cfg.Pictures.Complete(key.Tenant, key.Board, s.Name, s.Size, s.SHA256)
+		if !whole && f.again(key.Board+"/"+s.Name) {
+			return errors.Join(fmt.Errorf("picture %s has not come whole; its index is not acknowledged, so that the board sends it again", s.Name), err)
+		}
+	}
+	return nil
+}
+
+// again tells whether a picture is worth another try, and counts it.
+func (f *Foreign) again(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tried[name]++; f.tried[name] > maxPictureTries {
+		delete(f.tried, name)
+		return false
+	}
+	if len(f.tried) > maxTried {
+		clear(f.tried)
+	}
+	return true
+}
+
+func (f *Foreign) hello(ctx context.Context, w *wire, key ingest.BoardKey, h *schema.Hello) error {
 	if err := f.ingest.Hello(ctx, key, h); err != nil {
 		return err
 	}
@@ -289,18 +406,18 @@ func (f *Foreign) hello(ctx context.Context, c mqtt.Client, key ingest.BoardKey,
 	if err != nil {
 		return err
 	}
-	return f.answer(c, key, schema.ChanHelloAck, &schema.HelloAck{
+	return f.answer(w, key, schema.ChanHelloAck, &schema.HelloAck{
 		V: schema.Version, Conn: h.Conn, Mode: schema.AckFleet, Wall: time.Now().UnixMilli(), ReconnectMs: minWindow.Milliseconds(),
 	})
 }
 
 // answer publishes to a board. An answer that is lost does no harm: the board asks
 // or sends again.
-func (f *Foreign) answer(c mqtt.Client, key ingest.BoardKey, ch schema.Channel, v any) error {
+func (f *Foreign) answer(w *wire, key ingest.BoardKey, ch schema.Channel, v any) error {
 	b, err := schema.Encode(v)
 	if err != nil {
 		return err
 	}
-	c.Publish(schema.Topic{Tenant: key.Tenant, Board: key.Board, Channel: ch}.String(), 1, false, b)
+	w.say(schema.Topic{Tenant: key.Tenant, Board: key.Board, Channel: ch}.String(), b)
 	return nil
 }

@@ -37,9 +37,6 @@ const (
 	ingestTimeout = 30 * time.Second
 	// stopTimeout bounds the wait for connections to end.
 	stopTimeout = 3 * time.Second
-	// minWindow and perWindow size the time over which boards spread reconnects.
-	minWindow = 2 * time.Second
-	perWindow = 200 // new TLS connections a second and core that leave room for work
 )
 
 // Ingester makes messages durable.
@@ -58,6 +55,8 @@ type Admitter interface {
 type Config struct {
 	Listener net.Listener // TCP; closed by Run
 	TLS      *tls.Config  // with ClientAuth RequireAndVerifyClientCert
+	// Rate bounds what each board sends beside alarms, in bytes a second; 0 no bound.
+	Rate int64
 }
 
 // Stats are counters since the start.
@@ -68,6 +67,7 @@ type Stats struct {
 	Refused   uint64 // payloads that can never be understood
 	Failed    uint64 // messages not stored: connection closed without PUBACK
 	TakenOver uint64 // sessions ended by a newer one of the same board
+	SentAway  uint64 // hellos answered with a time to come back
 }
 
 // Gateway is the broker for boards.
@@ -80,13 +80,20 @@ type Gateway struct {
 	server *mqtt.Server
 	ctx    context.Context // of Run; hooks have none of their own
 
-	mu       sync.Mutex
+	door *door
+
+	mu     sync.Mutex
+	census struct {
+		boards int
+		at     time.Time
+	}
 	sessions map[ingest.BoardKey]*session  // newest of each board
 	conns    map[net.Conn]*session         // all, those taken over too
 	warned   map[ingest.BoardKey]time.Time // last log line about a bad payload
 
 	serial atomic.Uint64 // of connections
-	n      struct{ connected, accepted, denied, refused, failed, takenOver atomic.Int64 }
+	rate   atomic.Int64  // bytes a second that each board may send; 0 no bound
+	n      struct{ connected, accepted, denied, refused, failed, takenOver, sentAway atomic.Int64 }
 }
 
 // session is one connection of a board.
@@ -96,6 +103,7 @@ type session struct {
 	// boot and conn are those of the board's own word (st or hello), for its will.
 	boot, conn atomic.Uint64
 	spoke      atomic.Bool
+	rate       meter // of its messages; owned by the connection's goroutine
 }
 
 // New makes a gateway.
@@ -104,9 +112,10 @@ func New(cfg Config, in Ingester, admit Admitter, log *slog.Logger) (*Gateway, e
 		return nil, fmt.Errorf("gateway: wants TLS 1.3 with verified client certificates")
 	}
 	g := &Gateway{
-		cfg: cfg, ingest: in, admit: admit, log: log,
+		cfg: cfg, ingest: in, admit: admit, log: log, door: newDoor(),
 		sessions: map[ingest.BoardKey]*session{}, conns: map[net.Conn]*session{}, warned: map[ingest.BoardKey]time.Time{},
 	}
+	g.rate.Store(max(cfg.Rate, 0))
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = maxClients
 	caps.MaximumClientWritesPending = writesPending
@@ -138,6 +147,7 @@ func (g *Gateway) Stats() Stats {
 	return Stats{
 		Connected: g.n.connected.Load(), Accepted: uint64(g.n.accepted.Load()), Denied: uint64(g.n.denied.Load()),
 		Refused: uint64(g.n.refused.Load()), Failed: uint64(g.n.failed.Load()), TakenOver: uint64(g.n.takenOver.Load()),
+		SentAway: uint64(g.n.sentAway.Load()),
 	}
 }
 
@@ -171,6 +181,38 @@ func (g *Gateway) Kick(key ingest.BoardKey) {
 	}
 }
 
+// SetRate bounds what each board sends beside alarms from now on, in bytes a second;
+// 0 lifts the bound. The boards connected are told.
+func (g *Gateway) SetRate(rate int64) {
+	g.rate.Store(max(rate, 0))
+	g.mu.Lock()
+	var told []*session
+	for _, s := range g.sessions {
+		if s.spoke.Load() {
+			told = append(told, s)
+		}
+	}
+	g.mu.Unlock()
+	for _, s := range told {
+		if err := g.answer(s.key, s.conn.Load(), 0); err != nil {
+			g.log.Warn("board not told of its rate", "board", s.key.Board, "error", err.Error())
+		}
+	}
+}
+
+// answer tells a board the rules that hold here.
+func (g *Gateway) answer(key ingest.BoardKey, conn uint64, away time.Duration) error {
+	b, err := schema.Encode(&schema.HelloAck{
+		V: schema.Version, Conn: conn, Mode: schema.AckPuback, Wall: time.Now().UnixMilli(),
+		ReconnectMs: g.window().Milliseconds(), RetryAfterMs: away.Milliseconds(), Rate: g.rate.Load(),
+	})
+	if err != nil {
+		return err
+	}
+	topic := schema.Topic{Tenant: key.Tenant, Board: key.Board, Channel: schema.ChanHelloAck}
+	return g.server.Publish(topic.String(), b, false, 1)
+}
+
 // cutOff closes a connection at the socket: nothing is written first, so that a
 // half-open one does not hold the caller up.
 func cutOff(cl *mqtt.Client) {
@@ -178,10 +220,4 @@ func cutOff(cl *mqtt.Client) {
 		_ = c.NetConn().Close()
 	}
 	cl.Stop(errCutOff)
-}
-
-// window is the time over which boards should spread their reconnects.
-func (g *Gateway) window() time.Duration {
-	w := time.Duration(g.n.connected.Load()) * time.Second / perWindow
-	return min(max(w, minWindow), 5*time.Minute)
 }

@@ -82,7 +82,7 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	// first, which blocks where that is half open, and where the old one ends at
 	// the same moment it removes the new one's subscriptions.
 	cl.ID = key.Tenant + "/" + key.Board + "/" + strconv.FormatUint(h.g.serial.Add(1), 36)
-	s := &session{key: key, client: cl}
+	s := &session{key: key, client: cl, rate: meter{every: time.Second / boardRate, burst: boardBurst * time.Second / boardRate}}
 	h.g.mu.Lock()
 	old := h.g.sessions[key]
 	h.g.sessions[key] = s
@@ -181,6 +181,9 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	if pk.FixedHeader.Qos == 0 {
 		return pk, packets.ErrRejectPacket // nobody waits for it to be stored
 	}
+	if !s.slow(h.g.ctx) {
+		return pk, packets.ErrRejectPacket
+	}
 	ctx, cancel := context.WithTimeout(h.g.ctx, ingestTimeout)
 	defer cancel()
 	if err := h.take(ctx, s, pk); err != nil {
@@ -235,6 +238,10 @@ func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
 	if err := schema.Decode(pk.Payload, hello); err != nil || ingest.CheckHello(s.key, hello) != nil {
 		return h.bad(ctx, s, pk)
 	}
+	if wait := h.g.door.ask(s.key, time.Now()); wait > 0 {
+		h.g.n.sentAway.Add(1)
+		return h.g.answer(s.key, hello.Conn, max(wait, time.Millisecond)) // nothing was stored of it
+	}
 	s.heard(hello.Now.Boot, hello.Conn)
 	if err := h.g.ingest.Hello(ctx, s.key, hello); err != nil {
 		return err
@@ -244,15 +251,7 @@ func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
 	if err != nil {
 		return err
 	}
-	b, err := schema.Encode(&schema.HelloAck{
-		V: schema.Version, Conn: hello.Conn, Mode: schema.AckPuback,
-		Wall: time.Now().UnixMilli(), ReconnectMs: h.g.window().Milliseconds(),
-	})
-	if err != nil {
-		return err
-	}
-	topic := schema.Topic{Tenant: s.key.Tenant, Board: s.key.Board, Channel: schema.ChanHelloAck}
-	return h.g.server.Publish(topic.String(), b, false, 1)
+	return h.g.answer(s.key, hello.Conn, 0)
 }
 
 // warn counts a payload that was not understood and logs it once a minute.

@@ -214,6 +214,14 @@ func (r *Registry) Revoke(ctx context.Context, tenant, board string) error {
 	return nil
 }
 
+// Known counts the boards that may connect, of all tenants.
+func (r *Registry) Known(ctx context.Context) (n int, err error) {
+	if err := r.db.Read.QueryRowContext(ctx, `SELECT count(*) FROM board WHERE revoked_at IS NULL`).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count boards: %w", err)
+	}
+	return n, nil
+}
+
 // Boards lists a tenant's boards by name.
 func (r *Registry) Boards(ctx context.Context, tenant string) ([]Board, error) {
 	rows, err := r.db.Read.QueryContext(ctx, `SELECT name, key_mode, facts, enrolled_at, revoked_at IS NOT NULL FROM board WHERE tenant = ? ORDER BY name`, tenant)

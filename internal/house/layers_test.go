@@ -69,7 +69,7 @@ var edges = map[string][]string{
 	"fleet/web":        {"fleet/web+"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
-	"fleet/gateway":    {"fleet/ingest", "fleet/ca"},
+	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry"},
 	"fleet":            {"fleet+"},
 	"cmd/fulmard":      {"agent+", "device"},
