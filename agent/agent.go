@@ -258,7 +258,7 @@ func (a *Agent) runLink(ctx context.Context) error {
 	lc := link.Config{
 		Release: a.opt.Release, Clock: a.clock, Facts: a.facts,
 		KeepAlive: cfg.Link.KeepAlive, ReconnectWindow: cfg.Link.ReconnectWindow,
-		Log: a.log.With("part", "link"),
+		Log: a.log.With("part", "link"), Report: a.linkSays,
 	}
 	if cfg.Broker.Address != "" {
 		if err := a.brokerLink(&lc, &cfg); err != nil {

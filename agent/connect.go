@@ -70,7 +70,10 @@ func (a *Agent) brokerLink(lc *link.Config, cfg *config.Config) error {
 		}
 		lc.Username, lc.Password = b.Username, strings.TrimSpace(string(pw))
 	}
-	tc := &tls.Config{MinVersion: tls.VersionTLS12} // foreign brokers in the field still stop at 1.2
+	tc := &tls.Config{MinVersion: tls.VersionTLS13}
+	if b.TLS == "1.2" { // asked for: brokers in the field still stop there
+		tc.MinVersion = tls.VersionTLS12
+	}
 	if b.CAFile != "" {
 		pem, err := os.ReadFile(b.CAFile)
 		if err != nil {
@@ -84,6 +87,9 @@ func (a *Agent) brokerLink(lc *link.Config, cfg *config.Config) error {
 	lc.Dial = func(ctx context.Context) (net.Conn, error) { return dialTLS(ctx, b.Address, tc) }
 	return nil
 }
+
+// linkSays passes on what the link has to say of itself.
+func (a *Agent) linkSays(r schema.Report) { a.say(r.Subject, r.State, r.Severity, r.Text) }
 
 // outbox is the spool as the link sees it; a record that can never be sent
 // becomes a gap, so that its number is settled.

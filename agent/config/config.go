@@ -61,6 +61,7 @@ type Broker struct {
 	Username     string `yaml:"username"`
 	PasswordFile string `yaml:"password_file"`
 	Tenant       string `yaml:"tenant"`
+	TLS          string `yaml:"tls"` // the least version: 1.3, or 1.2 for an old broker
 }
 
 // Key says where the board's private key lives.
@@ -126,7 +127,7 @@ func Default() Config {
 		Data:    "/var/lib/fulmard",
 		Log:     Log{Level: "info", Format: "text"},
 		Key:     Key{Mode: "software"},
-		Broker:  Broker{Acknowledge: "broker", Tenant: "default"},
+		Broker:  Broker{Acknowledge: "broker", Tenant: "default", TLS: "1.3"},
 		Sensors: sensor.DefaultConfig(),
 		Sample:  schedule.DefaultPlan(),
 		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512},
@@ -176,7 +177,8 @@ func (c *Config) validateFleet() error {
 	}
 	if c.Broker.Address != "" {
 		errs = append(errs, hostPort("broker.address", c.Broker.Address),
-			oneOf("broker.acknowledge", c.Broker.Acknowledge, "broker", "fleet"))
+			oneOf("broker.acknowledge", c.Broker.Acknowledge, "broker", "fleet"),
+			oneOf("broker.tls", c.Broker.TLS, "1.3", "1.2"))
 		if err := schema.CheckBoard(c.Broker.Tenant); err != nil {
 			errs = append(errs, fmt.Errorf("broker.tenant: %w", err))
 		}
