@@ -49,6 +49,9 @@ type Options struct {
 	Root         device.Root
 	Log          *slog.Logger
 	Level        *slog.LevelVar // set by log.level, also while running
+	// Program is fulmard's own executable, which looks at the spool's files after a
+	// start that ended badly; "": no look.
+	Program string
 }
 
 // Agent is one board.
@@ -130,19 +133,6 @@ func seed(board string) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(board))
 	return h.Sum64()
-}
-
-func (a *Agent) spoolConfig() storage.Config {
-	c := storage.Config{Dir: a.cfg.SpoolDir(), Clock: a.clock, Log: a.log.With("part", "spool")}
-	for class, mib := range map[schema.Class]int64{
-		schema.ClassAlarm:    a.cfg.Spool.AlarmMiB,
-		schema.ClassEvent:    a.cfg.Spool.EventMiB,
-		schema.ClassMetric:   a.cfg.Spool.MetricMiB,
-		schema.ClassSnapshot: a.cfg.Spool.SnapshotMiB,
-	} {
-		c.Classes[class].QuotaBytes = mib << 20
-	}
-	return c
 }
 
 // Run runs the board until the context ends. It returns nil after a stop in

@@ -52,6 +52,15 @@ type (
 
 func (a *Agent) collectSpool(gauge gaugeFunc, counter counterFunc) {
 	st := a.spool.Stats()
+	inMemory, encrypted := 0.0, 0.0
+	if st.Memory != "" {
+		inMemory = 1
+	}
+	if st.Keys != nil {
+		encrypted = 1
+	}
+	gauge("spool_memory_mode", "1 while there is no disk and records stay in memory.", inMemory)
+	gauge("spool_encrypted", "1 where records are encrypted on disk.", encrypted)
 	a.status.mu.Lock()
 	refused := a.status.refused
 	a.status.mu.Unlock()
@@ -63,6 +72,9 @@ func (a *Agent) collectSpool(gauge gaugeFunc, counter counterFunc) {
 		gauge("spool_loss_window_seconds", "How long a record may live in memory only.", s.LossWindow.Seconds(), "class", l)
 		counter("spool_appended_total", "Records taken.", s.Appended, "class", l)
 		counter("spool_acked_total", "Records acknowledged.", s.Acked, "class", l)
+		gauge("spool_memory_records", "Records that are only in memory, for want of a disk.", float64(st.Held[class]), "class", l)
+		counter("spool_payload_bytes_total", "Bytes of records written to disk.", s.AppendedBytes, "class", l)
+		counter("spool_quarantined_total", "Damaged files moved to quarantine.", s.Quarantined, "class", l)
 		counter("spool_commits_total", "Durable commits.", s.Commits, "class", l)
 		counter("spool_refused_total", "Records that could not be kept.", refused[class], "class", l)
 		for reason, n := range s.Lost {

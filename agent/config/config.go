@@ -76,7 +76,19 @@ type Spool struct {
 	MetricMiB   int64 `yaml:"metric_mib"`
 	SnapshotMiB int64 `yaml:"snapshot_mib"`
 	PicturesMiB int64 `yaml:"pictures_mib"`
+	// Encrypt says who holds the key: EncryptFile or EncryptOff.
+	Encrypt string `yaml:"encrypt"`
+	// KeyFile is where the key lies; "": in the data folder.
+	KeyFile string `yaml:"key_file"`
+	// RecoveryKey is the public half of the fleet's recovery key, PEM; "": none.
+	RecoveryKey string `yaml:"recovery_key"`
 }
+
+// Who holds the key of the spool.
+const (
+	EncryptFile = "file"
+	EncryptOff  = "off"
+)
 
 // Link shapes the connection.
 type Link struct {
@@ -130,7 +142,7 @@ func Default() Config {
 		Broker:  Broker{Acknowledge: "broker", Tenant: "default", TLS: "1.3"},
 		Sensors: sensor.DefaultConfig(),
 		Sample:  schedule.DefaultPlan(),
-		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512},
+		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512, Encrypt: EncryptFile},
 		Link:    Link{KeepAlive: 60 * time.Second, ReconnectWindow: 30 * time.Second},
 		Infer:   Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2},
 	}
@@ -205,6 +217,7 @@ func (c *Config) validateSpool() error {
 			errs = append(errs, fmt.Errorf("spool.%s: %d, wants 1 to %d", q.key, q.mib, 1<<20))
 		}
 	}
+	errs = append(errs, oneOf("spool.encrypt", c.Spool.Encrypt, EncryptFile, EncryptOff))
 	return errors.Join(errs...)
 }
 
@@ -316,6 +329,14 @@ func (c *Config) Setup() worker.Setup {
 // SpoolDir, BlobDir, IdentityDir, LastGoodPath and StatusSocket are the places in
 // the data folder.
 func (c *Config) SpoolDir() string { return filepath.Join(c.Data, "spool") }
+
+// SpoolKeyFile is where the spool's key lies.
+func (c *Config) SpoolKeyFile() string {
+	if c.Spool.KeyFile != "" {
+		return c.Spool.KeyFile
+	}
+	return filepath.Join(c.Data, "spool.key")
+}
 
 // BlobDir is where the worker writes pictures; see [Config.SpoolDir].
 func (c *Config) BlobDir() string { return filepath.Join(c.Data, "pictures") }

@@ -64,6 +64,9 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 	case len(args) == 2 && args[0] == "config" && args[1] == "--defaults":
 		fmt.Fprint(stdout, config.DefaultsYAML)
 		return 0
+	case len(args) == 2 && args[0] == "spool-probe": // fulmard's own child, see agent.ProbeSpool
+		agent.ProbeSpool(args[1])
+		return 0
 	case len(args) == 1 && args[0] == "version":
 		fmt.Fprintln(stdout, "fulmard", release)
 		return 0
@@ -89,7 +92,12 @@ func runBoard(args []string, stderr io.Writer) int {
 	}
 	level := new(slog.LevelVar)
 	log := logger(cfg, level, stderr)
+	self, err := os.Executable()
+	if err != nil {
+		log.Warn("own program not found, the spool's files are not looked at beforehand", "err", err)
+	}
 	a, err := agent.New(cfg, agent.Options{
+		Program:    self,
 		ConfigPath: *path, BrokenConfig: broken, Release: release, Root: device.NewRoot(*sysroot), Log: log, Level: level,
 	})
 	if err != nil {

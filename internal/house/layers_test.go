@@ -62,7 +62,7 @@ var edges = map[string][]string{
 	"device":           {"device+"},
 	"inference/worker": {},
 	"inference":        {"inference+", "storage", "models+"},
-	"agent":            {"agent+", "inference/worker", "device+", "link", "storage"},
+	"agent":            {"agent+", "inference/worker", "device+", "link", "storage", "storage/vault"},
 	"models":           {"models+"},
 	"fleet/ca":         {},
 	"fleet/registry":   {"fleet/ca", "fleet/store"}, // store: how a database file is opened

@@ -1,0 +1,90 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+
+	"fulmar/agent/config"
+	"fulmar/schema"
+	"fulmar/storage"
+	"fulmar/storage/vault"
+)
+
+// spoolConfig is the spool under the board's config.
+func (a *Agent) spoolConfig() storage.Config {
+	c := storage.Config{Dir: a.cfg.SpoolDir(), Clock: a.clock, Log: a.log.With("part", "spool"), OnMemory: a.sayMemory}
+	for class, mib := range map[schema.Class]int64{
+		schema.ClassAlarm:    a.cfg.Spool.AlarmMiB,
+		schema.ClassEvent:    a.cfg.Spool.EventMiB,
+		schema.ClassMetric:   a.cfg.Spool.MetricMiB,
+		schema.ClassSnapshot: a.cfg.Spool.SnapshotMiB,
+	} {
+		c.Classes[class].QuotaBytes = mib << 20
+	}
+	if a.opt.Program != "" {
+		c.Probe = a.probe
+	}
+	if a.cfg.Spool.Encrypt == config.EncryptOff {
+		return c
+	}
+	c.Holder = keyFile(a.cfg.SpoolKeyFile())
+	if path := a.cfg.Spool.RecoveryKey; path != "" {
+		pub, err := vault.ReadRecoveryPublic(path)
+		if err != nil {
+			// A board that runs without it is better than one that does not run.
+			a.log.Error("recovery key not read: if this board dies its disk can be read by nobody", "err", err)
+		}
+		c.Recovery = pub
+	}
+	return c
+}
+
+// keyFile is a holder that opens its file when it is asked, so that a file that
+// cannot be used is a fault of the spool, which then works from memory and says so,
+// and not of the start.
+type keyFile string
+
+func (k keyFile) Kind() string { return vault.KindFile }
+
+func (k keyFile) Seal(key []byte) ([]byte, error) {
+	h, err := vault.OpenKeyFile(string(k))
+	if err != nil {
+		return nil, err
+	}
+	return h.Seal(key)
+}
+
+func (k keyFile) Unseal(blob []byte) ([]byte, error) {
+	h, err := vault.OpenKeyFile(string(k))
+	if err != nil {
+		return nil, err
+	}
+	return h.Unseal(blob)
+}
+
+// sayMemory tells the fleet whether records go to disk.
+func (a *Agent) sayMemory(why error) {
+	if why == nil {
+		a.say("spool", "ok", schema.SeverityInfo, "records go to disk again")
+		return
+	}
+	a.say("spool", "memory", schema.SeverityAlarm,
+		"records stay in memory, a crash or a long outage loses them; look at the board's disk: "+why.Error())
+}
+
+// probe lets another process look at a file of the spool.
+func (a *Agent) probe(ctx context.Context, path string) error {
+	cmd := exec.CommandContext(ctx, a.opt.Program, "spool-probe", path)
+	cmd.Env = []string{} // it needs nothing
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	return nil
+}
+
+// ProbeSpool is what that other process does. That it comes back is the answer.
+func ProbeSpool(path string) { storage.ProbeFile(path) }
