@@ -42,7 +42,12 @@ func start(t testing.TB, dir string, cfg Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := New(cfg, db, blobs, quiet())
+	return run(t, New(cfg, db, blobs, quiet()), db)
+}
+
+// run runs an ingest until the test ends.
+func run(t testing.TB, in *Ingest, db *store.DB) *rig {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- in.Run(ctx) }()

@@ -117,10 +117,14 @@ CREATE TABLE anchor (
   synced INTEGER NOT NULL, start INTEGER NOT NULL, at INTEGER NOT NULL, arrived INTEGER NOT NULL
 );
 CREATE INDEX anchor_board ON anchor(board, id);
--- The epochs in stream_past one by one, without their ranges.
+-- The newest of the epochs in stream_past one by one, to be taken out of the sums
+-- again should a word of them come. Where their ranges are long they are left out:
+-- all numbers are settled then, floor is heard.
 CREATE TABLE stream_folded (
   id INTEGER PRIMARY KEY, board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE,
-  class INTEGER NOT NULL, epoch INTEGER NOT NULL, heard INTEGER NOT NULL, arrived INTEGER NOT NULL, dups INTEGER NOT NULL,
+  class INTEGER NOT NULL, epoch INTEGER NOT NULL,
+  heard INTEGER NOT NULL, floor INTEGER NOT NULL, spans BLOB NOT NULL, gaps BLOB NOT NULL,
+  arrived INTEGER NOT NULL, closed INTEGER NOT NULL, dups INTEGER NOT NULL,
   UNIQUE (board, class, epoch)
 );
 -- The series that have rollups.

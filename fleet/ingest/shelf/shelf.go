@@ -22,6 +22,9 @@ const (
 	// maxFolded bounds the epochs of one class that are summed up and still known by
 	// name; a board that loses its disk daily fills eleven years.
 	maxFolded = 4096
+	// maxRanges bounds the ranges kept of a folded epoch, bytes: some hundred holes.
+	// With more its numbers are settled, what was waited for as lost.
+	maxRanges = 512
 )
 
 // DB is one transaction.
@@ -60,23 +63,12 @@ func (s *Shelf) Book(db DB, board int64, c schema.Class, epoch uint64, now int64
 		s.touched[k] = e
 		return e, nil
 	}
-	var heard, floor, arrived, closed, dups int64
-	var spans, gaps []byte
-	err := db.Row(`SELECT heard, floor, arrived, closed, dups, spans, gaps FROM stream WHERE board = ? AND class = ? AND epoch = ?`,
-		[]any{board, c, int64(epoch)}, &heard, &floor, &arrived, &closed, &dups, &spans, &gaps)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		if err := s.fold(db, board, c, now); err != nil {
-			return nil, err
+	bk, err := open(db, "SELECT %s FROM stream WHERE board = ? AND class = ? AND epoch = ?", k)
+	if bk == nil && err == nil {
+		if err = s.fold(db, board, c, now); err == nil {
+			bk, err = unfold(db, k)
 		}
-		if heard, arrived, dups, err = unfold(db, k); err != nil {
-			return nil, err
-		}
-		floor, closed = heard, heard-arrived
-	case err != nil:
-		return nil, fmt.Errorf("read book: %w", err)
 	}
-	bk, err := book.Open(uint64(heard), uint64(floor), uint64(arrived), uint64(closed), uint64(dups), spans, gaps)
 	if err != nil {
 		return nil, fmt.Errorf("read book of board %d class %s: %w", board, c, err)
 	}
@@ -84,8 +76,8 @@ func (s *Shelf) Book(db DB, board int64, c schema.Class, epoch uint64, now int64
 	return bk, nil
 }
 
-// fold makes room for one more epoch of a class: the one untouched for
-// longest is added to the sums of the past, what it still waited for as lost.
+// fold makes room for one more epoch of a class: the one untouched for longest is
+// added to the sums of the past, what it still waits for as lost until it comes.
 func (s *Shelf) fold(db DB, board int64, c schema.Class, now int64) error {
 	// Books touched in this transaction may not be in the table yet.
 	if err := s.write(db, now); err != nil {
@@ -109,8 +101,9 @@ ON CONFLICT (board, class) DO UPDATE SET epochs = epochs + 1, heard = heard + ex
 	if err != nil {
 		return fmt.Errorf("fold epochs: %w", err)
 	}
-	err = db.Exec(`INSERT INTO stream_folded (board, class, epoch, heard, arrived, dups)
-SELECT board, class, epoch, heard, arrived, dups FROM stream WHERE board = ? AND class = ? AND epoch = ?`, board, c, epoch)
+	err = db.Exec(`INSERT INTO stream_folded (board, class, epoch, heard, floor, spans, gaps, arrived, closed, dups)
+SELECT board, class, epoch, heard, iif(long, heard, floor), iif(long, x'', spans), iif(long, x'', gaps), arrived, iif(long, heard - arrived, closed), dups
+FROM (SELECT *, length(spans) + length(gaps) > ?4 AS long FROM stream WHERE board = ?1 AND class = ?2 AND epoch = ?3)`, board, c, epoch, maxRanges)
 	if err != nil {
 		return fmt.Errorf("fold epochs: %w", err)
 	}
@@ -125,23 +118,34 @@ SELECT board, class, epoch, heard, arrived, dups FROM stream WHERE board = ? AND
 	return db.Exec(`DELETE FROM stream WHERE board = ? AND class = ? AND epoch = ?`, board, c, epoch)
 }
 
-// unfold takes an epoch out of the sums of the past again, should a word of it
-// come: its numbers are settled, so what comes of them now is turned away and the
-// sums stay right. An epoch never heard of gives zeros.
-func unfold(db DB, k key) (heard, arrived, dups int64, err error) {
-	err = db.Row(`DELETE FROM stream_folded WHERE board = ? AND class = ? AND epoch = ? RETURNING heard, arrived, dups`,
-		[]any{k.board, k.class, int64(k.epoch)}, &heard, &arrived, &dups)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, 0, 0, nil
+// unfold takes an epoch out of the sums of the past again, now that a word of it
+// came. An epoch never heard of gives an empty book.
+func unfold(db DB, k key) (*book.Book, error) {
+	b, err := open(db, "DELETE FROM stream_folded WHERE board = ? AND class = ? AND epoch = ? RETURNING %s", k)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = db.Exec(`UPDATE stream_past SET epochs = epochs - 1, heard = heard - ?1, arrived = arrived - ?2, lost = lost - (?1 - ?2), dups = dups - ?3
-WHERE board = ?4 AND class = ?5`, heard, arrived, dups, k.board, k.class)
+	if b == nil {
+		return &book.Book{}, nil
+	}
+	err = db.Exec(`UPDATE stream_past SET epochs = epochs - 1, heard = heard - ?1, arrived = arrived - ?2, lost = lost - (?1 - ?2), dups = dups - ?3
+WHERE board = ?4 AND class = ?5`, int64(b.Heard), int64(b.Arrived), int64(b.Dups), k.board, k.class)
+	return b, err
+}
+
+// open reads a book by a query for its columns; nil where there is none.
+func open(db DB, q string, k key) (*book.Book, error) {
+	var n [5]int64
+	var spans, gaps []byte
+	err := db.Row(fmt.Sprintf(q, "heard, floor, arrived, closed, dups, spans, gaps"), []any{k.board, k.class, int64(k.epoch)},
+		&n[0], &n[1], &n[2], &n[3], &n[4], &spans, &gaps)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
 	}
 	if err != nil {
-		return 0, 0, 0, fmt.Errorf("unfold an epoch: %w", err)
+		return nil, err
 	}
-	return heard, arrived, dups, nil
+	return book.Open(uint64(n[0]), uint64(n[1]), uint64(n[2]), uint64(n[3]), uint64(n[4]), spans, gaps)
 }
 
 // write writes the books touched since the last Flush.
