@@ -4,6 +4,8 @@
 package ingest
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"fulmar/fleet/ingest/book"
@@ -53,7 +55,9 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 				return err
 			}
 		}
-		if err := x.effect(b, key, m, d); err != nil {
+		at, err := x.effect(b, key, m, d)
+		e.Made(d.seq, at)
+		if err != nil {
 			return fmt.Errorf("keep record %d of class %s: %w", d.seq, m.Class, err)
 		}
 	}
@@ -61,32 +65,40 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 	return nil
 }
 
-// returned takes a number out of the gap that had told it as lost.
+// returned takes a number out of the gap that had told it as lost, and out of the
+// sum of that reason. A gap too old to be kept leaves the sum as it is.
 func (x *txn) returned(b *boardState, m *schema.Message, seq uint64) error {
-	return x.exec(`UPDATE gap SET count = count - 1 WHERE id = (
-  SELECT id FROM gap WHERE board = ?1 AND class = ?2 AND epoch = ?3 AND first <= ?4 AND last >= ?4 AND count > 0 ORDER BY id LIMIT 1)`,
-		b.id, m.Class, int64(m.Epoch), int64(seq))
+	var reason schema.Reason
+	err := x.row(`UPDATE gap SET count = count - 1 WHERE id = (
+  SELECT id FROM gap WHERE board = ?1 AND class = ?2 AND epoch = ?3 AND first <= ?4 AND last >= ?4 AND count > 0 ORDER BY id LIMIT 1) RETURNING reason`,
+		[]any{b.id, m.Class, int64(m.Epoch), int64(seq)}, &reason)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("book a returned record: %w", err)
+	}
+	return x.exec(`UPDATE loss SET count = count - 1 WHERE board = ? AND class = ? AND reason = ?`, b.id, m.Class, reason)
 }
 
-// effect writes what the record says.
-func (x *txn) effect(b *boardState, key BoardKey, m *schema.Message, d *decoded) error {
-	when := x.place(b, d.rec.Time)
-	at := when.at
+// effect writes what the record says, and gives the moment it was made.
+func (x *txn) effect(b *boardState, key BoardKey, m *schema.Message, d *decoded) (int64, error) {
+	w := x.place(b, d.rec.Time)
 	switch r := d.rec; r.Kind {
 	case schema.KindSamples:
-		return x.samples(b, m, r.Samples, when)
+		return w.at, x.samples(b, m, r.Samples, w)
 	case schema.KindEvent:
-		return x.event(b, m, d.seq, r.Event, when)
+		return w.at, x.event(b, m, d.seq, r.Event, w)
 	case schema.KindAnchor:
-		return x.anchor(b, r.Anchor, when)
+		return w.at, x.anchor(b, r.Anchor, w)
 	case schema.KindGap:
-		return x.gap(b, r.Gap, r.Time, at)
+		return w.at, x.gap(b, r.Gap, r.Time, w.at)
 	case schema.KindSnapshot:
-		return x.snapshot(b, key, r.Snapshot, d.picture, at)
+		return w.at, x.snapshot(b, key, r.Snapshot, d.picture, w.at)
 	case schema.KindReport:
-		return x.report(b, r.Report, at)
+		return w.at, x.report(b, r.Report, w.at)
 	}
-	return fmt.Errorf("kind %s has no effect", d.rec.Kind) // Validate knows the kinds
+	return w.at, fmt.Errorf("kind %s has no effect", d.rec.Kind) // Validate knows the kinds
 }
 
 func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, w when) error {
@@ -168,6 +180,11 @@ func (x *txn) gap(b *boardState, g *schema.Gap, t schema.Time, at int64) error {
 	from, to := lossSpan(g, t, at)
 	err = x.exec(`INSERT INTO gap (board, class, epoch, first, last, reason, from_ms, to_ms, at, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		b.id, g.Class, int64(g.Epoch), int64(g.First), int64(g.Last), g.Reason, from, to, at, int64(lost))
+	if err != nil {
+		return err
+	}
+	err = x.exec(`INSERT INTO loss (board, class, reason, count) VALUES (?, ?, ?, ?)
+ON CONFLICT (board, class, reason) DO UPDATE SET count = count + excluded.count`, b.id, g.Class, g.Reason, int64(lost))
 	if err != nil {
 		return err
 	}

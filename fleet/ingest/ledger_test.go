@@ -124,7 +124,7 @@ func (b *plainBoard) message(t *testing.T) (string, []byte, *schema.Message) {
 func (b *plainBoard) compare(t *testing.T, r *rig) {
 	t.Helper()
 	id := r.int(t, "SELECT id FROM board WHERE name = ?", b.key.Board)
-	effects := map[schema.Class]int64{}
+	effects, lost := map[schema.Class]int64{}, map[schema.Class]int64{}
 	for n, s := range b.streams {
 		where := " FROM stream WHERE board = ? AND class = ? AND epoch = ?"
 		args := []any{id, n.class, int64(n.epoch)}
@@ -138,7 +138,13 @@ func (b *plainBoard) compare(t *testing.T, r *rig) {
 		if counted := r.int(t, "SELECT coalesce(sum(count), 0) FROM gap WHERE board = ? AND class = ? AND epoch = ?", args...); counted != int64(len(s.lost)) {
 			t.Errorf("%s: class %s epoch %d: gaps count %d, lost are %d", b.key.Board, n.class, n.epoch, counted, len(s.lost))
 		}
+		lost[n.class] += int64(len(s.lost))
 		effects[n.class] += int64(len(s.arrived))
+	}
+	for c, n := range lost {
+		if sum := r.int(t, "SELECT coalesce(sum(count), 0) FROM loss WHERE board = ? AND class = ?", id, c); sum != n {
+			t.Errorf("%s: reasons of class %s sum up to %d, lost are %d", b.key.Board, c, sum, n)
+		}
 	}
 	rows := map[schema.Class]int64{
 		schema.ClassMetric: r.int(t, "SELECT count(DISTINCT payload) FROM telemetry WHERE board = ?", id),

@@ -117,6 +117,16 @@ CREATE TABLE anchor (
   synced INTEGER NOT NULL, start INTEGER NOT NULL, at INTEGER NOT NULL, arrived INTEGER NOT NULL
 );
 CREATE INDEX anchor_board ON anchor(board, id);
+-- When the last number below which all are settled arrived was made, 0 unknown:
+-- what is waited for is not older.
+ALTER TABLE stream ADD COLUMN floor_at INTEGER NOT NULL DEFAULT 0;
+-- What was lost by reason, as long as its gaps can be told; a number that returns
+-- is taken out.
+CREATE TABLE loss (
+  board INTEGER NOT NULL REFERENCES board(id) ON DELETE CASCADE, class INTEGER NOT NULL, reason INTEGER NOT NULL, count INTEGER NOT NULL,
+  PRIMARY KEY (board, class, reason)
+) WITHOUT ROWID;
+INSERT INTO loss SELECT board, class, reason, sum(count) FROM gap GROUP BY board, class, reason;
 -- The newest of the epochs in stream_past one by one, to be taken out of the sums
 -- again should a word of them come. Where their ranges are long they are left out:
 -- all numbers are settled then, floor is heard.

@@ -36,6 +36,9 @@ type Book struct {
 	Arrived uint64
 	Closed  uint64 // numbers at or below the floor that never arrived
 	Dups    uint64
+	// FloorAt is when the newest number at or below the floor was made, ms since
+	// 1970 as far as is known, 0 unknown: what waits is not older.
+	FloorAt int64
 	spans   spans // arrived, above the floor
 	gaps    spans // told as lost, above the floor
 }
@@ -75,6 +78,13 @@ func (b *Book) Arrive(seq uint64) (Arrival, error) {
 	b.spans = b.spans.add(span{seq, seq})
 	b.settle()
 	return kind, nil
+}
+
+// Made notes when a number that has arrived was made.
+func (b *Book) Made(seq uint64, at int64) {
+	if seq <= b.Floor {
+		b.FloorAt = max(b.FloorAt, at)
+	}
 }
 
 // Lose notes a gap told by the board and tells how many numbers are lost by it:

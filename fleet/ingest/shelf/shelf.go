@@ -63,7 +63,7 @@ func (s *Shelf) Book(db DB, board int64, c schema.Class, epoch uint64, now int64
 		s.touched[k] = e
 		return e, nil
 	}
-	bk, err := open(db, "SELECT %s FROM stream WHERE board = ? AND class = ? AND epoch = ?", k)
+	bk, err := open(db, "SELECT %s, floor_at FROM stream WHERE board = ? AND class = ? AND epoch = ?", k)
 	if bk == nil && err == nil {
 		if err = s.fold(db, board, c, now); err == nil {
 			bk, err = unfold(db, k)
@@ -121,7 +121,7 @@ FROM (SELECT *, length(spans) + length(gaps) > ?4 AS long FROM stream WHERE boar
 // unfold takes an epoch out of the sums of the past again, now that a word of it
 // came. An epoch never heard of gives an empty book.
 func unfold(db DB, k key) (*book.Book, error) {
-	b, err := open(db, "DELETE FROM stream_folded WHERE board = ? AND class = ? AND epoch = ? RETURNING %s", k)
+	b, err := open(db, "DELETE FROM stream_folded WHERE board = ? AND class = ? AND epoch = ? RETURNING %s, 0", k)
 	if err != nil {
 		return nil, err
 	}
@@ -135,29 +135,34 @@ WHERE board = ?4 AND class = ?5`, int64(b.Heard), int64(b.Arrived), int64(b.Dups
 
 // open reads a book by a query for its columns; nil where there is none.
 func open(db DB, q string, k key) (*book.Book, error) {
-	var n [5]int64
+	var n [6]int64
 	var spans, gaps []byte
 	err := db.Row(fmt.Sprintf(q, "heard, floor, arrived, closed, dups, spans, gaps"), []any{k.board, k.class, int64(k.epoch)},
-		&n[0], &n[1], &n[2], &n[3], &n[4], &spans, &gaps)
+		&n[0], &n[1], &n[2], &n[3], &n[4], &spans, &gaps, &n[5])
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return book.Open(uint64(n[0]), uint64(n[1]), uint64(n[2]), uint64(n[3]), uint64(n[4]), spans, gaps)
+	b, err := book.Open(uint64(n[0]), uint64(n[1]), uint64(n[2]), uint64(n[3]), uint64(n[4]), spans, gaps)
+	if err == nil {
+		b.FloorAt = n[5]
+	}
+	return b, err
 }
 
 // write writes the books touched since the last Flush.
 func (s *Shelf) write(db DB, now int64) error {
 	for k, e := range s.touched {
 		spans, gaps := e.Packed()
-		err := db.Exec(`INSERT INTO stream (board, class, epoch, heard, floor, spans, gaps, arrived, lost, closed, dups, touched)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		err := db.Exec(`INSERT INTO stream (board, class, epoch, heard, floor, spans, gaps, arrived, lost, closed, dups, floor_at, touched)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (board, class, epoch) DO UPDATE SET heard = excluded.heard, floor = excluded.floor, spans = excluded.spans,
-  gaps = excluded.gaps, arrived = excluded.arrived, lost = excluded.lost, closed = excluded.closed, dups = excluded.dups, touched = excluded.touched`,
+  gaps = excluded.gaps, arrived = excluded.arrived, lost = excluded.lost, closed = excluded.closed, dups = excluded.dups, floor_at = excluded.floor_at,
+  touched = excluded.touched`,
 			k.board, k.class, int64(k.epoch), int64(e.Heard), int64(e.Floor), spans, gaps,
-			int64(e.Arrived), int64(e.Lost()), int64(e.Closed), int64(e.Dups), now)
+			int64(e.Arrived), int64(e.Lost()), int64(e.Closed), int64(e.Dups), e.FloorAt, now)
 		if err != nil {
 			return fmt.Errorf("write book: %w", err)
 		}
