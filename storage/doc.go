@@ -45,9 +45,11 @@
 // numbers (told as a gap), if both are, the epoch is taken from the newest segment
 // or, without one, is a new one.
 //
-// Numbers are reserved in blocks before they are used. A clean Close gives the
-// rest of the block back; after a crash the next Open writes it down as a gap with
-// [schema.ReasonCrash] and goes on behind it.
+// Numbers are reserved in blocks before they are used. After a crash the files tell
+// to the number what was used of alarms, events and snapshots. Metrics have their
+// numbers earlier, so what was reserved of them and is in no file is written down as
+// a gap with [schema.ReasonCrash], as it is of every class whose newest file is
+// damaged or gone; a clean Close gives the rest of the block back.
 //
 // # Nearly full
 //
@@ -85,6 +87,6 @@
 // All methods may be called from any goroutine. [Spool.Run] owns one goroutine a
 // class; it does the lingering and writes the cursors. Without it the spool works
 // too: each durable Append commits by itself, metrics wait for Flush or Close.
-// Acknowledgements that come out of order are kept as intervals; the lowest 253 of
+// Acknowledgements that come out of order are kept as intervals; the lowest 252 of
 // a class survive a restart, the records of others are then given once more.
 package storage

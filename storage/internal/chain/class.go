@@ -145,10 +145,17 @@ func (c *Class) ready(first uint64, need int64, gap bool) error {
 }
 
 // roll seals the newest segment and begins a new one, whose first number is first.
+// The meta says so before the first record is in it: should the file ever be gone,
+// the next start knows.
 func (c *Class) roll(first uint64) error {
-	err := c.files.Roll(first)
-	c.publish()
-	return err
+	if err := c.files.Roll(first); err != nil {
+		return err
+	}
+	if err := c.persist(); err != nil {
+		c.files.CloseWriter()
+		return err
+	}
+	return nil
 }
 
 // makeRoom keeps the class inside its quota: alarms are refused, the others lose
@@ -221,6 +228,7 @@ func (c *Class) committed(items []*queue.Item, took time.Duration) {
 		c.tail.Add(tail.Record{Seq: it.Seq, Wall: it.Wall, Payload: it.Payload})
 		c.stats.AppendedBytes += uint64(len(it.Payload))
 	}
+	c.tail.Trim()
 	c.stats.Appended += uint64(len(items))
 	c.stats.Commits++
 	c.stats.CommitSeconds += (took.Seconds() - c.stats.CommitSeconds) / 8
@@ -233,7 +241,7 @@ func (c *Class) committed(items []*queue.Item, took time.Duration) {
 // persist writes reservation and cursor, then unlinks what is drained by it. io is held.
 func (c *Class) persist() error {
 	c.mu.Lock()
-	m := meta.Meta{Gen: c.gen + 1, Epoch: c.epoch, Reserved: max(c.reserved, c.done.Highest()), Low: c.done.Low()}
+	m := meta.Meta{Gen: c.gen + 1, Epoch: c.epoch, Reserved: max(c.reserved, c.done.Highest()), Low: c.done.Low(), Newest: c.files.Newest().First}
 	above := c.done.Above()
 	m.Above = slices.Clone(above[:min(len(above), meta.MaxIntervals)])
 	ramAcked := c.ramAcked

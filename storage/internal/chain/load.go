@@ -5,12 +5,14 @@ package chain
 
 import (
 	"fulmar/schema"
+	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/recovery"
 )
 
 // Load brings a class up from its folder, whatever state that is in. Numbers that
-// were reserved and not used are owed as crash gaps.
+// may have been used and are in no file are owed as crash gaps: of metrics those that
+// were reserved, of the others only where the newest file is damaged or gone.
 func (c *Class) Load() error {
 	st, err := recovery.Load(&c.files, c.s.ForeignFile)
 	c.stats.Quarantined += uint64(st.Shelved)
@@ -19,7 +21,11 @@ func (c *Class) Load() error {
 	}
 	c.gen, c.reserved, c.epoch = st.Gen, st.Reserved, st.Epoch
 	c.done = ranges.New(st.Low, st.Above)
-	c.next = max(c.reserved, c.done.Highest(), st.Used) + 1
+	c.next = max(c.done.Highest(), st.Used) + 1
+	if !classconf.Durable(c.id) || !st.Exact {
+		// Numbers may have been seen that are in no file.
+		c.next = max(c.next, c.reserved+1)
+	}
 	c.durable, c.onDisk, c.savedLow = max(st.Used, c.done.Low()), st.Used, c.done.Low()
 	if c.files.Len() == 0 {
 		c.durable = c.next - 1

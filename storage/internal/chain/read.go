@@ -205,19 +205,22 @@ func (c *Class) isClosed() bool {
 // Its numbers must have been told as lost before.
 func (c *Class) quarantine(i int) error {
 	sg := c.files.At(i)
-	if i == c.files.Len()-1 {
-		c.mu.Lock()
-		first := c.durable + 1
-		c.mu.Unlock()
-		c.files.CloseReader()
-		if err := c.roll(first); err != nil {
+	if i < c.files.Len()-1 {
+		return c.shelve(i)
+	}
+	c.mu.Lock()
+	first := c.durable + 1
+	c.mu.Unlock()
+	c.files.CloseReader()
+	if err := c.files.Roll(first); err != nil { // persist would remove the file: all of it is settled
+		return err
+	}
+	if c.files.Newest().Path != sg.Path { // else it held nothing and has been replaced
+		if err := c.shelve(i); err != nil {
 			return err
 		}
-		if c.files.Newest().Path == sg.Path { // it held nothing and has been replaced
-			return nil
-		}
 	}
-	return c.shelve(i)
+	return c.persist()
 }
 
 // shelve moves the file of the i-th segment to quarantine.

@@ -73,13 +73,17 @@ func (c Config) WithDefaults(id schema.Class) (Config, error) {
 	return c, nil
 }
 
-// ReserveBlock is how many numbers are reserved at a time: one fdatasync each,
-// and what a crash gap may overstate. Alarms are few, so their block is small.
+// ReserveBlock is how many numbers are reserved at a time: one fdatasync each. Of
+// metrics it is what the gap after a crash may overstate; of the others only what a
+// damaged newest file does.
 func ReserveBlock(id schema.Class) uint64 {
-	if id == schema.ClassAlarm {
-		return 32
+	switch id {
+	case schema.ClassAlarm:
+		return 256
+	case schema.ClassMetric:
+		return 1024
 	}
-	return 1024
+	return 4096
 }
 
 // Durable tells whether Append waits for the disk.

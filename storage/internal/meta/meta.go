@@ -31,9 +31,9 @@ var ErrNewer = errors.New("spool was written by a newer version")
 // so that an older program can tell a newer file from a damaged one.
 const (
 	magic   = "fulspool"
-	version = 1
+	version = 2
 	size    = 4096
-	head    = 8 + 4 + 4*8
+	head    = 8 + 4 + 5*8
 	// MaxIntervals is how many settled intervals above the cursor a file keeps.
 	MaxIntervals = (size - head - 4) / 16
 )
@@ -44,7 +44,10 @@ type Meta struct {
 	Epoch    uint64
 	Reserved uint64 // highest number that may have been used
 	Low      uint64 // all numbers up to it are settled
-	Above    []ranges.Range
+	// Newest is the first number of the newest segment that was begun; 0: not told
+	// (version 1).
+	Newest uint64
+	Above  []ranges.Range
 }
 
 var errSum = errors.New("meta file does not match its checksum")
@@ -55,7 +58,7 @@ func (m *Meta) encode(id schema.Class) []byte {
 	// The lowest intervals matter most: they are nearest to being sent again.
 	above := m.Above[:min(len(m.Above), MaxIntervals)]
 	b = append(b, version, byte(id), byte(len(above)), 0)
-	for _, v := range [...]uint64{m.Gen, m.Epoch, m.Reserved, m.Low} {
+	for _, v := range [...]uint64{m.Gen, m.Epoch, m.Reserved, m.Low, m.Newest} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	for _, r := range above {
@@ -80,9 +83,13 @@ func decode(id schema.Class, b []byte) (Meta, error) {
 	}
 	u := func(i int) uint64 { return binary.LittleEndian.Uint64(b[12+8*i:]) }
 	m := Meta{Gen: u(0), Epoch: u(1), Reserved: u(2), Low: u(3)}
+	at := 4
+	if b[8] > 1 {
+		m.Newest, at = u(4), 5
+	}
 	prev := m.Low
 	for i := range int(b[10]) {
-		r := ranges.Range{First: u(4 + 2*i), Last: u(5 + 2*i)}
+		r := ranges.Range{First: u(at + 2*i), Last: u(at + 1 + 2*i)}
 		if r.First <= prev || r.Last < r.First {
 			return Meta{}, errSum
 		}

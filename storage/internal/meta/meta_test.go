@@ -16,7 +16,7 @@ import (
 )
 
 func example() Meta {
-	return Meta{Gen: 6, Epoch: 0xfeed, Reserved: 1024, Low: 10, Above: []ranges.Range{{First: 12, Last: 20}, {First: 30, Last: 30}}}
+	return Meta{Gen: 6, Epoch: 0xfeed, Reserved: 1024, Low: 10, Newest: 5, Above: []ranges.Range{{First: 12, Last: 20}, {First: 30, Last: 30}}}
 }
 
 // The format is pinned: a spool on a board outlives the program.
@@ -24,7 +24,7 @@ func TestFormat(t *testing.T) {
 	t.Parallel()
 	m := example()
 	b := m.encode(schema.ClassMetric)
-	const want = "66756c73706f6f6c" + "01020200" + "0600000000000000" + "edfe000000000000" + "0004000000000000" + "0a00000000000000" +
+	const want = "66756c73706f6f6c" + "02020200" + "0600000000000000" + "edfe000000000000" + "0004000000000000" + "0a00000000000000" + "0500000000000000" +
 		"0c00000000000000" + "1400000000000000" + "1e00000000000000" + "1e00000000000000" + "00"
 	if got := hex.EncodeToString(b[:len(want)/2]); got != want || len(b) != 4096 {
 		t.Errorf("%d bytes\n got %s\nwant %s", len(b), got, want)
@@ -35,6 +35,23 @@ func TestFormat(t *testing.T) {
 	}
 	if _, err := decode(schema.ClassEvent, b); err == nil {
 		t.Error("a meta of another class was read")
+	}
+}
+
+// TestVersion1 had no newest segment.
+func TestVersion1(t *testing.T) {
+	t.Parallel()
+	b, err := hex.DecodeString("66756c73706f6f6c" + "01020200" + "0600000000000000" + "edfe000000000000" + "0004000000000000" + "0a00000000000000" +
+		"0c00000000000000" + "1400000000000000" + "1e00000000000000" + "1e00000000000000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = append(b, make([]byte, size-len(b))...)
+	binary.LittleEndian.PutUint32(b[size-4:], crc32.Checksum(b[:size-4], crc32.MakeTable(crc32.Castagnoli)))
+	want := example()
+	want.Newest = 0
+	if got, err := decode(schema.ClassMetric, b); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

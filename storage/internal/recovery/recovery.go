@@ -20,7 +20,8 @@ import (
 // State is where a class stands.
 type State struct {
 	meta.Meta
-	Used    uint64 // highest number that was used: those above it and reserved were not
+	Used    uint64 // highest number that is known to have been used
+	Exact   bool   // no number above Used is in a file, or ever was
 	Bad     int    // copies of the meta that are missing or damaged, both written anew
 	Shelved int    // files moved to quarantine
 }
@@ -59,28 +60,32 @@ func Load(f *files.Chain, foreign func(path string)) (State, error) {
 		f.Log.Info("new spool", "class", f.Class.String(), "epoch", fmt.Sprintf("%016x", st.Epoch))
 	}
 	f.Epoch = st.Epoch
-	st.Used, err = lastUsed(f, st.Reserved)
-	return st, err
+	return st, st.lastUsed(f)
 }
 
-// lastUsed tells the highest number used. Where the newest file cannot tell, all
+// lastUsed finds the highest number used. Where the newest file cannot tell, all
 // reserved numbers count as used: reading finds out which are there.
-func lastUsed(f *files.Chain, reserved uint64) (used uint64, err error) {
+func (st *State) lastUsed(f *files.Chain) error {
 	if f.Len() == 0 {
-		return 0, nil
+		return nil
 	}
+	newest := f.Newest().First
 	db, err := f.Reader(f.Len() - 1)
 	if err == nil {
-		if used, err = db.Last(); err == nil {
-			return max(used, f.Newest().First-1), nil
+		var last uint64
+		if last, err = db.Last(); err == nil {
+			st.Used = max(last, newest-1)
+			st.Exact = st.Bad == 0 && st.Newest != 0 && newest >= st.Newest
+			return nil
 		}
 		f.CloseReader()
 	}
 	if !hopeless(err) {
-		return 0, err
+		return err
 	}
 	f.Log.Error("newest spool segment is damaged", "class", f.Class.String(), "err", err)
-	return max(reserved, f.Newest().First-1), nil
+	st.Used = max(st.Reserved, newest-1)
+	return nil
 }
 
 // hopeless tells whether a file will not open the next time either.

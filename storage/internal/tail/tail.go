@@ -24,10 +24,15 @@ type Tail struct {
 	bytes int
 }
 
-// Add appends a record, whose number is above all that came before.
+// Add appends a record, whose number is above all that came before. Call Trim after
+// the last of a batch.
 func (t *Tail) Add(r Record) {
 	t.recs = append(t.recs, r)
 	t.bytes += len(r.Payload)
+}
+
+// Trim forgets the oldest records above MaxBytes.
+func (t *Tail) Trim() {
 	n := 0
 	for t.bytes > MaxBytes {
 		t.bytes -= len(t.recs[n].Payload)
