@@ -13,6 +13,7 @@ import (
 	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/files"
+	"fulmar/storage/internal/gaps"
 	"fulmar/storage/internal/meta"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
@@ -49,7 +50,7 @@ type Class struct {
 	done      ranges.Settled
 	dirty     time.Time // since when the cursor differs from the disk's; zero: it does not
 	queue     queue.Queue
-	owed      []schema.Gap  // losses not yet written down
+	owed      gaps.Owed     // losses not yet written down
 	full      schema.Reason // why the disk took nothing, at the last try
 	tail      tail.Tail
 	retryAt   time.Time // not before: the disk failed

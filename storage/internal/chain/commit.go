@@ -81,12 +81,8 @@ func (c *Class) enqueueMetric(it *queue.Item) (uint64, error) {
 	if why == 0 { // the disk has not failed, it is only slow
 		why = schema.ReasonUnsavable
 	}
-	seq, wall := c.next, it.Wall
-	if n := len(c.owed); n > 0 && c.owed[n-1].Last+1 == seq && c.owed[n-1].Reason == why {
-		c.owed[n-1].Last, c.owed[n-1].ToWall = seq, wall
-	} else if n < classconf.MaxOwed {
-		c.owed = append(c.owed, schema.Gap{Class: c.id, Epoch: c.epoch, First: seq, Last: seq, Reason: why, FromWall: wall, ToWall: wall})
-	} else {
+	seq := c.next
+	if !c.owed.Add(c.id, c.epoch, seq, why, it.Wall) {
 		return 0, fmt.Errorf("%w: the disk takes nothing (%s); record refused without a number", ErrFull, why)
 	}
 	c.next++

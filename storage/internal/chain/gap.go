@@ -8,8 +8,8 @@ import (
 	"slices"
 
 	"fulmar/schema"
-	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/gaps"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 )
@@ -39,20 +39,12 @@ func (c *Class) loseBetween(r ranges.Range, why schema.Reason, from, to int64, a
 	if len(parts) == 0 {
 		return nil
 	}
-	if n := len(parts); n > classconf.MaxGaps {
-		parts[classconf.MaxGaps-1].Last = parts[n-1].Last
-		parts = parts[:classconf.MaxGaps]
-	}
-	gaps := make([]schema.Gap, len(parts))
-	for i, p := range parts {
-		gaps[i] = schema.Gap{Class: c.id, Epoch: epoch, First: p.First, Last: p.Last, Reason: why}
-	}
-	gaps[0].FromWall, gaps[len(gaps)-1].ToWall = from, to
-	if err := c.s.writeGaps(gaps, alarmHeld); err != nil {
+	lost := gaps.Of(parts, schema.Gap{Class: c.id, Epoch: epoch, Reason: why, FromWall: from, ToWall: to})
+	if err := c.s.writeGaps(lost, alarmHeld); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	for _, g := range gaps {
+	for _, g := range lost {
 		c.lost(g)
 	}
 	c.mu.Unlock()
@@ -86,19 +78,12 @@ func (c *Class) settleOwed(alarmHeld bool) error {
 	for _, g := range owed {
 		c.lost(g)
 	}
-	// The last one may have grown meanwhile.
-	rest := c.owed[len(owed)-1:]
-	if rest[0].Last > owed[len(owed)-1].Last {
-		rest[0].First = owed[len(owed)-1].Last + 1
-	} else {
-		rest = rest[1:]
-	}
-	c.owed = append(c.owed[:0], rest...)
+	c.owed.Paid(owed)
 	return nil
 }
 
 // WriteGaps puts gap records into the alarm class, durable.
-func (s *Shared) WriteGaps(gaps []schema.Gap) error { return s.writeGaps(gaps, false) }
+func (s *Shared) WriteGaps(lost []schema.Gap) error { return s.writeGaps(lost, false) }
 
 // failed tells the owner of a disk that fails; one that is full does not.
 func (s *Shared) failed(err error) {
@@ -108,16 +93,16 @@ func (s *Shared) failed(err error) {
 }
 
 // writeGaps puts gap records into the alarm class, durable.
-func (s *Shared) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
+func (s *Shared) writeGaps(lost []schema.Gap, alarmHeld bool) error {
 	a := s.classes[schema.ClassAlarm]
 	if !alarmHeld {
 		a.io.Lock()
 		defer a.io.Unlock()
 	}
 	now := s.Clock.Now()
-	items := make([]*queue.Item, 0, len(gaps))
-	for i := range gaps {
-		b, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindGap, Time: now, Gap: &gaps[i]})
+	items := make([]*queue.Item, 0, len(lost))
+	for i := range lost {
+		b, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindGap, Time: now, Gap: &lost[i]})
 		if err != nil {
 			return fmt.Errorf("write gap: %w", err)
 		}
@@ -126,7 +111,7 @@ func (s *Shared) writeGaps(gaps []schema.Gap, alarmHeld bool) error {
 	if err := a.commit(items, true); err != nil {
 		return fmt.Errorf("write gap: %w", err)
 	}
-	for _, g := range gaps {
+	for _, g := range lost {
 		if g.Reason == schema.ReasonThinned {
 			s.Log.Info("spool thinned records to summaries", "class", g.Class.String(), "first", g.First, "last", g.Last)
 			continue

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/gaps"
 	"fulmar/storage/internal/meta"
 	"fulmar/storage/internal/ranges"
 )
@@ -36,8 +37,6 @@ const (
 	gapReserve = 16 << 10
 	// maxIntervals bounds the acknowledged intervals of a class.
 	maxIntervals = 1024
-	// maxGaps bounds the gaps that tell what was left at the end.
-	maxGaps = 16
 )
 
 func quota(c schema.Class) int {
@@ -226,7 +225,7 @@ func (s *Store) Cursors() (out []schema.Cursor) {
 }
 
 // Left tells what the fleet does not have, as gaps, for whoever ends with a disk.
-func (s *Store) Left() (gaps []schema.Gap) {
+func (s *Store) Left() (out []schema.Gap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.rings {
@@ -234,16 +233,9 @@ func (s *Store) Left() (gaps []schema.Gap) {
 		if r.epoch == 0 {
 			continue
 		}
-		parts := r.acked.Missing(1, r.next-1)
-		if n := len(parts); n > maxGaps {
-			parts[maxGaps-1].Last = parts[n-1].Last
-			parts = parts[:maxGaps]
-		}
-		for _, p := range parts {
-			gaps = append(gaps, schema.Gap{Class: schema.Class(c), Epoch: r.epoch, First: p.First, Last: p.Last, Reason: schema.ReasonUnsavable})
-		}
+		out = append(out, gaps.Of(r.acked.Missing(1, r.next-1), schema.Gap{Class: schema.Class(c), Epoch: r.epoch, Reason: schema.ReasonUnsavable})...)
 	}
-	return gaps
+	return out
 }
 
 // Stats tells of one class.
