@@ -5,12 +5,16 @@ package link
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"fulmar/link/internal/flights"
 	"fulmar/schema"
 )
+
+// errSilent ends a connection on which nothing is acknowledged.
+var errSilent = errors.New("no PUBACK")
 
 // acknowledge waits for the oldest message in flight, again and again, and frees
 // its records. It ends the generation when there is no progress for too long: a
@@ -57,7 +61,7 @@ func (g *gen) settle(ctx context.Context, f *flights.Flight, late <-chan time.Ti
 			if puback == nil {
 				return fmt.Errorf("no acknowledgement of the fleet within %v: the broker is there, the fleet is not", g.s.cfg.AckTimeout)
 			}
-			return fmt.Errorf("no PUBACK within %v: the connection is half open", g.s.cfg.AckTimeout)
+			return fmt.Errorf("%w within %v: the connection is half open", errSilent, g.s.cfg.AckTimeout)
 		}
 	}
 	if g.abandoned() {

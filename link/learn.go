@@ -4,6 +4,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 
 	"fulmar/link/internal/suspect"
@@ -28,8 +29,8 @@ func (s *Session) learn(g *gen, err error) error {
 	}
 	s.mu.Unlock()
 	// A line that broke says nothing about a message. A broker that hung up may, and
-	// one that acknowledged a later message, too.
-	if !g.hungUp() && !overtaken {
+	// one that acknowledged a later message, or nothing while it had that one alone.
+	if !g.hungUp() && !overtaken && (alone == nil || !errors.Is(err, errSilent)) {
 		return err
 	}
 	v := s.suspects.Ended(oldest, alone)
@@ -81,7 +82,9 @@ func (s *Session) block(m *suspect.Message, err error) error {
 func (s *Session) unblock(c schema.Class) {
 	s.mu.Lock()
 	was := s.blocked[c] != nil
-	s.blocked[c] = nil
+	if s.blocked[c] = nil; was && s.status.State == StateUp {
+		s.status.Err = errors.Join(s.blocked[:]...)
+	}
 	s.mu.Unlock()
 	if was {
 		s.report(schema.Report{Subject: "link/" + c.String(), State: "ok", Text: "the broker takes messages of class " + c.String() + " again"})

@@ -18,6 +18,9 @@ const (
 	// without end must not make the spool throw away everything else.
 	alarmBurst = 256 << 10
 	alarmShare = 9 // bytes of alarms in a flood for one of the others
+	// probeAfter is how long a connection stands before a record is tried of a class
+	// that nothing proves to be taken: it may end it, and alarms with it.
+	probeAfter = 5 * time.Minute
 	// lookEvery is after how many messages the spool is asked for new epochs, where
 	// the publisher is never idle.
 	lookEvery = 64
@@ -31,6 +34,7 @@ type publisher struct {
 	ahead int                      // bytes of alarms that went before others that could
 	sent  int                      // messages since the spool was asked for its epochs
 	began time.Time                // of the connection
+	idle  bool                     // nothing was to be sent when it was looked last, and nothing is in flight
 	alone *lanes.Lane              // of a record that is tried alone
 	nap   time.Duration            // until there is something to do although nothing happens; 0 none
 }
@@ -124,7 +128,7 @@ func (g *gen) drain() {
 }
 
 // sendOne deals with one message; false when there is nothing to send now.
-func (p *publisher) sendOne(ctx context.Context) (bool, error) {
+func (p *publisher) sendOne(ctx context.Context) (sent bool, err error) {
 	select {
 	case <-p.s.out.Wake():
 		p.woken()
@@ -134,6 +138,8 @@ func (p *publisher) sendOne(ctx context.Context) (bool, error) {
 		}
 	}
 	p.nap = 0
+	idle := p.InFlight() == 0
+	defer func() { p.idle = idle && !sent }()
 	if busy, sent, err := p.tryAlone(ctx); busy || err != nil {
 		return sent, err
 	}
@@ -170,6 +176,9 @@ func (p *publisher) sendAlarm(ctx context.Context) (bool, error) {
 
 // step deals with the next message of a lane; done is false when there is none.
 func (p *publisher) step(ctx context.Context, l *lanes.Lane) (done bool, size int, err error) {
+	if l != p.alone && p.s.suspects.Blocked(l.Class) {
+		return false, 0, nil // one record now and then says when it is over
+	}
 	if l.Class == schema.ClassSnapshot {
 		return p.sendPicture(ctx, l)
 	}
@@ -181,11 +190,10 @@ func (p *publisher) step(ctx context.Context, l *lanes.Lane) (done bool, size in
 func (p *publisher) tryAlone(ctx context.Context) (busy, sent bool, err error) {
 	w := &p.s.suspects
 	if p.alone == nil {
-		patient := time.Since(p.began) >= stableAfter && p.InFlight() == 0
-		r, ok := w.Next(patient)
+		r, ok := w.Next(p.idle && time.Since(p.began) >= probeAfter)
 		if !ok {
 			if w.Held() > 0 {
-				p.nap = stableAfter // nobody else wakes the publisher then
+				p.nap = probeAfter // nobody else may wake the publisher
 			}
 			return false, false, nil
 		}
@@ -205,8 +213,13 @@ func (p *publisher) tryAlone(ctx context.Context) (busy, sent bool, err error) {
 			return true, done, err
 		}
 	}
-	// It went through, or is not in the spool any more.
-	w.Settled(suspect.Record{Class: p.alone.Class, Epoch: p.alone.Epoch, Seq: p.alone.Last})
+	r := suspect.Record{Class: p.alone.Class, Epoch: p.alone.Epoch, Seq: p.alone.Last}
+	if p.alone.Next > p.alone.Last {
+		w.Passed(r)
+		p.s.unblock(r.Class)
+	} else {
+		w.Settled(r) // it is not in the spool any more
+	}
 	p.alone = nil
 	p.Trying(nil)
 	return true, true, nil

@@ -200,11 +200,18 @@ func start(t *testing.T, cfg Config, m *memory) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A publisher may hang in the client for the bound of a write; this is simulated time.
+	t.Cleanup(func() { time.Sleep(writeTimeout + time.Second) })
+	runUntilEnd(t, s)
+	return s
+}
+
+// runUntilEnd runs a session until the test's end.
+func runUntilEnd(t testing.TB, s *Session) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { _ = s.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return s
 }
 
 // TestAnHourWithACut: a record every 10 s for an hour, the network gone for 17

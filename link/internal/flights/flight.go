@@ -59,7 +59,7 @@ func (f *Flight) Alarm() bool { return f.Class == schema.ClassAlarm }
 // Message names what it carries, by the index record where it is a piece of a
 // picture.
 func (f *Flight) Message() suspect.Message {
-	m := suspect.Message{Class: f.Class, Epoch: f.Epoch}
+	m := suspect.Message{Class: f.Class, Epoch: f.Epoch, Size: f.Bytes}
 	if f.Pic != nil {
 		m.First, m.Last = f.Pic.Record.Seq, f.Pic.Record.Seq
 	} else {

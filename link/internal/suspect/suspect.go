@@ -8,8 +8,9 @@
 // A message that is the first without a PUBACK in three connections in a row that
 // the broker ended is held back, so that all others can go. Then its records are
 // sent one by one, each alone in flight. A record that ends three more connections
-// alone is condemned, if other messages of its class got through meanwhile: where
-// none does, the broker or its rights are at fault, and nothing is given up.
+// alone is condemned, if something else of its class got through meanwhile. Where
+// nothing does, the broker or its rights are at fault: nothing is given up, the class
+// waits until all else is sent, and now and then one of its records is tried.
 //
 // A [Watch] may be used by several goroutines. It outlives connections, not restarts.
 package suspect
@@ -29,7 +30,7 @@ const (
 	maxHeld = 8
 	// maxBlind bounds those of a class of which nothing gets through: with more the
 	// fault is not in the messages.
-	maxBlind = 4
+	maxBlind = 2
 	// minPack is the least that messages are cut down to, in bytes of records.
 	minPack = 2 << 10
 )
@@ -39,6 +40,7 @@ type Message struct {
 	Class       schema.Class
 	Epoch       uint64
 	First, Last uint64
+	Size        int // bytes
 }
 
 // Record names one record.
@@ -52,8 +54,11 @@ type Record struct {
 type held struct {
 	Message
 	next  uint64 // record to try
-	kills int    // connections that ended with it alone in flight
-	found bool   // one of its records was condemned
+	kills int    // connections that it ended alone while others got through
+	// probe is where a record is looked for that gets through at all, counted from
+	// First, while none has.
+	probe uint64
+	found bool // one of its records was condemned
 }
 
 // Verdict is what the end of a connection taught.
@@ -72,7 +77,8 @@ type Watch struct {
 	strikes int
 	held    []*held
 	through [schema.NumClasses]bool // something of the class got through since it is suspected
-	blocked [schema.NumClasses]bool // no suspicion until something gets through
+	blocked [schema.NumClasses]bool // the class waits: nothing of it gets through
+	blind   [schema.NumClasses]int  // connections that probes ended
 	pack    int                     // bytes of records in a message; 0 as many as fit
 }
 
@@ -107,18 +113,42 @@ func (w *Watch) Held() int {
 	return len(w.held)
 }
 
-// Next gives a record to be sent alone, if it is time for one: another message of
-// its class has got through. With patient it need not have: nothing else is left
-// to send.
+// Blocked tells whether a class waits because nothing of it gets through.
+func (w *Watch) Blocked(c schema.Class) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.blocked[c]
+}
+
+// Next gives a record to be sent alone, if it is time for one: something of its
+// class has got through. With patient, where all else was sent and the connection
+// has stood for long, nothing needs to have: then a record is looked for that does.
 func (w *Watch) Next(patient bool) (Record, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, h := range w.held {
-		if patient || w.through[h.Class] {
+		if w.through[h.Class] {
 			return Record{h.Class, h.Epoch, h.next}, true
 		}
 	}
-	return Record{}, false
+	if !patient || len(w.held) == 0 {
+		return Record{}, false
+	}
+	h := w.held[0]
+	return Record{h.Class, h.Epoch, h.First + h.probe%(h.Last-h.First+1)}, true
+}
+
+// Passed notes that a record went through alone.
+func (w *Watch) Passed(r Record) {
+	w.mu.Lock()
+	w.pass(r.Class)
+	w.mu.Unlock()
+	w.Settled(r)
+}
+
+// pass notes that something of a class got through.
+func (w *Watch) pass(c schema.Class) {
+	w.through[c], w.blocked[c], w.blind[c] = true, false, 0
 }
 
 // Settled notes that a record is no question any more: it went through alone, was
@@ -131,18 +161,18 @@ func (w *Watch) Settled(r Record) {
 		return
 	}
 	h := w.held[i]
-	h.next, h.kills = max(h.next, r.Seq+1), 0
+	if r.Seq != h.next {
+		h.probe++ // it will be found settled in its turn
+		return
+	}
+	h.next, h.kills = r.Seq+1, 0
 	if h.next <= h.Last {
 		return
 	}
 	w.held = slices.Delete(w.held, i, i+1)
 	if !h.found && h.First < h.Last {
 		// Each alone is taken, all together are not: the broker takes no message so large.
-		size := w.pack
-		if size == 0 {
-			size = schema.MaxPayload
-		}
-		w.pack = max(size/2, minPack)
+		w.pack = max(h.Size/2, minPack)
 	}
 }
 
@@ -159,7 +189,7 @@ func (w *Watch) Through(m Message) {
 			return // one of its own
 		}
 	}
-	w.through[m.Class], w.blocked[m.Class] = true, false
+	w.pass(m.Class)
 }
 
 // Ended notes the end of a connection by the broker: oldest is the first message
@@ -173,8 +203,8 @@ func (w *Watch) Ended(oldest *Message, trial *Record) Verdict {
 	}
 	if trial != nil {
 		for _, h := range w.held {
-			if h.has(*trial) && trial.Seq == h.next && h.has(Record{oldest.Class, oldest.Epoch, oldest.First}) {
-				return w.killed(h)
+			if h.has(*trial) && h.has(Record{oldest.Class, oldest.Epoch, oldest.First}) {
+				return w.killed(h, *trial)
 			}
 		}
 	}
@@ -182,7 +212,7 @@ func (w *Watch) Ended(oldest *Message, trial *Record) Verdict {
 		w.last, w.strikes = *oldest, 0
 	}
 	// Messages are packed anew each time: what is common to all of them is suspected.
-	w.last.Last = min(w.last.Last, oldest.Last)
+	w.last.Last, w.last.Size = min(w.last.Last, oldest.Last), min(w.last.Size, oldest.Size)
 	if w.strikes++; w.strikes < strikes {
 		return Verdict{}
 	}
@@ -190,25 +220,29 @@ func (w *Watch) Ended(oldest *Message, trial *Record) Verdict {
 }
 
 // killed counts a connection that a record ended alone.
-func (w *Watch) killed(h *held) Verdict {
-	h.kills = min(h.kills+1, strikes)
-	switch {
-	case h.kills < strikes:
-		return Verdict{}
-	case !w.through[h.Class]:
-		m := h.Message
-		return Verdict{Blocked: &m}
+func (w *Watch) killed(h *held, r Record) Verdict {
+	if w.through[h.Class] {
+		if r.Seq != h.next {
+			return Verdict{}
+		}
+		if h.kills++; h.kills < strikes {
+			return Verdict{}
+		}
+		h.found = true
+		return Verdict{Condemned: &r}
 	}
-	h.found = true
-	return Verdict{Condemned: &Record{h.Class, h.Epoch, h.next}}
+	h.probe++
+	w.held = append(slices.DeleteFunc(w.held, func(o *held) bool { return o == h }), h) // the next one's turn
+	if w.blind[h.Class]++; w.blind[h.Class] < strikes {
+		return Verdict{}
+	}
+	m := h.Message
+	return Verdict{Blocked: &m}
 }
 
 // suspect holds back the message that ended the last connections.
 func (w *Watch) suspect() Verdict {
 	m := w.last
-	if w.blocked[m.Class] {
-		return Verdict{Blocked: &m}
-	}
 	same := 0
 	for _, h := range w.held {
 		if h.Class == m.Class {
@@ -216,10 +250,9 @@ func (w *Watch) suspect() Verdict {
 		}
 	}
 	if same == 0 {
-		w.through[m.Class] = false
+		w.through[m.Class], w.blind[m.Class] = false, 0
 	}
 	if same >= maxBlind && !w.through[m.Class] {
-		w.held = slices.DeleteFunc(w.held, func(h *held) bool { return h.Class == m.Class })
 		w.blocked[m.Class] = true
 		return Verdict{Blocked: &m}
 	}

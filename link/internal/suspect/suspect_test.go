@@ -28,7 +28,7 @@ func strike(w *Watch, m Message) Verdict {
 func kill(w *Watch, r Record, times int) Verdict {
 	var v Verdict
 	for range times {
-		m := Message{r.Class, r.Epoch, r.Seq, r.Seq}
+		m := Message{Class: r.Class, Epoch: r.Epoch, First: r.Seq, Last: r.Seq}
 		v = w.Ended(&m, &r)
 	}
 	return v
@@ -53,13 +53,15 @@ func TestOneOfEight(t *testing.T) {
 		if !ok || r.Seq != seq {
 			t.Fatalf("tries %v, wants %d", r, seq)
 		}
-		if seq == 5 {
-			if v := kill(w, r, strikes-1); v != (Verdict{}) {
-				t.Fatalf("after two: %+v", v)
-			}
-			if v := kill(w, r, 1); v.Condemned == nil || *v.Condemned != r {
-				t.Fatalf("after three: %+v", v)
-			}
+		if seq != 5 {
+			w.Passed(r)
+			continue
+		}
+		if v := kill(w, r, strikes-1); v != (Verdict{}) {
+			t.Fatalf("after two: %+v", v)
+		}
+		if v := kill(w, r, 1); v.Condemned == nil || *v.Condemned != r {
+			t.Fatalf("after three: %+v", v)
 		}
 		w.Settled(r)
 	}
@@ -74,10 +76,12 @@ func TestTooLargeTogether(t *testing.T) {
 	t.Parallel()
 	w := &Watch{}
 	for range 10 {
-		strike(w, message(1, 8))
+		m := message(1, 8)
+		m.Size = w.Pack(schema.MaxPayload)
+		strike(w, m)
 		w.Through(message(9, 9))
 		for r, ok := w.Next(false); ok; r, ok = w.Next(false) {
-			w.Settled(r)
+			w.Passed(r)
 		}
 	}
 	if w.Pack(1<<20) != minPack {
@@ -90,18 +94,16 @@ func TestTooLargeTogether(t *testing.T) {
 func TestNothingGetsThrough(t *testing.T) {
 	t.Parallel()
 	w := &Watch{}
-	blocked := 0
+	blocked, probed := 0, map[uint64]bool{}
 	for range 1000 {
 		m := message(1, 4)
-		if _, last, ok := w.Skip(schema.ClassEvent, 9, 1); ok {
-			for ok {
-				m = message(last+1, last+4)
-				_, last, ok = w.Skip(schema.ClassEvent, 9, last+1)
-			}
+		for _, last, ok := w.Skip(schema.ClassEvent, 9, 1); ok; _, last, ok = w.Skip(schema.ClassEvent, 9, last+1) {
+			m = message(last+1, last+4)
 		}
 		var v Verdict
-		if r, ok := w.Next(true); ok && rand.IntN(2) == 0 {
+		if r, ok := w.Next(true); ok && (w.Blocked(schema.ClassEvent) || rand.IntN(2) == 0) {
 			v = kill(w, r, 1)
+			probed[r.Seq] = true
 		} else {
 			v = w.Ended(&m, nil)
 		}
@@ -115,12 +117,19 @@ func TestNothingGetsThrough(t *testing.T) {
 			t.Fatalf("%d held", w.Held())
 		}
 	}
-	if blocked == 0 {
+	if blocked == 0 || !w.Blocked(schema.ClassEvent) {
 		t.Error("it was never said that nothing gets through")
 	}
-	w.Through(message(1, 4)) // the rights were mended
-	if v := strike(w, message(50, 60)); v.Suspect == nil && v.Blocked != nil {
-		t.Errorf("still blocked: %+v", v)
+	if len(probed) != 4*maxBlind {
+		t.Errorf("%d records were tried, wants all of those held back", len(probed))
+	}
+	r, _ := w.Next(true)
+	w.Passed(r) // the rights were mended
+	if w.Blocked(schema.ClassEvent) {
+		t.Error("still blocked")
+	}
+	if next, ok := w.Next(false); !ok {
+		t.Errorf("tries %v, %v", next, ok)
 	}
 }
 
