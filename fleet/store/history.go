@@ -109,7 +109,7 @@ func (s *Store) Detections(ctx context.Context, q web.DetectionQuery) ([]web.Det
 		}
 	}
 	args = append(args, limit)
-	rows, err := s.ledger.Read.QueryContext(ctx, `SELECT b.name, e.class, e.epoch, e.seq, e.at, e.arrived, e.replayed, e.payload, coalesce(s.has, 0)
+	rows, err := s.ledger.Read.QueryContext(ctx, `SELECT b.name, e.class, e.epoch, e.seq, e.at, e.timed, e.arrived, e.replayed, e.payload, coalesce(s.has, 0)
 FROM event e JOIN board b ON b.id = e.board LEFT JOIN snapshot s ON e.snapshot <> '' AND s.board = e.board AND s.name = e.snapshot
 WHERE `+strings.Join(where, " AND ")+` ORDER BY e.at `+order+`, e.id `+order+` LIMIT ?`, args...)
 	if err != nil {
@@ -121,16 +121,29 @@ WHERE `+strings.Join(where, " AND ")+` ORDER BY e.at `+order+`, e.id `+order+` L
 		var d web.Detection
 		var id schema.ID
 		var epoch, when, arrived int64
+		var timed int
 		var raw []byte
-		if err := rows.Scan(&id.Board, &id.Class, &epoch, &id.Seq, &when, &arrived, &d.Replayed, &raw, &d.HasPicture); err != nil {
+		if err := rows.Scan(&id.Board, &id.Class, &epoch, &id.Seq, &when, &timed, &arrived, &d.Replayed, &raw, &d.HasPicture); err != nil {
 			return nil, fmt.Errorf("read detections: %w", err)
 		}
 		id.Epoch = uint64(epoch)
 		if err := schema.Decode(raw, &d.Event); err != nil {
 			return nil, fmt.Errorf("read detection %s: %w", id, err)
 		}
+		d.Timed = timedWord(timed)
 		d.ID, d.Board, d.At, d.Arrived = id.String(), id.Board, at(when), at(arrived)
 		out = append(out, d)
 	}
 	return out, rows.Err()
+}
+
+// timedWord names a grade of clocks.Grade as the column holds it.
+func timedWord(grade int) string {
+	switch grade {
+	case 0:
+		return "exact"
+	case 1:
+		return "estimated"
+	}
+	return "unknown"
 }

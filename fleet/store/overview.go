@@ -85,7 +85,7 @@ func (s *Store) Overview(ctx context.Context, tenant string) (*web.Overview, err
 	}
 	defer tx.Rollback() //nolint:errcheck // only read
 	v := &view{tx: tx, tenant: tenant, now: time.Now(), boards: map[int64]*row{}}
-	for _, read := range []func(context.Context) error{v.readBoards, v.readStreams, v.readReports, v.readCameras, v.readGaps} {
+	for _, read := range []func(context.Context) error{v.readBoards, v.readStreams, v.readReasons, v.readReports, v.readCameras, v.readGaps} {
 		if err := read(ctx); err != nil {
 			return nil, fmt.Errorf("read ledger: %w", err)
 		}
@@ -162,20 +162,45 @@ func (v *view) readBoards(ctx context.Context) error {
 }
 
 func (v *view) readStreams(ctx context.Context) error {
-	return v.each(ctx, `SELECT board, class, sum(n), sum(heard), sum(arrived), sum(lost), sum(dups) FROM (
-  SELECT board, class, 1 AS n, heard, arrived, lost, dups FROM stream
-  UNION ALL SELECT board, class, epochs, heard, arrived, lost, dups FROM stream_past)
+	return v.each(ctx, `SELECT board, class, sum(n), sum(heard), sum(arrived), sum(lost), sum(dups),
+  coalesce(min(CASE WHEN heard > arrived + lost AND floor_at > 0 THEN floor_at END), 0) FROM (
+  SELECT board, class, 1 AS n, heard, arrived, lost, dups, floor_at FROM stream
+  UNION ALL SELECT board, class, epochs, heard, arrived, lost, dups, 0 FROM stream_past WHERE epochs > 0)
 WHERE board IN (SELECT id FROM board WHERE tenant = ?) GROUP BY board, class ORDER BY board, class`, []any{v.tenant},
 		func(scan func(...any) error) error {
 			var id int64
 			var c schema.Class
 			var l web.Ledger
-			if err := scan(&id, &c, &l.Epochs, &l.Made, &l.Arrived, &l.Lost, &l.Duplicates); err != nil {
+			var oldest int64
+			if err := scan(&id, &c, &l.Epochs, &l.Made, &l.Arrived, &l.Lost, &l.Duplicates, &oldest); err != nil {
 				return err
 			}
+			l.Oldest = at(oldest)
 			l.Class = c.String()
 			l.Waiting = l.Made - l.Arrived - l.Lost
 			v.boards[id].Ledger = append(v.boards[id].Ledger, l)
+			return nil
+		})
+}
+
+// readReasons splits what was lost by reason.
+func (v *view) readReasons(ctx context.Context) error {
+	return v.each(ctx, `SELECT board, class, reason, count FROM loss WHERE count > 0 AND board IN (SELECT id FROM board WHERE tenant = ?)`, []any{v.tenant},
+		func(scan func(...any) error) error {
+			var id int64
+			var c schema.Class
+			var reason schema.Reason
+			var n uint64
+			if err := scan(&id, &c, &reason, &n); err != nil {
+				return err
+			}
+			rows := v.boards[id].Ledger
+			if i := slices.IndexFunc(rows, func(l web.Ledger) bool { return l.Class == c.String() }); i >= 0 {
+				if rows[i].Reasons == nil {
+					rows[i].Reasons = map[string]uint64{}
+				}
+				rows[i].Reasons[reason.String()] = n
+			}
 			return nil
 		})
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 
+	"fulmar/fleet/web/ledger"
 	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/words"
 	"fulmar/schema"
@@ -28,7 +29,7 @@ type boardView struct {
 	Periods  []words.Period
 	Charts   []chartView
 	Cams     []cameraView
-	Book     bookView
+	Book     ledger.View
 	Facts    []words.Fact
 	Reports  []Report // worst first
 	Urgent   []Report // of those, what explains a board that is not well
@@ -43,8 +44,8 @@ type chartView struct {
 
 type lineView struct {
 	words.Line
-	Path string
-	Now  template.HTML
+	Path, Band string
+	Now        template.HTML
 }
 
 // cameraView is one camera: its newest picture and its figures.
@@ -55,18 +56,6 @@ type cameraView struct {
 	Seen, Events, Boxes         template.HTML
 	Precision, Recall           template.HTML
 	PrecisionWords, RecallWords template.HTML
-}
-
-// bookView is the loss ledger.
-type bookView struct {
-	Sentence template.HTML
-	Lost     bool
-	Rows     []bookRow
-}
-
-type bookRow struct {
-	Class                                   string
-	Made, Arrived, Lost, Waiting, Duplicate template.HTML
 }
 
 func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd words.Period, ov *Overview) error {
@@ -97,7 +86,7 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 			lv := lineView{Line: l, Now: p.reading("r|"+l.Series, find(b.Latest, l.Series), l.Unit)}
 			names = append(names, l.Series)
 			if i < c.Plotted {
-				lv.Path = cv.Paths[i].Path
+				lv.Path, lv.Band = cv.Paths[i].Path, cv.Paths[i].Band
 				cv.Drawn = append(cv.Drawn, lv)
 				continue
 			}
@@ -112,7 +101,7 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 		}
 		v.Cams = append(v.Cams, cv)
 	}
-	v.Book = p.book(b.Ledger)
+	v.Book = ledger.Build(p.Sheet, bookOf(b))
 	v.Facts = words.Facts(b.Facts, b.Release, b.KeyMode)
 	v.Reports = slices.Clone(b.Reports)
 	slices.SortStableFunc(v.Reports, func(a, b Report) int {
@@ -130,7 +119,6 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 	p.Shape("verdict", v.Headline, b.Since, b.Online, b.Release, v.Urgent)
 	p.Shape("charts", names, old, pd.Name)
 	p.Shape("cameras", cams)
-	p.Shape("ledger", len(b.Ledger), b.Gaps)
 	p.Shape("reports", b.Reports)
 	p.Shape("facts", v.Facts)
 	return nil
@@ -162,22 +150,13 @@ func (h *Handler) camera(ctx context.Context, p *page, tenant string, b *Board, 
 	return v, nil
 }
 
-// book writes the ledger: made = arrived + lost + waiting, in sum and by class.
-func (p *page) book(rows []Ledger) bookView {
-	var v bookView
-	var sum Ledger
-	for _, l := range rows {
-		sum.Made += l.Made
-		sum.Arrived += l.Arrived
-		sum.Lost += l.Lost
-		sum.Waiting += l.Waiting
-		k := "book|" + l.Class + "|"
-		n := func(what string, v uint64) template.HTML { return p.Text(k+what, words.Count(v)) }
-		v.Rows = append(v.Rows, bookRow{l.Class, n("made", l.Made), n("arrived", l.Arrived), n("lost", l.Lost), n("waiting", l.Waiting), n("dup", l.Duplicates)})
+// bookOf is what a board's ledger is written from.
+func bookOf(b *Board) *ledger.Board {
+	x := &ledger.Board{Name: b.Name, Classes: b.Ledger, Gaps: b.Gaps, Online: b.Online && b.State != StateUnreachable}
+	if !x.Online {
+		x.Since = b.Since
 	}
-	v.Lost = sum.Lost > 0
-	v.Sentence = p.Text("book", words.Count(sum.Made)+" made = "+words.Count(sum.Arrived)+" arrived + "+words.Count(sum.Lost)+" lost + "+words.Count(sum.Waiting)+" waiting")
-	return v
+	return x
 }
 
 // wallView is the wall of pictures.
@@ -262,6 +241,7 @@ type detectionView struct {
 	Older, Newer, Wall string
 	Latency            string
 	Late               string
+	Clock              string // of a time that is not exact
 }
 
 func (h *Handler) detection(ctx context.Context, p *page, tenant, id string, q url.Values) error {
@@ -295,6 +275,12 @@ func (h *Handler) detection(ctx context.Context, p *page, tenant, id string, q u
 	}
 	if us := v.Event.LatencyUs; us > 0 {
 		v.Latency = words.Number(float64(us)/1000, 1) + "\u00a0ms from capture to detections"
+	}
+	switch v.Timed {
+	case "estimated":
+		v.Clock = "by the board's own clock, which was right then"
+	case "unknown":
+		v.Clock = "uncertain: the board's clock was not to be trusted and it was not connected"
 	}
 	if v.Replayed {
 		v.Late = "came late, " + words.Span(v.Arrived.Sub(v.At)) + " after capture, once the link was back"

@@ -85,7 +85,11 @@ func (m *memory) Series(_ context.Context, q SeriesQuery) ([]Series, error) {
 			if d := q.To.Sub(t); q.Board == "dock-0001" && d > q.To.Sub(q.From)*11/20 && d < q.To.Sub(q.From)*12/20 {
 				continue // the link was down and the spool of metrics was thinned: a hole
 			}
-			s.T, s.V = append(s.T, t.UnixMilli()), append(s.V, wave(name, t))
+			v := wave(name, t)
+			s.T, s.V = append(s.T, t.UnixMilli()), append(s.V, v)
+			if step > 10*time.Second { // a point stands for many readings
+				s.Lo, s.Hi = append(s.Lo, v*0.9), append(s.Hi, v*1.15)
+			}
 		}
 		out = append(out, s)
 	}
@@ -266,11 +270,14 @@ func newMemory(now func() time.Time) *memory {
 			{Class: "snapshot", Epochs: 1, Made: 248, Arrived: 248},
 		}
 	}
+	late, torn := book(2210, 0, 37), book(2680, 362, 0)
+	late[2].Oldest = t.Add(-13 * time.Minute)
+	torn[2].Reasons = map[string]uint64{"crash": 2, "thinned": 300, "disk full": 60}
 	facts := map[string]string{"model": "NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "l4t": "36.4.4", "kernel": "5.15.148-tegra", "os": "Ubuntu 22.04.5 LTS", "arch": "arm64", "cpus": "8", "memory_bytes": "16409286656"}
 	m.boards = []Board{
 		{
 			Name: "dock-0001", State: StateHealthy, Since: t.Add(-26 * time.Hour), LastSeen: t, Online: true, Release: "0.2.0", KeyMode: "software", Facts: facts,
-			Latest: latest(t), Ledger: book(2680, 2, 0),
+			Latest: latest(t), Ledger: torn,
 			Reports: []Report{
 				{"worker", "ok", schema.SeverityInfo, "Inference worker runs parcels@1 on onnxruntime-cpu/int8.", t.Add(-26 * time.Hour)},
 				{"spool", "crash gap", schema.SeverityWarn, "After a power loss 2 metric records of the last second were not on disk; they are written down as lost.", t.Add(-26*time.Hour - time.Minute)},
@@ -279,11 +286,15 @@ func newMemory(now func() time.Time) *memory {
 				{Name: "cam0", Model: "parcels@1", Engine: "onnxruntime-cpu/int8", Last: t, Events: 720, Boxes: 2904, Known: true, True: 2846, False: 58, Missed: 131},
 				{Name: "yard", Model: "parcels@1", Engine: "onnxruntime-cpu/int8", Last: t.Add(-8 * time.Second), Events: 520, Boxes: 1633},
 			},
-			Gaps: []Gap{{Class: "metric", First: 1207, Last: 1208, Count: 2, Reason: "crash", From: t.Add(-26*time.Hour - 2*time.Second), To: t.Add(-26 * time.Hour), At: t.Add(-26 * time.Hour)}},
+			Gaps: []Gap{
+				{Class: "metric", First: 1801, Last: 1860, Count: 60, Reason: "disk full", From: t.Add(-3 * time.Hour), To: t.Add(-2 * time.Hour), At: t.Add(-2 * time.Hour)},
+				{Class: "metric", First: 1301, Last: 1600, Count: 300, Reason: "thinned", From: t.Add(-9 * time.Hour), To: t.Add(-4 * time.Hour), At: t.Add(-3 * time.Hour)},
+				{Class: "metric", First: 1207, Last: 1208, Count: 2, Reason: "crash", At: t.Add(-26 * time.Hour)},
+			},
 		},
 		{
 			Name: "dock-0002", State: StateUnreachable, Cause: "no message for 12 min; its own link or power", Since: t.Add(-12 * time.Minute), LastSeen: t.Add(-12 * time.Minute),
-			Release: "0.2.0", KeyMode: "software", Facts: facts, Latest: latest(t.Add(-12 * time.Minute)), Ledger: book(2210, 0, 37),
+			Release: "0.2.0", KeyMode: "software", Facts: facts, Latest: latest(t.Add(-12 * time.Minute)), Ledger: late,
 		},
 		{
 			Name: "dock-0003", State: StateDegraded, Cause: "worker restarting", Since: t.Add(-95 * time.Second), LastSeen: t, Online: true, Release: "0.2.0", KeyMode: "software", Facts: facts,

@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"fulmar/fleet/web/ledger"
 	"fulmar/schema"
 )
 
@@ -94,29 +95,11 @@ type Camera struct {
 	Missed uint64 `json:"missed"`
 }
 
-// Ledger is the book of one class: Made = Arrived + Lost + Waiting.
-type Ledger struct {
-	Class   string `json:"class"`
-	Epochs  int    `json:"epochs"`
-	Made    uint64 `json:"made"`    // highest number heard of, summed over epochs
-	Arrived uint64 `json:"arrived"` // stored, each once
-	Lost    uint64 `json:"lost"`    // inside gaps and not arrived
-	Waiting uint64 `json:"waiting"` // neither: still on the board or on its way
-	// Duplicates counts second arrivals that were turned away.
-	Duplicates uint64 `json:"duplicates"`
-}
-
-// Gap is one loss with its reason.
-type Gap struct {
-	Class  string    `json:"class"`
-	First  uint64    `json:"first"`
-	Last   uint64    `json:"last"`
-	Count  uint64    `json:"count"` // lost by it: numbers in the range that never arrived
-	Reason string    `json:"reason"`
-	From   time.Time `json:"from"` // zero: unknown
-	To     time.Time `json:"to"`
-	At     time.Time `json:"at"` // when the board wrote it
-}
+// Ledger is the book of one class, Gap one loss with its reason.
+type (
+	Ledger = ledger.Class
+	Gap    = ledger.Gap
+)
 
 // SeriesQuery asks for the history of series of one board.
 type SeriesQuery struct {
@@ -158,7 +141,8 @@ type DetectionQuery struct {
 type Detection struct {
 	ID         string       `json:"id"` // board/class/epoch/seq
 	Board      string       `json:"board"`
-	At         time.Time    `json:"at"`       // capture, board's wall clock
+	At         time.Time    `json:"at"`       // capture, on the fleet's clock
+	Timed      string       `json:"timed"`    // how well At is known: "exact", "estimated" or "unknown"
 	Arrived    time.Time    `json:"arrived"`  // stored at the fleet
 	Replayed   bool         `json:"replayed"` // came late, after an outage
 	Event      schema.Event `json:"event"`

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/fleet/web/ledger"
 	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/words"
 	"fulmar/schema"
@@ -83,6 +84,7 @@ type fleetView struct {
 	More     string // link to the next rows, "" at the end
 	Shots    []shot
 	Enrol    string
+	Book     template.HTML // the ledgers of all boards in a sentence
 }
 
 func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Values, ov *Overview) error {
@@ -107,6 +109,11 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 		bs = bs[:rowsPerPage]
 		v.More = "/?" + url.Values{"state": {string(v.Filter)}, "page": {strconv.Itoa(at + 1)}}.Encode()
 	}
+	books := make([]ledger.Board, len(ov.Boards))
+	for i := range ov.Boards {
+		books[i] = *bookOf(&ov.Boards[i])
+	}
+	v.Book = p.Text("books", ledger.Fleet(books))
 	shape := make([]string, 0, len(bs)*4)
 	for i := range bs {
 		v.Rows = append(v.Rows, p.boardRow(&bs[i]))
@@ -205,7 +212,8 @@ func (h *Handler) series(w http.ResponseWriter, r *http.Request, s Session) {
 	}
 	ss := make([]Series, 0, len(by))
 	for _, name := range slices.Sorted(maps.Keys(by)) {
-		ss = append(ss, Series{Name: name, T: by[name].T, V: by[name].V})
+		pts := by[name]
+		ss = append(ss, Series{Name: name, T: pts.T, V: pts.V, Lo: pts.Lo, Hi: pts.Hi})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(struct { // the reader has gone: nobody is left to tell
@@ -233,7 +241,7 @@ func (h *Handler) history(ctx context.Context, tenant string, b *Board, pd words
 		return nil, err
 	}
 	for _, s := range ss {
-		by[s.Name] = words.Points{T: s.T, V: s.V}
+		by[s.Name] = words.Points{T: s.T, V: s.V, Lo: s.Lo, Hi: s.Hi}
 	}
 	return by, nil
 }

@@ -33,6 +33,8 @@ func Periods() []Period {
 		{"1h", "1 h", time.Hour},
 		{"6h", "6 h", 6 * time.Hour},
 		{"24h", "24 h", 24 * time.Hour},
+		{"7d", "7 d", 7 * 24 * time.Hour},
+		{"30d", "30 d", 30 * 24 * time.Hour},
 	}
 }
 
@@ -46,16 +48,23 @@ func ParsePeriod(s string) Period {
 	return Periods()[0]
 }
 
-// Points are the history of one series: ms since 1970, and values.
+// Points are the history of one series: ms since 1970, and values. Where points
+// stand for many readings V is their mean and Lo to Hi the band around it; else
+// both are nil.
 type Points struct {
-	T []int64
-	V []float64
+	T      []int64
+	V      []float64
+	Lo, Hi []float64
 }
+
+// ends are what the scale has to hold.
+func (p Points) ends() [][]float64 { return [][]float64{p.V, p.Lo, p.Hi} }
 
 // Drawn is one line of a chart, ready for the template.
 type Drawn struct {
 	Line
 	Path string // of an SVG path in chart coordinates
+	Band string // of the area from lowest to highest, "" where every point is one reading
 }
 
 // Chart is a card with its lines drawn.
@@ -72,8 +81,10 @@ func Draw(c Card, by map[string]Points, from, to time.Time) Chart {
 	out := Chart{Card: c}
 	lo, hi := math.Inf(1), math.Inf(-1)
 	for _, l := range c.Lines[:c.Plotted] {
-		for _, v := range by[l.Series].V {
-			lo, hi = min(lo, v), max(hi, v)
+		for _, end := range by[l.Series].ends() {
+			for _, v := range end {
+				lo, hi = min(lo, v), max(hi, v)
+			}
 		}
 	}
 	if lo > hi {
@@ -83,7 +94,7 @@ func Draw(c Card, by map[string]Points, from, to time.Time) Chart {
 	out.Lo, out.Hi = scale(lo, hi, c.Unit)
 	out.LoText, out.HiText = axis(out.Lo, c.Unit), axis(out.Hi, c.Unit)
 	for _, l := range c.Lines[:c.Plotted] {
-		out.Paths = append(out.Paths, Drawn{l, path(by[l.Series], from, to, out.Lo, out.Hi)})
+		out.Paths = append(out.Paths, Drawn{l, path(by[l.Series], from, to, out.Lo, out.Hi), band(by[l.Series], from, to, out.Lo, out.Hi)})
 	}
 	out.Sentence = c.Title + " over " + Span(to.Sub(from)) + ": highest " + Quantity(seen, c.Unit)
 	return out
@@ -157,6 +168,34 @@ func path(s Points, from, to time.Time, lo, hi float64) string {
 		b = append(b, ' ')
 		b = strconv.AppendFloat(b, y, 'f', 1, 64)
 		last = t
+	}
+	return string(b)
+}
+
+// band draws the area between lowest and highest: along the highest there and along
+// the lowest back, a piece for each stretch without a hole.
+func band(s Points, from, to time.Time, lo, hi float64) string {
+	if len(s.Lo) != len(s.T) || len(s.Hi) != len(s.T) {
+		return ""
+	}
+	var b []byte
+	gap, begin := Hole(to.Sub(from)).Milliseconds(), 0
+	for i := 1; i <= len(s.T); i++ {
+		if i < len(s.T) && s.T[i]-s.T[i-1] <= gap {
+			continue
+		}
+		there := path(Points{T: s.T[begin:i], V: s.Hi[begin:i]}, from, to, lo, hi)
+		back := path(Points{T: s.T[begin:i], V: s.Lo[begin:i]}, from, to, lo, hi)
+		begin = i
+		corners := strings.FieldsFunc(back, func(r rune) bool { return r == 'M' || r == 'L' })
+		if len(corners) < 2 {
+			continue
+		}
+		b = append(b, there...)
+		for k := len(corners) - 1; k >= 0; k-- {
+			b = append(append(b, 'L'), corners[k]...)
+		}
+		b = append(b, 'Z')
 	}
 	return string(b)
 }

@@ -176,8 +176,8 @@
         for (const l of c.lines) {
           const s = data.by.get(l.name);
           if (!s) continue;
-          while (s.t.length && s.t[0] < from) { s.t.shift(); s.v.shift(); }
-          for (const v of s.v) { if (v < lo) lo = v; if (v > hi) hi = v; }
+          while (s.t.length && s.t[0] < from) for (const a of [s.t, s.v, s.lo, s.hi]) if (a) a.shift();
+          for (const a of [s.v, s.lo, s.hi]) for (const v of a || []) { if (v < lo) lo = v; if (v > hi) hi = v; }
         }
         if (lo > hi) continue;
         [c.low, c.high] = scale(lo, hi, c.unit);
@@ -186,13 +186,20 @@
         for (const l of c.lines) {
           const s = data.by.get(l.name);
           if (!s) continue;
-          let d = "", last = -Infinity;
+          const at = (i, v) => ((s.t[i] - from) / data.span * W).toFixed(1) + " " + (H - (v[i] - c.low) / (c.high - c.low) * H).toFixed(1);
+          let d = "", b = "", back = "", last = -Infinity;
           for (let i = 0; i < s.t.length; i++) {
-            const x = (s.t[i] - from) / data.span * W, y = H - (s.v[i] - c.low) / (c.high - c.low) * H;
-            d += (s.t[i] - last > data.hole ? "M" : "L") + x.toFixed(1) + " " + y.toFixed(1);
+            const hole = s.t[i] - last > data.hole;
+            d += (hole ? "M" : "L") + at(i, s.v);
+            if (s.lo) { // the band: along the highest there, along the lowest back
+              if (hole) { b += back && back + "Z"; back = ""; }
+              b += (hole ? "M" : "L") + at(i, s.hi);
+              back = "L" + at(i, s.lo) + back;
+            }
             last = s.t[i];
           }
           l.el.setAttribute("d", d);
+          l.band.setAttribute("d", b + (back && back + "Z"));
         }
       }
     };
@@ -213,7 +220,8 @@
           if (!s || !s.t.length) continue;
           let i = 0;
           for (let k = 1; k < s.t.length; k++) if (Math.abs(s.t[k] - t) < Math.abs(s.t[i] - t)) i = k;
-          if (Math.abs(s.t[i] - t) < data.hole) rows.push(`${l.label}  ${fmt(s.v[i], c.unit)}`);
+          const span = s.lo && s.lo[i] < s.hi[i] ? `, ${fmt(s.lo[i], c.unit)} to ${fmt(s.hi[i], c.unit)}` : "";
+          if (Math.abs(s.t[i] - t) < data.hole) rows.push(`${l.label}  ${fmt(s.v[i], c.unit)}${span}`);
         }
         c.hair.setAttribute("d", `M${(f * W).toFixed(1)} 0V${H}`);
         tip.textContent = [age(now() - t)].concat(rows.length ? rows : ["nothing stored"]).join("\n");
@@ -227,7 +235,7 @@
       list = all(".chart[data-unit]", root).map((el) => {
         const plot = $(".plot", el), c = { unit: el.dataset.unit, plot, lo: $(".lo", el), hi: $(".hi", el), hair: $(".hair", plot) };
         const labels = all(".legend .nm", el).map((n) => n.textContent);
-        c.lines = all("path[data-series]", plot).map((p, i) => ({ el: p, name: p.dataset.series, label: labels[i] }));
+        c.lines = all("path[data-series]", plot).map((p, i) => ({ el: p, name: p.dataset.series, label: labels[i], band: all("path[data-band]", plot)[i] }));
         if (!$(".tip", plot)) hover(c);
         return c;
       });
@@ -246,8 +254,7 @@
       if (!data || num === undefined || !key.startsWith("r|")) return;
       const s = data.by.get(key.slice(2));
       if (!s || (s.t.length && at - s.t[s.t.length - 1] < data.span / 1000)) return;
-      s.t.push(at);
-      s.v.push(num);
+      for (const [a, x] of [[s.t, at], [s.v, num], [s.lo, num], [s.hi, num]]) if (a) a.push(x);
     };
     return { find, add, paint, reload: () => { if (url) load(url); } };
   })();
