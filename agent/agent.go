@@ -23,6 +23,7 @@ import (
 	"fulmar/device/schedule"
 	"fulmar/device/sensor"
 	"fulmar/inference/worker"
+	"fulmar/internal/lean"
 	"fulmar/internal/run"
 	"fulmar/internal/sdnotify"
 	"fulmar/link"
@@ -203,6 +204,7 @@ func (a *Agent) startMakers(g *run.Group) {
 	g.Go("worker", a.runWorker)
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
+	g.Go("lean", lean.Keep)
 	g.Go("clock", a.keepAnchors)
 	if a.opt.ConfigPath != "" {
 		g.Go("config", a.watchConfig)
