@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -61,6 +62,7 @@ func New(src web.Source, check Checker, auth Auth, hub *Hub, log *slog.Logger) *
 	}
 	get("overview", h.overview)
 	get("boards/{board}/series", h.series)
+	get("boards/{board}/ledger", h.ledger)
 	get("detections", h.detections)
 	get("detections/{board}/{class}/{epoch}/{seq}/picture", h.picture)
 	get("check", h.checkNumbers)
@@ -130,6 +132,41 @@ func (h *Handler) overview(w http.ResponseWriter, r *http.Request, tenant string
 		return err
 	}
 	return reply(w, o)
+}
+
+// ledgerReply is the loss ledger of one board: for each class made = arrived + lost
+// + waiting, with the reasons of what was lost, and the newest gaps.
+type ledgerReply struct {
+	At       time.Time    `json:"at"`
+	Board    string       `json:"board"`
+	Online   bool         `json:"online"`
+	State    web.State    `json:"state"`
+	Since    time.Time    `json:"since"` // of the state
+	LastSeen time.Time    `json:"last_seen"`
+	Classes  []web.Ledger `json:"classes"`
+	Gaps     []web.Gap    `json:"gaps"` // newest first, at most 50
+}
+
+func (h *Handler) ledger(w http.ResponseWriter, r *http.Request, tenant string) error {
+	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
+	defer cancel()
+	o, err := h.src.Overview(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(o.Boards, func(b web.Board) bool { return b.Name == r.PathValue("board") })
+	if i < 0 {
+		return web.ErrNotFound
+	}
+	b := &o.Boards[i]
+	out := ledgerReply{o.At, b.Name, b.Online, b.State, b.Since, b.LastSeen, b.Ledger, b.Gaps}
+	if out.Classes == nil {
+		out.Classes = []web.Ledger{}
+	}
+	if out.Gaps == nil {
+		out.Gaps = []web.Gap{}
+	}
+	return reply(w, out)
 }
 
 func (h *Handler) checkNumbers(w http.ResponseWriter, r *http.Request, tenant string) error {
