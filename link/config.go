@@ -72,9 +72,6 @@ const (
 	defaultKeepAlive   = 60 * time.Second
 	defaultAckTimeout  = 45 * time.Second // no PUBACK progress for so long: half-open
 	defaultReconnect   = 30 * time.Second
-	reconnectCap       = 5 * time.Minute
-	reconnectLeast     = 15 * time.Second // the cap of the smallest fleets
-	capWindows         = 8                // the cap in windows: three doublings
 	stableAfter        = time.Minute      // a connection that held so long resets the backoff
 	connectTimeout     = 15 * time.Second // TCP, TLS and CONNACK
 	helloTimeout       = 15 * time.Second

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fulmar/link/internal/flights"
+	"fulmar/link/internal/pace"
 	"fulmar/link/internal/suspect"
 	"fulmar/schema"
 )
@@ -91,7 +92,7 @@ func (s *Session) Run(ctx context.Context) error {
 		s.mu.Lock()
 		// What the fleet asks for comes on top of the jitter: boards that were all
 		// told the same must not all come back at the same moment.
-		wait := s.retryAfter + pause(s.window, try, rand.Float64())
+		wait := s.retryAfter + pace.Backoff(s.window, try, rand.Float64())
 		s.retryAfter = 0
 		s.mu.Unlock()
 		select {
@@ -109,18 +110,6 @@ func (s *Session) Run(ctx context.Context) error {
 		s.to(StateWaiting, err)
 		s.cfg.Log.Warn("link lost", "generation", s.Status().Generation, "up", up.Round(time.Millisecond), "err", err)
 	}
-}
-
-// pause is full jitter: the first try falls anywhere in the window, each further
-// one in twice the one before, up to the cap. The cap grows with the window: a
-// fleet of ten boards need not be away for minutes after a short outage. u is 0 to 1.
-func pause(window time.Duration, try int, u float64) time.Duration {
-	limit := min(max(capWindows*window, reconnectLeast), reconnectCap)
-	span := window
-	for range min(try, 20) {
-		span = min(2*max(span, time.Second), limit)
-	}
-	return time.Duration(u * float64(min(span, limit)))
 }
 
 // begin counts a generation and gives its connection a number. The number rises

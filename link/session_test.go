@@ -525,23 +525,3 @@ func TestStopIsQuickAndSaysGoodbye(t *testing.T) {
 		}
 	})
 }
-
-// TestSpread: 1,000 boards that lost the fleet at once come back over the window:
-// no second holds more than twice its fair share and the noise of a draw.
-func TestSpread(t *testing.T) {
-	t.Parallel()
-	const boards, window = 1000, 60 * time.Second
-	seconds := map[int]int{}
-	for i := range boards {
-		u := float64((i*2654435761)%boards) / boards
-		seconds[int(pause(window, 0, u)/time.Second)]++
-	}
-	for s, n := range seconds {
-		if n > 2*boards/60 {
-			t.Errorf("second %d holds %d of %d", s, n, boards)
-		}
-	}
-	if pause(0, 0, 1) != 0 || pause(time.Second, 50, 1) != reconnectLeast || pause(time.Minute, 50, 1) != reconnectCap {
-		t.Error("the pause does not keep its bounds")
-	}
-}

@@ -172,3 +172,23 @@ func TestRate(t *testing.T) {
 		t.Error("the bound holds after it was lifted")
 	}
 }
+
+// TestSpread: 1,000 boards that lost the fleet at once come back over the window:
+// no second holds more than twice its fair share and the noise of a draw.
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	const boards, window = 1000, 60 * time.Second
+	seconds := map[int]int{}
+	for i := range boards {
+		u := float64((i*2654435761)%boards) / boards
+		seconds[int(Backoff(window, 0, u)/time.Second)]++
+	}
+	for s, n := range seconds {
+		if n > 2*boards/60 {
+			t.Errorf("second %d holds %d of %d", s, n, boards)
+		}
+	}
+	if Backoff(0, 0, 1) != 0 || Backoff(time.Second, 50, 1) != backoffLeast || Backoff(time.Minute, 50, 1) != backoffCap || Backoff(time.Hour, 0, 1) != time.Hour {
+		t.Error("the pause does not keep its bounds")
+	}
+}
