@@ -70,7 +70,7 @@ func (a *Agent) collectSpool(gauge gaugeFunc, counter counterFunc) {
 		gauge("spool_outstanding_records", "Records not acknowledged yet.", float64(s.Outstanding), "class", l)
 		gauge("spool_oldest_age_seconds", "Age of the oldest record not acknowledged.", s.OldestAge.Seconds(), "class", l)
 		gauge("spool_loss_window_seconds", "How long a record may live in memory only.", s.LossWindow.Seconds(), "class", l)
-		counter("spool_appended_total", "Records taken.", s.Appended, "class", l)
+		counter("spool_appended_total", "Records written to disk.", s.Appended, "class", l)
 		counter("spool_acked_total", "Records acknowledged.", s.Acked, "class", l)
 		gauge("spool_memory_records", "Records that are only in memory, for want of a disk.", float64(st.Held[class]), "class", l)
 		counter("spool_payload_bytes_total", "Bytes of records written to disk.", s.AppendedBytes, "class", l)
