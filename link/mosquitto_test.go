@@ -189,12 +189,12 @@ func (s small) Read(c schema.Class, from uint64, n, size int) ([]schema.Stored, 
 	return s.memory.Read(c, from, min(n, 8), size)
 }
 
-// TestMosquittoKilled: Mosquitto is killed three times while 5,000 records go
+// TestMosquittoKilled: Mosquitto is killed four times while 10,000 records go
 // through it. In mode fleet each of them arrives. In mode broker its word is taken:
 // what it had not acknowledged when it was killed arrives, and what it had, it may
-// have taken along.
+// have taken along; that is counted and belongs to what the mode means.
 func TestMosquittoKilled(t *testing.T) {
-	const total = 5000
+	const total, kills = 10_000, 4
 	for _, mode := range []schema.AckMode{schema.AckFleet, schema.AckBroker} {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
@@ -217,11 +217,13 @@ func TestMosquittoKilled(t *testing.T) {
 			go func() { _ = s.Run(ctx); close(done) }()
 			defer func() { cancel(); <-done }()
 			var freed uint64 // when the broker was killed
-			for i := range 3 {
-				await(t, "progress", 30*time.Second, func() bool { return s.Status().Acked >= uint64(i+1)*total/5 })
+			var freedBefore []uint64
+			for i := range kills {
+				await(t, "progress", 30*time.Second, func() bool { return s.Status().Acked >= uint64(i+1)*total/(kills+2) })
 				b.kill()
 				time.Sleep(20 * time.Millisecond)
 				freed = s.Status().Acked
+				freedBefore = append(freedBefore, freed)
 				if left := m.left(); left == 0 {
 					t.Error("all was freed before the last kill: the test tests nothing")
 				}
@@ -246,8 +248,11 @@ func TestMosquittoKilled(t *testing.T) {
 			}
 			st := s.Status()
 			t.Logf("%d generations, %d records, %d resent, %d arrived", st.Generation, st.Published, st.Resent, l.has())
-			if st.Generation < 4 {
-				t.Errorf("%d connections over three kills", st.Generation)
+			if mode == schema.AckBroker {
+				t.Logf("%d records were acknowledged by the broker and lost by it, at kills after %d", total-l.has(), freedBefore)
+			}
+			if st.Generation <= kills {
+				t.Errorf("%d connections over %d kills", st.Generation, kills)
 			}
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,11 +27,13 @@ import (
 
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/store"
+	"fulmar/link"
 	"fulmar/schema"
+	"fulmar/storage"
 )
 
 // mosquitto starts a real broker with two users and returns its address.
-func mosquitto(t *testing.T) (addr string, kill func()) {
+func mosquitto(t *testing.T) (addr string, restart func()) {
 	t.Helper()
 	path, err := exec.LookPath("mosquitto")
 	if err != nil {
@@ -62,34 +65,45 @@ func mosquitto(t *testing.T) (addr string, kill func()) {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, "-c", conf)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill = func() { _ = cmd.Process.Kill(); _, _ = cmd.Process.Wait() }
-	t.Cleanup(kill)
-	for range 200 {
-		if c, err := net.Dial("tcp", addr); err == nil {
-			_ = c.Close()
-			return addr, kill
+	var cmd *exec.Cmd
+	start := func() {
+		t.Helper()
+		cmd = exec.Command(path, "-c", conf)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond) // another process starts
+		for range 200 {
+			if c, err := net.Dial("tcp", addr); err == nil {
+				_ = c.Close()
+				return
+			}
+			time.Sleep(20 * time.Millisecond) // another process starts
+		}
+		t.Fatal("mosquitto does not answer")
 	}
-	t.Fatal("mosquitto does not answer")
-	return "", nil
+	start()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _, _ = cmd.Process.Wait() })
+	return addr, func() {
+		_ = cmd.Process.Kill()
+		_, _ = cmd.Process.Wait()
+		start()
+	}
 }
 
 // abroad is a fleet behind somebody else's broker, and a board there.
 type abroad struct {
+	addr         string
+	restart      func() // kills the broker and starts it again
 	db           *store.DB
+	in           *ingest.Ingest
 	foreign      *Foreign
 	board        mqtt.Client
 	acks, hellos chan []byte
 }
 
-func openAbroad(t *testing.T) *abroad {
+func openAbroad(t *testing.T, withBoard bool) *abroad {
 	t.Helper()
-	addr, _ := mosquitto(t)
+	addr, restart := mosquitto(t)
 	dir := t.TempDir()
 	db, err := store.OpenLedger(dir)
 	if err != nil {
@@ -123,7 +137,10 @@ func openAbroad(t *testing.T) *abroad {
 			t.Fatal("the fleet does not connect")
 		}
 	}
-	a := &abroad{db: db, foreign: f, acks: make(chan []byte, 100), hellos: make(chan []byte, 1)}
+	a := &abroad{addr: addr, restart: restart, db: db, in: in, foreign: f, acks: make(chan []byte, 100), hellos: make(chan []byte, 1)}
+	if !withBoard {
+		return a
+	}
 	a.board = mqtt.NewClient(mqtt.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("b1").SetUsername("b1").SetPassword("four five six").SetAutoReconnect(false))
 	if err := finish(a.board.Connect()); err != nil {
 		t.Fatal(err)
@@ -146,7 +163,7 @@ func openAbroad(t *testing.T) *abroad {
 // acknowledgements, after its records are stored.
 func TestForeignBroker(t *testing.T) {
 	t.Parallel()
-	a := openAbroad(t)
+	a := openAbroad(t, true)
 	hello, err := schema.Encode(&schema.Hello{V: 1, Board: "b1", Conn: 3, Now: schema.Time{Boot: 7}})
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +209,7 @@ func wait(t *testing.T, c <-chan []byte) []byte {
 // its index says, however often it comes, is taken in the end.
 func TestIncompletePicture(t *testing.T) {
 	t.Parallel()
-	a := openAbroad(t)
+	a := openAbroad(t, true)
 	index := func(seq uint64, name string, pic []byte) []byte {
 		t.Helper()
 		rec, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindSnapshot, Snapshot: &schema.Snapshot{
@@ -351,3 +368,83 @@ func (deaf) Publish(string, byte, bool, any) mqtt.Token { return never{} }
 type never struct{ mqtt.Token }
 
 func (never) Done() <-chan struct{} { return nil }
+
+// TestBrokerKilled: a whole board's link and spool and a whole ingest on either side of
+// Mosquitto, which is killed four times under 10,000 records. Every record is in the
+// ledger once, and the spool is empty.
+func TestBrokerKilled(t *testing.T) {
+	t.Parallel()
+	const total, kills = 10_000, 4
+	a := openAbroad(t, false)
+	spool, err := storage.Open(storage.Config{Dir: t.TempDir(), Clock: schema.NewClock(7, 0), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	mode := schema.AckFleet
+	s, err := link.New(link.Config{
+		Tenant: "default", Board: "b1", Username: "b1", Password: "four five six", Mode: &mode, Clock: schema.NewClock(7, 0),
+		Dial:       func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", a.addr) },
+		AckTimeout: 2 * time.Second, ReconnectWindow: 100 * time.Millisecond, Window: 16,
+	}, few{spool}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, run := range []func(context.Context) error{spool.Run, s.Run} {
+		wg.Add(1)
+		go func() { defer wg.Done(); _ = run(ctx) }()
+	}
+	defer func() { cancel(); wg.Wait(); _ = spool.Close() }()
+	for i := range total {
+		rec, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindSamples, Samples: &schema.Samples{Series: []string{"cpu.load_percent"}, Value: []float64{float64(i)}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := spool.Append(ctx, schema.ClassMetric, rec); err != nil {
+			t.Fatal(err)
+		}
+		if i%500 == 499 { // the queue is bounded
+			if err := spool.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	until := func(what string, is func() bool) {
+		t.Helper()
+		for end := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) { // real processes
+			if time.Now().After(end) {
+				t.Fatalf("not within a minute: %s; %+v, %+v", what, s.Status(), a.in.Stats())
+			}
+		}
+	}
+	for i := range uint64(kills) {
+		until("progress", func() bool { return s.Status().Acked >= (i+1)*total/(kills+2) })
+		if s.Status().Acked == total {
+			t.Fatal("all was freed before the last kill: the test tests nothing")
+		}
+		a.restart()
+	}
+	until("all freed", func() bool { return s.Status().Acked >= total })
+	st := a.in.Stats()
+	var rows, arrived, dups uint64
+	if err := a.db.Read.QueryRow("SELECT (SELECT count(*) FROM telemetry), (SELECT sum(arrived) FROM stream), (SELECT sum(dups) FROM stream)").Scan(&rows, &arrived, &dups); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%+v, %d repeats turned away", s.Status(), dups)
+	if rows != total || arrived != total || st.Records != total {
+		t.Errorf("%d rows and %d arrived of %d records; ingest %+v", rows, arrived, total, st)
+	}
+	for _, c := range spool.Stats().Classes {
+		if c.Outstanding != 0 {
+			t.Errorf("%d records are left in the spool", c.Outstanding)
+		}
+	}
+}
+
+// few gives few records at a time, so that there are many messages.
+type few struct{ *storage.Spool }
+
+func (f few) Read(c schema.Class, from uint64, n, size int) ([]schema.Stored, error) {
+	return f.Spool.Read(c, from, min(n, 10), size)
+}
