@@ -289,3 +289,59 @@ func TestManyBootsOffline(t *testing.T) {
 		r.stop()
 	}
 }
+
+// TestRetentionGoesByArrival: records of 1970 and of 2076 live as long as all
+// others: not gone at once, not kept for ever.
+func TestRetentionGoesByArrival(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := start(t, dir, Config{TelemetryFor: time.Hour, EventsFor: time.Hour})
+	for i, wall := range []int64{-56 * yearMs, 50 * yearMs, 0} {
+		// Of a boot that was never connected, so that the wall clock is all there is.
+		b := &lifeBoard{t: t, key: BoardKey{"default", fmt.Sprintf("b%d", i)}, seq: map[schema.Class]uint64{}, truth: map[string]int64{}, now: time.Now().UnixMilli() - 3*24*3600*1000}
+		b.reboot(wall)
+		b.live(10)
+		b.boot++
+		b.began = b.now
+		b.send(r)
+	}
+	both := func() int64 {
+		return r.int(t, "SELECT (SELECT count(*) FROM telemetry) + (SELECT count(*) FROM event)")
+	}
+	if err := r.Presence(context.Background(), testKey, schema.Presence{V: 1, Online: true}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(1500 * time.Millisecond) // a tick of the real ticker prunes
+	if n := both(); n != 36 {
+		t.Fatalf("%d rows are left of 36 that came just now", n)
+	}
+	r.stop()
+	r = start(t, dir, Config{TelemetryFor: time.Millisecond, EventsFor: time.Millisecond})
+	for end := time.Now().Add(10 * time.Second); both() > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d rows outlived their time", both())
+		}
+	}
+}
+
+// TestLossSpan: the time of a loss is moved with the gap that tells it, or unknown.
+func TestLossSpan(t *testing.T) {
+	t.Parallel()
+	const at, hour = int64(1_800_000_000_000), int64(3600 * 1000)
+	for name, c := range map[string]struct{ wall, from, to, wantFrom, wantTo int64 }{
+		"clock right":                    {at, at - 3*hour, at - 2*hour, at - 3*hour, at - 2*hour},
+		"clock at 1970":                  {5 * hour, 2 * hour, 3 * hour, at - 3*hour, at - 2*hour},
+		"clock at 2077":                  {at + 50*yearMs, at + 50*yearMs - 3*hour, at + 50*yearMs - 2*hour, at - 3*hour, at - 2*hour},
+		"set between loss and gap":       {at, 2 * hour, 3 * hour, 0, 0},
+		"set back between the two":       {2 * hour, at - 3*hour, at - 2*hour, 0, 0},
+		"unknown to the board":           {at, 0, 0, 0, 0},
+		"backwards":                      {at, at - 2*hour, at - 3*hour, 0, 0},
+		"a second ahead of the gap":      {at, at - hour, at + 1000, at - hour, at},
+		"numbers at the end of the line": {-1 << 63, 1<<63 - 1, 1<<63 - 1, 0, 0},
+	} {
+		from, to := lossSpan(&schema.Gap{FromWall: c.from, ToWall: c.to}, schema.Time{Wall: c.wall}, at)
+		if from != c.wantFrom || to != c.wantTo {
+			t.Errorf("%s: %d to %d, want %d to %d", name, from, to, c.wantFrom, c.wantTo)
+		}
+	}
+}

@@ -31,6 +31,8 @@ type rig struct {
 	in  *ingest.Ingest
 	db  *store.DB
 	seq map[schema.Class]uint64
+	// clock is the board's.
+	clock func(time.Time) schema.Time
 }
 
 func open(t *testing.T, boards ...store.Enrolled) *rig {
@@ -56,7 +58,7 @@ func open(t *testing.T, boards ...store.Enrolled) *rig {
 		_ = db.Close()
 	})
 	list := func(context.Context, string) ([]store.Enrolled, error) { return boards, nil }
-	return &rig{Store: store.New(db, list, blobs.Open), in: in, db: db, seq: map[schema.Class]uint64{}}
+	return &rig{Store: store.New(db, list, blobs.Open), in: in, db: db, seq: map[schema.Class]uint64{}, clock: boardTime}
 }
 
 var key = ingest.BoardKey{Tenant: "default", Board: "b1"}
@@ -70,14 +72,14 @@ func boardTime(t time.Time) schema.Time {
 func (r *rig) put(t *testing.T, c schema.Class, skip uint64, age time.Duration, rec schema.Record) {
 	t.Helper()
 	now := time.Now()
-	rec.Time = boardTime(now.Add(-age))
+	rec.Time = r.clock(now.Add(-age))
 	raw, err := schema.EncodeRecord(&rec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.seq[c] += 1 + skip
 	p, err := schema.Encode(&schema.Message{
-		V: 1, Board: "b1", Class: c, Epoch: 1, Sent: boardTime(now),
+		V: 1, Board: "b1", Class: c, Epoch: 1, Sent: r.clock(now),
 		Replay: age > time.Minute, Records: []schema.SeqRecord{{Seq: r.seq[c], Payload: raw}},
 	})
 	if err != nil {
