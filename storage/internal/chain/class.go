@@ -5,7 +5,6 @@ package chain
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"fulmar/storage/internal/files"
 	"fulmar/storage/internal/gaps"
 	"fulmar/storage/internal/meta"
+	"fulmar/storage/internal/numbers"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
@@ -30,25 +30,17 @@ type Class struct {
 	dir  string
 	kick chan struct{} // 1-buffered: the committer should look again
 
-	io       sync.Mutex
-	files    files.Chain // never empty after load
-	gen      uint64      // generation of the meta on disk
-	reserved uint64      // highest number that may be used; written under io and mu
-	recs     []segment.Record
-	batch    []*queue.Item
-	peeked   uint64 // metrics: last number that batch stands for
-	thinned  uint64 // metrics: numbers up to it are thinned, or not worth it
+	io      sync.Mutex
+	files   files.Chain // never empty after load
+	gen     uint64      // generation of the meta on disk
+	recs    []segment.Record
+	batch   []*queue.Item
+	peeked  uint64 // metrics: last number that batch stands for
+	thinned uint64 // metrics: numbers up to it are thinned, or not worth it
 
 	mu        sync.Mutex
-	epoch     uint64
-	next      uint64    // number of the next record
-	durable   uint64    // all numbers up to it are on disk or settled
-	onDisk    uint64    // highest number in a file
-	savedLow  uint64    // all numbers up to it are settled, as told by the meta on disk
-	ramAcked  bool      // settled from memory, and the meta on disk does not say so
+	book      numbers.Book
 	tellAt    time.Time // when the reader is to hear of records in memory; zero: nothing new
-	done      ranges.Settled
-	dirty     time.Time // since when the cursor differs from the disk's; zero: it does not
 	queue     queue.Queue
 	owed      gaps.Owed     // losses not yet written down
 	full      schema.Reason // why the disk took nothing, at the last try
@@ -97,7 +89,7 @@ func (c *Class) commit(items []*queue.Item, gap bool) error {
 
 func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 	c.mu.Lock()
-	first := c.next
+	first := c.book.Next
 	c.mu.Unlock()
 	need := int64(classconf.CommitSlack)
 	for i, it := range items {
@@ -141,6 +133,9 @@ func (c *Class) ready(first uint64, need int64, gap bool) error {
 	}
 	if c.files.Room() {
 		return nil
+	}
+	if !gap && disk.Low(c.dir) { // a new segment would take what others on the board need
+		c.s.evictLeast(c)
 	}
 	return c.roll(first)
 }
@@ -191,40 +186,37 @@ func (c *Class) makeRoom(need int64, gap bool) error {
 func (c *Class) drained() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.files.Len() > 1 && c.files.At(0).Last <= c.done.Low()
+	return c.files.Len() > 1 && c.files.At(0).Last <= c.book.Done.Low()
 }
 
-// reserve makes sure that numbers up to last are reserved on disk. Metrics get
-// their numbers before the commit, so theirs are reserved half a block ahead.
+// reserve makes sure that numbers up to last are reserved on disk.
 func (c *Class) reserve(last uint64) error {
-	block, ahead := classconf.ReserveBlock(c.id), uint64(0)
-	if !classconf.Durable(c.id) {
-		ahead = block / 2
+	c.mu.Lock()
+	old, short := c.book.Reserved, c.book.Short(last)
+	if short {
+		c.book.Reserved = last + classconf.ReserveBlock(c.id)
 	}
-	if last+ahead <= c.reserved {
+	c.mu.Unlock()
+	if !short {
 		return nil
 	}
-	old := c.reserved
-	c.setReserved(last + block)
-	if err := c.persist(); err != nil {
+	err := c.persist()
+	if err != nil {
 		c.setReserved(old)
-		return err
 	}
-	return nil
+	return err
 }
 
 func (c *Class) setReserved(n uint64) {
 	c.mu.Lock()
-	c.reserved = n
+	c.book.Reserved = n
 	c.mu.Unlock()
 }
 
 // committed books items that are on disk.
 func (c *Class) committed(items []*queue.Item, took time.Duration) {
 	c.mu.Lock()
-	last := items[len(items)-1].Seq
-	c.durable, c.onDisk = max(c.durable, last), max(c.onDisk, last)
-	c.next = max(c.next, last+1)
+	c.book.Committed(items[len(items)-1].Seq)
 	for _, it := range items {
 		c.tail.Add(tail.Record{Seq: it.Seq, Wall: it.Wall, Payload: it.Payload})
 		c.stats.AppendedBytes += uint64(len(it.Payload))
@@ -242,24 +234,17 @@ func (c *Class) committed(items []*queue.Item, took time.Duration) {
 // persist writes reservation and cursor, then unlinks what is drained by it. io is held.
 func (c *Class) persist() error {
 	c.mu.Lock()
-	m := meta.Meta{Gen: c.gen + 1, Epoch: c.epoch, Reserved: max(c.reserved, c.done.Highest()), Low: c.done.Low(), Newest: c.files.Newest().First}
-	above := c.done.Above()
-	m.Above = slices.Clone(above[:min(len(above), meta.MaxIntervals)])
-	ramAcked := c.ramAcked
-	c.ramAcked = false
+	m, untold := c.book.Meta(c.gen+1, c.files.Newest().First)
 	c.mu.Unlock()
 	if err := meta.Write(c.dir, c.id, m, c.s.NoSync); err != nil {
 		c.mu.Lock()
-		c.ramAcked = c.ramAcked || ramAcked
+		c.book.Unsaved(untold)
 		c.mu.Unlock()
 		return err
 	}
 	c.gen = m.Gen
 	c.mu.Lock()
-	c.reserved, c.savedLow = m.Reserved, m.Low
-	if c.done.Low() == m.Low {
-		c.dirty = time.Time{}
-	}
+	c.book.Saved(&m)
 	c.mu.Unlock()
 	saved := ranges.New(m.Low, m.Above)
 	err := c.files.Drop(func(first, last uint64) bool { return saved.Next(first) > last })
@@ -279,15 +264,11 @@ func (c *Class) publish() {
 func (c *Class) Ack(epoch, first, last uint64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.closed:
+	if c.closed {
 		return ErrClosed
-	case epoch != c.epoch:
-		return fmt.Errorf("%w: epoch %016x, the spool's is %016x", ErrUnknown, epoch, c.epoch)
-	case first == 0 || last < first || last > c.given():
-		return fmt.Errorf("%w: %d to %d, given out are 1 to %d", ErrUnknown, first, last, c.given())
-	case len(c.done.Above()) >= classconf.MaxIntervals:
-		return fmt.Errorf("%d separate ranges are acknowledged; acknowledge %d first", classconf.MaxIntervals, c.done.Low()+1)
+	}
+	if err := c.book.Check(epoch, first, last, ErrUnknown); err != nil {
+		return err
 	}
 	c.stats.Acked += c.settle(first, last)
 	return nil
@@ -295,17 +276,15 @@ func (c *Class) Ack(epoch, first, last uint64) error {
 
 // settle marks numbers as done with; mu is held.
 func (c *Class) settle(first, last uint64) uint64 {
-	n := c.done.Add(first, last)
-	if n > 0 && c.dirty.IsZero() {
-		c.dirty = time.Now()
+	clean := !c.book.Dirty()
+	n := c.book.Settle(first, last)
+	if n > 0 && clean {
 		c.poke()
 	}
-	low := c.done.Low()
+	low := c.book.Done.Low()
 	c.tail.DropTo(low)
 	if !classconf.Durable(c.id) {
-		c.ramAcked = c.ramAcked || n > 0 && last > c.onDisk
 		c.queue.PopTo(low)
-		c.durable = max(c.durable, low)
 	}
 	return n
 }

@@ -69,8 +69,8 @@ func (c *Class) enqueueMetric(it *queue.Item) (uint64, error) {
 		return 0, ErrClosed
 	}
 	if c.queue.Fits(it, classconf.QueueMax, classconf.QueueBytes) {
-		it.Seq = c.next
-		c.next++
+		it.Seq = c.book.Next
+		c.book.Next++
 		c.enqueue(it)
 		c.tellSoon(it.At)
 		return it.Seq, nil
@@ -81,11 +81,11 @@ func (c *Class) enqueueMetric(it *queue.Item) (uint64, error) {
 	if why == 0 { // the disk has not failed, it is only slow
 		why = schema.ReasonUnsavable
 	}
-	seq := c.next
-	if !c.owed.Add(c.id, c.epoch, seq, why, it.Wall) {
+	seq := c.book.Next
+	if !c.owed.Add(c.id, c.book.Epoch, seq, why, it.Wall) {
 		return 0, fmt.Errorf("%w: the disk takes nothing (%s); record refused without a number", ErrFull, why)
 	}
-	c.next++
+	c.book.Next++
 	return 0, fmt.Errorf("%w: the disk takes nothing (%s); record %d is lost", ErrFull, why, seq)
 }
 
@@ -100,7 +100,7 @@ func (c *Class) enqueue(it *queue.Item) {
 
 func (c *Class) batchFull() bool {
 	return c.queue.Len() >= c.cfg.BatchMax || c.queue.Bytes() >= classconf.BatchBytes ||
-		!classconf.Durable(c.id) && !c.ramFirst() && c.next > c.queue.First().Seq+classconf.ReserveBlock(c.id)/2
+		!classconf.Durable(c.id) && !c.ramFirst() && c.book.Next > c.queue.First().Seq+classconf.ReserveBlock(c.id)/2
 }
 
 // flushRounds bounds the batches that one flush writes while it keeps readers of
@@ -177,7 +177,7 @@ func (c *Class) peek() (n int, batch []*queue.Item) {
 		if n > 0 {
 			c.peeked = c.batch[n-1].Seq
 		}
-		c.batch = slices.DeleteFunc(c.batch, func(it *queue.Item) bool { return c.done.Has(it.Seq) })
+		c.batch = slices.DeleteFunc(c.batch, func(it *queue.Item) bool { return c.book.Done.Has(it.Seq) })
 	}
 	return n, c.batch
 }

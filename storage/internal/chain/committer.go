@@ -50,18 +50,10 @@ func (c *Class) commitDue() (at time.Time) {
 }
 
 // cursorDue tells when the cursor is to be written.
-func (c *Class) cursorDue() (at time.Time) {
+func (c *Class) cursorDue() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.ramFirst() && c.next+classconf.ReserveBlock(c.id)/2 > c.reserved:
-		at = time.Now() // records without a reserved number cannot be read from memory
-	case !c.dirty.IsZero() && c.savedLow >= c.onDisk:
-		at = c.dirty.Add(classconf.CursorLazy)
-	case !c.dirty.IsZero():
-		at = c.dirty.Add(classconf.CursorEvery)
-	}
-	return c.notBeforeRetry(at)
+	return c.notBeforeRetry(c.book.CursorDue(c.ramFirst()))
 }
 
 // notBeforeRetry puts off what is due while the disk fails; mu is held.
@@ -96,9 +88,9 @@ func (c *Class) writeCursor() error {
 		c.mu.Unlock()
 		return nil
 	}
-	old := c.reserved
+	old := c.book.Reserved
 	if c.ramFirst() {
-		c.reserved = max(c.reserved, c.next-1+classconf.ReserveBlock(c.id))
+		c.book.Reserved = max(c.book.Reserved, c.book.Next-1+classconf.ReserveBlock(c.id))
 	}
 	c.mu.Unlock()
 	err := c.persist()

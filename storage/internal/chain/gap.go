@@ -20,7 +20,7 @@ func (c *Class) lose(r ranges.Range, why schema.Reason, alarmHeld bool) error {
 	from, to := int64(0), int64(0)
 	if why == schema.ReasonQuota || why == schema.ReasonDiskFull {
 		c.mu.Lock()
-		first := c.done.Next(r.First)
+		first := c.book.Done.Next(r.First)
 		c.mu.Unlock()
 		from, to = c.files.Walls(first)
 	}
@@ -33,8 +33,8 @@ func (c *Class) loseBetween(r ranges.Range, why schema.Reason, from, to int64, a
 		return err
 	}
 	c.mu.Lock()
-	parts := c.done.Missing(r.First, r.Last)
-	epoch := c.epoch
+	parts := c.book.Done.Missing(r.First, r.Last)
+	epoch := c.book.Epoch
 	c.mu.Unlock()
 	if len(parts) == 0 {
 		return nil
@@ -54,7 +54,7 @@ func (c *Class) loseBetween(r ranges.Range, why schema.Reason, from, to int64, a
 // lost settles a gap that is written down; mu is held.
 func (c *Class) lost(g schema.Gap) {
 	if c.queue.Len() == 0 || c.queue.First().Seq > g.Last { // else what waits below it would look missing
-		c.durable = max(c.durable, g.Last)
+		c.book.Kept = max(c.book.Kept, g.Last)
 	}
 	c.stats.Lost[g.Reason] += c.settle(g.First, g.Last)
 }
@@ -129,14 +129,16 @@ func (c *Class) evict(why schema.Reason, alarmHeld bool) error {
 	return c.persist()
 }
 
-// relieve makes room on a full disk for class c, whose io is held: the balloon,
-// and unless it is for a gap record the oldest segment of the least urgent class,
-// but none more urgent than c itself. It tells whether another try makes sense.
+// relieve makes room on a full disk for class c, whose io is held: the balloon, and
+// unless it is for a gap record a segment. It tells whether another try makes sense.
 func (s *Shared) relieve(c *Class, gap bool) bool {
 	freed := s.Balloon.Release()
-	if gap {
-		return freed
-	}
+	return !gap && s.evictLeast(c) || freed
+}
+
+// evictLeast gives up the oldest segment of the least urgent class, but of none more
+// urgent than c itself, whose io is held. It tells whether there was one.
+func (s *Shared) evictLeast(c *Class) bool {
 	for id := schema.Class(schema.NumClasses - 1); id > schema.ClassAlarm && id >= c.id; id-- {
 		v := s.classes[id]
 		if v != c && !v.io.TryLock() {
@@ -150,7 +152,7 @@ func (s *Shared) relieve(c *Class, gap bool) bool {
 			return true
 		}
 	}
-	return freed
+	return false
 }
 
 // Refuse writes one durable record down as lost for a reason that only its
@@ -159,7 +161,7 @@ func (c *Class) Refuse(epoch, seq uint64, why schema.Reason) error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	c.mu.Lock()
-	known, closed := epoch == c.epoch && seq > 0 && seq <= c.durable, c.closed
+	known, closed := epoch == c.book.Epoch && seq > 0 && seq <= c.book.Kept, c.closed
 	c.mu.Unlock()
 	switch {
 	case closed:

@@ -5,8 +5,6 @@ package chain
 
 import (
 	"fulmar/schema"
-	"fulmar/storage/internal/classconf"
-	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/recovery"
 )
 
@@ -19,25 +17,19 @@ func (c *Class) Load() error {
 	if err != nil {
 		return err
 	}
-	c.gen, c.reserved, c.epoch = st.Gen, st.Reserved, st.Epoch
-	c.done = ranges.New(st.Low, st.Above)
-	c.next = max(c.done.Highest(), st.Used) + 1
-	if !classconf.Durable(c.id) || !st.Exact {
-		// Numbers may have been seen that are in no file.
-		c.next = max(c.next, c.reserved+1)
-	}
-	c.durable, c.onDisk, c.savedLow = max(st.Used, c.done.Low()), st.Used, c.done.Low()
+	c.gen = st.Gen
+	c.book.Load(st)
 	if c.files.Len() == 0 {
-		c.durable = c.next - 1
-		if err := c.roll(c.next); err != nil {
+		c.book.Kept = c.book.Next - 1
+		if err := c.roll(c.book.Next); err != nil {
 			return err
 		}
 	}
-	for _, r := range c.done.Missing(c.durable+1, c.next-1) {
-		c.owed = append(c.owed, schema.Gap{Class: c.id, Epoch: c.epoch, First: r.First, Last: r.Last, Reason: schema.ReasonCrash})
+	for _, r := range c.book.Unused() {
+		c.owed = append(c.owed, schema.Gap{Class: c.id, Epoch: c.book.Epoch, First: r.First, Last: r.Last, Reason: schema.ReasonCrash})
 	}
 	if len(c.owed) == 0 {
-		c.durable = c.next - 1
+		c.book.Kept = c.book.Next - 1
 	}
 	// Both copies must be there from the start, or one of them counts as damaged.
 	for c.gen < 2 || st.Bad > 0 {

@@ -18,20 +18,12 @@ import (
 // ramFirst tells whether the class is read from memory now.
 func (c *Class) ramFirst() bool { return !classconf.Durable(c.id) && c.s.Online.Load() }
 
-// given is the highest number that a reader can have seen; mu is held.
-func (c *Class) given() uint64 {
-	if classconf.Durable(c.id) {
-		return c.durable
-	}
-	return max(c.durable, min(c.next-1, c.reserved))
-}
-
 // settledInMemory tells whether numbers are settled that are in no file and not yet
 // in the meta.
 func (c *Class) settledInMemory() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ramAcked
+	return c.book.Untold()
 }
 
 // tellSoon lets the reader hear of a record in memory, with those that come within

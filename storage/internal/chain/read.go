@@ -41,16 +41,16 @@ func (rd *reading) take(seq uint64, payload []byte) bool {
 
 // fromMemory answers from memory where that is the whole answer; mu is held.
 func (c *Class) fromMemory(rd *reading, want uint64) bool {
-	if want <= c.durable {
+	if want <= c.book.Kept {
 		if !c.tail.Holds(want) {
 			return false
 		}
-		c.tail.Each(want, &c.done, func(r tail.Record) bool { return rd.take(r.Seq, r.Payload) })
+		c.tail.Each(want, &c.book.Done, func(r tail.Record) bool { return rd.take(r.Seq, r.Payload) })
 	}
 	if !rd.complete && c.ramFirst() {
 		c.queue.Each(want, func(it *queue.Item) bool {
 			// A number that is not reserved on disk could be given again after a crash.
-			return it.Seq <= c.reserved && (c.done.Has(it.Seq) || rd.take(it.Seq, it.Payload))
+			return it.Seq <= c.book.Reserved && (c.book.Done.Has(it.Seq) || rd.take(it.Seq, it.Payload))
 		})
 	}
 	return true
@@ -62,12 +62,12 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 		return nil, nil
 	}
 	c.mu.Lock()
-	rd := &reading{class: c.id, epoch: c.epoch, records: maxRecords, room: maxBytes}
+	rd := &reading{class: c.id, epoch: c.book.Epoch, records: maxRecords, room: maxBytes}
 	if c.closed {
 		c.mu.Unlock()
 		return nil, ErrClosed
 	}
-	all := c.fromMemory(rd, c.done.Next(from))
+	all := c.fromMemory(rd, c.book.Done.Next(from))
 	c.mu.Unlock()
 	if all {
 		return rd.out, nil
@@ -76,7 +76,7 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 	defer c.io.Unlock()
 	for want := from; !rd.complete; {
 		c.mu.Lock()
-		want = c.done.Next(want)
+		want = c.book.Done.Next(want)
 		all, closed := c.fromMemory(rd, want), c.closed
 		c.mu.Unlock()
 		if closed {
@@ -108,7 +108,7 @@ func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 	last := c.files.At(i).Last
 	if i == c.files.Len()-1 {
 		c.mu.Lock()
-		last = c.durable
+		last = c.book.Kept
 		c.mu.Unlock()
 	}
 	db, err := c.files.Reader(i)
@@ -163,24 +163,24 @@ func (c *Class) isAlarm() bool { return c.id == schema.ClassAlarm }
 func (c *Class) open(seq uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.done.Has(seq)
+	return !c.book.Done.Has(seq)
 }
 
 // oldestAge is how long the oldest unsettled record has waited; zero where there
 // is none or the disk is busy.
 func (c *Class) oldestAge(now time.Time) time.Duration {
 	c.mu.Lock()
-	want := c.done.Next(1)
+	want := c.book.Done.Next(1)
 	wall := int64(0)
 	switch {
-	case c.done.Open(c.durable) == 0:
+	case c.book.Done.Open(c.book.Kept) == 0:
 		if c.queue.Len() == 0 {
 			c.mu.Unlock()
 			return 0
 		}
 		wall = c.queue.First().Wall
 	case c.tail.Holds(want):
-		c.tail.Each(want, &c.done, func(r tail.Record) bool { wall = r.Wall; return false })
+		c.tail.Each(want, &c.book.Done, func(r tail.Record) bool { wall = r.Wall; return false })
 	}
 	c.mu.Unlock()
 	if wall == 0 && c.io.TryLock() {
@@ -209,7 +209,7 @@ func (c *Class) quarantine(i int) error {
 		return c.shelve(i)
 	}
 	c.mu.Lock()
-	first := c.durable + 1
+	first := c.book.Kept + 1
 	c.mu.Unlock()
 	c.files.CloseReader()
 	if err := c.files.Roll(first); err != nil { // persist would remove the file: all of it is settled

@@ -48,6 +48,7 @@ func New(s *Shared, cfg [schema.NumClasses]Config) ([schema.NumClasses]*Class, e
 			return s.classes, err
 		}
 		c := &Class{s: s, id: id, cfg: cc, dir: filepath.Join(s.Dir, id.String()), kick: make(chan struct{}, 1)}
+		c.book.Class = id
 		c.files = files.Chain{
 			Class: id, Dir: c.dir, Quarantine: filepath.Join(s.Dir, "quarantine"), Log: s.Log,
 			Opts: segment.Options{MaxBytes: cc.SegmentBytes, NoSync: s.NoSync},
@@ -117,7 +118,7 @@ func (c *Class) queued() int {
 func (c *Class) Cursor() schema.Cursor {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return schema.Cursor{Class: c.id, Epoch: c.epoch, Acked: c.done.Low(), Last: c.next - 1}
+	return c.book.Cursor()
 }
 
 // Close commits what waits, gives reserved numbers back if nothing is left
@@ -137,7 +138,7 @@ func (c *Class) Close() error {
 	}
 	if err == nil {
 		c.mu.Lock()
-		c.reserved = c.next - 1
+		c.book.Reserved = c.book.Next - 1
 		c.mu.Unlock()
 	}
 	if perr := c.persist(); err == nil {

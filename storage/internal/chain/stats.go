@@ -18,8 +18,8 @@ func (c *Class) Stats(now time.Time) Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st := c.stats
-	st.Class, st.Epoch, st.QuotaBytes = c.id, c.epoch, c.cfg.QuotaBytes
-	st.Outstanding, st.Queued, st.Owed, st.OldestAge = c.done.Open(c.durable), c.queue.Len(), len(c.owed), age
+	st.Class, st.Epoch, st.QuotaBytes = c.id, c.book.Epoch, c.cfg.QuotaBytes
+	st.Outstanding, st.Queued, st.Owed, st.OldestAge = c.book.Done.Open(c.book.Kept), c.queue.Len(), len(c.owed), age
 	if !classconf.Durable(c.id) {
 		st.LossWindow = c.cfg.Linger
 		if c.ramFirst() {

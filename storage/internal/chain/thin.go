@@ -42,7 +42,7 @@ func (c *Class) thin() error {
 // thinSegment takes the next run of the i-th segment.
 func (c *Class) thinSegment(i int, from, last uint64) error {
 	c.mu.Lock()
-	from = c.done.Next(from)
+	from = c.book.Done.Next(from)
 	c.mu.Unlock()
 	if from > last {
 		c.thinned = last
@@ -83,14 +83,14 @@ func (c *Class) appendNow(records [][]byte, size int) (bool, error) {
 		return false, nil
 	}
 	for _, r := range records {
-		c.queue.Push(&queue.Item{Seq: c.next, Wall: now.UnixMilli(), At: now, Payload: r})
-		c.next++
+		c.queue.Push(&queue.Item{Seq: c.book.Next, Wall: now.UnixMilli(), At: now, Payload: r})
+		c.book.Next++
 	}
-	last := c.next - 1
+	last := c.book.Next - 1
 	c.mu.Unlock()
 	for {
 		c.mu.Lock()
-		done := c.durable >= last
+		done := c.book.Kept >= last
 		c.mu.Unlock()
 		if done {
 			return true, nil

@@ -30,6 +30,9 @@ const (
 	// balloonFree is how much must be free before the balloon is blown up again:
 	// taking the last room at once would only bring the next ENOSPC.
 	balloonFree = 4 * balloonBytes
+	// lowBytes and lowShare say when a disk is low: journals, updates and a person
+	// who logs in need some room, too.
+	lowBytes, lowShare = 64 << 20, 20
 )
 
 // Balloon is a file whose only use is to be given up when the disk is full.
@@ -87,6 +90,17 @@ func (b *Balloon) Held() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.held
+}
+
+// Low tells whether the disk has less room left than the rest of the board should
+// have: 64 MiB, or a twentieth of a small one.
+func Low(dir string) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return false // whoever writes next will hear of it
+	}
+	size := uint64(st.Bsize)
+	return st.Bavail*size < min(lowBytes, st.Blocks*size/lowShare)
 }
 
 // Bytes is what a file takes on disk; bbolt's grow ahead of their content.
