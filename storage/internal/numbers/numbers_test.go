@@ -35,7 +35,9 @@ func TestNoNumberTwice(t *testing.T) {
 		"durable, a file is gone": {schema.ClassEvent, recovery.State{Meta: meta.Meta{Reserved: 4096, Low: 10}, Used: 20}, 4097, []ranges.Range{{First: 21, Last: 4096}}},
 		"metrics":                 {schema.ClassMetric, recovery.State{Meta: meta.Meta{Reserved: 1024, Low: 10}, Used: 20, Exact: true}, 1025, []ranges.Range{{First: 21, Last: 1024}}},
 		"metrics settled ahead": {
-			schema.ClassMetric, recovery.State{Meta: meta.Meta{Reserved: 1024, Low: 10, Above: []ranges.Range{{First: 500, Last: 600}}}, Used: 20}, 1025,
+			schema.ClassMetric,
+			recovery.State{Meta: meta.Meta{Reserved: 1024, Low: 10, Above: []ranges.Range{{First: 500, Last: 600}}}, Used: 20},
+			1025,
 			[]ranges.Range{{First: 21, Last: 499}, {First: 601, Last: 1024}},
 		},
 	} {
