@@ -78,7 +78,8 @@ const (
 	helloPatience      = 3 * time.Second // with a fixed mode, a silent fleet is not waited for longer
 	writeTimeout       = guard.WriteTimeout
 	pingTimeout        = 10 * time.Second
-	drainTimeout       = 2 * time.Second // on a stop, for what is in flight
+	drainTimeout       = 2 * time.Second        // on a stop, for what is in flight
+	lossGrace          = 200 * time.Millisecond // after a loss; a publisher stuck in the client ends by itself
 	byeTimeout         = 500 * time.Millisecond
 	reasonTimeout      = 100 * time.Millisecond // between a token's failure and its reason
 	maxInbound         = 64                     // messages waiting; more ends the generation, the fleet asks again

@@ -24,7 +24,7 @@
 // an acker, which waits for the oldest message in flight; there is no goroutine for
 // a message. At most [Config.Window] messages and [Config.WindowBytes] bytes are in
 // flight; nothing else is queued here, the spool is the queue. A publisher stuck in
-// the client is given up after three seconds and ends by itself after ten.
+// the client when a connection is lost is given up and ends by itself after ten seconds.
 //
 // # What cannot be sent
 //

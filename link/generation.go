@@ -124,6 +124,10 @@ func (g *gen) carry(ctx context.Context) error {
 			return g.why
 		}
 	})
+	<-group.Context().Done()
+	if ctx.Err() == nil {
+		return group.Wait(lossGrace)
+	}
 	return group.Wait(drainTimeout + time.Second)
 }
 

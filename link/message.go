@@ -144,6 +144,9 @@ func (p *publisher) launch(ctx context.Context, f *flights.Flight, topic string,
 		}
 	}
 	token := p.client.Publish(topic, 1, false, payload)
+	if p.abandoned() { // it may have been stuck in there; the session has gone on
+		return false, p.why
+	}
 	n := p.InFlight()
 	p.s.count(func(st *Status) { st.InFlight = n })
 	p.Sent(f, token)
