@@ -199,12 +199,13 @@ func (b *Board) Settle(now int64) (changed []uint64) {
 		}
 		b.Boots = slices.Delete(b.Boots, 0, over)
 	}
-	begins := now // of the next boot that is exact
+	begins := now // the latest moment at which the next boot can have begun
 	for i := len(b.Boots) - 1; i >= 0; i-- {
 		x := &b.Boots[i]
-		x.hi = begins
+		x.hi = max(begins, b.Floor, Earliest) // where boots tell more time than there was
+		begins -= x.Last
 		if x.Evidence == fleet {
-			x.hi, begins = now, min(begins, x.Offset)
+			x.hi, begins = now, min(x.hi, x.Offset)
 		}
 	}
 	lo, ordered := max(b.Floor, Earliest), b.Floor > 0
@@ -219,9 +220,9 @@ func (b *Board) Settle(now int64) (changed []uint64) {
 		default:
 			off := x.Offset
 			if x.Evidence == nothing {
-				off = x.hi - x.Last
-				if ordered {
-					off = x.lo
+				off = x.lo
+				if !ordered { // of the first boots: just before the next whose time is told
+					off = b.toldAfter(i) - x.Last
 				}
 			}
 			x.Placed = max(min(off, x.hi-x.Last), x.lo)
@@ -233,6 +234,18 @@ func (b *Board) Settle(now int64) (changed []uint64) {
 		}
 	}
 	return changed
+}
+
+// toldAfter gives the moment before which a boot that is the first one known, and
+// whose time nothing tells, must have ended.
+func (b *Board) toldAfter(i int) int64 {
+	end := b.Boots[i].hi
+	for j := i + 1; j < len(b.Boots) && b.Boots[j].Evidence != fleet; j++ {
+		if b.Boots[j].Evidence != nothing {
+			end = min(end, b.Boots[j].Offset)
+		}
+	}
+	return end
 }
 
 // Place gives the moment t on the fleet's clock, ms since 1970, and how well it is
@@ -248,7 +261,7 @@ func (b *Board) Place(t schema.Time, now int64) (int64, Grade) {
 	at := x.Placed + ms(t)
 	switch x.Evidence {
 	case fleet:
-		return min(at, now), Exact
+		return min(max(at, Earliest), now), Exact
 	case synced:
 		return min(max(at, x.lo), x.hi), Estimated
 	}
