@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"fulmar/fleet/ingest/book"
+	"fulmar/fleet/ingest/clocks"
 
 	"fulmar/fleet/store"
 	"fulmar/schema"
@@ -177,7 +178,7 @@ func (x *txn) gap(b *boardState, g *schema.Gap, t schema.Time, at int64) error {
 	if err != nil {
 		return err
 	}
-	from, to := lossSpan(g, t, at)
+	from, to := clocks.Span(g.FromWall, g.ToWall, t.Wall, at)
 	err = x.exec(`INSERT INTO gap (board, class, epoch, first, last, reason, from_ms, to_ms, at, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		b.id, g.Class, int64(g.Epoch), int64(g.First), int64(g.Last), g.Reason, from, to, at, int64(lost))
 	if err != nil {

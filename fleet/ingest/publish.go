@@ -179,6 +179,9 @@ func (in *Ingest) Hello(ctx context.Context, key BoardKey, h *schema.Hello) erro
 		if err := x.exec(`UPDATE board SET release = ?, facts = ? WHERE id = ?`, h.Release, facts, b.id); err != nil {
 			return fmt.Errorf("keep hello: %w", err)
 		}
+		if err := x.heardFrom(b, h.Now); err != nil {
+			return err
+		}
 		for _, c := range h.Cursors {
 			if c.Last == 0 {
 				continue

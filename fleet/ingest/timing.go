@@ -82,6 +82,16 @@ func (x *txn) note(b *boardState, m *schema.Message, recs []decoded) error {
 	return x.settle(b, c)
 }
 
+// heardFrom takes the time at which a board said something now.
+func (x *txn) heardFrom(b *boardState, sent schema.Time) error {
+	c, err := x.clocksOf(b)
+	if err != nil {
+		return err
+	}
+	c.Sent(sent, x.now)
+	return x.settle(b, c)
+}
+
 // settle places the boots anew and has the rows moved that this moves.
 func (x *txn) settle(b *boardState, c *clocks.Board) error {
 	for _, boot := range c.Settle(x.now) {
@@ -138,20 +148,6 @@ func (x *txn) anchor(b *boardState, a *schema.Anchor, w when) error {
 		return err
 	}
 	return x.exec(`DELETE FROM anchor WHERE board = ?1 AND id <= (SELECT id FROM anchor WHERE board = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, b.id, maxAnchors)
-}
-
-// lossSpan gives the time of a loss on the fleet's clock: the board told it by the
-// wall clock by which it wrote the gap, at t. Zeros where that makes no sense.
-func lossSpan(g *schema.Gap, t schema.Time, at int64) (from, to int64) {
-	const slack = 60_000 // ms by which a wall clock may have been set between the two
-	off := at - t.Wall
-	fits := func(wall int64) bool {
-		return wall > 0 && wall < 1<<43 && wall+off >= clocks.Earliest && wall+off <= at+slack
-	}
-	if !fits(g.FromWall) || !fits(g.ToWall) || g.FromWall > g.ToWall {
-		return 0, 0
-	}
-	return min(g.FromWall+off, at), min(g.ToWall+off, at)
 }
 
 // Exec, Query and Row make a transaction a fold.DB.

@@ -323,25 +323,3 @@ func TestRetentionGoesByArrival(t *testing.T) {
 		}
 	}
 }
-
-// TestLossSpan: the time of a loss is moved with the gap that tells it, or unknown.
-func TestLossSpan(t *testing.T) {
-	t.Parallel()
-	const at, hour = int64(1_800_000_000_000), int64(3600 * 1000)
-	for name, c := range map[string]struct{ wall, from, to, wantFrom, wantTo int64 }{
-		"clock right":                    {at, at - 3*hour, at - 2*hour, at - 3*hour, at - 2*hour},
-		"clock at 1970":                  {5 * hour, 2 * hour, 3 * hour, at - 3*hour, at - 2*hour},
-		"clock at 2077":                  {at + 50*yearMs, at + 50*yearMs - 3*hour, at + 50*yearMs - 2*hour, at - 3*hour, at - 2*hour},
-		"set between loss and gap":       {at, 2 * hour, 3 * hour, 0, 0},
-		"set back between the two":       {2 * hour, at - 3*hour, at - 2*hour, 0, 0},
-		"unknown to the board":           {at, 0, 0, 0, 0},
-		"backwards":                      {at, at - 2*hour, at - 3*hour, 0, 0},
-		"a second ahead of the gap":      {at, at - hour, at + 1000, at - hour, at},
-		"numbers at the end of the line": {-1 << 63, 1<<63 - 1, 1<<63 - 1, 0, 0},
-	} {
-		from, to := lossSpan(&schema.Gap{FromWall: c.from, ToWall: c.to}, schema.Time{Wall: c.wall}, at)
-		if from != c.wantFrom || to != c.wantTo {
-			t.Errorf("%s: %d to %d, want %d to %d", name, from, to, c.wantFrom, c.wantTo)
-		}
-	}
-}

@@ -287,3 +287,15 @@ func (b *Board) Close(boot uint64) {
 		x.Closed, x.Open, x.Stored = x.Evidence != fleet, false, x.Placed
 	}
 }
+
+// Span gives a span that a board told by its wall clock, ms, on the fleet's clock:
+// told in a record of wall time wall that lies at. Zeros where that makes no sense.
+func Span(from, to, wall, at int64) (int64, int64) {
+	const slack = 60_000 // ms by which the clock may have been set between the two
+	off := at - wall
+	fits := func(t int64) bool { return t > 0 && t < 1<<43 && t+off >= Earliest && t+off <= at+slack }
+	if !fits(from) || !fits(to) || from > to {
+		return 0, 0
+	}
+	return min(from+off, at), min(to+off, at)
+}

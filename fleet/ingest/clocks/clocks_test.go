@@ -275,6 +275,28 @@ func TestAnyLife(t *testing.T) {
 	}
 }
 
+// TestSpan: the time of a loss is moved with the gap that tells it, or unknown.
+func TestSpan(t *testing.T) {
+	t.Parallel()
+	const at = today
+	for name, c := range map[string]struct{ wall, from, to, wantFrom, wantTo int64 }{
+		"clock right":                    {at, at - 3*hour, at - 2*hour, at - 3*hour, at - 2*hour},
+		"clock at 1970":                  {5 * hour, 2 * hour, 3 * hour, at - 3*hour, at - 2*hour},
+		"clock at 2077":                  {at + 50*year, at + 50*year - 3*hour, at + 50*year - 2*hour, at - 3*hour, at - 2*hour},
+		"set between loss and gap":       {at, 2 * hour, 3 * hour, 0, 0},
+		"set back between the two":       {2 * hour, at - 3*hour, at - 2*hour, 0, 0},
+		"unknown to the board":           {at, 0, 0, 0, 0},
+		"backwards":                      {at, at - 2*hour, at - 3*hour, 0, 0},
+		"a second ahead of the gap":      {at, at - hour, at + 1000, at - hour, at},
+		"numbers at the end of the line": {-1 << 63, 1<<63 - 1, 1<<63 - 1, 0, 0},
+	} {
+		from, to := Span(c.from, c.to, c.wall, at)
+		if from != c.wantFrom || to != c.wantTo {
+			t.Errorf("%s: %d to %d, want %d to %d", name, from, to, c.wantFrom, c.wantTo)
+		}
+	}
+}
+
 // FuzzBoard: no time that a board can tell makes a moment that is not one.
 func FuzzBoard(f *testing.F) {
 	f.Add(uint64(1), uint64(2), int64(5), int64(6), int64(7), int64(8), true)
