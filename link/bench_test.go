@@ -18,11 +18,11 @@ import (
 	"fulmar/schema"
 )
 
-// BenchmarkDrain sends 20,000 records of 200 bytes through a real broker on the
+// BenchmarkDrain sends 200,000 records of 200 bytes through a real broker on the
 // loopback, once by the link and once by the bare client with the same payloads and
 // window, in the same run. "ratio" is the link's time over the bare client's.
 func BenchmarkDrain(b *testing.B) {
-	const records, each = 20_000, 64
+	const records, each = 200_000, 64
 	broker := linktest.New(b)
 	var payloads [][]byte
 	var got atomic.Int64
@@ -42,7 +42,7 @@ func BenchmarkDrain(b *testing.B) {
 	var allocs, peak uint64
 	for range b.N {
 		out := newQueue(records, each)
-		s, err := New(Config{Tenant: "default", Board: "dock-1", Dial: dial, ReconnectWindow: time.Nanosecond}, out, nil)
+		s, err := New(Config{Tenant: "default", Board: "dock-1", Dial: dial, ReconnectWindow: time.Nanosecond, WindowBytes: 1048576}, out, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

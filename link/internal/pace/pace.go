@@ -14,7 +14,7 @@ const (
 	floor = 8 << 10  // bytes: two small messages, so that the line is never idle for a round trip
 	// allowance is the queueing that is no sign of a full line: a commit of the fleet
 	// and a scheduler's slice. Without it a line of 0.2 ms would be halved by noise.
-	allowance = 40 * time.Millisecond
+	allowance = 20 * time.Millisecond
 	// recent is how long the shortest round trip is remembered, once to twice: routes
 	// change.
 	recent = 15 * time.Second
