@@ -292,3 +292,35 @@ func TestFoldWithin(t *testing.T) {
 		}
 	}
 }
+
+// TestEpochsOfMemory: a board whose disk died works from memory under epochs of
+// their own. Its hello tells several of a class, and its gaps may name one that
+// never sent anything; all are in the books.
+func TestEpochsOfMemory(t *testing.T) {
+	t.Parallel()
+	r := start(t, t.TempDir(), Config{})
+	gap := func(epoch, first, last uint64) []byte {
+		return record(t, schema.Record{Kind: schema.KindGap, Gap: &schema.Gap{Class: schema.ClassMetric, Epoch: epoch, First: first, Last: last, Reason: schema.ReasonUnsavable}})
+	}
+	r.send(t, testKey, schema.ClassMetric, 1, schema.SeqRecord{Seq: 1, Payload: samples(t, 1)})
+	r.send(t, testKey, schema.ClassMetric, 2, schema.SeqRecord{Seq: 3, Payload: samples(t, 2)})
+	hello := &schema.Hello{V: 1, Board: "b1", Now: now(), Cursors: []schema.Cursor{
+		{Class: schema.ClassMetric, Epoch: 1, Acked: 1, Last: 5}, {Class: schema.ClassMetric, Epoch: 2, Last: 7}, {Class: schema.ClassMetric, Epoch: 3, Last: 4},
+	}}
+	if err := r.Hello(context.Background(), testKey, hello); err != nil {
+		t.Fatal(err)
+	}
+	r.send(t, testKey, schema.ClassAlarm, 9, schema.SeqRecord{Seq: 1, Payload: gap(2, 4, 7)}, schema.SeqRecord{Seq: 2, Payload: gap(4, 1, 20)})
+	for epoch, want := range map[int64][3]int64{1: {5, 1, 0}, 2: {7, 1, 4}, 3: {4, 0, 0}, 4: {20, 0, 20}} {
+		got := [3]int64{}
+		for i, col := range []string{"heard", "arrived", "lost"} {
+			got[i] = r.int(t, "SELECT "+col+" FROM stream WHERE class = 2 AND epoch = ?", epoch)
+		}
+		if got != want {
+			t.Errorf("epoch %d: heard, arrived, lost %v, want %v", epoch, got, want)
+		}
+	}
+	if n := r.int(t, "SELECT count FROM loss WHERE class = 2 AND reason = ?", schema.ReasonUnsavable); n != 24 {
+		t.Errorf("%d lost by the disk, want 24", n)
+	}
+}

@@ -18,17 +18,16 @@ const yearMs = int64(365 * 24 * 3600 * 1000)
 // lifeBoard is a board whose wall clock is whatever it is told to be. Its life ends
 // now, by the fleet's clock, so that it can be sent at once.
 type lifeBoard struct {
-	t      *testing.T
-	key    BoardKey
-	boot   uint64
-	began  int64 // true time of this boot's start, ms
-	now    int64 // true time, ms
-	wall   int64 // wall clock less true time, ms
-	seq    map[schema.Class]uint64
-	queue  []queued
-	truth  map[string]int64 // true time of each batch and event, by name of table and boot/mono
-	steps  int64            // offset of the newest anchor
-	writes int
+	t     *testing.T
+	key   BoardKey
+	boot  uint64
+	began int64 // true time of this boot's start, ms
+	now   int64 // true time, ms
+	wall  int64 // wall clock less true time, ms
+	seq   map[schema.Class]uint64
+	queue []queued
+	truth map[string]int64 // true time of each batch and event, by name of table and boot/mono
+	steps int64            // offset of the newest anchor
 }
 
 type queued struct {
@@ -171,8 +170,8 @@ func (b *lifeBoard) check(r *rig, off map[int]int64) {
 func TestClocksThatLie(t *testing.T) {
 	t.Parallel()
 	const hour = int64(3600 * 1000)
-	ms := map[int]int64{0: 3000, 1: 3000, 2: 3000} // exact includes the time this test needs to send
-	loose := func(d int64) map[int]int64 { return map[int]int64{0: 3000, 1: 3000, 2: d} }
+	ms := map[int]int64{0: 15_000, 1: 15_000, 2: 15_000} // exact includes the time this test needs to send
+	loose := func(d int64) map[int]int64 { return map[int]int64{0: 15_000, 1: 15_000, 2: d} }
 	for name, c := range map[string]struct {
 		off  map[int]int64
 		long int64 // hours that the life takes
@@ -210,14 +209,14 @@ func TestClocksThatLie(t *testing.T) {
 			b.reboot(-56 * yearMs)
 			b.live(60)
 		}},
-		"rebooted offline, the clock at 1970 all along": {loose(5*hour + 3000), 9, func(b *lifeBoard) {
+		"rebooted offline, the clock at 1970 all along": {loose(5*hour + 15_000), 9, func(b *lifeBoard) {
 			b.reboot(-56 * yearMs)
 			b.live(110)
 			b.now += 5 * hour
 			b.reboot(-56 * yearMs)
 			b.live(60)
 		}},
-		"two boots never connected, the second at 2076": {loose(5*hour + 3000), 12, func(b *lifeBoard) {
+		"two boots never connected, the second at 2076": {loose(5*hour + 15_000), 12, func(b *lifeBoard) {
 			b.reboot(0)
 			b.live(110)
 			b.now += 3 * hour
@@ -227,7 +226,7 @@ func TestClocksThatLie(t *testing.T) {
 			b.reboot(-56 * yearMs)
 			b.live(60)
 		}},
-		"two boots never connected, both at 1970": {loose(10*hour + 3000), 12, func(b *lifeBoard) {
+		"two boots never connected, both at 1970": {loose(10*hour + 15_000), 12, func(b *lifeBoard) {
 			for range 2 {
 				b.reboot(-56 * yearMs)
 				b.live(110)
@@ -281,7 +280,7 @@ func TestManyBootsOffline(t *testing.T) {
 		b.send(r)
 		if len(all) == 0 {
 			// Boots whose clock was right are placed by it; the others by order.
-			b.check(r, map[int]int64{0: 3000, 1: 0, 2: 30 * 24 * 3600 * 1000})
+			b.check(r, map[int]int64{0: 15_000, 1: 0, 2: 30 * 24 * 3600 * 1000})
 			if n := r.int(t, "SELECT count(*) FROM telemetry a JOIN telemetry b ON b.id = a.id + 1 WHERE a.boot < b.boot AND a.at > b.at"); n != 0 {
 				t.Errorf("%d boots overlap", n)
 			}

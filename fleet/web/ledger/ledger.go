@@ -92,7 +92,7 @@ type View struct {
 	Thin     bool // something was thinned: the table has a column for it
 	Clean    bool // nothing was lost or thinned
 	Rows     []Row
-	Waiting  []template.HTML // a sentence for each class of which something waits
+	Waiting  []template.HTML // a sentence for each class of which something waits, or for a board that is away
 	Lost     []Line
 	Thinned  []Line
 	Sums     string // all losses by reason, where the lines do not hold them all
@@ -136,6 +136,9 @@ func Build(p *live.Sheet, b *Board) View {
 			waits = append(waits, c.Class)
 			v.Waiting = append(v.Waiting, p.Text(k+"waits", waiting(p, b, c)))
 		}
+	}
+	if v.Any && len(v.Waiting) == 0 && !b.Online && !b.Since.IsZero() {
+		v.Waiting = append(v.Waiting, p.Text("book|offline", "The board is offline since "+stamp(p, b.Since)+"; what it makes meanwhile is counted when it is back"))
 	}
 	lines := uint64(0)
 	for _, g := range joined(b.Gaps) {

@@ -77,6 +77,11 @@ func TestClean(t *testing.T) {
 	if !v.Clean || len(v.Waiting)+len(v.Lost)+len(v.Thinned) != 0 || v.Sums != "" {
 		t.Errorf("%+v", v)
 	}
+	p := live.NewSheet(now)
+	v = Build(p, &Board{Since: clock(13, 40), Classes: []Class{{Class: "event", Made: 3, Arrived: 3}}})
+	if got, want := p.Vals["book|offline"].Text, "The board is offline since 13:40; what it makes meanwhile is counted when it is back"; got != want || len(v.Waiting) != 1 {
+		t.Errorf("a board that is away: %q", got)
+	}
 	if v := Build(live.NewSheet(now), &Board{}); v.Any {
 		t.Errorf("nothing was made: %+v", v)
 	}
