@@ -42,7 +42,7 @@ func BenchmarkDrain(b *testing.B) {
 	var allocs, peak uint64
 	for range b.N {
 		out := newQueue(records, each)
-		s, err := New(Config{Tenant: "default", Board: "dock-1", Dial: dial, ReconnectWindow: time.Nanosecond, WindowBytes: 1048576}, out, nil)
+		s, err := New(Config{Tenant: "default", Board: "dock-1", Dial: dial, ReconnectWindow: time.Nanosecond}, out, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
@@ -41,6 +42,8 @@ type gen struct {
 	once sync.Once
 	lost chan struct{}
 	why  error
+
+	paced atomic.Bool // the publisher waits for room on the line
 
 	mu   sync.Mutex
 	conn *guard.Conn // nil until dialed
@@ -164,7 +167,9 @@ func (g *gen) dial(ctx context.Context) (net.Conn, error) {
 		Asked: func(size int) { g.pace.Sent(size, time.Now()) },
 		Answered: func(took time.Duration, size int) {
 			g.pace.Answered(took, size, time.Now())
-			flights.Poke(g.Freed) // the line has room, whoever's word frees the window
+			if g.paced.Swap(false) {
+				flights.Poke(g.Freed) // the line has room, whoever's word frees the window
+			}
 		},
 	})
 	g.mu.Lock()

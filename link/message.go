@@ -21,8 +21,6 @@ const (
 	// packLeast is how much on a slow line, where a larger message would hold up what
 	// comes behind it; several of them are in flight then.
 	packLeast = 4 << 10
-	// recordCost is the envelope's share of each record: number, lengths.
-	recordCost = 16
 )
 
 // room is how many bytes of records the next message takes: a quarter of what the
@@ -39,29 +37,11 @@ func (p *publisher) sendRecords(ctx context.Context, l *lanes.Lane) (done bool, 
 	if err != nil || len(recs) == 0 {
 		return false, 0, err
 	}
-	n := pack(recs, room)
+	n := lanes.Pack(recs, room)
 	if n == 0 {
 		return true, 0, p.refuse(l, recs[0], schema.ReasonOversize)
 	}
 	return p.sendMessage(ctx, l, recs[:n], nil)
-}
-
-// sendable tells whether a record may be part of a message at all.
-func sendable(r schema.Stored) bool {
-	return len(r.Payload) > 0 && len(r.Payload) <= schema.MaxRecord
-}
-
-// pack tells how many of the records fit into one message with room for so many
-// bytes, at least one; none where the first can be in no message.
-func pack(recs []schema.Stored, room int) (n int) {
-	size := 0
-	for n < len(recs) && n < schema.MaxRecords && sendable(recs[n]) && recs[n].Epoch == recs[0].Epoch {
-		if size += len(recs[n].Payload) + recordCost; n > 0 && size > room {
-			break
-		}
-		n++
-	}
-	return n
 }
 
 // sendMessage publishes records as one message; with them goes what they say of a
@@ -84,7 +64,7 @@ func (p *publisher) sendMessage(ctx context.Context, l *lanes.Lane, recs []schem
 	if p.mode == schema.AckFleet {
 		f.AwaitFleet()
 	}
-	payload, err := schema.Encode(&m)
+	payload, err := schema.EncodeMessage(&m)
 	if err != nil {
 		// Each record was looked at and the message was measured: only numbers that
 		// do not rise get here, and they are no reason to drop anything.
@@ -182,7 +162,10 @@ func (p *publisher) read(l *lanes.Lane, limit, bytes int) ([]schema.Stored, erro
 		return nil, fmt.Errorf("read %s records from the spool: %w", l.Class, err)
 	}
 	l.Empty = len(recs) == 0
-	mine := slices.DeleteFunc(slices.Clone(recs), func(r schema.Stored) bool { return r.Epoch != l.Epoch || r.Seq < l.Next })
+	mine, alien := recs, func(r schema.Stored) bool { return r.Epoch != l.Epoch || r.Seq < l.Next }
+	if slices.ContainsFunc(recs, alien) {
+		mine = slices.DeleteFunc(slices.Clone(recs), alien)
+	}
 	if len(mine) > 0 && mine[0].Seq > end {
 		// The rest of what is before end is settled: on behind it, or the lane is done.
 		l.Next = end + 1

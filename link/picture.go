@@ -34,7 +34,7 @@ func (p *publisher) sendPicture(ctx context.Context, l *lanes.Lane) (done bool, 
 		if err != nil || len(recs) == 0 {
 			return false, 0, err
 		}
-		if pack(recs, packBytes) == 0 {
+		if lanes.Pack(recs, packBytes) == 0 {
 			return true, 0, p.refuse(l, recs[0], schema.ReasonOversize)
 		}
 		if opened, err := p.openPicture(l, recs[0]); err != nil || !opened {

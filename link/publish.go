@@ -150,7 +150,9 @@ func (p *publisher) sendOne(ctx context.Context) (sent bool, err error) {
 		}
 		p.ahead = 0
 	}
+	p.paced.Store(true) // before the look: an answer in between must not be missed
 	ok, wait := p.pace.Go(time.Now())
+	p.paced.Store(!ok)
 	if wait > 0 {
 		p.nap = wait
 	}
