@@ -217,6 +217,7 @@ func TestRollupsAgainstSums(t *testing.T) {
 	// Telemetry is pruned: the rollups go on to answer.
 	s.within(t, func(db fold.DB) error { return db.Exec(`DELETE FROM telemetry`) })
 	stage("telemetry gone", true)
+	look("telemetry gone, asked for in full", minute, 0)
 	s.within(t, fold.Emptied)
 	s.within(t, func(db fold.DB) error {
 		s.insert(t, db, 1, base, false, &schema.Samples{Series: []string{"x"}, Value: []float64{5000}}) // its id is 1 again

@@ -175,6 +175,18 @@ func TestDraw(t *testing.T) {
 	if got.LoText != "0"+nb+"%" || got.HiText != "100"+nb+"%" {
 		t.Errorf("scale from %q to %q", got.LoText, got.HiText)
 	}
+	// The band goes along the highest and back along the lowest, a piece for each
+	// stretch without a hole, and the scale holds it.
+	got = Draw(card, map[string]Points{"cpu.load_percent": {
+		T: []int64{ms(0), ms(3 * time.Second), ms(450 * time.Second), ms(453 * time.Second)}, V: []float64{10, 20, 30, 40},
+		Lo: []float64{0, 5, 25, 40}, Hi: []float64{20, 30, 45, 60},
+	}}, from, to)
+	if want := "M0.0 96.0L2.0 84.0L2.0 114.0L0.0 120.0ZM300.0 66.0L302.0 48.0L302.0 72.0L300.0 90.0Z"; got.Paths[0].Band != want || got.Hi != 100 {
+		t.Errorf("band %s up to %v, want %s", got.Paths[0].Band, got.Hi, want)
+	}
+	if got = Draw(card, map[string]Points{"cpu.load_percent": {T: []int64{ms(0)}, V: []float64{1}}}, from, to); got.Paths[0].Band != "" {
+		t.Errorf("a band of single readings: %s", got.Paths[0].Band)
+	}
 	if empty := Draw(card, nil, from, to); empty.Paths[0].Path != "" || empty.Hi <= empty.Lo {
 		t.Errorf("without points: %+v", empty)
 	}
