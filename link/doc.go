@@ -26,9 +26,16 @@
 // flight; nothing else is queued here, the spool is the queue. A publisher stuck in
 // the client when a connection is lost is given up and ends by itself after ten seconds.
 //
+// # Order and pace
+//
+// Alarms go first; then what was made since the connection began and what waited for
+// it share the line 7 : 3 (internal/lanes). How much may be on the line follows the
+// time to PUBACK, below the window and the fleet's own bound (internal/pace).
+//
 // # What cannot be sent
 //
 // A record that can be in no message, and a snapshot whose picture is gone, are
 // handed to the spool ([Refuser]) for the loss ledger. They end no connection and
-// hold nothing up.
+// hold nothing up. A record that the broker hangs up on is found (internal/suspect)
+// and handed over, too, unless nothing else of its class gets through.
 package link

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -139,8 +140,13 @@ func TestFlood(t *testing.T) {
 			return false
 		}}), m)
 		time.Sleep(time.Minute)
+		before := runtime.NumGoroutine()
 		for range 10 {
 			m.add(schema.ClassEvent, record(t))
+			time.Sleep(time.Millisecond)
+			if n := runtime.NumGoroutine(); n > before+10 {
+				t.Errorf("%d goroutines in the flood, %d before it", n, before)
+			}
 			time.Sleep(time.Minute)
 		}
 		time.Sleep(10 * time.Minute)

@@ -12,6 +12,9 @@
 // [Foreign] is the other way round: a client of somebody else's broker, whose
 // PUBACK means nothing to us; there the fleet answers with [schema.Ack] messages.
 //
+// Boards that all come at once are let in at a pace, a board that sends without end is
+// read from more slowly, and SetRate bounds what all of them send; see admission.go.
+//
 // What mochi does by itself and must not: it answers PUBACK although a hook
 // returned an error (for MQTT 3.1.1), takes sessions over in a way that can block or
 // take the new one's subscriptions away, never times out a client
