@@ -4,7 +4,9 @@
 package link
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -31,11 +33,55 @@ type slowLine struct {
 func newSlowLine(t *testing.T, perSecond int) *slowLine {
 	l := &slowLine{Broker: linktest.New(t), perSecond: perSecond}
 	l.Take = l.take
+	l.Wrap(func(c net.Conn) net.Conn {
+		m := &modem{Conn: c, perSecond: perSecond, queue: make(chan []byte, 1<<12), closed: make(chan struct{})}
+		go m.drain()
+		return m
+	})
 	return l
 }
 
+// modem is a board's end of a slow line: it takes what it is given and sends it at its
+// speed, as one with much too large a buffer does.
+type modem struct {
+	net.Conn
+	perSecond int
+	queue     chan []byte
+	once      sync.Once
+	closed    chan struct{}
+}
+
+func (m *modem) drain() {
+	for {
+		select {
+		case <-m.closed:
+			return
+		case b := <-m.queue:
+			time.Sleep(time.Duration(len(b)) * time.Second / time.Duration(m.perSecond))
+			if _, err := m.Conn.Write(b); err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (m *modem) Write(p []byte) (int, error) {
+	select {
+	case <-m.closed:
+		return 0, net.ErrClosed
+	case m.queue <- bytes.Clone(p):
+		return len(p), nil
+	}
+}
+
+func (*modem) SetWriteDeadline(time.Time) error { return nil }
+
+func (m *modem) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	return m.Conn.Close()
+}
+
 func (l *slowLine) take(tp schema.Topic, p []byte) error {
-	time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(l.perSecond))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var h schema.Hello
