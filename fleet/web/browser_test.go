@@ -294,7 +294,7 @@ func (b *browser) board() {
 	b.src.boards[0].Ledger[2].Made += 5
 	b.src.mu.Unlock()
 	b.until(`document.querySelector(".figs").innerText.includes("90.0\u00a0%") && document.querySelector(".figs").innerText.includes("75.0\u00a0%") && document.querySelector(".figs").innerText.includes("90 of 120 objects")`)
-	b.until(`/made = .* arrived \+ 300 thinned \+ at most 62 lost \+ 5 waiting/.test(document.querySelector(".sum").innerText)`)
+	b.until(`/made = .* arrived \+ 300 thinned \+ 60 lost \+ at most 2 lost in a crash \+ 5 waiting/.test(document.querySelector(".sum").innerText)`)
 }
 
 // boxes holds each drawn box to the place of its detection on the screen, within

@@ -61,7 +61,8 @@ type Board struct {
 	Since   time.Time // it is not connected since
 }
 
-// sums are those of several classes or boards. Lost leaves out what was thinned.
+// sums are those of several classes or boards. Lost leaves out what was thinned,
+// and the numbers of crashes: most of those were never used.
 type sums struct{ made, arrived, lost, thinned, crash, waiting uint64 }
 
 func (s *sums) add(cs []Class) {
@@ -70,19 +71,20 @@ func (s *sums) add(cs []Class) {
 		thinned := min(c.Reasons[schema.ReasonThinned.String()], c.Lost)
 		s.made += c.Made
 		s.arrived += c.Arrived
-		s.lost += c.Lost - thinned
+		crash := min(c.Reasons[schema.ReasonCrash.String()], c.Lost-thinned)
+		s.lost += c.Lost - thinned - crash
 		s.thinned += thinned
-		s.crash += min(c.Reasons[schema.ReasonCrash.String()], c.Lost-thinned)
+		s.crash += crash
 		s.waiting += c.Waiting
 	}
 }
 
-// atMost writes a number of which some may not be: "at most 312".
-func atMost(n, crash uint64) string {
-	if crash > 0 {
-		return "at most " + words.Count(n)
+// atMost writes what was lost with a crash: "at most 312".
+func (s *sums) atMost() string {
+	if s.crash > 0 {
+		return "at most " + words.Count(s.lost+s.crash)
 	}
-	return words.Count(n)
+	return words.Count(s.lost)
 }
 
 // View is the ledger of one board, ready for the template.
@@ -111,12 +113,16 @@ type Line struct{ What, Why, When, Numbers string }
 func Build(p *live.Sheet, b *Board) View {
 	var s sums
 	s.add(b.Classes)
-	v := View{Any: len(b.Classes) > 0, Thin: s.thinned > 0, Clean: s.lost+s.thinned == 0}
+	v := View{Any: len(b.Classes) > 0, Thin: s.thinned > 0, Clean: s.lost+s.crash+s.thinned == 0}
 	parts := words.Count(s.made) + " made = " + words.Count(s.arrived) + " arrived"
 	if s.thinned > 0 {
 		parts += " + " + words.Count(s.thinned) + " thinned"
 	}
-	v.Sentence = p.Text("book", parts+" + "+atMost(s.lost, s.crash)+" lost + "+words.Count(s.waiting)+" waiting")
+	parts += " + " + words.Count(s.lost) + " lost"
+	if s.crash > 0 {
+		parts += " + at most " + words.Count(s.crash) + " lost in a crash"
+	}
+	v.Sentence = p.Text("book", parts+" + "+words.Count(s.waiting)+" waiting")
 	var waits []string
 	for i := range b.Classes {
 		c := &b.Classes[i]
@@ -125,7 +131,7 @@ func Build(p *live.Sheet, b *Board) View {
 		k := "book|" + c.Class + "|"
 		n := func(what string, v uint64) template.HTML { return p.Text(k+what, words.Count(v)) }
 		r := Row{
-			Class: c.Class, Made: n("made", c.Made), Arrived: n("arrived", c.Arrived), Lost: p.Text(k+"lost", atMost(one.lost, one.crash)),
+			Class: c.Class, Made: n("made", c.Made), Arrived: n("arrived", c.Arrived), Lost: p.Text(k+"lost", one.atMost()),
 			Waiting: n("waiting", c.Waiting), Duplicate: n("dup", c.Duplicates),
 		}
 		if v.Thin {
@@ -149,7 +155,7 @@ func Build(p *live.Sheet, b *Board) View {
 			v.Lost = append(v.Lost, line(p, &g))
 		}
 	}
-	if lines < s.lost+s.thinned {
+	if lines < s.lost+s.crash+s.thinned {
 		v.Sums = byReason(b.Classes)
 	}
 	p.Shape("ledger", len(b.Classes), b.Gaps, waits, b.Online, v.Thin, v.Clean, v.Sums)
@@ -288,7 +294,7 @@ func Why(reason string) string {
 // Fleet sums up the ledgers of all boards in one sentence.
 func Fleet(boards []Board) string {
 	var all sums
-	var losers, waiters []string
+	var losers, crashed, waiters []string
 	for i := range boards {
 		b := &boards[i]
 		var s sums
@@ -297,6 +303,9 @@ func Fleet(boards []Board) string {
 		if s.lost > 0 {
 			losers = append(losers, b.Name)
 		}
+		if s.crash > 0 {
+			crashed = append(crashed, b.Name)
+		}
 		if s.waiting > 0 {
 			waiters = append(waiters, b.Name)
 		}
@@ -304,14 +313,18 @@ func Fleet(boards []Board) string {
 	switch {
 	case all.made == 0:
 		return ""
-	case all.lost+all.thinned+all.waiting == 0:
+	case all.lost+all.crash+all.thinned+all.waiting == 0:
 		return "Nothing is lost: all " + words.Count(all.made) + " records made have arrived."
 	}
 	var parts []string
-	if all.lost > 0 {
-		parts = append(parts, isAre(all.lost, all.crash)+" lost "+on("on", losers))
-	} else {
+	switch {
+	case all.lost > 0:
+		parts = append(parts, isAre(all.lost)+" lost "+on("on", losers))
+	case all.crash == 0:
 		parts = append(parts, "none is lost")
+	}
+	if all.crash > 0 {
+		parts = append(parts, "at most "+isAre(all.crash)+" lost in crashes "+on("on", crashed))
 	}
 	if all.waiting > 0 {
 		parts = append(parts, words.Count(all.waiting)+" not yet arrived "+on("from", waiters))
@@ -322,11 +335,11 @@ func Fleet(boards []Board) string {
 	return "Of " + words.Count(all.made) + " records made " + strings.Join(parts, ", ") + "."
 }
 
-func isAre(n, crash uint64) string {
+func isAre(n uint64) string {
 	if n == 1 {
-		return atMost(n, crash) + " is"
+		return "1 is"
 	}
-	return atMost(n, crash) + " are"
+	return words.Count(n) + " are"
 }
 
 // on names one board and counts several.

@@ -37,7 +37,7 @@ func TestLostAndWaitingAreToldApart(t *testing.T) {
 	p := live.NewSheet(now)
 	v := Build(p, b)
 	text := func(key string) string { return p.Vals[key].Text }
-	if got, want := text("book"), "5,029 made = 3,205 arrived + 300 thinned + at most 320 lost + 1,204 waiting"; got != want {
+	if got, want := text("book"), "5,029 made = 3,205 arrived + 300 thinned + 312 lost + at most 8 lost in a crash + 1,204 waiting"; got != want {
 		t.Errorf("sum: %s\nwant %s", got, want)
 	}
 	if got, want := text("book|metric|waits"), "Not yet arrived: 1,204 samples, oldest from 12:01; the board is offline since 13:40"; got != want {
@@ -53,6 +53,9 @@ func TestLostAndWaitingAreToldApart(t *testing.T) {
 	thin := []Line{{"300 samples", "kept as 1-minute summaries to save space", "2026-11-20 14:05 to 01:00", "no. 1 to 300"}}
 	if !slices.Equal(v.Thinned, thin) {
 		t.Errorf("thinned %q\nwant %q", v.Thinned, thin)
+	}
+	if got := text("book|event|lost") + ", " + text("book|metric|lost"); got != "at most 8, 312" {
+		t.Errorf("lost in the table: %s", got)
 	}
 	if len(v.Waiting) != 1 || v.Clean || v.Sums != "" {
 		t.Errorf("%+v", v)
@@ -135,11 +138,11 @@ func TestFleet(t *testing.T) {
 	}
 	for want, in := range map[string][]Board{
 		"": boards(Class{}),
-		"Nothing is lost: all 20 records made have arrived.":                                        boards(ok, ok),
-		"Of 20 records made 2 are lost on b2.":                                                      boards(ok, lost),
-		"Of 10 records made at most 1 is lost on b1.":                                               boards(crash),
-		"Of 30 records made at most 3 are lost on 2 boards, 2 not yet arrived from b3.":             boards(lost, crash, wait),
-		"Of 20 records made none is lost, 2 not yet arrived from b1, 2 kept as 1-minute summaries.": boards(wait, thin),
+		"Nothing is lost: all 20 records made have arrived.":                                                  boards(ok, ok),
+		"Of 20 records made 2 are lost on b2.":                                                                boards(ok, lost),
+		"Of 10 records made at most 1 is lost in crashes on b1.":                                              boards(crash),
+		"Of 30 records made 2 are lost on b1, at most 1 is lost in crashes on b2, 2 not yet arrived from b3.": boards(lost, crash, wait),
+		"Of 20 records made none is lost, 2 not yet arrived from b1, 2 kept as 1-minute summaries.":           boards(wait, thin),
 	} {
 		if got := Fleet(in); got != want {
 			t.Errorf("%q\nwant %q", got, want)
