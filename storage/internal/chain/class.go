@@ -194,7 +194,7 @@ func (c *Class) reserve(last uint64) error {
 	c.mu.Lock()
 	old, short := c.book.Reserved, c.book.Short(last)
 	if short {
-		c.book.Reserved = last + classconf.ReserveBlock(c.id)
+		c.book.Reserved = last + c.book.Block()
 	}
 	c.mu.Unlock()
 	if !short {
@@ -216,7 +216,7 @@ func (c *Class) setReserved(n uint64) {
 // committed books items that are on disk.
 func (c *Class) committed(items []*queue.Item, took time.Duration) {
 	c.mu.Lock()
-	c.book.Committed(items[len(items)-1].Seq)
+	c.book.Committed(len(items), items[len(items)-1].Seq)
 	for _, it := range items {
 		c.tail.Add(tail.Record{Seq: it.Seq, Wall: it.Wall, Payload: it.Payload})
 		c.stats.AppendedBytes += uint64(len(it.Payload))

@@ -31,7 +31,7 @@ func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
 		return 0, err
 	}
 	now := time.Now()
-	it := &queue.Item{Wall: now.UnixMilli(), At: now, Payload: slices.Clone(payload)}
+	it := queue.New(payload, now)
 	if !classconf.Durable(c.id) {
 		return c.enqueueMetric(it)
 	}
@@ -100,7 +100,7 @@ func (c *Class) enqueue(it *queue.Item) {
 
 func (c *Class) batchFull() bool {
 	return c.queue.Len() >= c.cfg.BatchMax || c.queue.Bytes() >= classconf.BatchBytes ||
-		!classconf.Durable(c.id) && !c.ramFirst() && c.book.Next > c.queue.First().Seq+classconf.ReserveBlock(c.id)/2
+		!classconf.Durable(c.id) && !c.ramFirst() && c.book.Next > c.queue.First().Seq+classconf.ReserveLeast/2 && c.book.Next > c.book.Reserved
 }
 
 // flushRounds bounds the batches that one flush writes while it keeps readers of

@@ -90,7 +90,7 @@ func (c *Class) writeCursor() error {
 	}
 	old := c.book.Reserved
 	if c.ramFirst() {
-		c.book.Reserved = max(c.book.Reserved, c.book.Next-1+classconf.ReserveBlock(c.id))
+		c.book.Reserved = max(c.book.Reserved, c.book.Next-1+c.book.Block())
 	}
 	c.mu.Unlock()
 	err := c.persist()

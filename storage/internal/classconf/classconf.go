@@ -73,18 +73,22 @@ func (c Config) WithDefaults(id schema.Class) (Config, error) {
 	return c, nil
 }
 
-// ReserveBlock is how many numbers are reserved at a time: one fdatasync each. Of
-// metrics it is what the gap after a crash may overstate; of the others only what a
-// damaged newest file does.
+// ReserveBlock is how many numbers are reserved at most at a time: one fdatasync
+// each. Of metrics it is what the gap after a crash may overstate, so theirs goes by
+// their rate, see [ReserveLeast]; of the others only a damaged newest file does.
 func ReserveBlock(id schema.Class) uint64 {
 	switch id {
 	case schema.ClassAlarm:
 		return 256
 	case schema.ClassMetric:
-		return 1024
+		return 8192
 	}
 	return 4096
 }
+
+// ReserveLeast is the smallest block of metrics: one write in two minutes at one
+// record a second.
+const ReserveLeast = 256
 
 // Durable tells whether Append waits for the disk.
 func Durable(id schema.Class) bool { return id != schema.ClassMetric }

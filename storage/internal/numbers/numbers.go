@@ -28,6 +28,7 @@ type Book struct {
 	Reserved uint64         // highest number that may be used, as the meta on disk says
 	Done     ranges.Settled // what is settled
 
+	commit   uint64    // records in a commit, lately; of metrics it sets the block
 	savedLow uint64    // all numbers up to it are settled, as the meta on disk says
 	dirty    time.Time // since when Done differs from the disk's; zero: it does not
 	inMemory bool      // numbers were settled that are in no file, and the meta does not say so
@@ -71,8 +72,22 @@ func (b *Book) Settle(first, last uint64) uint64 {
 // Dirty tells whether the meta on disk lags behind.
 func (b *Book) Dirty() bool { return !b.dirty.IsZero() }
 
-// Committed notes that all numbers up to last are on disk or settled.
-func (b *Book) Committed(last uint64) {
+// Block is how many numbers to reserve: some commits' worth of metrics.
+func (b *Book) Block() uint64 {
+	most := classconf.ReserveBlock(b.Class)
+	if classconf.Durable(b.Class) {
+		return most
+	}
+	return min(max(blockCommits*b.commit, classconf.ReserveLeast), most)
+}
+
+// blockCommits is for how many commits a block of metrics lasts.
+const blockCommits = 32
+
+// Committed notes that n records are on disk, and all numbers up to last there or
+// settled.
+func (b *Book) Committed(n int, last uint64) {
+	b.commit = (3*b.commit + uint64(n)) / 4
 	b.Kept, b.OnDisk, b.Next = max(b.Kept, last), max(b.OnDisk, last), max(b.Next, last+1)
 }
 
@@ -81,7 +96,7 @@ func (b *Book) Committed(last uint64) {
 func (b *Book) Short(last uint64) bool {
 	ahead := uint64(0)
 	if !classconf.Durable(b.Class) {
-		ahead = classconf.ReserveBlock(b.Class) / 2
+		ahead = b.Block() / 2
 	}
 	return last+ahead > b.Reserved
 }
@@ -117,7 +132,7 @@ func (b *Book) Unsaved(untold bool) { b.inMemory = b.inMemory || untold }
 // reader takes records from memory and needs reserved numbers.
 func (b *Book) CursorDue(ahead bool) time.Time {
 	switch {
-	case ahead && b.Next+classconf.ReserveBlock(b.Class)/2 > b.Reserved:
+	case ahead && b.Next+b.Block()/2 > b.Reserved:
 		return time.Now()
 	case b.dirty.IsZero():
 		return time.Time{}

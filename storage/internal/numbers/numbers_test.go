@@ -98,11 +98,11 @@ func TestCursorIsLazyWhereItFreesNothing(t *testing.T) {
 		if d := time.Until(b.CursorDue(false)); d != time.Minute {
 			t.Errorf("nothing on disk: in %v", d)
 		}
-		b.Committed(100)
+		b.Committed(100, 100)
 		if d := time.Until(b.CursorDue(false)); d != 500*time.Millisecond {
 			t.Errorf("files wait: in %v", d)
 		}
-		b.Next = 1700
+		b.Next = 1950
 		if d := time.Until(b.CursorDue(true)); d != 0 {
 			t.Errorf("numbers run short: in %v", d)
 		}
@@ -126,5 +126,22 @@ func TestCheck(t *testing.T) {
 	}
 	if err := b.Check(7, 1, 1, unknown); err == nil || errors.Is(err, unknown) {
 		t.Errorf("4096 intervals: %v", err)
+	}
+}
+
+// TestBlock: what a crash may overstate goes by the rate of metrics, and alarms
+// have few.
+func TestBlock(t *testing.T) {
+	t.Parallel()
+	slow, fast := book(schema.ClassMetric, recovery.State{}), book(schema.ClassMetric, recovery.State{})
+	for n := range uint64(40) {
+		slow.Committed(1, n+1)
+		fast.Committed(1000, 1000*(n+1))
+	}
+	if slow.Block() != 256 || fast.Block() != 8192 {
+		t.Errorf("blocks of %d and %d", slow.Block(), fast.Block())
+	}
+	if n := book(schema.ClassAlarm, recovery.State{}).Block(); n != 256 {
+		t.Errorf("block of alarms is %d", n)
 	}
 }

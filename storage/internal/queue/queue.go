@@ -6,6 +6,7 @@
 package queue
 
 import (
+	"slices"
 	"sort"
 	"time"
 )
@@ -17,6 +18,27 @@ type Item struct {
 	At      time.Time
 	Payload []byte
 	Done    chan error // 1-buffered; nil where nobody waits
+}
+
+// small is the payload that lies in the item itself: one allocation, not two.
+const small = 256
+
+type smallItem struct {
+	Item
+	buf [small]byte
+}
+
+// New makes an item with a copy of the payload.
+func New(payload []byte, now time.Time) *Item {
+	var it *Item
+	if len(payload) <= small {
+		s := &smallItem{}
+		it, s.Payload = &s.Item, append(s.buf[:0], payload...)
+	} else {
+		it = &Item{Payload: slices.Clone(payload)}
+	}
+	it.Wall, it.At = now.UnixMilli(), now
+	return it
 }
 
 // Queue is bounded by its owner through [Queue.Fits]; its zero value is empty.

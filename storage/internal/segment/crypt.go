@@ -11,30 +11,30 @@ import (
 	"fmt"
 	"math"
 
-	"fulmar/schema"
 	"fulmar/storage/vault"
 )
 
 // An encrypted segment has a key of its own, made of the data key, the salt in its
-// header and what else the header says. An encrypted frame is
+// header and what else the header says. An encrypted pack is
 //
 //	byte 0       version
-//	bytes 1-4    count, little endian
-//	bytes 5-     AES-256-GCM of wall clock (ms since 1970, 8 bytes little endian)
-//	             and payload, with the tag of 16 bytes at the end
+//	bytes 1-2    span, as in a plain one
+//	bytes 3-6    count
+//	bytes 7-     AES-256-GCM of the body, with the tag of 16 bytes at the end
 //
-// The tag is also over class, epoch, seq and version, so a frame that lands under
-// another key, or in another file, does not match. There is no CRC.
+// The tag is also over class, epoch, number of the first record, version and span, so
+// a pack that lands under another key, or in another file, does not match. There is
+// no CRC.
 //
 // A nonce must never be used twice under one key. It is not made of the number:
 // after a commit that failed its number may go to another record of the same
-// segment, and the first ciphertext may be on the disk. So the frames of a segment
+// segment, and the first ciphertext may be on the disk. So the packs of a segment
 // are counted as they are made, failed or not. Only the handle that made a file
 // writes to it, so the count starts at zero once. It ends the segment where it would
 // wrap around.
 const (
-	cryptVersion  = 2
-	cryptOverhead = 1 + 4 + 8 + tagBytes
+	cryptVersion  = 4
+	cryptOverhead = packHead + 4 + tagBytes
 	saltBytes     = 16
 	tagBytes      = 16
 	nonceBytes    = 12
@@ -51,7 +51,7 @@ type crypt struct {
 	aead  cipher.AEAD
 	count uint32
 	nonce [nonceBytes]byte
-	extra [1 + 8 + 8 + 1]byte // class, epoch, seq, version
+	extra [1 + 8 + 8 + packHead]byte // class, epoch, number of the first record, head
 	plain []byte
 }
 
@@ -94,7 +94,7 @@ func cryptOf(h *head, keys *vault.Keys) (*crypt, error) {
 		return nil, err
 	}
 	c := &crypt{aead: aead}
-	c.extra[0], c.extra[17] = byte(h.Class), cryptVersion
+	c.extra[0] = byte(h.Class)
 	binary.LittleEndian.PutUint64(c.extra[1:], h.Epoch)
 	return c, nil
 }
@@ -105,48 +105,50 @@ func (c *crypt) headerTag(h *head) []byte {
 	return c.aead.Seal(nil, nonce[:], nil, binary.LittleEndian.AppendUint64(h.common(headerCrypt), uint64(h.Key)))
 }
 
-func (c *crypt) prepare(seq uint64, count uint32) {
+func (c *crypt) prepare(key uint64, head []byte, count uint32) {
 	c.nonce[0] = nonceFrame
 	binary.LittleEndian.PutUint32(c.nonce[nonceBytes-4:], count)
-	binary.LittleEndian.PutUint64(c.extra[9:], seq)
+	binary.LittleEndian.PutUint64(c.extra[9:], key)
+	copy(c.extra[17:], head)
 }
 
-// appendFrame adds the encrypted frame of one record to b.
-func (c *crypt) appendFrame(b []byte, r Record) ([]byte, error) {
+// append adds the encrypted pack of some records to b.
+func (c *crypt) append(b []byte, recs []Record) ([]byte, error) {
 	if c.count == math.MaxUint32 {
 		return b, errCount
 	}
 	c.count++
-	c.prepare(r.Seq, c.count)
-	b = binary.LittleEndian.AppendUint32(append(b, cryptVersion), c.count)
 	at := len(b)
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.Wall))
-	b = append(b, r.Payload...)
+	b = appendHead(b, cryptVersion, recs)
+	c.prepare(recs[0].Seq, b[at:at+packHead], c.count)
+	b = binary.LittleEndian.AppendUint32(b, c.count)
+	at = len(b)
+	b = appendBody(b, recs)
 	return c.aead.Seal(b[:at], c.nonce[:], b[at:], c.extra[:]), nil // in place
 }
 
-// decodeFrame gives wall clock and payload, which is valid until the next call.
-func (c *crypt) decodeFrame(seq uint64, b []byte) (wall int64, payload []byte, err error) {
-	if len(b) <= cryptOverhead || len(b) > cryptOverhead+schema.MaxRecord || b[0] != cryptVersion {
-		return 0, nil, errFrame
+// body decrypts a pack; what it gives is valid until the next call.
+func (c *crypt) body(key uint64, b []byte) ([]byte, error) {
+	if len(b) < cryptOverhead || len(b) > cryptOverhead+bodyMax || b[0] != cryptVersion {
+		return nil, errFrame
 	}
-	c.prepare(seq, binary.LittleEndian.Uint32(b[1:]))
-	plain, err := c.aead.Open(c.plain[:0], c.nonce[:], b[5:], c.extra[:])
+	c.prepare(key, b[:packHead], binary.LittleEndian.Uint32(b[packHead:]))
+	plain, err := c.aead.Open(c.plain[:0], c.nonce[:], b[packHead+4:], c.extra[:])
 	if err != nil {
-		return 0, nil, errFrame
+		return nil, errFrame
 	}
 	c.plain = plain
-	return int64(binary.LittleEndian.Uint64(plain)), plain[8:], nil
+	return plain, nil
 }
 
-// decode checks a frame as the segment's header says: a plain frame in an encrypted
+// body checks a pack as the segment's header says: a plain pack in an encrypted
 // segment is as wrong as a flipped bit.
-func (d *DB) decode(seq uint64, b []byte) (wall int64, payload []byte, err error) {
+func (d *DB) body(key uint64, b []byte) ([]byte, error) {
 	if d.Locked != nil {
-		return 0, nil, d.Locked
+		return nil, d.Locked
 	}
 	if d.crypt != nil {
-		return d.crypt.decodeFrame(seq, b)
+		return d.crypt.body(key, b)
 	}
-	return decodeFrame(d.Header.Epoch, seq, b)
+	return d.plain.body(d.Header.Epoch, key, b)
 }

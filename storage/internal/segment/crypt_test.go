@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
@@ -47,8 +48,10 @@ func encrypted(t testing.TB, path string, h Header, keys *vault.Keys, n int) []R
 	for i := range uint64(n) {
 		recs = append(recs, Record{Seq: h.First + i, Wall: 1000 + int64(i), Payload: fmt.Appendf(nil, "%s %d", secret, i)})
 	}
-	if err := d.Append(recs); err != nil {
-		t.Fatal(err)
+	for i := range recs { // each in a pack of its own
+		if err := d.Append(recs[i : i+1]); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
@@ -142,10 +145,10 @@ func TestFramesAreBoundToTheirPlace(t *testing.T) {
 	for name, change := range map[string]func(q *bolt.Bucket) error{
 		"moved to another number": func(q *bolt.Bucket) error { return q.Put(key(2), bytes.Clone(q.Get(key(1)))) },
 		"of another segment":      func(q *bolt.Bucket) error { return q.Put(key(2), other) },
-		"plain":                   func(q *bolt.Bucket) error { return q.Put(key(2), appendFrame(nil, 9, Record{2, 3, []byte("forged")})) },
+		"plain":                   func(q *bolt.Bucket) error { return q.Put(key(2), packed(9, Record{2, 3, []byte("forged")})) },
 		"with another count": func(q *bolt.Bucket) error {
 			b := bytes.Clone(q.Get(key(2)))
-			b[1]++
+			b[packHead]++
 			return q.Put(key(2), b)
 		},
 		"cut":   func(q *bolt.Bucket) error { return q.Put(key(2), bytes.Clone(q.Get(key(2))[:20])) },
@@ -167,16 +170,22 @@ func TestEachBitOfAFrameCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := c.appendFrame(make([]byte, 0, 100), Record{Seq: 7, Wall: 8, Payload: []byte("abc")})
-	if err != nil || len(b) != cryptOverhead+3 {
+	recs := []Record{{Seq: 7, Wall: 8, Payload: []byte("abc")}, {Seq: 8, Wall: 9, Payload: []byte("de")}}
+	b, err := c.append(make([]byte, 0, 100), recs)
+	if err != nil || len(b) != cryptOverhead+bodyHead+3+3+3+2 {
 		t.Fatal(len(b), err)
 	}
-	if w, p, err := c.decodeFrame(7, b); err != nil || w != 8 || string(p) != "abc" {
-		t.Fatal(w, p, err)
+	body, err := c.body(7, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Record
+	if err := decodeBody(7, span(7, b), body, func(r Record) bool { got = append(got, r); return true }); err != nil || !reflect.DeepEqual(got, recs) {
+		t.Fatal(got, err)
 	}
 	for i := range len(b) * 8 {
 		b[i/8] ^= 1 << (i % 8)
-		if _, _, err := c.decodeFrame(7, b); err == nil {
+		if _, err := c.body(7, b); err == nil {
 			t.Errorf("flipped bit %d was not seen", i)
 		}
 		b[i/8] ^= 1 << (i % 8)
@@ -289,11 +298,11 @@ func TestCryptDoesNotAllocate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, buf := Record{Seq: 7, Wall: 8, Payload: make([]byte, 200)}, make([]byte, 0, 300)
+	r, buf := []Record{{Seq: 7, Wall: 8, Payload: make([]byte, 200)}}, make([]byte, 0, 300)
 	n := testing.AllocsPerRun(100, func() {
-		b, err := c.appendFrame(buf, r)
+		b, err := c.append(buf, r)
 		if err == nil {
-			_, _, err = c.decodeFrame(7, b)
+			_, err = c.body(7, b)
 		}
 		if err != nil {
 			t.Error(err)

@@ -13,53 +13,147 @@ import (
 	"fulmar/storage/vault"
 )
 
-// A plain frame is one value in the records bucket:
+// Records lie in packs: some of one commit, one behind the other, as one value under
+// the number of the first. bbolt pays for each value with a search from the root, and
+// a cipher with a nonce and a tag.
 //
 //	byte 0       version
-//	bytes 1-4    CRC-32C, little endian, over epoch, seq (8 bytes each, little
-//	             endian), version, wall and payload
-//	bytes 5-12   wall clock at Append, ms since 1970, little endian
-//	bytes 13-    payload
+//	bytes 1-2    span: number of the last record less that of the first
+//	bytes 3-     plain: CRC-32C over epoch, number of the first (8 bytes each),
+//	             version, span and body; then the body. Encrypted: see crypt.go
 //
-// Epoch and seq are hashed but not stored: a frame that lands under another key
-// or in another spool does not match, and the record is 16 bytes smaller.
+// The body is the wall clock of the first record (ms since 1970, 8 bytes), then for
+// each record: its number less that of the one before, its wall clock less that of
+// the first (zigzag), the length of its payload (varints), and the payload. Fixed
+// numbers are little endian.
+//
+// Epoch and first number are hashed but not stored: a pack that lands under another
+// key or in another spool does not match.
 const (
-	frameVersion  = 1
-	frameOverhead = 13
+	packVersion  = 3
+	packHead     = 1 + 2
+	packOverhead = packHead + 4
+	// packBytes bounds the payload of a pack, unless it is one record: two packs
+	// fill a page of 4 KiB.
+	packBytes = 1870
+	// packSpan bounds the numbers of a pack, and with it what damage to it can say.
+	packSpan = 1 << 10
+	// recordOverhead is the most that a record takes in a pack beside its payload,
+	// bodyHead what the first takes once.
+	recordOverhead = 3 + binary.MaxVarintLen64 + 3
+	bodyHead       = 8
 )
 
-var errFrame = errors.New("frame does not match its checksum")
+var errFrame = errors.New("pack does not match its checksum")
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) } // cached by the library
 
-func frameSum(epoch, seq uint64, rest []byte, version byte) uint32 {
-	var h [17]byte
-	binary.LittleEndian.PutUint64(h[0:], epoch)
-	binary.LittleEndian.PutUint64(h[8:], seq)
-	h[16] = version
-	t := castagnoli()
-	return crc32.Update(crc32.Checksum(h[:], t), t, rest)
+// packLen tells how many of recs, which must be some, go into one pack.
+func packLen(recs []Record) int {
+	n := len(recs[0].Payload)
+	for i, r := range recs[1:] {
+		if n += len(r.Payload) + 4; n > packBytes || r.Seq-recs[0].Seq >= packSpan {
+			return i + 1
+		}
+	}
+	return len(recs)
 }
 
-// appendFrame adds the frame of one record to b.
-func appendFrame(b []byte, epoch uint64, r Record) []byte {
-	at := len(b)
-	b = append(b, frameVersion, 0, 0, 0, 0)
-	b = binary.LittleEndian.AppendUint64(b, uint64(r.Wall))
-	b = append(b, r.Payload...)
-	binary.LittleEndian.PutUint32(b[at+1:], frameSum(epoch, r.Seq, b[at+5:], frameVersion))
+func appendHead(b []byte, version byte, recs []Record) []byte {
+	return binary.LittleEndian.AppendUint16(append(b, version), uint16(recs[len(recs)-1].Seq-recs[0].Seq))
+}
+
+func appendBody(b []byte, recs []Record) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(recs[0].Wall))
+	prev := recs[0].Seq
+	for i := range recs {
+		r := &recs[i]
+		b = binary.AppendUvarint(b, r.Seq-prev)
+		b = binary.AppendVarint(b, r.Wall-recs[0].Wall)
+		b = binary.AppendUvarint(b, uint64(len(r.Payload)))
+		b = append(b, r.Payload...)
+		prev = r.Seq
+	}
 	return b
 }
 
-// decodeFrame checks a frame and gives its wall clock and payload, which aliases b.
-func decodeFrame(epoch, seq uint64, b []byte) (wall int64, payload []byte, err error) {
-	if len(b) <= frameOverhead || len(b) > frameOverhead+schema.MaxRecord || b[0] != frameVersion {
-		return 0, nil, errFrame
+// decodeBody gives the records of a body to fn until it returns false; their payloads
+// alias the body. key is the number of the first, last that of the last.
+func decodeBody(key, last uint64, body []byte, fn func(Record) bool) error {
+	if len(body) < bodyHead {
+		return errFrame
 	}
-	if frameSum(epoch, seq, b[5:], b[0]) != binary.LittleEndian.Uint32(b[1:]) {
-		return 0, nil, errFrame
+	wall, seq := int64(binary.LittleEndian.Uint64(body)), key
+	for at, first := bodyHead, true; at < len(body); first = false {
+		step, n := binary.Uvarint(body[at:])
+		if n <= 0 || step > packSpan || first != (step == 0) {
+			return errFrame
+		}
+		at += n
+		d, n := binary.Varint(body[at:])
+		if n <= 0 {
+			return errFrame
+		}
+		at += n
+		size, n := binary.Uvarint(body[at:])
+		if at += n; n <= 0 || size == 0 || size > schema.MaxRecord || size > uint64(len(body)-at) {
+			return errFrame
+		}
+		if seq += step; seq > last {
+			return errFrame
+		}
+		if !fn(Record{Seq: seq, Wall: wall + d, Payload: body[at : at+int(size)]}) {
+			return nil
+		}
+		at += int(size)
 	}
-	return int64(binary.LittleEndian.Uint64(b[5:])), b[frameOverhead:], nil
+	if seq != last {
+		return errFrame
+	}
+	return nil
+}
+
+// packSum is over what is not stored (epoch, key) and what is; scratch holds the
+// former.
+func packSum(scratch *[16]byte, epoch, key uint64, head, body []byte) uint32 {
+	binary.LittleEndian.PutUint64(scratch[0:], epoch)
+	binary.LittleEndian.PutUint64(scratch[8:], key)
+	t := castagnoli()
+	return crc32.Update(crc32.Update(crc32.Checksum(scratch[:], t), t, head), t, body)
+}
+
+// plain makes and checks the packs of a segment that is not encrypted.
+type plain struct{ scratch [16]byte }
+
+func (p *plain) append(b []byte, epoch uint64, recs []Record) []byte {
+	at := len(b)
+	b = append(appendHead(b, packVersion, recs), 0, 0, 0, 0)
+	b = appendBody(b, recs)
+	sum := packSum(&p.scratch, epoch, recs[0].Seq, b[at:at+packHead], b[at+packOverhead:])
+	binary.LittleEndian.PutUint32(b[at+packHead:], sum)
+	return b
+}
+
+// body checks a pack and gives its body, which aliases b.
+func (p *plain) body(epoch, key uint64, b []byte) ([]byte, error) {
+	if len(b) < packOverhead || len(b) > packOverhead+bodyMax || b[0] != packVersion {
+		return nil, errFrame
+	}
+	if packSum(&p.scratch, epoch, key, b[:packHead], b[packOverhead:]) != binary.LittleEndian.Uint32(b[packHead:]) {
+		return nil, errFrame
+	}
+	return b[packOverhead:], nil
+}
+
+// bodyMax is the longest body: one record of the largest size.
+const bodyMax = bodyHead + recordOverhead + schema.MaxRecord
+
+// span is the number of a pack's last record, as its head says.
+func span(key uint64, b []byte) uint64 {
+	if len(b) < packHead {
+		return key
+	}
+	return key + min(uint64(binary.LittleEndian.Uint16(b[1:])), packSpan)
 }
 
 // The header is one value in the header bucket. Version 1, of a plain segment:

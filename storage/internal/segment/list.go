@@ -34,7 +34,7 @@ func Scan(dir string) (files []File, unfinished, foreign []string, err error) {
 	for _, e := range ents {
 		path := filepath.Join(dir, e.Name())
 		name, tmp := strings.CutSuffix(e.Name(), tmpSuffix)
-		first, ok := parseName(name)
+		first, ok := ParseName(name)
 		switch {
 		case !ok || !e.Type().IsRegular():
 			foreign = append(foreign, path)
@@ -65,7 +65,8 @@ func List(dir string) (files []File, foreign []string, err error) {
 	return files, foreign, nil
 }
 
-func parseName(name string) (first uint64, ok bool) {
+// ParseName is the inverse of Name.
+func ParseName(name string) (first uint64, ok bool) {
 	hex, found := strings.CutSuffix(name, ".db")
 	if !found || len(hex) != 16 || strings.ToLower(hex) != hex {
 		return 0, false

@@ -19,6 +19,7 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -95,13 +96,15 @@ type DB struct {
 	Unread int64 // of OpenCopy: bytes that the disk did not give
 
 	db      *bolt.DB
+	copied  bool     // file is a copy in memory
 	file    *os.File // bbolt's, kept to release the lock where bbolt cannot be closed
 	broken  bool     // a panic came out of bbolt: it may hold its own locks for ever
 	size    int64    // bytes in use, as of the last transaction
 	mapped  int64    // bytes that are certainly inside the memory map
 	touched int64    // bytes gone through the memory map since the last trim
 	buf     []byte   // frames of the batch at hand, reused
-	crypt   *crypt   // nil: the segment is plain
+	plain   plain
+	crypt   *crypt // nil: the segment is plain
 }
 
 // guard runs fn, which touches the memory map, and turns its panics and faults
@@ -130,6 +133,7 @@ func open(path string, o Options, readOnly bool, from *os.File) (*DB, error) {
 		NoStatistics: true,
 		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
 			if d.file = from; from != nil {
+				d.copied = true
 				return from, nil
 			}
 			f, err := os.OpenFile(name, flag|unix.O_NOFOLLOW, perm)
@@ -172,6 +176,9 @@ func open(path string, o Options, readOnly bool, from *os.File) (*DB, error) {
 // keeps the lock alive beyond the close, so it is given up by name.
 func (d *DB) abandon() {
 	if d.file != nil {
+		if d.copied {
+			_ = d.file.Truncate(0) // or the memory map would keep all of it
+		}
 		_ = unix.Flock(int(d.file.Fd()), unix.LOCK_UN)
 		_ = d.file.Close() // nothing to be done about it, and nothing unsaved
 	}
@@ -307,13 +314,9 @@ func (d *DB) note(err error) {
 // Append writes the records, rising in seq, in one transaction; when it returns
 // nil they are on disk. After any error the DB should be closed and opened anew.
 func (d *DB) Append(recs []Record) error {
-	overhead := frameOverhead
-	if d.crypt != nil {
-		overhead = cryptOverhead
-	}
 	n := 0
-	for _, r := range recs {
-		n += overhead + len(r.Payload)
+	for _, r := range recs { // as if each had a pack of its own
+		n += cryptOverhead + packOverhead + bodyHead + recordOverhead + len(r.Payload)
 	}
 	if cap(d.buf) < n {
 		d.buf = make([]byte, 0, n) // no growth below: bbolt holds on to the parts until the commit
@@ -326,14 +329,16 @@ func (d *DB) Append(recs []Record) error {
 		}
 		q.FillPercent = fillPercent
 		var key [8]byte
-		for _, r := range recs {
+		for left := recs; len(left) > 0; {
+			pack := left[:packLen(left)]
+			left = left[len(pack):]
 			at := len(buf)
 			if d.crypt == nil {
-				buf = appendFrame(buf, d.Header.Epoch, r)
-			} else if buf, err = d.crypt.appendFrame(buf, r); err != nil {
+				buf = d.plain.append(buf, d.Header.Epoch, pack)
+			} else if buf, err = d.crypt.append(buf, pack); err != nil {
 				return err
 			}
-			binary.BigEndian.PutUint64(key[:], r.Seq)
+			binary.BigEndian.PutUint64(key[:], pack[0].Seq)
 			if err := q.Put(key[:], buf[at:]); err != nil {
 				return err
 			}
@@ -343,7 +348,7 @@ func (d *DB) Append(recs []Record) error {
 	if err != nil {
 		return fmt.Errorf("append %d records: %w", len(recs), err)
 	}
-	d.trim(int64(n) + int64(len(recs))*16)
+	d.trim(int64(len(buf)) + int64(len(recs))*16)
 	return nil
 }
 
@@ -353,17 +358,29 @@ func (d *DB) Size() int64 { return d.size }
 // Last is the highest sequence number in the file, 0 if there is none.
 func (d *DB) Last() (last uint64, err error) {
 	err = d.view(func(tx *bolt.Tx) error {
-		k, _ := tx.Bucket(bucketRecords).Cursor().Last()
+		k, v := tx.Bucket(bucketRecords).Cursor().Last()
 		if k == nil {
 			return nil
 		}
-		if len(k) != 8 {
-			return fmt.Errorf("%w: a key of %d bytes", ErrDamaged, len(k))
+		key, err := number(k)
+		if err != nil {
+			return err
 		}
-		last = binary.BigEndian.Uint64(k)
+		last = span(key, v)
+		if _, err := d.body(key, v); err != nil && d.Locked == nil {
+			return fmt.Errorf("%w: the last records, from %d: %w", ErrDamaged, key, err)
+		}
 		return nil
 	})
 	return last, err
+}
+
+// number reads the key of a pack.
+func number(k []byte) (uint64, error) {
+	if len(k) != 8 {
+		return 0, fmt.Errorf("%w: a key of %d bytes", ErrDamaged, len(k))
+	}
+	return binary.BigEndian.Uint64(k), nil
 }
 
 // Walk calls fn for each record from seq on, rising, until it returns false. A
@@ -374,28 +391,67 @@ func (d *DB) Walk(from uint64, fn func(r Record, ok bool) bool) error {
 	var n int64
 	err := d.view(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketRecords).Cursor()
-		var key [8]byte
-		binary.BigEndian.PutUint64(key[:], from)
-		prev := from
-		for k, v := c.Seek(key[:]); k != nil; k, v = c.Next() {
-			if len(k) != 8 {
-				return fmt.Errorf("%w: a key of %d bytes", ErrDamaged, len(k))
+		next := uint64(0) // no pack may begin below it
+		for k, v := seek(c, from); k != nil; k, v = c.Next() {
+			key, err := number(k)
+			if err != nil {
+				return err
 			}
-			seq := binary.BigEndian.Uint64(k)
-			if seq < prev {
-				return fmt.Errorf("%w: record %d after %d", ErrDamaged, seq, prev)
+			if key < next {
+				return fmt.Errorf("%w: record %d after %d", ErrDamaged, key, next-1)
 			}
-			prev = seq + 1
 			n += int64(len(v)) + 16
-			wall, payload, err := d.decode(seq, v)
-			if !fn(Record{Seq: seq, Wall: wall, Payload: payload}, err == nil) {
+			last, goOn := span(key, v), true
+			body, err := d.body(key, v)
+			if err == nil {
+				err = decodeBody(key, last, body, func(r Record) bool {
+					goOn = r.Seq < from || fn(r, true)
+					return goOn
+				})
+			}
+			if err != nil {
+				last, goOn = d.tellBad(key, last, from, fn)
+			}
+			if !goOn {
 				return nil
 			}
+			next = last + 1
 		}
 		return nil
 	})
 	d.trim(n)
 	return err
+}
+
+// seek finds the first pack that may hold a record from number from on.
+func seek(c *bolt.Cursor, from uint64) (k, v []byte) {
+	var key [8]byte
+	binary.BigEndian.PutUint64(key[:], from)
+	k, v = c.Seek(key[:])
+	switch {
+	case k == nil:
+		return c.Last()
+	case bytes.Equal(k, key[:]):
+		return k, v
+	}
+	if pk, pv := c.Prev(); pk != nil {
+		return pk, pv
+	}
+	return c.Seek(key[:])
+}
+
+// tellBad tells fn of a pack that cannot be read: of its first number, for what its
+// head says of the others is worth nothing; where only the key is missing, of all.
+func (d *DB) tellBad(key, last, from uint64, fn func(Record, bool) bool) (upTo uint64, goOn bool) {
+	if d.Locked == nil {
+		last = key
+	}
+	for seq := max(key, min(from, last)); seq <= last; seq++ {
+		if !fn(Record{Seq: max(seq, from)}, false) {
+			return last, false
+		}
+	}
+	return last, true
 }
 
 // SkipDamage finds the lowest number above at, up to last+1, from which a file

@@ -8,54 +8,131 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 
 	"fulmar/schema"
 )
 
-// The frame is pinned: a spool on a board outlives the program.
-func TestFrameFormat(t *testing.T) {
+// packed is a pack of some records in a plain segment of the epoch.
+func packed(epoch uint64, recs ...Record) []byte { return new(plain).append(nil, epoch, recs) }
+
+// unpack reads a plain pack.
+func unpack(epoch, key uint64, b []byte) (recs []Record, err error) {
+	body, err := new(plain).body(epoch, key, b)
+	if err != nil {
+		return nil, err
+	}
+	err = decodeBody(key, span(key, b), body, func(r Record) bool { recs = append(recs, r); return true })
+	return recs, err
+}
+
+// The pack is pinned: a spool on a board outlives the program.
+func TestPackFormat(t *testing.T) {
 	t.Parallel()
-	r := Record{Seq: 7, Wall: 1_700_000_000_123, Payload: []byte("abc")}
-	b := appendFrame(nil, 0xfeed, r)
-	const want = "01" + "55dd8459" + "7b68e5cf8b010000" + "616263" // the CRC comes from another implementation
+	const wall = 1_700_000_000_123
+	recs := []Record{{Seq: 7, Wall: wall, Payload: []byte("abc")}, {Seq: 9, Wall: wall - 5, Payload: []byte("defg")}}
+	b := packed(0xfeed, recs...)
+	const want = "030200c912e6ab7b68e5cf8b01000000000361626302090464656667" // made by another implementation
 	if got := hex.EncodeToString(b); got != want {
-		t.Errorf("frame %s, want %s", got, want)
+		t.Errorf("pack %s, want %s", got, want)
 	}
-	wall, p, err := decodeFrame(0xfeed, 7, b)
-	if err != nil || wall != r.Wall || string(p) != "abc" {
-		t.Errorf("%d %q %v", wall, p, err)
+	if got, err := unpack(0xfeed, 7, b); err != nil || !reflect.DeepEqual(got, recs) {
+		t.Errorf("%v %v", got, err)
 	}
-	if _, _, err := decodeFrame(0xfeed, 8, b); err == nil {
-		t.Error("a frame was read under another number")
+	if _, err := unpack(0xfeed, 8, b); err == nil {
+		t.Error("a pack was read under another number")
 	}
-	if _, _, err := decodeFrame(0xfeee, 7, b); err == nil {
-		t.Error("a frame was read in another epoch")
+	if _, err := unpack(0xfeee, 7, b); err == nil {
+		t.Error("a pack was read in another epoch")
 	}
 	for i := range len(b) * 8 {
 		b[i/8] ^= 1 << (i % 8)
-		if _, _, err := decodeFrame(0xfeed, 7, b); err == nil {
+		if _, err := unpack(0xfeed, 7, b); err == nil {
 			t.Errorf("flipped bit %d was not seen", i)
 		}
 		b[i/8] ^= 1 << (i % 8)
 	}
 }
 
-func FuzzDecodeFrame(f *testing.F) {
-	f.Add(uint64(1), uint64(2), appendFrame(nil, 1, Record{Seq: 2, Wall: 3, Payload: []byte("payload")}))
-	f.Add(uint64(0), uint64(0), []byte{})
-	f.Fuzz(func(t *testing.T, epoch, seq uint64, b []byte) {
-		wall, p, err := decodeFrame(epoch, seq, b)
-		if err == nil && !bytes.Equal(appendFrame(nil, epoch, Record{Seq: seq, Wall: wall, Payload: p}), b) {
-			t.Error("what was decoded does not encode to the same bytes")
+// TestPacks writes records of many sizes with holes between their numbers in batches
+// of many sizes, and reads from every number on.
+func TestPacks(t *testing.T) {
+	t.Parallel()
+	d, err := Create(filepath.Join(t.TempDir(), Name(1)), Header{Class: 1, Epoch: 2, First: 1}, Options{MaxBytes: 1 << 22, NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	rng := rand.New(rand.NewPCG(1, 1))
+	var all []Record
+	seq := uint64(0)
+	for range 60 {
+		var batch []Record
+		for range 1 + rng.IntN(20) {
+			seq += 1 + uint64(rng.IntN(3)/2)*uint64(rng.IntN(2000))
+			size := 1 + rng.IntN(400)
+			if rng.IntN(20) == 0 {
+				size = schema.MaxRecord
+			}
+			batch = append(batch, Record{Seq: seq, Wall: rng.Int64() - rng.Int64(), Payload: bytes.Repeat([]byte{byte(seq)}, size)})
 		}
+		if err := d.Append(batch); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, batch...)
+	}
+	if last, err := d.Last(); err != nil || last != seq {
+		t.Errorf("last is %d, want %d, %v", last, seq, err)
+	}
+	for from, at := uint64(0), 0; from <= seq+2; from++ {
+		for at < len(all) && all[at].Seq < from {
+			at++
+		}
+		i, most := at, at+30 // each from the start would take minutes
+		err := d.Walk(from, func(r Record, ok bool) bool {
+			if !ok || i >= len(all) || r.Seq != all[i].Seq || r.Wall != all[i].Wall || !bytes.Equal(r.Payload, all[i].Payload) {
+				t.Fatalf("from %d: record %d, sound %v, is not number %d", from, r.Seq, ok, i)
+			}
+			i++
+			return i < most
+		})
+		if err != nil || i != min(most, len(all)) {
+			t.Fatalf("from %d: %d of %d, %v", from, i-at, min(most, len(all))-at, err)
+		}
+	}
+}
+
+func FuzzDecodePack(f *testing.F) {
+	f.Add(uint64(1), uint64(2), packed(1, Record{Seq: 2, Wall: 3, Payload: []byte("payload")}, Record{Seq: 5, Wall: 2, Payload: []byte("p")}))
+	f.Add(uint64(0), uint64(0), []byte{})
+	f.Fuzz(func(t *testing.T, epoch, key uint64, b []byte) {
+		key %= 1 << 53
+		check := func(body []byte, last uint64) {
+			prev, n := key, 0
+			err := decodeBody(key, last, body, func(r Record) bool {
+				if n == 0 && r.Seq != key || n > 0 && r.Seq <= prev || r.Seq > last || len(r.Payload) == 0 || len(r.Payload) > schema.MaxRecord {
+					t.Errorf("record %d of %d bytes after %d in a pack of %d to %d", r.Seq, len(r.Payload), prev, key, last)
+				}
+				prev, n = r.Seq, n+1
+				return true
+			})
+			if err == nil && prev != last {
+				t.Errorf("the last one is %d, want %d", prev, last)
+			}
+		}
+		if body, err := new(plain).body(epoch, key, b); err == nil {
+			check(body, span(key, b))
+		}
+		check(b, span(key, b)) // as if the sum were right
 		// Any payload must come back.
 		if len(b) > 0 && len(b) <= schema.MaxRecord {
-			w, p, err := decodeFrame(epoch, seq, appendFrame(nil, epoch, Record{Seq: seq, Wall: int64(seq), Payload: b}))
-			if err != nil || w != int64(seq) || !bytes.Equal(p, b) {
-				t.Errorf("%d bytes came back as %d, %v", len(b), len(p), err)
+			recs, err := unpack(epoch, key, packed(epoch, Record{Seq: key, Wall: int64(key), Payload: b}))
+			if err != nil || len(recs) != 1 || recs[0].Wall != int64(key) || !bytes.Equal(recs[0].Payload, b) {
+				t.Errorf("%d bytes came back as %v, %v", len(b), recs, err)
 			}
 		}
 	})
