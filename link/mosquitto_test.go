@@ -29,7 +29,7 @@ type mosquitto struct {
 
 // newMosquitto starts a broker on a free port of the loopback; with a password it
 // lets in nobody else.
-func newMosquitto(t *testing.T, password string) *mosquitto {
+func newMosquitto(t *testing.T, password string, more ...string) *mosquitto {
 	t.Helper()
 	bin := tool(t, "mosquitto")
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -42,6 +42,7 @@ func newMosquitto(t *testing.T, password string) *mosquitto {
 		fmt.Sprintf("listener %d 127.0.0.1", free.Addr().(*net.TCPAddr).Port), "persistence false", "log_dest none",
 		"max_inflight_messages 0", "max_queued_messages 0", "set_tcp_nodelay true", "user root",
 	}
+	conf = append(conf, more...)
 	if password == "" {
 		conf = append(conf, "allow_anonymous true")
 	} else {
@@ -256,6 +257,38 @@ func TestMosquittoKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSoakMosquittoSmallPackets: a real broker that takes no packet over 6,000 bytes:
+// messages become smaller, the one record that is too large alone is given up, and all
+// others arrive. The pauses between some tens of connections make it minutes.
+func TestSoakMosquittoSmallPackets(t *testing.T) {
+	if os.Getenv("FULMAR_SOAK") == "" {
+		t.Skip("takes minutes: set FULMAR_SOAK")
+	}
+	t.Parallel()
+	const total = 1000
+	b := newMosquitto(t, "", "max_packet_size 6000")
+	l := listen(t, b, schema.AckBroker, "", "")
+	m := newMemory()
+	for i := range total {
+		if i == 300 {
+			m.add(schema.ClassEvent, make([]byte, 7000))
+		}
+		m.add(schema.ClassEvent, make([]byte, 1000))
+	}
+	mode := schema.AckBroker
+	s, err := New(Config{Tenant: "default", Board: "dock-1", Dial: b.dial, Mode: &mode, ReconnectWindow: time.Millisecond}, m, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runUntilEnd(t, s)
+	await(t, "all freed", 15*time.Minute, func() bool { return m.left() == 0 })
+	time.Sleep(time.Second) // the listener's last
+	if m.refused[301] != schema.ReasonRefused || len(m.refused) != 1 || l.has() != total {
+		t.Errorf("%d of %d arrived, refused %v, %+v", l.has(), total, m.refused, s.Status())
+	}
+	t.Logf("%+v", s.Status())
 }
 
 // TestMosquittoPassword: the right password delivers, a wrong one says so.

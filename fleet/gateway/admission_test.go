@@ -5,9 +5,13 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,3 +185,67 @@ type census struct {
 }
 
 func (c census) Known(context.Context) (int, error) { return c.boards, nil }
+
+// strangers is a listener at which as many as one likes connect and say nothing.
+type strangers struct {
+	mu     sync.Mutex
+	taken  int
+	open   int
+	most   int
+	closed chan struct{}
+}
+
+func (s *strangers) Accept() (net.Conn, error) {
+	select {
+	case <-s.closed:
+		return nil, net.ErrClosed
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken++
+	s.open++
+	s.most = max(s.most, s.open)
+	here, _ := net.Pipe()
+	return &stranger{Conn: here, at: s}, nil
+}
+
+func (s *strangers) Close() error   { close(s.closed); return nil }
+func (s *strangers) Addr() net.Addr { return &net.TCPAddr{} }
+
+type stranger struct {
+	net.Conn
+	at   *strangers
+	once sync.Once
+}
+
+func (c *stranger) Close() error {
+	c.once.Do(func() {
+		c.at.mu.Lock()
+		c.at.open--
+		c.at.mu.Unlock()
+	})
+	return c.Conn.Close()
+}
+
+// TestHandshakesAreBounded: strangers that connect and say nothing hold a bounded
+// number of places, each for a bounded time.
+func TestHandshakesAreBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &strangers{closed: make(chan struct{})}
+		denied := atomic.Int64{}
+		l := newListener(s, &tls.Config{MinVersion: tls.VersionTLS13}, func() { denied.Add(1) }, func(net.Conn) {})
+		go l.Serve(func(string, net.Conn) error { t.Error("a stranger became a session"); return nil })
+		time.Sleep(3*handshakeTimeout + time.Second)
+		s.mu.Lock()
+		if s.most > maxHandshakes+1 || s.taken < 3*maxHandshakes || s.taken > 5*maxHandshakes {
+			t.Errorf("%d strangers were taken in %v, %d at one time", s.taken, 3*handshakeTimeout, s.most)
+		}
+		s.mu.Unlock()
+		if n := denied.Load(); n < 3*maxHandshakes {
+			t.Errorf("%d were turned away", n)
+		}
+		l.Close(func(string) {})
+	})
+}
