@@ -48,14 +48,14 @@ func TestImageClones(t *testing.T) {
 func TestReplay(t *testing.T) {
 	t.Parallel()
 	write := func(at int64, c byte) memdisk.Op {
-		return memdisk.Op{Off: at * 4096, Data: bytes.Repeat([]byte{c}, 4096)}
+		return memdisk.Op{Off: at*4096 + 4096, Data: bytes.Repeat([]byte{c}, 4096)}
 	}
 	log := []memdisk.Op{write(0, 'a'), write(1, 'b'), {Note: "x"}, {Flush: true}, write(1, 'c'), write(2, 'd'), {Flush: true}, write(3, 'e')}
 	seen := map[string]int{}
 	for seed := range uint64(200) {
-		img := memdisk.NewReplay(memdisk.NewImage(16384), log).At(6, rand.New(rand.NewPCG(seed, 1)))
+		img := memdisk.NewReplay(memdisk.NewImage(20480), log).At(6, rand.New(rand.NewPCG(seed, 1)))
 		var b [16384]byte
-		img.ReadAt(b[:], 0)
+		img.ReadAt(b[:], 4096)
 		if b[0] != 'a' || b[4095] != 'a' || b[4096] != 'b' && b[4096] != 'c' || b[12288] != 0 {
 			t.Fatalf("seed %d: %c %c %c", seed, b[0], b[4096], b[12288])
 		}

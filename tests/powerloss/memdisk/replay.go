@@ -3,7 +3,10 @@
 
 package memdisk
 
-import "math/rand/v2"
+import (
+	"encoding/binary"
+	"math/rand/v2"
+)
 
 // sector is what a disk writes whole: all else may be torn.
 const sector = 512
@@ -47,7 +50,7 @@ func (r *Replay) At(cp int, rng *rand.Rand) *Image {
 	for _, op := range r.log[flushed:cp] {
 		switch {
 		case op.Data == nil:
-		case rng.IntN(4) == 0: // torn
+		case rng.IntN(4) == 0 && !whole(op): // torn
 			for s := 0; s < len(op.Data); s += sector {
 				if rng.IntN(2) == 0 {
 					img.WriteAt(op.Data[s:min(s+sector, len(op.Data))], op.Off+int64(s))
@@ -58,4 +61,13 @@ func (r *Replay) At(cp int, rng *rand.Rand) *Image {
 		}
 	}
 	return img
+}
+
+// whole tells whether a write is one that ext4 itself does not survive torn: its
+// superblock and that of its journal are written in place and have no second copy
+// that a mount would use. Disks write these 4 KiB whole; what is torn here is what
+// programs write.
+func whole(op Op) bool {
+	const journalMagic = 0xc03b3998
+	return op.Off < pageSize || len(op.Data) >= 8 && binary.BigEndian.Uint32(op.Data) == journalMagic && op.Data[7] >= 3 && op.Data[7] <= 4
 }
