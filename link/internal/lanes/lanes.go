@@ -27,6 +27,9 @@ func sideWeights() *share.Queue { return share.New(7, 3) }
 // the board is for, metrics are small, pictures can wait.
 func classWeights() *share.Queue { return share.New(4, 2, 1) }
 
+// maxSeen bounds the epochs remembered of one connection.
+const maxSeen = 16 * schema.MaxCursors
+
 // others are the classes of classWeights, in its order.
 var others = [...]schema.Class{schema.ClassEvent, schema.ClassMetric, schema.ClassSnapshot}
 
@@ -49,16 +52,23 @@ type Lanes struct {
 	// alarms are shared by the sides only; the others by side, then by class.
 	alarms, sides *share.Queue
 	classes       [numSides]*share.Queue
+	seen          map[stream]bool // epochs that had lanes, for one that comes back
+}
+
+type stream struct {
+	class schema.Class
+	epoch uint64
 }
 
 // New makes lanes without any; see Follow.
 func New() Lanes {
-	return Lanes{alarms: sideWeights(), sides: sideWeights(), classes: [numSides]*share.Queue{classWeights(), classWeights()}}
+	return Lanes{alarms: sideWeights(), sides: sideWeights(), classes: [numSides]*share.Queue{classWeights(), classWeights()}, seen: map[stream]bool{}}
 }
 
 // Follow makes lanes for what the spool has now: with began, of a connection that
 // begins, and later for epochs that are new, all of which is live. Those of epochs
-// that are gone are dropped.
+// that are gone are dropped; should one come back, as with its disk, what it holds
+// is backlog.
 func (l *Lanes) Follow(cursors []schema.Cursor, began bool) {
 	l.all = slices.DeleteFunc(l.all, func(o *Lane) bool {
 		gone := !o.Busy && !slices.ContainsFunc(cursors, func(c schema.Cursor) bool { return c.Class == o.Class && c.Epoch == o.Epoch })
@@ -66,9 +76,10 @@ func (l *Lanes) Follow(cursors []schema.Cursor, began bool) {
 	})
 	for _, c := range cursors[:min(len(cursors), schema.MaxCursors)] {
 		known := slices.ContainsFunc(l.all, func(o *Lane) bool { return c.Class == o.Class && c.Epoch == o.Epoch })
+		key := stream{c.Class, c.Epoch}
 		switch {
 		case known:
-		case began:
+		case began || l.seen[key]:
 			if c.Acked < c.Last {
 				l.all = append(l.all, &Lane{Class: c.Class, Epoch: c.Epoch, Side: Backlog, Next: c.Acked + 1, Last: c.Last})
 			}
@@ -76,6 +87,10 @@ func (l *Lanes) Follow(cursors []schema.Cursor, began bool) {
 		default:
 			l.all = append(l.all, &Lane{Class: c.Class, Epoch: c.Epoch, Side: Live, Next: c.Acked + 1, Last: math.MaxUint64})
 		}
+		if len(l.seen) >= maxSeen {
+			clear(l.seen)
+		}
+		l.seen[key] = true
 	}
 }
 

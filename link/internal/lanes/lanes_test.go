@@ -46,6 +46,12 @@ func TestFollow(t *testing.T) {
 	l.Follow([]schema.Cursor{cursor(schema.ClassMetric, 2, 5, 50), cursor(schema.ClassEvent, 3, 1, 4)}, false)
 	want[1].Busy = true
 	check([]Lane{want[1], want[2], {Class: schema.ClassEvent, Epoch: 3, Side: Live, Next: 2}})
+	l.all[0].Busy = false
+	l.Follow(nil, false)
+	check(nil)
+	l.Follow([]schema.Cursor{cursor(schema.ClassEvent, 1, 12, 30)}, false) // its disk is back
+	check([]Lane{{Class: schema.ClassEvent, Epoch: 1, Side: Backlog, Next: 13, Last: 30}, {Class: schema.ClassEvent, Epoch: 1, Side: Live, Next: 31}})
+	l.all[1].Busy = true
 	var many []schema.Cursor
 	for i := range uint64(1000) {
 		many = append(many, cursor(schema.ClassEvent, 100+i, 1, 4))
