@@ -5,6 +5,7 @@ package storage_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -16,7 +17,8 @@ import (
 	"fulmar/storage/storagetest"
 )
 
-// TestCorruption damages one segment in 60 seeds of five ways. Whatever happens,
+// TestCorruption damages a spool in 240 seeds: four of five inside a segment in five
+// ways, the others by files that are not what they should be. Whatever happens,
 // no wrong record is handed on, the process lives, each number is a record or in
 // a gap, and the spool goes on taking records.
 func TestCorruption(t *testing.T) {
@@ -29,7 +31,7 @@ func TestCorruption(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lost, whole uint64
-	for seed := range uint64(60) {
+	for seed := range uint64(240) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		at := filepath.Join(t.TempDir(), "damaged")
 		if err := os.CopyFS(at, os.DirFS(dir)); err != nil {
@@ -39,7 +41,12 @@ func TestCorruption(t *testing.T) {
 		if len(files) < 4 {
 			t.Fatalf("only %d segments: the test needs sealed ones", len(files))
 		}
-		what := damage(t, files[rng.IntN(len(files))], rng)
+		var what string
+		if seed%5 == 4 {
+			what = misplace(t, at, c, files, rng)
+		} else {
+			what = damage(t, files[rng.IntN(len(files))], rng)
+		}
 		n := checkDamaged(t, at, c, fmt.Sprintf("seed %d (%s)", seed, what))
 		if lost += n; n == 0 {
 			whole++
@@ -48,7 +55,7 @@ func TestCorruption(t *testing.T) {
 			return
 		}
 	}
-	t.Logf("%d records lost and told over 60 damages, %d damages cost nothing", lost, whole)
+	t.Logf("%d records lost and told over 240 damages, %d damages cost nothing", lost, whole)
 	if lost == 0 {
 		t.Error("no damage was ever seen: the test damages nothing")
 	}
@@ -120,11 +127,56 @@ func damage(t *testing.T, path string, rng *rand.Rand) string {
 		copy(page, b[rng.IntN(pages)*4096:][:4096])
 		what = "page of elsewhere"
 	case 4:
-		b = b[:rng.IntN(len(b))]
+		b = b[:8192+rng.IntN(len(b)-8192)] // a file of less than two pages is a matter of its own
 		what = fmt.Sprintf("cut to %d", len(b))
 	}
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	return what
+}
+
+// misplace puts something else where a file of the spool was.
+func misplace(t *testing.T, dir string, c schema.Class, files []string, rng *rand.Rand) string {
+	t.Helper()
+	a, b := files[rng.IntN(len(files))], files[rng.IntN(len(files))]
+	metas := []string{filepath.Join(dir, c.String(), "meta.a"), filepath.Join(dir, c.String(), "meta.b")}
+	var what string
+	var errs []error
+	switch rng.IntN(7) {
+	case 0:
+		what = "both metas gone"
+		for _, m := range metas {
+			errs = append(errs, os.WriteFile(m, []byte("no meta"), 0o600))
+		}
+	case 1:
+		what = "two segments swapped"
+		errs = append(errs, os.Rename(a, dir+"/t"), os.Rename(b, a), os.Rename(dir+"/t", b))
+		if a == b {
+			errs = nil
+		}
+	case 2:
+		what = "the segment of another spool"
+		otherDir := filepath.Join(t.TempDir(), "other")
+		o := open(t, small(otherDir))
+		fill(t, o, c, 1, 20)
+		other := segments(t, otherDir, c)[0]
+		errs = append(errs, o.Close(), os.Remove(a), os.Rename(other, a))
+	case 3:
+		what = "an empty segment"
+		errs = append(errs, os.Truncate(a, 0))
+	case 4:
+		what = "a folder for a segment"
+		errs = append(errs, os.Remove(a), os.Mkdir(a, 0o700))
+	case 5:
+		what = "a link for a segment"
+		errs = append(errs, os.Rename(a, a+".moved"), os.Symlink(a+".moved", a))
+	case 6:
+		what = "foreign files"
+		errs = append(errs, os.WriteFile(a+".old", []byte("x"), 0o600), os.WriteFile(dir+"/README", []byte("x"), 0o600), os.Mkdir(dir+"/"+c.String()+"/sub", 0o700))
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Fatalf("%s: %v", what, err)
 	}
 	return what
 }
