@@ -74,7 +74,7 @@
 //
 // After a start that ended badly another process looks at the newest files first
 // ([Config].Probe): a file that kills it goes to quarantine. After three such starts
-// in a row the files are left alone for ten minutes and the spool works from memory.
+// in a row of one boot the files are left alone for ten minutes and the spool works from memory.
 //
 // # Encryption
 //

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"fulmar/internal/atomicfile"
@@ -19,9 +18,10 @@ import (
 )
 
 const (
-	// badStarts is how many starts in a row may end badly (no clean close, not ten
-	// minutes of running) before the next one leaves the disk alone: whatever the
-	// reason, the board must come up and say so.
+	// badStarts is how many starts in a row of one boot may end badly (no clean
+	// close, not ten minutes of running) before the next one leaves the disk alone:
+	// whatever the reason, the board must come up and say so. Starts of other boots
+	// do not count: where the power fails often, records must go to disk.
 	badStarts = 3
 	// probeTime bounds the look at one file: 16 MiB are read in a tenth of a second
 	// from a good disk and in two seconds from a bad card.
@@ -31,26 +31,25 @@ const (
 // errLoop: the last starts all ended badly.
 var errLoop = errors.New("the last starts ended badly, so the spool's files are left alone for now")
 
-// guard counts starts that did not end well, in a small file.
+// guard counts starts that did not end well, in a small file: the boot in hex, a
+// space, their number.
 type guard struct {
 	path   string
+	boot   uint64
 	noSync bool
 	booked bool // this start is counted
 	waited bool // the disk was left alone once in this process
-	bad    int  // starts before this one that ended badly
+	bad    int  // starts before this one that ended badly; one of another boot counts as one
 }
 
 // begin books a start before anything else is touched. After three bad ones it gives
 // errLoop once; the next try, later in the same process, may go on.
-func (g *guard) begin(path string, noSync bool) error {
-	g.path, g.noSync = path, noSync
+func (g *guard) begin(path string, boot uint64, noSync bool) error {
+	g.path, g.boot, g.noSync = path, boot, noSync
 	if !g.booked {
-		b, err := os.ReadFile(path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+		var err error
+		if g.bad, err = readStarts(path, boot); err != nil {
 			return fmt.Errorf("count of starts: %w", err)
-		}
-		if n, err := strconv.Atoi(string(b)); err == nil && n >= 0 && len(b) < 8 {
-			g.bad = n
 		}
 		if err := g.write(g.bad + 1); err != nil {
 			return fmt.Errorf("count of starts: %w", err)
@@ -64,6 +63,24 @@ func (g *guard) begin(path string, noSync bool) error {
 	return nil
 }
 
+// readStarts reads the file; what is no count of ours counts as none.
+func readStarts(path string, boot uint64) (bad int, err error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	var of uint64
+	if _, err := fmt.Sscanf(string(b[:min(len(b), 32)]), "%x %d", &of, &bad); err != nil || bad < 0 {
+		return 0, nil //nolint:nilerr // see above
+	}
+	if of != boot {
+		bad = min(bad, 1)
+	}
+	return bad, nil
+}
+
 // end notes that all is well.
 func (g *guard) end() error {
 	if g.path == "" {
@@ -73,7 +90,7 @@ func (g *guard) end() error {
 }
 
 func (g *guard) write(n int) error {
-	b := []byte(strconv.Itoa(n))
+	b := fmt.Appendf(nil, "%x %d", g.boot, n)
 	if g.noSync {
 		return os.WriteFile(g.path, b, 0o600)
 	}

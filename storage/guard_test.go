@@ -63,6 +63,33 @@ func TestStartsThatEndBadly(t *testing.T) {
 	}
 }
 
+// TestPowerFailsOften: a start of another boot is a power loss, and however many there
+// are, records go to disk.
+func TestPowerFailsOften(t *testing.T) {
+	t.Parallel()
+	cfg := small(t.TempDir())
+	for n := range 8 {
+		cfg.Clock = schema.NewClock(uint64(n), time.Minute)
+		if why := open(t, cfg).Stats().Memory; why != "" {
+			t.Fatalf("after %d power losses: %s", n, why)
+		}
+		cfg.Dir = crashed(t, cfg.Dir)
+	}
+	for _, nonsense := range []string{"", "x", "1", "0 -5", "0 99999999999999999999", strings.Repeat("0 9", 1000)} {
+		if err := os.WriteFile(filepath.Join(cfg.Dir, "starts"), []byte(nonsense), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Clock = schema.NewClock(99, time.Minute)
+		s := open(t, cfg)
+		if why := s.Stats().Memory; why != "" {
+			t.Errorf("%.20q: %s", nonsense, why)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestTenMinutesAreGood: a start counts as good after ten minutes, also where the
 // power goes later.
 func TestTenMinutesAreGood(t *testing.T) {

@@ -222,3 +222,27 @@ func TestAckOfWhatNobodyCanHaveSeen(t *testing.T) {
 		}
 	})
 }
+
+// TestRefuseFromMemory: what the link cannot send is told also where it was never on
+// disk.
+func TestRefuseFromMemory(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := runSpool(t, t.TempDir())
+		defer s.Close()
+		defer stop()
+		s.Online(true)
+		synctest.Wait()
+		metrics(t, s, 1, 3)
+		synctest.Wait()
+		if err := s.Refuse(schema.ClassMetric, storagetest.Epoch(t, s, schema.ClassMetric), 2, schema.ReasonOversize); err != nil {
+			t.Fatal(err)
+		}
+		if got := storagetest.Drain(t, s, schema.ClassMetric); len(got) != 2 {
+			t.Errorf("%d records left, want 1 and 3", len(got))
+		}
+		if n := s.Stats().Classes[schema.ClassMetric].Lost[schema.ReasonOversize]; n != 1 {
+			t.Errorf("%d told as lost", n)
+		}
+	})
+}

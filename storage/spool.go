@@ -84,7 +84,7 @@ func (s *Spool) openDisk() (err error) {
 			release(classes, lock)
 		}
 	}()
-	if err := s.guard.begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.NoSync); err != nil {
+	if err := s.guard.begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.Clock.Boot(), s.cfg.NoSync); err != nil {
 		return err
 	}
 	if err := s.openKeys(classes); err != nil {

@@ -70,7 +70,7 @@ func look(p profile, mnt string, fresh uint64) (f found) {
 	if f.File, err = os.ReadFile(filepath.Join(mnt, "state")); err != nil && !os.IsNotExist(err) {
 		return found{Err: err.Error()}
 	}
-	forgive(cfg.Dir)
+	cfg.Clock = boot()
 	s, err := storage.Open(cfg)
 	if err != nil {
 		f.Err = "open: " + err.Error()

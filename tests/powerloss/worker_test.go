@@ -42,9 +42,8 @@ func (w *worker) note(format string, args ...any) {
 	}
 }
 
-// forgive makes the spool forget how many starts in a row ended badly: here they do
-// so faster than on any board, and after three the spool leaves its files alone.
-func forgive(dir string) { _ = os.Remove(filepath.Join(dir, "starts")) }
+// boot is the clock of a boot of its own: each start here follows a power loss.
+func boot() schema.Clock { return schema.NewClock(rand.Uint64(), time.Minute) }
 
 func die(err error) {
 	fmt.Fprintln(os.Stderr, "worker:", err)
@@ -59,8 +58,9 @@ func work(p profile, mnt, notes string, session int, seed uint64) {
 	}
 	w := &worker{p: p, dir: mnt, session: session, rng: rand.New(rand.NewPCG(seed, uint64(session))), notes: f}
 	w.note("open %d", session)
-	forgive(filepath.Join(mnt, "spool"))
-	if w.s, err = storage.Open(p.config(filepath.Join(mnt, "spool"))); err != nil {
+	cfg := p.config(filepath.Join(mnt, "spool"))
+	cfg.Clock = boot()
+	if w.s, err = storage.Open(cfg); err != nil {
 		die(err)
 	}
 	for _, cur := range w.s.Cursors() {

@@ -161,7 +161,7 @@ func (c *Class) Refuse(epoch, seq uint64, why schema.Reason) error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	c.mu.Lock()
-	known, closed := epoch == c.book.Epoch && seq > 0 && seq <= c.book.Kept, c.closed
+	known, closed := epoch == c.book.Epoch && seq > 0 && seq <= c.book.Given(), c.closed
 	c.mu.Unlock()
 	switch {
 	case closed:

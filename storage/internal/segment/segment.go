@@ -236,8 +236,9 @@ func Open(path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
 	}
-	if !fi.Mode().IsRegular() || fi.Size() == 0 { // bbolt would take an empty file for a new one
-		return nil, fmt.Errorf("open segment %s: %w: empty or no plain file", path, ErrDamaged)
+	// bbolt begins a file with four pages. It would take an empty one for a new one.
+	if !fi.Mode().IsRegular() || fi.Size() < 4*pageSize {
+		return nil, fmt.Errorf("open segment %s: %w: a file of %d bytes or no plain file", path, ErrDamaged, fi.Size())
 	}
 	d, err := open(path, o, true, nil)
 	if err != nil {
