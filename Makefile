@@ -25,6 +25,7 @@ run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks a
 
 build: ## the programs, into bin/
 	@mkdir -p bin
+	@$(STATIC) -o bin/fulmar ./cmd/fulmar
 	@$(STATIC) -o bin/fulmard ./cmd/fulmard
 	@$(STATIC) -o bin/fulmar-fleet ./cmd/fulmar-fleet
 	@CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
@@ -46,6 +47,7 @@ gates: ## format, vet, staticcheck, module sums, static arm64 build
 
 arm64: ## the static programs for the board
 	@mkdir -p bin/arm64
+	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar ./cmd/fulmar
 	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmard ./cmd/fulmard
 	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar-fleet ./cmd/fulmar-fleet
 

@@ -72,6 +72,7 @@ var edges = map[string][]string{
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry"},
 	"fleet":            {"fleet+"},
+	"cmd/fulmar":       {"storage/salvage", "storage/vault"},
 	"cmd/fulmard":      {"agent+", "device"},
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
 	"cmd/fulmar-fleet": {"fleet+"},
@@ -132,6 +133,13 @@ var links = map[string]map[string]string{
 		"fulmar/fleet":                    "the server stays in the server",
 		"html/template":                   "pages are the fleet's",
 		"github.com/chromedp/chromedp":    "tests only",
+	},
+	"cmd/fulmar": {
+		"gorgonia.org/tensor":             "it reads spools, no more",
+		"github.com/yalue/onnxruntime_go": "it reads spools, no more",
+		"modernc.org/sqlite":              "the database is the fleet's",
+		"fulmar/agent":                    "it runs at a desk, not on a board",
+		"fulmar/fleet":                    "it must work without a server",
 	},
 	"cmd/fulmar-fleet": {
 		"gorgonia.org/tensor":             "the fleet runs no model",
