@@ -59,6 +59,7 @@ var edges = map[string][]string{
 	"internal":         {"schema"},
 	"storage":          {"storage+"},
 	"link":             {"link+"},
+	"tpm":              {"tpm+"},
 	"device":           {"device+"},
 	"inference/worker": {},
 	"inference":        {"inference+", "storage", "models+"},

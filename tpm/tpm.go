@@ -1,0 +1,222 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package tpm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"fulmar/tpm/attest"
+
+	"github.com/google/go-tpm/tpm2"
+)
+
+// SRKHandle is where the storage root key lies (TCG TPM v2.0 Provisioning Guidance).
+const SRKHandle = 0x81000001
+
+// DefaultTimeout bounds one command: a discrete TPM may take most of a minute to
+// make an RSA key.
+const DefaultTimeout = 60 * time.Second
+
+// Config says which TPM and how.
+type Config struct {
+	// Path is /dev/tpmrm0 (also if empty), /dev/tpm0, unix:/path or tcp:host:port.
+	Path string
+	// Timeout bounds one command; 0 is DefaultTimeout.
+	Timeout time.Duration
+	// SRKName is the Name of the storage root key known from before (34 bytes); nil
+	// takes what is there. Another one is ErrForeign.
+	SRKName []byte
+}
+
+// TPM is an open TPM. Safe for concurrent use; operations wait for each other.
+type TPM struct {
+	mu    sync.Mutex // one operation
+	t     *transport
+	clean int // the opening of the transport that was cleaned
+	own   bool
+	srk   object
+}
+
+// object is something in the TPM.
+type object struct {
+	handle tpm2.TPMHandle
+	name   tpm2.TPM2BName
+	pub    tpm2.TPMTPublic
+}
+
+func (o object) auth() tpm2.AuthHandle {
+	return tpm2.AuthHandle{Handle: o.handle, Name: o.name, Auth: tpm2.PasswordAuth(nil)}
+}
+
+// Open opens the TPM and adopts or makes the storage root key.
+func Open(c Config) (*TPM, error) {
+	if c.Path == "" {
+		c.Path = "/dev/tpmrm0"
+	}
+	if c.Timeout <= 0 {
+		c.Timeout = DefaultTimeout
+	}
+	// Behind /dev/tpmrm0 the kernel starts the TPM and clears up; elsewhere we do.
+	t := &TPM{t: &transport{path: c.Path, timeout: c.Timeout}, own: !strings.HasPrefix(c.Path, "/dev/tpmrm")}
+	err := t.do("open "+c.Path, func() error {
+		if err := t.adopt(); err != nil {
+			return err
+		}
+		if c.SRKName != nil && !bytes.Equal(c.SRKName, t.srk.name.Buffer) {
+			return fmt.Errorf("%w: the storage root key is %x, not %x", ErrForeign, t.srk.name.Buffer, c.SRKName)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, ignoreClosed(t.Close()))
+	}
+	return t, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// Close ends the connection. Keys of it then fail.
+func (t *TPM) Close() error { return t.t.Close() }
+
+// SRKName is the Name of the storage root key, to be kept and given to Open.
+func (t *TPM) SRKName() []byte { return bytes.Clone(t.srk.name.Buffer) }
+
+// do runs one operation alone.
+func (t *TPM) do(doing string, f func() error) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.ready(); err != nil {
+		return fail(doing, err)
+	}
+	return fail(doing, f())
+}
+
+// ready starts a TPM that nobody else starts, and removes what a broken connection
+// left loaded: without a resource manager that stays and the slots run out.
+func (t *TPM) ready() error {
+	t.t.mu.Lock()
+	err := t.t.open()
+	now := t.t.opens
+	t.t.mu.Unlock()
+	if err != nil || now == t.clean || !t.own {
+		return err
+	}
+	_, err = tpm2.Startup{StartupType: tpm2.TPMSUClear}.Execute(t.t)
+	if err != nil && !errors.Is(err, tpm2.TPMRCInitialize) { // it was started already
+		return err
+	}
+	for _, kind := range []uint32{0x80000000, 0x02000000} { // transient objects, loaded sessions
+		r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: kind, PropertyCount: 64}.Execute(t.t)
+		if err != nil {
+			return err
+		}
+		l, err := r.CapabilityData.Data.Handles()
+		if err != nil {
+			return err
+		}
+		for _, h := range l.Handle {
+			t.flush(h)
+		}
+	}
+	t.clean = now
+	return nil
+}
+
+// flush unloads. If it fails the connection is broken, which the next command says.
+func (t *TPM) flush(h tpm2.TPMHandle) { _, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t.t) }
+
+func (t *TPM) adopt() error {
+	o, err := t.read(SRKHandle)
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		var p object
+		if p, err = t.primary(tpm2.TPMRHOwner, tpm2.ECCSRKTemplate); err != nil {
+			return err
+		}
+		_, err = tpm2.EvictControl{
+			Auth: tpm2.TPMRHOwner, ObjectHandle: &tpm2.NamedHandle{Handle: p.handle, Name: p.name},
+			PersistentHandle: SRKHandle,
+		}.Execute(t.t)
+		t.flush(p.handle)
+		if err == nil {
+			o, err = t.read(SRKHandle)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if a := o.pub.ObjectAttributes; !a.Restricted || !a.Decrypt || !a.FixedTPM || !a.FixedParent || a.SignEncrypt {
+		return fmt.Errorf("%w: what lies at %#x is no storage root key", ErrForeign, SRKHandle)
+	}
+	t.srk = o
+	return nil
+}
+
+// read takes nothing on trust: the Name is computed from the public part.
+func (t *TPM) read(h tpm2.TPMHandle) (object, error) {
+	r, err := tpm2.ReadPublic{ObjectHandle: h}.Execute(t.t)
+	if err != nil {
+		return object{}, err
+	}
+	return named(h, r.OutPublic, r.Name)
+}
+
+func named(h tpm2.TPMHandle, b tpm2.TPM2BPublic, said tpm2.TPM2BName) (object, error) {
+	pub, err := b.Contents()
+	if err != nil {
+		return object{}, err
+	}
+	n, err := attest.Name(*pub)
+	if err != nil {
+		return object{}, err
+	}
+	if !bytes.Equal(n, said.Buffer) {
+		return object{}, fmt.Errorf("%w: a Name that does not fit its public part", ErrProtocol)
+	}
+	return object{h, said, *pub}, nil
+}
+
+func (t *TPM) primary(hierarchy tpm2.TPMHandle, template tpm2.TPMTPublic) (object, error) {
+	r, err := tpm2.CreatePrimary{PrimaryHandle: hierarchy, InPublic: tpm2.New2B(template)}.Execute(t.t)
+	if err != nil {
+		return object{}, err
+	}
+	o, err := named(r.ObjectHandle, r.OutPublic, r.Name)
+	if err != nil {
+		t.flush(r.ObjectHandle)
+	}
+	return o, err
+}
+
+// load loads a child of the storage root key; the caller flushes it.
+func (t *TPM) load(pub tpm2.TPM2BPublic, priv tpm2.TPM2BPrivate) (object, error) {
+	r, err := tpm2.Load{ParentHandle: t.srk.auth(), InPrivate: priv, InPublic: pub}.Execute(t.t)
+	if errors.Is(err, tpm2.TPMRCHandle) { // the storage root key is gone
+		return object{}, fmt.Errorf("%w: the storage root key is gone: %w", ErrForeign, err)
+	}
+	if err != nil {
+		return object{}, err
+	}
+	o, err := named(r.ObjectHandle, pub, r.Name)
+	if err != nil {
+		t.flush(r.ObjectHandle)
+	}
+	return o, err
+}
+
+// secret gives options of a session whose secret parameters cross the bus
+// encrypted, with a secret only this storage root key can unwrap.
+func (t *TPM) secret(dir tpm2.AuthOption) []tpm2.AuthOption {
+	return []tpm2.AuthOption{tpm2.Salted(t.srk.handle, t.srk.pub), dir}
+}
