@@ -29,7 +29,6 @@ var (
 	ErrMissing    = errors.New("not in the TPM")
 	ErrNoSpace    = errors.New("the TPM has no space left")
 	ErrFailure    = errors.New("the TPM is in failure mode, only a power cycle helps")
-	ErrRollback   = errors.New("the floor's records do not fit the TPM's counter: restored, deleted or tampered with")
 )
 
 // fail says what was being done and of which class the error is.
@@ -60,7 +59,7 @@ var codes = []struct {
 func class(err error) error {
 	for _, own := range []error{
 		ErrNoTPM, ErrPermission, ErrBusy, ErrTimeout, ErrGone, ErrProtocol, ErrLockout, ErrAuth, ErrPolicy,
-		ErrForeign, ErrDamaged, ErrMissing, ErrNoSpace, ErrFailure, ErrRollback,
+		ErrForeign, ErrDamaged, ErrMissing, ErrNoSpace, ErrFailure,
 	} {
 		if errors.Is(err, own) {
 			return nil // already said
