@@ -52,7 +52,10 @@ type Broker struct {
 func New(t testing.TB) *Broker {
 	t.Helper()
 	b := &Broker{conns: map[*line]bool{}, Hello: &schema.HelloAck{}}
-	b.server = mqtt.New(&mqtt.Options{InlineClient: true, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	b.server = mqtt.New(&mqtt.Options{
+		InlineClient: true, SysTopicResendInterval: 24 * 60 * 60, // seconds: nobody reads them here
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
 	if err := b.server.AddHook(b, nil); err != nil {
 		t.Fatal(err)
 	}

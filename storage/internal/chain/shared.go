@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/files"
 	"fulmar/storage/internal/segment"
@@ -86,17 +87,23 @@ func (s *Shared) Signal() {
 	}
 }
 
-// Settle writes the gaps that Load found.
+// Settle writes the gaps that Load found, and reserves numbers for metrics: those get
+// theirs before anything else is written, and a crash must be able to tell of them.
 func (c *Class) Settle() error {
 	c.io.Lock()
 	defer c.io.Unlock()
-	if len(c.owed) == 0 {
+	if len(c.owed) > 0 {
+		if err := c.settleOwed(c.isAlarm()); err != nil {
+			return err
+		}
+		if err := c.persist(); err != nil {
+			return err
+		}
+	}
+	if classconf.Durable(c.id) {
 		return nil
 	}
-	if err := c.settleOwed(c.isAlarm()); err != nil {
-		return err
-	}
-	return c.persist()
+	return c.reserve(c.book.Next - 1)
 }
 
 // Flush commits all that is queued now.

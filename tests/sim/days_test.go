@@ -1,0 +1,69 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sim
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"fulmar/schema"
+)
+
+// TestThirtyDaysOffline: a board without its network for a month, one sample a minute
+// and an event each ten, in classes that hold a part of it. Then it drains: every
+// number is at the fleet or told as evicted, the newest days are whole.
+func TestThirtyDaysOffline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(27 * 365 * 24 * time.Hour) // simulated time begins in 2000, which no fleet believes
+		w := newWorld(t, 1, 10*time.Minute)
+		w.calm, w.small = true, true
+		w.stopFleet() // it would only count its seconds
+		for minute := range 30 * 24 * 60 {
+			w.add(schema.ClassMetric, &schema.Record{Kind: schema.KindSamples, Samples: &schema.Samples{
+				Series: []string{"cpu.load_percent", "thermal.cpu_celsius"}, Value: []float64{float64(minute), 40},
+			}})
+			if minute%10 == 0 {
+				w.frame++
+				w.add(schema.ClassEvent, &schema.Record{Kind: schema.KindEvent, Event: &schema.Event{
+					Source: "cam0", Frame: w.frame, Boxes: slices.Repeat([]schema.Box{{Score: 0.5, X1: 10.5, Y1: 20.25}}, 20),
+				}})
+			}
+			time.Sleep(time.Minute)
+		}
+		st := w.spool.Stats()
+		for _, c := range []schema.Class{schema.ClassEvent, schema.ClassMetric} {
+			if st.Classes[c].Bytes > 1<<20 || st.Classes[c].Lost[schema.ReasonQuota] == 0 {
+				t.Errorf("%s: %d bytes, %d evicted: the class should have been full", c, st.Classes[c].Bytes, st.Classes[c].Lost[schema.ReasonQuota])
+			}
+		}
+		w.startFleet()
+		w.openBroker()
+		time.Sleep(time.Minute)
+		w.settle()
+		gaps, err := w.ledger.Read.QueryContext(context.Background(), `SELECT reason, count, from_ms, to_ms FROM gap`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer gaps.Close()
+		told := uint64(0)
+		for gaps.Next() {
+			var reason, count, from, to int64
+			if err := gaps.Scan(&reason, &count, &from, &to); err != nil {
+				t.Fatal(err)
+			}
+			if schema.Reason(reason) != schema.ReasonQuota || from == 0 || to <= from {
+				t.Errorf("a loss of %d is told as %s, from %d to %d", count, schema.Reason(reason), from, to)
+			}
+			told += uint64(count)
+		}
+		if want := st.Classes[schema.ClassEvent].Lost[schema.ReasonQuota] + st.Classes[schema.ClassMetric].Lost[schema.ReasonQuota]; told != want || gaps.Err() != nil {
+			t.Errorf("%d losses in the ledger, the spool evicted %d (%v)", told, want, gaps.Err())
+		}
+		w.end()
+	})
+}
