@@ -287,8 +287,6 @@ func (l *lane) point(pt *point) []string {
 // outcome counts over all points.
 type outcome struct {
 	points, bad, early atomic.Int64
-	mu                 sync.Mutex
-	kinds              map[string]int
 }
 
 // lookAt looks at n points of the lives and tells of each that is wrong.
