@@ -62,6 +62,7 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 
 soak: build ort ## the long runs
 	FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -run Soak ./tests/e2e
+	FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run RandomFaults ./tests/sim
 	FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run PowerLoss ./tests/powerloss
 
 clean: ## what the build made; the cache stays

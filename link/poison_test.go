@@ -60,6 +60,11 @@ func without(seq ...uint64) func(schema.Topic, []byte, *schema.Message) bool {
 	}
 }
 
+// mostConnections bounds the search for poison, in an hour that has room for some
+// 600: it is tens as a rule, and up to 200 where chance puts the bad record first again
+// and again.
+const mostConnections = 400
+
 // TestPoison: records that a broker hangs up on are found among 300, alone go to the
 // ledger, and hold up the others for some connections only.
 func TestPoison(t *testing.T) {
@@ -91,7 +96,7 @@ func TestPoison(t *testing.T) {
 					t.Errorf("refused %v, wants %v; %d events and %d metrics arrived, %d are left", refused, want, b.has(schema.ClassEvent), b.has(schema.ClassMetric), m.left())
 				}
 				st := s.Status()
-				if !st.Up() || st.Suspects != 0 || st.Refused != uint64(len(bad)) || st.Generation > uint64(40*len(bad)) {
+				if !st.Up() || st.Suspects != 0 || st.Refused != uint64(len(bad)) || st.Generation > mostConnections {
 					t.Errorf("%+v", st)
 				}
 				mu.Lock()

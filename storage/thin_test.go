@@ -56,6 +56,9 @@ func TestThinning(t *testing.T) {
 				t.Fatalf("after %d s: %d bytes in a quota of %d", n, st.Bytes, 2<<20)
 			}
 		}
+		if err := s.Flush(); err != nil { // the last second may still be in the queue
+			t.Fatal(err)
+		}
 		checkThinned(t, s, hours*3600)
 		cancel()
 		if err := <-done; err != nil {

@@ -28,7 +28,7 @@ const best = 2 // the engine that ratios are to
 var engines = []engine{
 	{"spool", openSpool},
 	{"bbolt, default", openBolt(0.5, bolt.Options{})},
-	{"bbolt, best safe", openBolt(0.95, bolt.Options{FreelistType: bolt.FreelistMapType, PageSize: 4096})},
+	{"bbolt, best safe", openBolt(0.95, bolt.Options{FreelistType: bolt.FreelistMapType, PageSize: 4096, InitialMmapSize: 1 << 30, NoStatistics: true})},
 	{"SQLite, WAL, FULL", openSQLite},
 	{"pebble, Sync", openPebble},
 	{"tidwall/wal", openWAL},
