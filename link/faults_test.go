@@ -419,8 +419,8 @@ func TestIndexWaitsForPieces(t *testing.T) {
 		f.mu.Lock()
 		pieces := f.chunks["a.jpg"]
 		f.mu.Unlock()
-		if pieces != 100_000 || f.has(schema.ClassSnapshot) != 0 {
-			t.Errorf("%d bytes and %d indexes arrived without a PUBACK, wants all and none", pieces, f.has(schema.ClassSnapshot))
+		if pieces < schema.MaxChunk || f.has(schema.ClassSnapshot) != 0 { // the pace may hold the second one
+			t.Errorf("%d bytes and %d indexes arrived without a PUBACK, wants a piece at least and none", pieces, f.has(schema.ClassSnapshot))
 		}
 		eat.Store(false)
 		time.Sleep(3 * time.Minute)
