@@ -29,6 +29,9 @@ type Config struct {
 	// Load makes a model ready or says in a sentence why not. It is called by
 	// several goroutines.
 	Load func(ctx context.Context, m worker.Model, threads int) (*Loaded, error)
+	// Engines (may be nil) is told how engines are kept before models are loaded with
+	// it. It must not block.
+	Engines func(e worker.Engines)
 	// Open makes a camera's source.
 	Open func(c worker.Camera) (camera.Source, error)
 	// OpenPictures opens the folder of kept pictures.
@@ -49,6 +52,7 @@ type Pipeline struct {
 	mu      sync.Mutex
 	next    worker.Setup
 	threads int
+	engines worker.Engines
 	cameras map[string]*cameraRun
 	models  map[string]*modelRun
 	stats   map[string]*stats
@@ -105,6 +109,11 @@ func (p *Pipeline) reconcile(ctx context.Context, g *run.Group) {
 	threads := max(s.Threads, 1)
 	p.board.limit(runtime.GOMAXPROCS(0) / threads)
 	p.pictures.point(s.BlobDir, s.BlobQuota)
+	// What holds for all models makes all of them anew.
+	all := threads != p.threads || s.Engines != p.engines
+	if p.cfg.Engines != nil {
+		p.cfg.Engines(s.Engines)
+	}
 
 	for name, c := range p.cameras {
 		if !slices.Contains(s.Cameras, c.cfg) {
@@ -116,7 +125,7 @@ func (p *Pipeline) reconcile(ctx context.Context, g *run.Group) {
 		}
 	}
 	for name, m := range p.models {
-		if !slices.Contains(s.Models, m.cfg) || threads != p.threads {
+		if !slices.Contains(s.Models, m.cfg) || all {
 			m.cancel()
 			if !slices.ContainsFunc(s.Models, func(n worker.Model) bool { return n.Name == name }) {
 				delete(p.models, name)
@@ -124,7 +133,7 @@ func (p *Pipeline) reconcile(ctx context.Context, g *run.Group) {
 		}
 	}
 	for _, cfg := range s.Models {
-		if old := p.models[cfg.Name]; old == nil || old.cfg != cfg || threads != p.threads {
+		if old := p.models[cfg.Name]; old == nil || old.cfg != cfg || all {
 			p.startModel(ctx, g, cfg, old, threads)
 		}
 	}
@@ -133,7 +142,7 @@ func (p *Pipeline) reconcile(ctx context.Context, g *run.Group) {
 			p.startCamera(ctx, g, cfg, old)
 		}
 	}
-	p.threads = threads
+	p.threads, p.engines = threads, s.Engines
 	p.log.Info("setup in force", "cameras", len(s.Cameras), "models", len(s.Models), "threads", threads)
 }
 
@@ -148,8 +157,7 @@ func (p *Pipeline) startModel(ctx context.Context, g *run.Group, cfg worker.Mode
 	p.models[cfg.Name] = m
 	g.Go("model "+cfg.Name, func(context.Context) error {
 		defer cancel()
-		m.run(ctx, threads)
-		return nil
+		return m.run(ctx, threads)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os/exec"
 	"runtime"
@@ -54,7 +55,20 @@ type Child struct {
 	pid      atomic.Int64
 	mu       sync.Mutex
 	lastExit string
+	lastEnd  End
+	ends     map[End]uint64
 }
+
+// End is why a child ended, as far as it can be told from outside.
+type End string
+
+// The ends of a child.
+const (
+	EndDeviceLost End = "gpu_lost" // exit code ExitDeviceLost
+	EndKilled     End = "signal"   // crashed, or killed by somebody or for its memory
+	EndFailed     End = "error"    // another exit code, or it could not be started
+	EndItself     End = "itself"   // in order, though nobody asked for it
+)
 
 // Run starts the child and starts it again whenever it ends, until the context
 // ends; then it asks it to stop, and kills it after 3 seconds. The error is the
@@ -78,9 +92,7 @@ func (c *Child) Run(ctx context.Context) error {
 		if lived >= stable {
 			wait = 0
 		}
-		c.mu.Lock()
-		c.lastExit = err.Error()
-		c.mu.Unlock()
+		c.ended(err)
 		c.Log.Warn("worker ended, starting it again", "error", err, "lived", lived, "wait", wait)
 		t := time.NewTimer(wait)
 		select {
@@ -107,6 +119,45 @@ func (c *Child) LastExit() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lastExit
+}
+
+// LastEnd tells why the last child ended, "" if none did.
+func (c *Child) LastEnd() End {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lastEnd
+}
+
+// Ends counts the children that ended, by why.
+func (c *Child) Ends() map[End]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.ends)
+}
+
+// errItself is the end of a child that nobody asked for.
+var errItself = errors.New("worker ended by itself")
+
+// ended takes in why a child ended.
+func (c *Child) ended(err error) {
+	end, text := EndFailed, err.Error()
+	var exit *exec.ExitError
+	switch {
+	case errors.Is(err, errItself):
+		end = EndItself
+	case !errors.As(err, &exit):
+	case exit.ExitCode() == ExitDeviceLost:
+		end, text = EndDeviceLost, "worker: it lost the GPU and needs a new process to get it back"
+	case exit.ExitCode() < 0:
+		end = EndKilled
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ends == nil {
+		c.ends = map[End]uint64{}
+	}
+	c.lastExit, c.lastEnd = text, end
+	c.ends[end]++
 }
 
 // once runs one child to its end. It must be the only function of its goroutine:
@@ -149,7 +200,7 @@ func (c *Child) once(ctx context.Context) error {
 	lines.Flush()
 	switch {
 	case err == nil:
-		return errors.New("worker ended by itself")
+		return errItself
 	case errors.Is(err, exec.ErrWaitDelay):
 		return errors.New("worker did not stop in time and was killed")
 	}

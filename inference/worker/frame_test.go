@@ -20,8 +20,9 @@ import (
 
 func fullSetup() Setup {
 	s := Setup{BlobDir: "/var/lib/fulmar/blobs", BlobQuota: 1 << 30, Threads: 4}
+	s.Engines = Engines{Cache: "/var/lib/fulmar/engines", Quota: 2 << 30, DLA: true, MaxBatch: 64}
 	for i := range MaxModels {
-		s.Models = append(s.Models, Model{Name: "m" + string(rune('a'+i)), Path: strings.Repeat("p", 200), Variant: "int8"})
+		s.Models = append(s.Models, Model{Name: "m" + string(rune('a'+i)), Path: strings.Repeat("p", 200), Variant: "int8", Engine: EngineTensorRT})
 	}
 	for i := range MaxCameras {
 		s.Cameras = append(s.Cameras, Camera{
@@ -49,16 +50,31 @@ func fullResult() Result {
 	return r
 }
 
+func fullStatus() Status {
+	s := Status{Release: strings.Repeat("r", maxRelease), ResultsDropped: math.MaxUint64, BlobBytes: math.MaxInt64, BlobsEvicted: math.MaxUint64}
+	name, text := strings.Repeat("n", schema.MaxName), strings.Repeat("t", MaxErrorText)
+	for range MaxCameras {
+		s.Cameras = append(s.Cameras, CameraStatus{Name: name, State: name, Error: text, Frames: math.MaxUint64, FPS: 1.2345, P50Us: math.MaxUint32})
+	}
+	for range MaxModels {
+		s.Models = append(s.Models, ModelStatus{
+			Name: name, State: name, Error: text, Engine: name, Version: name, SHA256: strings.Repeat("a", 64),
+			EngineVersion: name, Build: text, Fallback: text,
+		})
+	}
+	return s
+}
+
 // The largest values that Validate lets through must fit their frames, else a
 // full board could not be told to its worker.
 func TestFullValuesFitTheirFrames(t *testing.T) {
 	t.Parallel()
-	s, n := fullSetup(), numbered{math.MaxUint64, fullResult()}
+	s, n, st := fullSetup(), numbered{math.MaxUint64, fullResult()}, fullStatus()
 	for _, c := range []struct {
 		v     interface{ Validate() error }
 		k     kind
 		limit int
-	}{{&s, kindSetup, MaxDown}, {&n, kindResult, MaxUp}} {
+	}{{&s, kindSetup, MaxDown}, {&n, kindResult, MaxUp}, {&st, kindStatus, MaxUp}} {
 		if err := c.v.Validate(); err != nil {
 			t.Fatal(err)
 		}
@@ -118,6 +134,9 @@ func TestValidateRefuses(t *testing.T) {
 		"pictures nowhere":     func(s *Setup) { s.BlobDir = "" },
 		"many threads":         func(s *Setup) { s.Threads = 1000 },
 		"negative quota":       func(s *Setup) { s.BlobQuota = -1 },
+		"unknown engine":       func(s *Setup) { s.Models[0].Engine = "cuda" },
+		"large batch":          func(s *Setup) { s.Engines.MaxBatch = 65 },
+		"negative cache":       func(s *Setup) { s.Engines.Quota = -1 },
 	} {
 		s := fullSetup()
 		breakIt(&s)
@@ -135,7 +154,7 @@ func FuzzFrames(f *testing.F) {
 	for k, v := range map[kind]any{
 		kindSetup: &s, kindResult: &n, kindHello: hello{Protocol, "v1", 7}, kindPing: ping{1},
 		kindTaken: taken{9}, kindRefuse: refusal{"no"},
-		kindStatus: Status{Release: "v1", Cameras: []CameraStatus{{Name: "a"}}, Models: []ModelStatus{{Name: "b"}}},
+		kindStatus: Status{Release: "v1", Cameras: []CameraStatus{{Name: "a"}}, Models: []ModelStatus{{Name: "b", EngineVersion: "TensorRT 10.3.0 on Orin", Build: "building, 40 %", Fallback: "no TensorRT"}}},
 	} {
 		b, err := appendFrame(nil, k, v, MaxUp)
 		if err != nil {

@@ -349,7 +349,10 @@ func (s *Server) status(buf []byte) ([]byte, error) {
 		v.Cameras[i].Error = clipText(v.Cameras[i].Error)
 	}
 	for i := range v.Models {
-		v.Models[i].Error = clipText(v.Models[i].Error)
+		m := &v.Models[i]
+		for _, text := range []*string{&m.Error, &m.Build, &m.Fallback} {
+			*text = clipText(*text)
+		}
 	}
 	if err := v.Validate(); err != nil {
 		return nil, err

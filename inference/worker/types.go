@@ -19,6 +19,20 @@ type Setup struct {
 	BlobQuota int64  `cbor:"4,keyasint"`
 	// Threads is how many CPU threads an engine may use; 0 means 1.
 	Threads int `cbor:"5,keyasint"`
+	// Engines says how engines are built and kept.
+	Engines Engines `cbor:"6,keyasint,omitempty"`
+}
+
+// Engines is what holds for the engines of all models that are built on the board.
+type Engines struct {
+	// Cache is the folder of built engines, Quota bounds it, in bytes; without a folder
+	// none is built.
+	Cache string `cbor:"1,keyasint,omitempty"`
+	Quota int64  `cbor:"2,keyasint,omitempty"`
+	// DLA says that cores of a DLA may be used beside the GPU.
+	DLA bool `cbor:"3,keyasint,omitempty"`
+	// MaxBatch is how many pictures one run may look at; 0 means 1.
+	MaxBatch int `cbor:"4,keyasint,omitempty"`
 }
 
 // Camera is one source of frames and the model that looks at them.
@@ -45,7 +59,25 @@ type Model struct {
 	Name    string `cbor:"1,keyasint"`
 	Path    string `cbor:"2,keyasint"`           // folder with model.yaml; "builtin:parcels" is the one inside the worker
 	Variant string `cbor:"3,keyasint,omitempty"` // "" lets the package choose
+	// Engine is what may run it: EngineAuto ("" too), EngineONNX or EngineTensorRT.
+	Engine string `cbor:"4,keyasint,omitempty"`
 }
+
+// What may run a model.
+const (
+	// EngineAuto takes TensorRT where it is, and ONNX Runtime until its engine is built
+	// and where it is not.
+	EngineAuto = "auto"
+	// EngineONNX takes ONNX Runtime, nothing else.
+	EngineONNX = "onnxruntime"
+	// EngineTensorRT takes TensorRT, nothing else: no frame is looked at before its
+	// engine is built.
+	EngineTensorRT = "tensorrt"
+)
+
+// ExitDeviceLost is the worker's exit code after an error of the GPU that only a new
+// process gets over.
+const ExitDeviceLost = 5
 
 // Result is what one frame gave: an event and perhaps a picture.
 type Result struct {
@@ -91,4 +123,11 @@ type ModelStatus struct {
 	Engine  string `cbor:"4,keyasint,omitempty"` // "onnxruntime-cpu/int8"
 	Version string `cbor:"5,keyasint,omitempty"`
 	SHA256  string `cbor:"6,keyasint,omitempty"` // of the ONNX file that runs, hex
+	// EngineVersion is what the engine is of and on: "TensorRT 10.3.0 on Orin".
+	EngineVersion string `cbor:"7,keyasint,omitempty"`
+	// Build tells how a better engine comes along: "building, 40 %, about 3 min left".
+	Build string `cbor:"8,keyasint,omitempty"`
+	// Fallback is why the model runs on ONNX Runtime though TensorRT was asked for or
+	// would have been taken; it changes seldom.
+	Fallback string `cbor:"9,keyasint,omitempty"`
 }

@@ -20,6 +20,7 @@ const (
 	maxThreads = 64      // more than any Jetson has cores
 	maxRelease = 128     // bytes of a version string
 	maxBlobs   = 1 << 50 // bytes; a typing error, not a disk
+	maxBatch   = 64      // pictures; the engines' own bound
 )
 
 // Validate checks names, numbers and that each camera's model is there.
@@ -33,6 +34,9 @@ func (s *Setup) Validate() error {
 	if len(s.BlobDir) > maxPath || s.BlobQuota < 0 || s.BlobQuota > maxBlobs {
 		return fmt.Errorf("setup: picture folder path of %d bytes or quota of %d bytes is out of bounds", len(s.BlobDir), s.BlobQuota)
 	}
+	if e := &s.Engines; len(e.Cache) > maxPath || e.Quota < 0 || e.Quota > maxBlobs || e.MaxBatch < 0 || e.MaxBatch > maxBatch {
+		return fmt.Errorf("setup: engine cache path of %d bytes, quota of %d bytes or batch of %d is out of bounds", len(e.Cache), e.Quota, e.MaxBatch)
+	}
 	models := make(map[string]bool, len(s.Models))
 	for i := range s.Models {
 		m := &s.Models[i]
@@ -45,6 +49,11 @@ func (s *Setup) Validate() error {
 		models[m.Name] = true
 		if m.Path == "" || len(m.Path) > maxPath || len(m.Variant) > schema.MaxName {
 			return fmt.Errorf("setup: model %s: path of %d bytes, variant of %d bytes are out of bounds", m.Name, len(m.Path), len(m.Variant))
+		}
+		switch m.Engine {
+		case "", EngineAuto, EngineONNX, EngineTensorRT:
+		default:
+			return fmt.Errorf("setup: model %s: engine %.32q is unknown (auto, onnxruntime, tensorrt)", m.Name, m.Engine)
 		}
 	}
 	names := make(map[string]bool, len(s.Cameras))
@@ -136,7 +145,8 @@ func (s *Status) Validate() error {
 			return fmt.Errorf("status: model: %w", err)
 		}
 		if len(m.State) > schema.MaxName || len(m.Error) > MaxErrorText || len(m.Engine) > schema.MaxName ||
-			len(m.Version) > schema.MaxName || len(m.SHA256) > schema.MaxName {
+			len(m.Version) > schema.MaxName || len(m.SHA256) > schema.MaxName || len(m.EngineVersion) > schema.MaxName ||
+			len(m.Build) > MaxErrorText || len(m.Fallback) > MaxErrorText {
 			return fmt.Errorf("status: model %s: a text is too long", m.Name)
 		}
 	}
