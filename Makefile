@@ -65,5 +65,8 @@ soak: build ort ## the long runs
 	FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run RandomFaults ./tests/sim
 	FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run PowerLoss ./tests/powerloss
 
+verify-trt-abi: ## the TensorRT tables against headers: TRT_INCLUDE=DIR with NvInfer.h
+	@cross/verify-trt-abi $(TRT_INCLUDE)
+
 clean: ## what the build made; the cache stays
 	rm -rf bin run out

@@ -192,14 +192,14 @@ func (p *parser) inClass(key string, f []string) (err error) {
 		c.Length, err = p.cells("length", f, true)
 		return err
 	case "public":
-		if len(f) == 0 || !qualified(f[0]) {
-			return p.errorf("public takes a C++ name, then slots")
+		if len(f) < 2 || !qualified(f[0]) || !identifier(f[1]) {
+			return p.errorf("public takes a C++ name, the member that points to the class, then slots")
 		}
 		if err := p.once(c.Name, key); err != nil {
 			return err
 		}
-		c.Public = f[0]
-		c.Delete, err = p.cells("public", f[1:], false)
+		c.Public, c.Member = f[0], f[1]
+		c.Delete, err = p.cells("public", f[2:], false)
 		return err
 	}
 	m, err := p.method(f)

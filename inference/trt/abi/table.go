@@ -74,7 +74,8 @@ type Class struct {
 	Line              int
 	Length            Row      // slots of the vtable
 	Info              []string // what getInterfaceInfo says, Kind/1/0, for each major
-	Public            string   // the class a program sees, whose second word points to this one
+	Public            string   // the class a program sees
+	Member            string   // its second word, which points to this class
 	Delete            Row      // slot of the deleting destructor of Public
 	Methods           []Method
 }
