@@ -189,7 +189,7 @@ func TestBitsOfLargePictures(t *testing.T) {
 	}
 }
 
-// TestEveryLevel: each of the 1024 sums of four pixels in the flat cases.
+// TestEveryLevel: each of the 1021 sums of four pixels, where a picture has twice the size of its place.
 func TestEveryLevel(t *testing.T) {
 	e := emulate(t)
 	spec := tensor.Spec{Width: 32, Height: 32, Scale: 1.0 / 255, Mean: [3]float32{0.485, 0.456, 0.406}, Std: [3]float32{0.229, 0.224, 0.225}}
@@ -203,6 +203,18 @@ func TestEveryLevel(t *testing.T) {
 		}
 	}
 	e.check(t, spec, img)
+}
+
+// TestFaultFaults: the driver has to see an illegal address, and nothing else.
+func TestFaultFaults(t *testing.T) {
+	program := os.Getenv(onDevice)
+	if program == "" {
+		t.Skip("only on a device, see " + onDevice)
+	}
+	out, err := exec.CommandContext(t.Context(), program, "fault").Output()
+	if err != nil || string(out) != "700\n" {
+		t.Errorf("the kernel that faults gives %q (%v), want 700", out, err)
+	}
 }
 
 func TestPlanRefuses(t *testing.T) {

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Runs the kernels on the CPU: records come in, the network's inputs go out. Source and
-// destination end where the process's memory ends, so that a step outside ends it.
+// destination end where the process's memory ends, so that a step outside ends it. With
+// DEVICE and device.c it runs them on a device.
 #define _GNU_SOURCE
 #include <stddef.h>
 #include <stdio.h>
@@ -12,6 +13,9 @@
 #include <unistd.h>
 
 #include "kernel.h"
+#ifdef DEVICE
+#include "device.h"
+#endif
 
 typedef struct {
 	char name[16];
@@ -52,6 +56,9 @@ static void layout(void) {
 
 int main(int argc, char **argv) {
 	if (argc > 1 && !strcmp(argv[1], "layout")) return layout(), 0;
+#ifdef DEVICE
+	if (argc > 1 && !strcmp(argv[1], "fault")) return printf("%d\n", device_fault()), 0;
+#endif
 	for (record r; fread(&r, sizeof r, 1, stdin) == 1;) {
 		room in, out;
 		char *src = fenced(&in, r.size);
@@ -59,9 +66,13 @@ int main(int argc, char **argv) {
 		size_t size = sizeof(float) * 3 * (size_t)r.params.dst_w * (size_t)r.params.dst_h;
 		char *dst = fenced(&out, size);
 		memset(dst, 0xfe, size);
+#ifdef DEVICE
+		if (device_run(r.name, &r.params, r.grid, r.block, src, r.at, r.size, dst, size)) die("the kernel failed");
+#else
 		r.params.src = (uintptr_t)src + r.at, r.params.dst = (uintptr_t)dst;
 		void *params[] = {&r.params};
 		if (fl_double_kernel(r.name, params, r.grid, r.block)) die("no such kernel");
+#endif
 		for (char *p = out.base; p < dst; p++)
 			if (*p) die("the kernel wrote before its destination");
 		if (fwrite(dst, 1, size, stdout) != size || fflush(stdout)) die("the output is closed");
