@@ -15,7 +15,7 @@ SECONDS    ?= 0
 CHECK      ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz arm64 bench soak ort clean help
+.PHONY: run test build gates race fuzz arm64 bench soak ort trt-libs test-trt-libs test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -64,6 +64,21 @@ soak: build ort ## the long runs
 	FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -run Soak ./tests/e2e
 	FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run RandomFaults ./tests/sim
 	FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run PowerLoss ./tests/powerloss
+
+trt-libs: ## the NVIDIA libraries that come in packages, into .cache/tensorrt (190 MB, once)
+	@cross/trt/fetch
+
+test-trt-libs: trt-libs ## the TensorRT bridge against those libraries; no GPU needed
+	FULMAR_TRT_REAL=1 $(GO) test -count 1 -v -run Real ./inference/trt
+
+test-cuda: ## on an NVIDIA GPU, driver only: kernels, graphs, a fault and the way back
+	FULMAR_GPU=cuda $(GO) test -count 1 -v -run CUDA ./tests/gpu
+
+test-trt: ## on an NVIDIA GPU with TensorRT: everything, and the table; FULMAR_TRT_DIRS names its folders
+	FULMAR_GPU=trt $(GO) test -count 1 -v ./tests/gpu
+
+verify-trt-abi: ## the TensorRT tables against headers: TRT_INCLUDE=DIR with NvInfer.h
+	@cross/verify-trt-abi $(TRT_INCLUDE)
 
 clean: ## what the build made; the cache stays
 	rm -rf bin run out

@@ -15,6 +15,9 @@ import (
 // a file that asks for more than twice that is broken or hostile.
 const MaxBytes = 256 << 20
 
+// MaxForeign bounds the memory of a tensor that an engine brings: a batch of pictures.
+const MaxForeign = 1 << 30
+
 // MaxDims bounds the number of dimensions; detectors use up to 5.
 const MaxDims = 8
 
@@ -54,35 +57,65 @@ type Tensor struct {
 	shape []int
 	mem   []byte
 	dense *gorgonia.Dense
+	// mapped says that the memory is this tensor's own.
+	mapped bool
 }
 
 // New maps zeroed memory for a tensor. Each dimension is at least 1.
 func New(name string, typ Type, shape ...int) (*Tensor, error) {
-	if typ != Float32 && typ != Int64 {
-		return nil, fmt.Errorf("tensor %q: %v is no element type known here", name, typ)
-	}
-	if len(shape) == 0 || len(shape) > MaxDims {
-		return nil, fmt.Errorf("tensor %q: %d dimensions, wants 1 to %d", name, len(shape), MaxDims)
-	}
-	n := typ.Size()
-	for _, d := range shape {
-		if d < 1 || d > MaxBytes/n {
-			return nil, fmt.Errorf("tensor %q: shape %v is over %d MiB or has an empty dimension", name, shape, MaxBytes>>20)
-		}
-		n *= d
+	n, err := size(name, typ, shape, MaxBytes)
+	if err != nil {
+		return nil, err
 	}
 	mem, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		return nil, fmt.Errorf("tensor %q: map %d bytes: %w", name, n, err)
 	}
+	t := over(name, typ, mem, shape)
+	t.mapped = true
+	return t, nil
+}
+
+// Over makes a tensor of memory that is somebody else's, outside of the Go heap and
+// as long as the shape says; Free leaves it alone.
+func Over(name string, typ Type, mem []byte, shape ...int) (*Tensor, error) {
+	n, err := size(name, typ, shape, MaxForeign)
+	if err != nil {
+		return nil, err
+	}
+	if n != len(mem) {
+		return nil, fmt.Errorf("tensor %q: shape %v wants %d bytes, there are %d", name, shape, n, len(mem))
+	}
+	return over(name, typ, mem, shape), nil
+}
+
+// size checks type and shape and gives the memory they take, in bytes.
+func size(name string, typ Type, shape []int, most int) (int, error) {
+	if typ != Float32 && typ != Int64 {
+		return 0, fmt.Errorf("tensor %q: %v is no element type known here", name, typ)
+	}
+	if len(shape) == 0 || len(shape) > MaxDims {
+		return 0, fmt.Errorf("tensor %q: %d dimensions, wants 1 to %d", name, len(shape), MaxDims)
+	}
+	n := typ.Size()
+	for _, d := range shape {
+		if d < 1 || d > most/n {
+			return 0, fmt.Errorf("tensor %q: shape %v is over %d MiB or has an empty dimension", name, shape, most>>20)
+		}
+		n *= d
+	}
+	return n, nil
+}
+
+func over(name string, typ Type, mem []byte, shape []int) *Tensor {
 	t := &Tensor{name: name, typ: typ, shape: append([]int(nil), shape...), mem: mem}
 	dt := gorgonia.Float32
 	if typ == Int64 {
 		dt = gorgonia.Int64
 	}
 	t.dense = gorgonia.New(gorgonia.Of(dt), gorgonia.WithShape(t.Shape()...),
-		gorgonia.FromMemory(uintptr(unsafe.Pointer(&mem[0])), uintptr(n)))
-	return t, nil
+		gorgonia.FromMemory(uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem))))
+	return t
 }
 
 // Name is the name that the network's file gives it.
@@ -132,6 +165,9 @@ func (t *Tensor) Free() error {
 	}
 	mem := t.mem
 	t.mem, t.dense = nil, nil
+	if !t.mapped {
+		return nil
+	}
 	if err := unix.Munmap(mem); err != nil {
 		return fmt.Errorf("tensor %q: unmap: %w", t.name, err)
 	}
