@@ -69,6 +69,7 @@ type Agent struct {
 	blobs     *storage.Blobs
 	scheduler *schedule.Scheduler
 	worker    *worker.Client
+	child     *worker.Child // nil where the worker is a unit of its own
 	link      atomic.Pointer[link.Session]
 	identity  atomic.Pointer[identity.Identity]
 

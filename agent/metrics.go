@@ -6,6 +6,7 @@ package agent
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"fulmar/inference/worker"
 	"fulmar/schema"
 )
 
@@ -109,6 +110,22 @@ func (a *Agent) collectWorker(gauge gaugeFunc, counter counterFunc) {
 	a.status.mu.Lock()
 	w := a.status.worker
 	a.status.mu.Unlock()
+	a.mu.Lock()
+	child := a.child
+	a.mu.Unlock()
+	if child != nil {
+		ends := child.Ends()
+		for _, e := range []worker.End{worker.EndDeviceLost, worker.EndKilled, worker.EndFailed, worker.EndItself} {
+			counter("worker_ends_total", "Ends of the inference worker that nobody asked for, by cause; each is followed by a start.", ends[e], "cause", string(e))
+		}
+	}
+	for _, m := range w.Models {
+		fallback := 0.0
+		if m.Fallback != "" {
+			fallback = 1
+		}
+		gauge("model_fallback", "1 while the model runs on ONNX Runtime for want of TensorRT or its engine.", fallback, "model", m.Name, "engine", m.Engine)
+	}
 	counter("worker_results_dropped_total", "Results that found no reader.", w.ResultsDropped)
 	gauge("worker_picture_bytes", "Bytes of pictures kept.", float64(w.BlobBytes))
 	counter("worker_pictures_evicted_total", "Pictures evicted by the quota.", w.BlobsEvicted)

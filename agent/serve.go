@@ -36,6 +36,19 @@ type Health struct {
 	Causes []string `json:"causes"` // empty when ok
 	Link   string   `json:"link"`
 	Worker string   `json:"worker"`
+	// Models tells what each model runs on; none while the worker is silent.
+	Models []ModelHealth `json:"models,omitempty"`
+}
+
+// ModelHealth is a model in /healthz. That it runs on a fallback is no cause of ill
+// health: it sees.
+type ModelHealth struct {
+	Name     string `json:"name"`
+	State    string `json:"state"`
+	Engine   string `json:"engine,omitempty"`
+	Version  string `json:"engine_version,omitempty"`
+	Build    string `json:"build,omitempty"`
+	Fallback string `json:"fallback,omitempty"`
 }
 
 // Health tells how the board is now.
@@ -63,6 +76,9 @@ func (a *Agent) Health() Health {
 	default:
 		h.Worker = "ok"
 		h.Causes = append(h.Causes, workerCauses(&w)...)
+		for _, m := range w.Models {
+			h.Models = append(h.Models, ModelHealth{m.Name, m.State, m.Engine, m.EngineVersion, m.Build, m.Fallback})
+		}
 	}
 	if !a.alive() {
 		h.Causes = append(h.Causes, "schedule: no tick within its deadline")

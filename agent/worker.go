@@ -35,6 +35,9 @@ func (a *Agent) runWorker(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	a.worker = client
+	if c, ok := sup.(*worker.Child); ok {
+		a.child = c
+	}
 	a.mu.Unlock()
 	g := run.New(ctx)
 	g.Go("supervisor", sup.Run)
@@ -77,12 +80,20 @@ func (a *Agent) watchDeaths(ctx context.Context, sup worker.Supervisor) error {
 		}
 		known = n
 		why := "no reason known"
-		if c, ok := sup.(interface{ LastExit() string }); ok {
-			why = c.LastExit()
+		var end worker.End
+		if c, ok := sup.(*worker.Child); ok {
+			why, end = c.LastExit(), c.LastEnd()
 		}
-		a.say("worker", "restarting", schema.SeverityWarn,
-			"the inference worker died ("+why+") and was started again, for the "+ordinal(n)+" time; sampling went on")
+		a.say("worker", "restarting", schema.SeverityWarn, deathWords(end, why, n))
 	}
+}
+
+// deathWords tells of a worker's death for the nth time.
+func deathWords(end worker.End, why string, n uint64) string {
+	if end == worker.EndDeviceLost {
+		return "the inference worker lost the GPU and was started again to get it back, for the " + ordinal(n) + " time; sampling went on"
+	}
+	return "the inference worker died (" + why + ") and was started again, for the " + ordinal(n) + " time; sampling went on"
 }
 
 func ordinal(n uint64) string {
@@ -118,6 +129,12 @@ func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 	h.a.say("worker", "ok", schema.SeverityInfo, "the inference worker runs")
 	for _, m := range s.Models {
 		sev, text := schema.SeverityInfo, "model "+m.Name+" runs on "+m.Engine
+		if m.EngineVersion != "" {
+			text += " (" + m.EngineVersion + ")"
+		}
+		if m.Fallback != "" { // it changes seldom; how far a build is would be news each second
+			text += ": " + m.Fallback
+		}
 		if m.State == "refused" {
 			sev, text = schema.SeverityAlarm, "model "+m.Name+" was refused: "+m.Error
 		} else if m.State != "ready" {

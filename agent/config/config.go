@@ -105,6 +105,13 @@ type Infer struct {
 	Program string `yaml:"program"` // path of fulmar-infer (child)
 	Library string `yaml:"library"` // path of libonnxruntime; "" = where the worker looks
 	Threads int    `yaml:"threads"`
+	// EngineCache is the folder of engines built on this board, "" = in the data folder.
+	EngineCache string `yaml:"engine_cache"`
+	// EngineCacheMiB bounds it.
+	EngineCacheMiB int64  `yaml:"engine_cache_mib"`
+	DLA            string `yaml:"dla"` // auto, off
+	// MaxBatch is how many pictures of different cameras one run may look at.
+	MaxBatch int `yaml:"max_batch"`
 }
 
 // Model is a model package on this board.
@@ -112,6 +119,7 @@ type Model struct {
 	Name    string `yaml:"name"`
 	Path    string `yaml:"path"`
 	Variant string `yaml:"variant"`
+	Engine  string `yaml:"engine"` // auto ("" too), onnxruntime, tensorrt
 }
 
 // Camera is one source of pictures.
@@ -144,7 +152,7 @@ func Default() Config {
 		Sample:  schedule.DefaultPlan(),
 		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512, Encrypt: EncryptFile},
 		Link:    Link{KeepAlive: 60 * time.Second, ReconnectWindow: 30 * time.Second},
-		Infer:   Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2},
+		Infer:   Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2, EngineCacheMiB: 2048, DLA: "auto", MaxBatch: 4},
 	}
 }
 
@@ -236,6 +244,16 @@ func (c *Config) validateInfer() error {
 	if c.Infer.Threads < 1 || c.Infer.Threads > 64 {
 		errs = append(errs, fmt.Errorf("infer.threads: %d, wants 1 to 64", c.Infer.Threads))
 	}
+	errs = append(errs, oneOf("infer.dla", c.Infer.DLA, "auto", "off"))
+	if c.Infer.EngineCache != "" && !filepath.IsAbs(c.Infer.EngineCache) {
+		errs = append(errs, fmt.Errorf("infer.engine_cache: %q is not an absolute path", c.Infer.EngineCache))
+	}
+	if c.Infer.EngineCacheMiB < 64 || c.Infer.EngineCacheMiB > 1<<20 {
+		errs = append(errs, fmt.Errorf("infer.engine_cache_mib: %d, wants 64 to %d", c.Infer.EngineCacheMiB, 1<<20))
+	}
+	if c.Infer.MaxBatch < 1 || c.Infer.MaxBatch > 64 {
+		errs = append(errs, fmt.Errorf("infer.max_batch: %d, wants 1 to 64", c.Infer.MaxBatch))
+	}
 	if c.Infer.Mode == "child" && c.Infer.Program == "" {
 		errs = append(errs, errors.New("infer.program: is empty; mode child wants the path of fulmar-infer"))
 	}
@@ -265,7 +283,7 @@ func (m *Model) validate(seen map[string]bool) error {
 	if !filepath.IsAbs(m.Path) && !strings.HasPrefix(m.Path, "builtin:") {
 		return fmt.Errorf("path: %q is neither an absolute path nor builtin:NAME", m.Path)
 	}
-	return nil
+	return oneOf("engine", m.Engine, "", worker.EngineAuto, worker.EngineONNX, worker.EngineTensorRT)
 }
 
 func (cam *Camera) validate(models, seen map[string]bool) error {
@@ -313,9 +331,13 @@ func (c *Config) Setup() worker.Setup {
 		BlobDir:   c.BlobDir(),
 		BlobQuota: c.Spool.PicturesMiB << 20,
 		Threads:   c.Infer.Threads,
+		Engines: worker.Engines{
+			Cache: c.EngineDir(), Quota: c.Infer.EngineCacheMiB << 20,
+			DLA: c.Infer.DLA == "auto", MaxBatch: c.Infer.MaxBatch,
+		},
 	}
 	for _, m := range c.Models {
-		s.Models = append(s.Models, worker.Model{Name: m.Name, Path: m.Path, Variant: m.Variant})
+		s.Models = append(s.Models, worker.Model{Name: m.Name, Path: m.Path, Variant: m.Variant, Engine: m.Engine})
 	}
 	for _, cam := range c.Cameras {
 		s.Cameras = append(s.Cameras, worker.Camera{
@@ -340,6 +362,14 @@ func (c *Config) SpoolKeyFile() string {
 
 // BlobDir is where the worker writes pictures; see [Config.SpoolDir].
 func (c *Config) BlobDir() string { return filepath.Join(c.Data, "pictures") }
+
+// EngineDir is where the worker keeps engines built on this board.
+func (c *Config) EngineDir() string {
+	if c.Infer.EngineCache != "" {
+		return c.Infer.EngineCache
+	}
+	return filepath.Join(c.Data, "engines")
+}
 
 // IdentityDir holds key and certificate; see [Config.SpoolDir].
 func (c *Config) IdentityDir() string { return filepath.Join(c.Data, "identity") }

@@ -68,6 +68,11 @@ func TestErrors(t *testing.T) {
 		{"two cameras", good + "models: [{name: m, path: /m}]\ncameras: [{name: c, kind: scene, fps: 5, model: m}, {name: c, kind: scene, fps: 5, model: m}]\n", `"c" is there twice`},
 		{"open tcp status", good + "status: {listen: '127.0.0.1:9100'}\n", "status.token_file: is empty"},
 		{"child without program", good + "infer: {mode: child}\n", "infer.program: is empty"},
+		{"engine", good + "models: [{name: m, path: /m, engine: cuda}]\n", `models[0].engine: "cuda", wants`},
+		{"relative cache", good + "infer: {engine_cache: here}\n", `infer.engine_cache: "here" is not an absolute path`},
+		{"dla", good + "infer: {dla: yes please}\n", "infer.dla: "},
+		{"batch", good + "infer: {max_batch: 65}\n", "infer.max_batch: 65, wants 1 to 64"},
+		{"small cache", good + "infer: {engine_cache_mib: 1}\n", "infer.engine_cache_mib: 1, wants 64 to"},
 		{"quota", good + "spool: {event_mib: 0}\n", "spool.event_mib: 0, wants 1 to"},
 		{"fps", good + "models: [{name: m, path: /m}]\ncameras: [{name: c, kind: scene, fps: 0, model: m}]\n", "cameras[0].fps: 0"},
 	} {

@@ -19,7 +19,7 @@ func check(ctx context.Context, o options, args []string, stdout io.Writer) (err
 	if len(args) > 1 {
 		variant = args[1]
 	}
-	e := &engines{library: o.library}
+	e := &onnx{library: o.library}
 	start := time.Now()
 	d, err := e.detector(ctx, path, variant, runtime.NumCPU())
 	if err != nil {
@@ -30,7 +30,7 @@ func check(ctx context.Context, o options, args []string, stdout io.Writer) (err
 	for _, l := range [][2]string{
 		{"model", i.Name + "@" + i.Version},
 		{"variant", i.Variant},
-		{"engine", i.Engine + " " + e.rt.Version()},
+		{"engine", i.Engine + ", " + e.version()},
 		{"sha256", i.SHA256},
 		{"input", fmt.Sprintf("%d x %d", i.Width, i.Height)},
 		{"labels", strings.Join(d.Labels(), ", ")},

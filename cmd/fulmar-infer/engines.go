@@ -8,24 +8,25 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 
-	"fulmar/inference"
+	"fulmar/inference/engines"
+	"fulmar/inference/engines/build"
 	"fulmar/inference/model"
 	"fulmar/inference/ort"
-	"fulmar/inference/worker"
 	"fulmar/models/parcels"
 )
 
 // libraryName is the file name of ONNX Runtime on Linux.
 const libraryName = "libonnxruntime.so.1"
 
-// engines opens ONNX Runtime when the first model is loaded and loads models.
-type engines struct {
+// onnx opens ONNX Runtime when the first model is loaded.
+type onnx struct {
 	library string // "" looks in the usual places
 
 	mu sync.Mutex
@@ -33,7 +34,7 @@ type engines struct {
 }
 
 // runtime opens the library once; a failure is tried again with the next model.
-func (e *engines) runtime() (*ort.Runtime, error) {
+func (e *onnx) runtime() (*ort.Runtime, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.rt != nil {
@@ -54,13 +55,19 @@ func (e *engines) runtime() (*ort.Runtime, error) {
 	return rt, nil
 }
 
-// findLibrary looks beside the program, then where packages put libraries.
-func findLibrary() (string, error) {
+// libraryDirs are where ONNX Runtime is looked for: beside the program, then where
+// packages put libraries.
+func libraryDirs() []string {
 	triplet := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[runtime.GOARCH]
 	dirs := []string{"/usr/lib/fulmar", "/usr/local/lib", filepath.Join("/usr/lib", triplet), "/usr/lib"}
 	if self, err := os.Executable(); err == nil {
 		dirs = append([]string{filepath.Dir(self)}, dirs...)
 	}
+	return dirs
+}
+
+func findLibrary() (string, error) {
+	dirs := libraryDirs()
 	for _, d := range dirs {
 		p := filepath.Join(d, libraryName)
 		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() {
@@ -87,7 +94,7 @@ func files(path string) (fs.FS, func() error, error) {
 }
 
 // detector loads a package's network and checks it on the golden pictures.
-func (e *engines) detector(ctx context.Context, path, variant string, threads int) (_ *model.Detector, err error) {
+func (e *onnx) detector(ctx context.Context, path, variant string, threads int) (_ *model.Detector, err error) {
 	dir, closeDir, err := files(path)
 	if err != nil {
 		return nil, err
@@ -97,26 +104,68 @@ func (e *engines) detector(ctx context.Context, path, variant string, threads in
 	if err != nil {
 		return nil, err
 	}
+	return pkg.Load(ctx, model.Config{
+		Variant: variant, Engine: "onnxruntime-cpu",
+		Open: func(network []byte) (model.Engine, error) { return e.session(network, threads) },
+	})
+}
+
+// session loads a network into ONNX Runtime.
+func (e *onnx) session(network []byte, threads int) (model.Engine, error) {
 	rt, err := e.runtime()
 	if err != nil {
 		return nil, err
 	}
-	return pkg.Load(ctx, model.Config{
-		Variant: variant, Engine: "onnxruntime-cpu",
-		Open: func(network []byte) (model.Engine, error) {
-			return rt.NewSession(network, ort.Options{Threads: threads})
-		},
-	})
+	return rt.NewSession(network, ort.Options{Threads: threads})
 }
 
-// load is the pipeline's way to a model.
-func (e *engines) load(ctx context.Context, m worker.Model, threads int) (*inference.Loaded, error) {
-	d, err := e.detector(ctx, m.Path, m.Variant, threads)
-	if err != nil {
-		return nil, err
+// version names the library that is open.
+func (e *onnx) version() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.rt == nil {
+		return ""
 	}
-	i := d.Info()
-	return &inference.Loaded{
-		Detector: d, Labels: d.Labels(), Version: i.Version, Engine: i.Engine, SHA256: i.SHA256, Close: d.Close,
-	}, nil
+	return "ONNX Runtime " + e.rt.Version()
+}
+
+// newChooser puts together what gives models their engines.
+func newChooser(o options, log *slog.Logger) (*engines.Chooser, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	cpu := &onnx{library: o.library}
+	return engines.NewChooser(engines.Config{
+		Files: files, CPU: cpu.session, CPUVersion: cpu.version,
+		GPU:  func() (engines.GPU, error) { return openGPU(o.tensorrt, log) },
+		Root: "/", Builds: build.NewChildren(buildCommand(self, o, os.Getenv), log), Log: log,
+	}), nil
+}
+
+// buildCommand is what starts a build: this program, or a transient unit of systemd
+// with it, where the worker's unit says by FULMAR_TRANSIENT=1 that it may start one.
+func buildCommand(self string, o options, env func(string) string) []string {
+	program := []string{self, "--log", o.level.String()}
+	if o.tensorrt != "" {
+		program = append(program, "--trt", o.tensorrt)
+	}
+	if env("FULMAR_TRANSIENT") != "1" {
+		return program
+	}
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		b = nil // the build then outlives our unit by the seconds it needs to notice
+	}
+	return build.Transient(program, unitOf(string(b)), build.Memory())
+}
+
+// unitOf finds the service in the text of /proc/self/cgroup, "" if there is none.
+func unitOf(cgroup string) string {
+	for line := range strings.Lines(cgroup) {
+		if unit := filepath.Base(strings.TrimSpace(line)); strings.HasSuffix(unit, ".service") {
+			return unit
+		}
+	}
+	return ""
 }

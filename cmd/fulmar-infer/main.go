@@ -7,32 +7,47 @@
 //	fulmar-infer --socket PATH            serve fulmard
 //	fulmar-infer model check DIR          say what a model package is and whether it
 //	                                      finds what it should
+//	fulmar-infer model build DIR          build its TensorRT engine for this board
+//	fulmar-infer doctor                   say what was found, what is chosen, and what
+//	                                      to do about what is missing
 //	fulmar-infer version
 //
 // ONNX Runtime is looked for at --ort, in $FULMAR_ORT, beside the program and in the
-// system's library folders. Without it the worker runs and refuses models, with the
-// reason.
+// system's library folders; TensorRT in the folders of --trt or $FULMAR_TRT, else
+// where JetPack and packages put it. Without either the worker runs and refuses
+// models, with the reason.
 //
-// Exit codes: 0 ended in order, 1 an error that stands on standard error, 2 wrong
-// usage.
+// Exit codes: 0 ended in order, 1 an error that stands on standard error (doctor: no
+// model can run here), 2 wrong usage, 5 the GPU was lost and a new process is needed.
+// Of model build also: 3 the model or its network is refused, 4 no TensorRT, parser or
+// driver, 6 not enough memory, 7 the disk is full, 8 cancelled, 9 the engine is larger
+// than the cache may be.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"fulmar/inference"
+	"fulmar/inference/worker"
 )
 
 // release is set by the linker.
 var release = "dev"
 
 const usage = `usage:
-  fulmar-infer --socket PATH [--ort LIBRARY] [--log LEVEL] [--child]
+  fulmar-infer --socket PATH [--ort LIBRARY] [--trt FOLDERS] [--log LEVEL] [--child]
   fulmar-infer [--ort LIBRARY] model check DIR|builtin:parcels [VARIANT]
+  fulmar-infer [--trt FOLDERS] model build [--cache FOLDER] [--quota BYTES] [--batch N]
+               [--level N] [--dla CORE] [--memory MIB] [--progress auto|json|line]
+               [--anew] DIR|builtin:parcels [VARIANT]
+  fulmar-infer [--ort LIBRARY] [--trt FOLDERS] doctor [--cache FOLDER] [--json]
   fulmar-infer version
 `
 
@@ -49,6 +64,7 @@ func infer(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 	var o options
 	fs.StringVar(&o.socket, "socket", "", "where to listen for fulmard; not needed under socket activation")
 	fs.StringVar(&o.library, "ort", os.Getenv("FULMAR_ORT"), "path of libonnxruntime.so.1")
+	fs.StringVar(&o.tensorrt, "trt", os.Getenv("FULMAR_TRT"), "folders of TensorRT's libraries, with : between them")
 	fs.TextVar(&o.level, "log", o.level, "least level of log lines: debug, info, warn, error")
 	fs.BoolVar(&o.child, "child", false, "end when standard input ends: fulmard started us")
 	if err := fs.Parse(args); err != nil {
@@ -62,13 +78,40 @@ func infer(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 		fmt.Fprintln(stdout, "fulmar-infer", release)
 	case (len(args) == 3 || len(args) == 4) && args[0] == "model" && args[1] == "check":
 		err = check(ctx, o, args[2:], stdout)
+	case len(args) >= 2 && args[0] == "model" && args[1] == "build":
+		err = buildEngine(ctx, o, args[2:], stdin, stdout, stderr)
+	case len(args) >= 1 && args[0] == "doctor":
+		err = doctor(o, args[1:], stdout, stderr)
 	default:
+		err = errUsage
+	}
+	var coded *codedError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errUsage):
 		fs.Usage()
 		return 2
-	}
-	if err != nil {
+	case errors.Is(err, errNothingRuns):
+		return 1 // what is wrong was said
+	case errors.As(err, &coded):
 		fmt.Fprintln(stderr, "fulmar-infer:", err)
-		return 1
+		return coded.code
 	}
-	return 0
+	fmt.Fprintln(stderr, "fulmar-infer:", err)
+	if errors.Is(err, inference.ErrDeviceLost) {
+		return worker.ExitDeviceLost
+	}
+	return 1
 }
+
+var errUsage = errors.New("wrong usage")
+
+// codedError ends the program with a code of its own.
+type codedError struct {
+	err  error
+	code int
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }

@@ -25,10 +25,11 @@ const (
 )
 
 type options struct {
-	socket  string
-	library string
-	level   slog.Level
-	child   bool
+	socket   string
+	library  string
+	tensorrt string
+	level    slog.Level
+	child    bool
 }
 
 // serve is the worker.
@@ -45,12 +46,17 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
+	chooser, err := newChooser(o, log)
+	if err != nil {
+		return err
+	}
 	// The server tells the pipeline what to do and the pipeline tells the server
 	// what it saw; no setup comes before the server runs.
 	var server *worker.Server
 	pipeline := inference.New(inference.Config{
 		Release: release, Clock: clock, Log: log,
-		Load:         (&engines{library: o.library}).load,
+		Load:         chooser.Load,
+		Engines:      chooser.Keep,
 		Open:         inference.OpenSource,
 		OpenPictures: inference.OpenBlobs,
 		Send:         func(r worker.Result) { server.Send(r) },

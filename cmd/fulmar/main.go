@@ -3,13 +3,15 @@
 
 // Command fulmar is for the person at a desk: it reads the spool of a board that
 // does not run any more, and makes the recovery key with which that is possible
-// though the spool is encrypted. It changes nothing that it reads.
+// though the spool is encrypted. It changes nothing that it reads. On a board it says
+// what models can run on.
 //
 //	fulmar spool inspect DIR      what is there
 //	fulmar spool verify DIR       read every record; say what is wrong
 //	fulmar spool export DIR       the records, as JSON lines or CSV
 //	fulmar recovery new --out DIR make the fleet's recovery key
 //	fulmar recovery id FILE       which recovery key a file is
+//	fulmar doctor                 what models can run on here, and what is missing
 //	fulmar version
 //	fulmar help
 //
@@ -38,6 +40,8 @@ const usage = `usage:
                                         the records that the fleet has not acknowledged
   fulmar recovery new --out DIR         make a recovery key: do this offline, once
   fulmar recovery id FILE               tell which recovery key a file is
+  fulmar doctor [--json] [...]          what models can run on here, what is missing and what
+                                        to do: runs fulmar-infer doctor, and ends as it does
   fulmar version
   fulmar help
 
@@ -86,6 +90,11 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 		err = recoveryNew(args[2:], stdout)
 	case word(0) == "recovery" && word(1) == "id" && len(args) == 3:
 		err = recoveryID(args[2], stdout)
+	case word(0) == "doctor":
+		var code int
+		if code, err = doctor(args[1:], stdout, stderr); err == nil {
+			return code
+		}
 	case word(0) == "version" && len(args) == 1:
 		fmt.Fprintln(stdout, "fulmar", release)
 	case len(args) == 1 && (word(0) == "help" || word(0) == "-h" || word(0) == "--help"):

@@ -40,6 +40,8 @@ const (
 	// endGrace is for a child that was asked to end: it saves its timing cache, and
 	// gives up by itself a little earlier.
 	endGrace = 30 * time.Second
+	// stopWait is how long a stop waits for a child's end.
+	stopWait = 500 * time.Millisecond
 	// spaceCheck is how often a full disk is looked at again, spaceStep how much room
 	// more than before is worth a new try.
 	spaceCheck = time.Minute
@@ -191,12 +193,29 @@ func (b *Children) once(ctx context.Context, j Job, say func(string)) error {
 		return ctx.Err()
 	case <-b.turn:
 	}
-	defer func() { b.turn <- struct{}{} }()
 	say("build begins")
 	ended := make(chan error, 1)
 	// A goroutine of its own: child must not give its thread back.
-	go func() { ended <- b.child(ctx, j, say) }()
-	return <-ended
+	go func() {
+		err := b.child(ctx, j, say)
+		b.turn <- struct{}{}
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	// It was told to end. What it still saves must not hold up our stop; if this process
+	// ends first, it goes on to its own end.
+	t := time.NewTimer(stopWait)
+	defer t.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-t.C:
+		return ctx.Err()
+	}
 }
 
 // child must be the only function of its goroutine: the thread it locks ends with it,

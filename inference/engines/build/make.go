@@ -10,12 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"time"
 
 	"fulmar/inference"
 	"fulmar/inference/engines/cache"
 	"fulmar/inference/model"
+	"fulmar/inference/onnxfile"
 )
 
 // Errors that a [Builder] wraps its own in, where it is that.
@@ -97,6 +99,7 @@ type Maker struct {
 	// Anew builds though the engine is there or was refused.
 	Anew   bool
 	Teller *Teller
+	Log    *slog.Logger
 	// LogTail gives the end of what the library said; nil gives nothing.
 	LogTail func() []string
 }
@@ -156,6 +159,14 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 	onnx, err := network(m.Files, v)
 	if err != nil {
 		return nil, err
+	}
+	if key.MaxBatch > 1 {
+		// One whose batch cannot be opened runs picture by picture.
+		if opened, err := onnxfile.OpenBatch(onnx); err != nil {
+			m.Log.Info("engine for one picture at a time", "model", p.Manifest.Name, "reason", err)
+		} else {
+			onnx = opened
+		}
 	}
 	began := time.Now()
 	est := NewEstimate(began, m.Cache.Expect(key.Network))

@@ -96,15 +96,32 @@ func Open(dir string, quota int64, log *slog.Logger) (*Cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open engine cache: %w", err)
 	}
-	// An engine is code: only its owner may put one there.
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open engine cache: %w; the folder must belong to the user of fulmar-infer", err)
+	// An engine is code: only its owner may put one there. Not root either, whose files
+	// the owner could not open.
+	st, err := os.Stat(dir)
+	if err == nil {
+		if sys, ok := st.Sys().(*syscall.Stat_t); ok && int(sys.Uid) != os.Geteuid() {
+			return nil, fmt.Errorf("open engine cache: %s belongs to user %d and this is user %d: run it as that one (sudo -u '#%d')", dir, sys.Uid, os.Geteuid(), sys.Uid)
+		}
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open engine cache: %w", err)
 	}
 	return c, c.locked(func() error {
 		c.clean()
 		c.evict("")
 		return nil
 	})
+}
+
+// View looks into a cache and changes nothing; it is for [Cache.List], Bytes and
+// Records alone.
+func View(dir string, log *slog.Logger) (*Cache, error) {
+	if _, err := os.ReadDir(dir); err != nil {
+		return nil, fmt.Errorf("look into engine cache: %w", err)
+	}
+	return &Cache{dir: dir, log: log}, nil
 }
 
 // Dir is the folder.
