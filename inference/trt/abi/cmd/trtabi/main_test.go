@@ -25,6 +25,29 @@ func TestHeader(t *testing.T) {
 	}
 }
 
+func TestAdd(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(testdata + "abi.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := filepath.Join(t.TempDir(), "abi.txt")
+	if err := os.WriteFile(table, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"x", "2"} {
+		if err := run([]string{"add", table, bad}, nil); err == nil {
+			t.Errorf("major %s after 2 is taken", bad)
+		}
+	}
+	if err := run([]string{"add", table, "3"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if text, err = os.ReadFile(table); err != nil || !strings.Contains(string(text), "method sleep                                      6@1.2     8         8         void(bool)\n") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
 // TestVerify: all folders are looked at, and one that differs is an error.
 func TestVerify(t *testing.T) {
 	t.Parallel()
