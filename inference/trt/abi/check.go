@@ -88,6 +88,11 @@ func qualified(s string) bool {
 	return true
 }
 
+func headerName(s string) bool {
+	base, ok := strings.CutSuffix(s, ".h")
+	return ok && identifier(base)
+}
+
 // cppTypes tells a list of parameter types, which goes into a program as well.
 func cppTypes(s string) bool {
 	for _, r := range s {

@@ -81,8 +81,8 @@ func (p *parser) row(f []string) error {
 	}
 	switch key {
 	case "header":
-		if len(f) != 1 {
-			return p.errorf("header takes a file name")
+		if len(f) != 1 || !headerName(f[0]) {
+			return p.errorf("header takes the name of a header, like A.h")
 		}
 		p.header, p.class, p.group = f[0], nil, nil
 		return nil

@@ -124,7 +124,7 @@ func (p *prober) fallbacks() {
 	for _, f := range p.t.Functions {
 		p.top("namespace fl_absent { extern fl::absent *%s; }", f.Name)
 	}
-	p.top("using namespace fl_absent;")
+	p.top("namespace fl_absent {} using namespace fl_absent;")
 }
 
 func (p *prober) class(c *Class) {

@@ -2,10 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Trtabi makes the C table of the TensorRT bridge from the reviewed one, and holds
-// the reviewed one against real headers:
+// the reviewed one against real headers; a column for a new major begins as a copy of
+// the last one:
 //
 //	trtabi header abi.txt tables.h
 //	trtabi verify abi.txt DIR...
+//	trtabi add abi.txt 12
 package main
 
 import (
@@ -14,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"time"
 
 	"fulmar/inference/trt/abi"
@@ -28,7 +31,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) < 3 {
-		return errors.New("trtabi takes: header abi.txt tables.h, or: verify abi.txt and folders with headers")
+		return errors.New("trtabi takes: header abi.txt tables.h, or verify abi.txt and folders with headers, or add abi.txt and a major")
 	}
 	text, err := os.ReadFile(args[1])
 	if err != nil {
@@ -43,8 +46,17 @@ func run(args []string, out io.Writer) error {
 		return os.WriteFile(args[2], t.Header(), 0o644)
 	case "verify":
 		return verify(t, args[2:], out)
+	case "add":
+		major, err := strconv.Atoi(args[2])
+		if err != nil {
+			return fmt.Errorf("a major is a number, not %q", args[2])
+		}
+		if text, err = abi.AddMajor(text, major); err != nil {
+			return fmt.Errorf("%s with major %d: %w", args[1], major, err)
+		}
+		return os.WriteFile(args[1], text, 0o644)
 	}
-	return fmt.Errorf("trtabi knows header and verify, not %q", args[0])
+	return fmt.Errorf("trtabi knows header, verify and add, not %q", args[0])
 }
 
 // verify looks at each folder, also after one that differs.
