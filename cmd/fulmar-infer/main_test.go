@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -63,6 +64,9 @@ type desk struct {
 	client  *worker.Client
 	dir     string
 	results chan worker.Result
+	// patience is how long a test waits for what has to come, listen how long the
+	// child may take to end.
+	patience, listen time.Duration
 
 	mu     sync.Mutex
 	status worker.Status
@@ -101,10 +105,10 @@ func newDesk(t *testing.T, args ...string) *desk {
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	socket := filepath.Join(dir, "w.sock")
-	d := &desk{dir: dir, results: make(chan worker.Result, 64)}
+	d := &desk{dir: dir, results: make(chan worker.Result, 64), patience: 20 * time.Second, listen: 2 * time.Second}
 	d.child = &worker.Child{
 		Path: self, Args: append([]string{"--child", "--socket", socket}, args...),
-		Env: []string{roleEnv + "=infer"}, Socket: socket, Log: log,
+		Env: append(doubleEnv(), roleEnv+"=infer"), Socket: socket, Log: log,
 	}
 	d.client = worker.NewClient(release, d.child.Dial, d, log)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -117,19 +121,26 @@ func newDesk(t *testing.T, args ...string) *desk {
 		cancel()
 		wg.Wait()
 		// The child is asked before it is killed, after 3 s: it shall listen.
-		if took := time.Since(start); took > 2*time.Second {
+		if took := time.Since(start); took > d.listen {
 			t.Errorf("the stop took %v", took)
 		}
 	})
 	return d
 }
 
+// doubleEnv is what steers the double of TensorRT.
+func doubleEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(e string) bool { return !strings.HasPrefix(e, "FULMAR_DOUBLE_") })
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
 func (d *desk) result(t *testing.T) worker.Result {
 	t.Helper()
 	select {
 	case r := <-d.results:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(d.patience):
 		t.Fatalf("no result came; status %+v, last exit %q", d.now(), d.child.LastExit())
 		return worker.Result{}
 	}
@@ -137,7 +148,7 @@ func (d *desk) result(t *testing.T) worker.Result {
 
 func (d *desk) until(t *testing.T, what string, ok func(worker.Status) bool) worker.Status {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(d.patience); ; time.Sleep(10 * time.Millisecond) {
 		if s := d.now(); ok(s) {
 			return s
 		}

@@ -186,7 +186,7 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 	if err != nil {
 		return nil, err
 	}
-	m.Teller.Progress(est.At("golden pictures", time.Now()), time.Now())
+	m.Teller.Progress(est.Over("golden pictures", time.Now()), time.Now())
 	meta := cache.Meta{
 		Key: key, Release: m.Release, Model: p.Manifest.Name + "@" + p.Manifest.Version, Built: began.UTC(),
 		Layers: built.Layers, OnGPU: built.OnGPU,

@@ -29,19 +29,21 @@ func (p Progress) String() string {
 	if p.Left < 0 {
 		return s + ", time left not known yet"
 	}
-	return s + ", about " + about(time.Duration(p.Left*float64(time.Second))) + " left"
+	return s + ", " + about(time.Duration(p.Left*float64(time.Second))) + " left"
 }
 
 // about is a duration as a person says it.
 func about(d time.Duration) string {
 	switch {
+	case d < 10*time.Second:
+		return "some seconds"
 	case d < time.Minute:
 		// In steps of ten, so that it does not flicker.
-		return fmt.Sprintf("%d s", max(10, int(math.Ceil(d.Seconds()/10))*10))
+		return fmt.Sprintf("about %d s", int(math.Ceil(d.Seconds()/10))*10)
 	case d < 2*time.Hour:
-		return fmt.Sprintf("%d min", int(math.Round(d.Minutes())))
+		return fmt.Sprintf("about %d min", int(math.Round(d.Minutes())))
 	}
-	return fmt.Sprintf("%d h", int(math.Round(d.Hours())))
+	return fmt.Sprintf("about %d h", int(math.Round(d.Hours())))
 }
 
 // Estimate makes of the library's phases how far the whole is. A phase that begins
@@ -96,14 +98,20 @@ func (e *Estimate) Step(name string, done, of int, now time.Time) Progress {
 	return e.At(name, now)
 }
 
+// Over is the progress when the library is done and the rest begins.
+func (e *Estimate) Over(name string, now time.Time) Progress {
+	e.top = 0.99
+	return e.At(name, now)
+}
+
 // At is the progress at a time without news from the library.
 func (e *Estimate) At(name string, now time.Time) Progress {
-	elapsed := now.Sub(e.began)
+	elapsed := now.Sub(e.began).Round(100 * time.Millisecond)
 	p := Progress{Phase: name, Percent: math.Floor(e.top * 100), Elapsed: elapsed.Seconds(), Left: -1}
 	const enough = 0.03 // of the whole: less says nothing about the rest
 	switch {
 	case e.top >= enough:
-		p.Left = elapsed.Seconds() * (1 - e.top) / e.top
+		p.Left = math.Round(elapsed.Seconds() * (1 - e.top) / e.top)
 	case e.expect > 0:
 		p.Left = max(0, (e.expect - elapsed).Seconds())
 	}
@@ -156,7 +164,7 @@ func (t *Teller) Progress(p Progress, now time.Time) {
 	case t.JSON:
 		t.line(Line{Progress: &p})
 	case t.Terminal:
-		text := fmt.Sprintf("%s: %s (%s so far)", p, p.Phase, about(time.Duration(p.Elapsed*float64(time.Second))))
+		text := fmt.Sprintf("%s: %s (%d s so far)", p, p.Phase, int(p.Elapsed))
 		if text != t.last {
 			// \x1b[K clears the rest of a longer line before.
 			fmt.Fprintf(t.Out, "\r%s\x1b[K", text)
@@ -197,8 +205,8 @@ func (t *Teller) End(done *Done, err error, code int) {
 		fmt.Fprintf(t.Out, "the engine is in the cache already: %s\n", done.ID)
 		return
 	}
-	fmt.Fprintf(t.Out, "built in %s: %d bytes, %d us a picture, %d golden pictures right, engine %s\n",
-		about(time.Duration(done.Took*float64(time.Second))), done.Bytes, done.RunUs, done.Golden, done.ID)
+	fmt.Fprintf(t.Out, "built in %.1f s: %d bytes, %d us a picture, %d golden pictures right, engine %s\n",
+		done.Took, done.Bytes, done.RunUs, done.Golden, done.ID)
 	if n := len(done.OnGPU); n > 0 {
 		fmt.Fprintf(t.Out, "%d of %d layers are left to the GPU: %s\n", n, done.Layers, strings.Join(done.OnGPU, ", "))
 	}
