@@ -95,13 +95,15 @@ type Children struct {
 	// 0 stand for 15 minutes and two tries more after 1 and 10 minutes.
 	Hang  time.Duration
 	Waits []time.Duration
+	// grace and space are endGrace and spaceCheck but for tests.
+	grace, space time.Duration
 
 	turn chan struct{} // holds one: who takes it may build
 }
 
 // NewChildren makes one whose processes are started by command.
 func NewChildren(command []string, log *slog.Logger) *Children {
-	b := &Children{Command: command, Log: log, turn: make(chan struct{}, 1)}
+	b := &Children{Command: command, Log: log, turn: make(chan struct{}, 1), grace: endGrace, space: spaceCheck}
 	b.turn <- struct{}{}
 	return b
 }
@@ -147,7 +149,7 @@ func (b *Children) Build(ctx context.Context, j Job, free func() int64, say func
 			had := free()
 			b.Log.Error("engine build stopped: the disk is full", "model", j.Path, "error", err, "free", had)
 			say(OneLine(fmt.Sprintf("build waits for room on the disk (%d MiB free): %v", had>>20, err)))
-			if !awaitRoom(ctx, had, free) {
+			if !awaitRoom(ctx, b.space, had, free) {
 				return ctx.Err()
 			}
 			continue
@@ -165,8 +167,8 @@ func (b *Children) Build(ctx context.Context, j Job, free func() int64, say func
 }
 
 // awaitRoom waits until the disk has more room than when it was full.
-func awaitRoom(ctx context.Context, had int64, free func() int64) bool {
-	for sleep(ctx, spaceCheck) {
+func awaitRoom(ctx context.Context, every time.Duration, had int64, free func() int64) bool {
+	for sleep(ctx, every) {
 		if free() >= had+spaceStep {
 			return true
 		}
@@ -235,7 +237,7 @@ func (b *Children) child(ctx context.Context, j Job, say func(string)) error {
 	cmd.Stderr = lines
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = endGrace
+	cmd.WaitDelay = b.grace
 	stdin, err := cmd.StdinPipe() // its end tells the child that we are gone
 	if err != nil {
 		return &Error{-1, "start build: " + err.Error()}
