@@ -37,7 +37,7 @@ type expectedBox struct {
 	Box   [4]float32 `json:"box"`
 }
 
-// check runs the golden pictures.
+// check runs the golden pictures, each in all places of the batch.
 func (d *Detector) check(ctx context.Context, p *Package) error {
 	for _, g := range p.Manifest.Golden {
 		img, err := picture(p, g.Image)
@@ -48,12 +48,14 @@ func (d *Detector) check(ctx context.Context, p *Package) error {
 		if err != nil {
 			return fmt.Errorf("%w: golden boxes %s: %w", ErrPackage, g.Expected, err)
 		}
-		got, err := d.Detect(ctx, img, nil)
+		got, err := d.everywhere(ctx, img)
 		if err != nil {
 			return fmt.Errorf("golden picture %s: %w", g.Image, err)
 		}
-		if err := agree(got, want, p.Manifest.Thresholds.Score); err != nil {
-			return fmt.Errorf("%w: %s: %w; the network, its preprocessing in model.yaml or this engine is wrong", ErrGolden, g.Image, err)
+		for i := range got {
+			if err := agree(got[i], want, p.Manifest.Thresholds.Score); err != nil {
+				return fmt.Errorf("%w: %s in place %d of %d: %w; the network, its preprocessing in model.yaml or this engine is wrong", ErrGolden, g.Image, i+1, len(got), err)
+			}
 		}
 		d.info.Golden++
 	}
