@@ -117,6 +117,6 @@ func (e *engines) load(ctx context.Context, m worker.Model, threads int) (*infer
 	}
 	i := d.Info()
 	return &inference.Loaded{
-		Detector: d, Labels: d.Labels(), Version: i.Version, Engine: i.Engine, SHA256: i.SHA256, Close: d.Close,
+		Detectors: []inference.Detector{d}, Labels: d.Labels(), Version: i.Version, Engine: i.Engine, SHA256: i.SHA256, Close: d.Close,
 	}, nil
 }
