@@ -283,7 +283,8 @@ func (s *batch) write() ([]byte, error) {
 }
 
 // rewrite makes the file anew; edit appends to the graph what becomes of a field.
-func (m *Model) rewrite(edit func(x field, g []byte) ([]byte, error)) ([]byte, error) {
+// Further initializers come last.
+func (m *Model) rewrite(edit func(x field, g []byte) ([]byte, error), initializers ...[]byte) ([]byte, error) {
 	g := make([]byte, 0, len(m.graph)+len(m.graph)/64)
 	if err := walk(m.graph, func(x field) error {
 		var err error
@@ -291,6 +292,9 @@ func (m *Model) rewrite(edit func(x field, g []byte) ([]byte, error)) ([]byte, e
 		return err
 	}); err != nil {
 		return nil, err
+	}
+	for _, t := range initializers {
+		g = message(g, 5, t)
 	}
 	out := make([]byte, 0, len(m.top)-len(m.graph)+len(g)+16)
 	return out, walk(m.top, func(x field) error {
