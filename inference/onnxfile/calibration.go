@@ -9,6 +9,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"fulmar/inference/onnxfile/graph"
 )
 
 // ErrQuantized says that the Q/DQ nodes of a file do not say what a calibration cache
@@ -17,8 +19,8 @@ var ErrQuantized = errors.New("no calibration cache can be made of its Q/DQ node
 
 // strip takes the Q/DQ nodes out of a network.
 type strip struct {
-	m         *Model
-	constants map[string]*Tensor
+	m         *graph.Model
+	constants map[string]*graph.Tensor
 	producer  map[string]int      // of each name, the node
 	users     map[string]int      // of each name, how many nodes and outputs read it
 	outputs   map[string]bool     // of the graph
@@ -50,12 +52,12 @@ type strip struct {
 // nothing else reads what is there. Tensors without a line are computed in floating
 // point.
 func Calibration(b []byte, version int) (stripped, cache []byte, err error) {
-	m, err := Parse(b)
+	m, err := graph.Parse(b)
 	if err != nil {
 		return nil, nil, err
 	}
 	s := &strip{
-		m: m, constants: map[string]*Tensor{}, producer: map[string]int{}, users: map[string]int{}, outputs: map[string]bool{}, gone: map[int]bool{},
+		m: m, constants: map[string]*graph.Tensor{}, producer: map[string]int{}, users: map[string]int{}, outputs: map[string]bool{}, gone: map[int]bool{},
 		renamed: map[string]string{}, kept: map[int][]byte{}, scales: map[string]float32{}, loose: map[string]struct{}{},
 	}
 	if version < 1 {
@@ -70,7 +72,7 @@ func Calibration(b []byte, version int) (stripped, cache []byte, err error) {
 		case "DequantizeLinear":
 			err = s.dequantize(i, n)
 		default:
-			if slices.ContainsFunc(n.Attributes, func(a Attribute) bool { return a.Graph }) {
+			if slices.ContainsFunc(n.Attributes, func(a graph.Attribute) bool { return a.Graph }) {
 				err = errors.New("it holds networks of its own; export it without control flow")
 			}
 		}
@@ -104,7 +106,7 @@ func (s *strip) index() {
 		for _, name := range n.Outputs {
 			s.producer[name] = i
 		}
-		if a := n.attribute("value"); n.Op == "Constant" && a != nil && a.Tensor != nil && len(n.Outputs) == 1 {
+		if a := n.Attribute("value"); n.Op == "Constant" && a != nil && a.Tensor != nil && len(n.Outputs) == 1 {
 			s.constants[n.Outputs[0]] = a.Tensor
 		}
 	}
@@ -115,7 +117,7 @@ func (s *strip) index() {
 }
 
 // remove takes a Q/DQ node out, and notes the constants that it used.
-func (s *strip) remove(i int, n *Node) {
+func (s *strip) remove(i int, n *graph.Node) {
 	s.gone[i] = true
 	for _, name := range n.Inputs {
 		s.users[name]--
@@ -126,8 +128,8 @@ func (s *strip) remove(i int, n *Node) {
 }
 
 // scale reads a Q/DQ node's scales and checks its zero point.
-func (s *strip) scale(n *Node) (scales []float32, typ Type, err error) {
-	if len(n.Inputs) < 2 || len(n.Outputs) != 1 || n.number("block_size", 0) != 0 {
+func (s *strip) scale(n *graph.Node) (scales []float32, typ graph.Type, err error) {
+	if len(n.Inputs) < 2 || len(n.Outputs) != 1 || n.Int("block_size", 0) != 0 {
 		return nil, 0, errors.New("it is no Q/DQ node of a known form")
 	}
 	if s.constants[n.Outputs[0]] != nil {
@@ -144,13 +146,13 @@ func (s *strip) scale(n *Node) (scales []float32, typ Type, err error) {
 		return nil, 0, errors.New("its scale is not positive")
 	}
 	if len(n.Inputs) < 3 || n.Inputs[2] == "" {
-		return scales, Type(n.number("output_dtype", int64(Uint8))), nil
+		return scales, graph.Type(n.Int("output_dtype", int64(graph.Uint8))), nil
 	}
 	z := s.constants[n.Inputs[2]]
 	if z == nil {
 		return nil, 0, errors.New("its zero point is not in the file")
 	}
-	zeros, err := z.whole()
+	zeros, err := z.Ints()
 	if err != nil {
 		return nil, 0, err
 	}
@@ -162,12 +164,12 @@ func (s *strip) scale(n *Node) (scales []float32, typ Type, err error) {
 
 // quantize takes a QuantizeLinear out. That nothing but DequantizeLinear used what it
 // made is seen in the end.
-func (s *strip) quantize(i int, n *Node) error {
+func (s *strip) quantize(i int, n *graph.Node) error {
 	_, typ, err := s.scale(n)
 	if err != nil {
 		return err
 	}
-	if typ != Int8 {
+	if typ != graph.Int8 {
 		return errors.New("it makes no INT8; quantize with INT8 and a zero point of 0")
 	}
 	if s.outputs[n.Outputs[0]] {
@@ -177,7 +179,7 @@ func (s *strip) quantize(i int, n *Node) error {
 	return nil
 }
 
-func (s *strip) dequantize(i int, n *Node) error {
+func (s *strip) dequantize(i int, n *graph.Node) error {
 	scales, _, err := s.scale(n)
 	if err != nil {
 		return err
@@ -185,10 +187,10 @@ func (s *strip) dequantize(i int, n *Node) error {
 	q, out := n.Inputs[0], n.Outputs[0]
 	s.remove(i, n)
 	if t := s.constants[q]; t != nil {
-		if t.Type != Int8 && t.Type != Int32 {
+		if t.Type != graph.Int8 && t.Type != graph.Int32 {
 			return errors.New("its constant is neither INT8 nor INT32")
 		}
-		v, err := t.whole()
+		v, err := t.Ints()
 		if err != nil {
 			return err
 		}
@@ -203,7 +205,7 @@ func (s *strip) dequantize(i int, n *Node) error {
 	if err != nil {
 		return err
 	}
-	if !slices.Equal(before, scales) || len(scales) > 1 && from.number("axis", 1) != n.number("axis", 1) {
+	if !slices.Equal(before, scales) || len(scales) > 1 && from.Int("axis", 1) != n.Int("axis", 1) {
 		return fmt.Errorf("its scale is another than that of %s", from)
 	}
 	x := s.current(from.Inputs[0])
@@ -225,7 +227,7 @@ func (s *strip) dequantize(i int, n *Node) error {
 	}
 	s.scales[x] = scales[0]
 	if s.outputs[out] {
-		s.kept[i] = text(text(text(text(nil, 1, x), 2, out), 3, n.Name), 4, "Identity")
+		s.kept[i] = graph.IdentityNode(n.Name, x, out)
 		s.scales[out] = scales[0]
 		s.users[x]++
 		return nil
@@ -244,15 +246,18 @@ func (s *strip) current(name string) string {
 }
 
 // fold makes a constant of what a DequantizeLinear makes of a constant.
-func (s *strip) fold(n *Node, t *Tensor, scales []float32, value func(i int, scale float32) float32) error {
+func (s *strip) fold(n *graph.Node, t *graph.Tensor, scales []float32, value func(i int, scale float32) float32) error {
 	if s.outputs[n.Outputs[0]] {
 		return errors.New("it makes an output of the network from a constant")
 	}
 	size, stride, channels := t.Size(), int64(1), int64(1)
 	if len(scales) > 1 {
-		a, err := place(n.number("axis", 1), len(t.Dims))
-		if err != nil {
-			return err
+		a := n.Int("axis", 1)
+		if a < 0 {
+			a += int64(len(t.Dims))
+		}
+		if a < 0 || a >= int64(len(t.Dims)) {
+			return fmt.Errorf("its axis is outside of %d dimensions", len(t.Dims))
 		}
 		if channels = t.Dims[a]; channels != int64(len(scales)) {
 			return fmt.Errorf("it has %d scales for %d channels", len(scales), channels)
@@ -262,14 +267,14 @@ func (s *strip) fold(n *Node, t *Tensor, scales []float32, value func(i int, sca
 		}
 	}
 	// One constant may be behind many nodes.
-	if s.folded += size; s.folded > maxFile/4 {
-		return fmt.Errorf("its weights have over %d bytes as float32", maxFile)
+	if s.folded += size; s.folded > graph.MaxFile/4 {
+		return fmt.Errorf("its weights have over %d bytes as float32", graph.MaxFile)
 	}
 	values := make([]float32, size)
 	for i := range values {
 		values[i] = value(i, scales[int64(i)/stride%channels])
 	}
-	s.weights = append(s.weights, floatTensor(n.Outputs[0], t.Dims, values))
+	s.weights = append(s.weights, graph.FloatTensor(n.Outputs[0], t.Dims, values))
 	return nil
 }
 
@@ -312,7 +317,7 @@ func (s *strip) whole() error {
 func (s *strip) spread() {
 	const rounds = 4 // a chain takes one each way; more are rare
 	moves := []string{"Identity", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-	step := func(n *Node, forward bool) {
+	step := func(n *graph.Node, forward bool) {
 		if len(n.Inputs) == 0 || len(n.Outputs) != 1 {
 			return
 		}
@@ -385,44 +390,28 @@ func (s *strip) write() ([]byte, error) {
 			s.gone[i] = true
 		}
 	}
-	node, initializer := 0, 0
-	out, err := s.m.rewrite(func(x field, g []byte) ([]byte, error) {
-		name := ""
-		switch x.num {
-		case 1:
-			n := &s.m.Nodes[node]
-			node++
-			if k := s.kept[node-1]; k != nil {
-				return message(g, 1, k), nil
-			}
-			if s.gone[node-1] {
-				return g, nil
-			}
-			inputs := make([]string, len(n.Inputs))
-			for i, name := range n.Inputs {
-				inputs[i] = s.current(name)
-			}
-			if slices.Equal(inputs, n.Inputs) {
-				break
-			}
-			b, err := n.withInputs(inputs)
-			return message(g, 1, b), err
-		case 5:
-			name = s.m.Initializers[initializer].Name
-			initializer++
-		case 11, 13:
-			v, err := value(x.val)
+	e := graph.Edit{Nodes: map[int][][]byte{}, Initializers: s.weights, Without: unused}
+	for i := range s.m.Nodes {
+		n := &s.m.Nodes[i]
+		if k := s.kept[i]; k != nil {
+			e.Nodes[i] = [][]byte{k}
+			continue
+		}
+		if s.gone[i] {
+			e.Nodes[i] = nil
+			continue
+		}
+		inputs := make([]string, len(n.Inputs))
+		for j, name := range n.Inputs {
+			inputs[j] = s.current(name)
+		}
+		if !slices.Equal(inputs, n.Inputs) {
+			b, err := n.WithInputs(inputs)
 			if err != nil {
-				break // a note that nobody reads
+				return nil, err
 			}
-			name = v.Name
-		case 14: // what was quantized how
-			return g, nil
+			e.Nodes[i] = [][]byte{b}
 		}
-		if name != "" && unused[name] {
-			return g, nil
-		}
-		return append(g, x.raw...), nil
-	}, s.weights...)
-	return out, err
+	}
+	return s.m.Rewrite(&e)
 }

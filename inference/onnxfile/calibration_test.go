@@ -196,7 +196,7 @@ func TestCalibrationSpreads(t *testing.T) {
 	b := network(13, dims{1, 2, 4, 4}, dims{1, 2, 4, 4}, [][]byte{floats("s", nil, tiny), int8s("z", nil, 0)},
 		node("Neg", "x", "both"), node("Relu", "both", "r"), // read before and behind Relu
 		node("QuantizeLinear", "r s z", "rq"), node("DequantizeLinear", "rq s z", "rd"),
-		node("MaxPool", "x", "p", attr{"kernel_shape", dims{1, 1}}), // may hold more than what comes out
+		node("Neg", "x", "wide"), node("MaxPool", "wide", "p", attr{"kernel_shape", dims{1, 1}}), // may hold more than what comes out
 		node("QuantizeLinear", "p s z", "pq"), node("DequantizeLinear", "pq s z", "pd"),
 		node("Neg", "x", "n"), node("Transpose", "n", "m"), node("Transpose", "m", "o"),
 		node("QuantizeLinear", "o s z", "oq"), node("DequantizeLinear", "oq s z", "od"),
