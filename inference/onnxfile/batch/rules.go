@@ -56,6 +56,11 @@ func (s *batch) rule(n *graph.Node, in []*fact) ([]*fact, error) {
 	if slices.ContainsFunc(in, func(f *fact) bool { return f != nil && f.counts() }) {
 		return nil, errValues
 	}
+	return s.pictures(n, in)
+}
+
+// pictures are the rules of what is computed of the pictures themselves.
+func (s *batch) pictures(n *graph.Node, in []*fact) ([]*fact, error) {
 	switch n.Op {
 	case "Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Exp", "Log", "Sqrt", "Neg", "Abs", "Floor", "Ceil", "Round",
 		"Reciprocal", "Elu", "Selu", "Celu", "Erf", "Softplus", "Softsign", "Mish", "Gelu", "ThresholdedRelu", "Sign", "Not", "Sin", "Cos":
