@@ -40,7 +40,7 @@ type expectedBox struct {
 // check runs the golden pictures, each in all places of the batch.
 func (d *Detector) check(ctx context.Context, p *Package) error {
 	for _, g := range p.Manifest.Golden {
-		img, err := picture(p, g.Image)
+		img, err := picture(p, g.Image, maxImage)
 		if err != nil {
 			return fmt.Errorf("%w: golden picture %s: %w", ErrPackage, g.Image, err)
 		}
@@ -101,8 +101,8 @@ func partner(b *schema.Box, others []schema.Box) (*schema.Box, float64) {
 	return at, most
 }
 
-func picture(p *Package, name string) (image.Image, error) {
-	b, err := read(p.files, name, maxImage)
+func picture(p *Package, name string, limit int) (image.Image, error) {
+	b, err := read(p.files, name, limit)
 	if err != nil {
 		return nil, err
 	}
