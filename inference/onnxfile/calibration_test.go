@@ -12,7 +12,10 @@ import (
 	"testing"
 
 	"fulmar/inference/enginetest"
+	"fulmar/inference/model"
 	"fulmar/inference/onnxfile"
+	"fulmar/inference/ort"
+	"fulmar/models/parcels"
 )
 
 // scales reads a cache as TensorRT does: the first line, then tensors in order.
@@ -121,6 +124,48 @@ func near(t *testing.T, file, stripped []byte, in map[string]array) {
 		}
 		if diff == 0 && name == "output" {
 			t.Error("nothing was rounded: this test is blind")
+		}
+	}
+}
+
+// TestAccuracyIsKept holds what is made of the shipped INT8 file to the accuracy of
+// that file, on the labelled pictures of its package.
+func TestAccuracyIsKept(t *testing.T) {
+	stripped, _, err := onnxfile.Calibration(shipped(t, "int8"), 8602)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := onnxfile.OpenBatch(shipped(t, "int8"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := onnxfile.OpenBatch(stripped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("FULMAR_TEST_LIBRARY", enginetest.Library(t))
+	r, err := library()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, network := range map[string][]byte{"stripped": stripped, "opened": opened, "stripped and opened": both} {
+		p, err := model.Open(parcels.Files())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := p.Load(t.Context(), model.Config{Variant: "int8", Engine: "onnxruntime-cpu", Open: func([]byte) (model.Engine, error) {
+			return r.NewSession(network, ort.Options{Threads: 2})
+		}})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		g, err := d.Gate(t.Context(), p)
+		t.Logf("%s: mAP50 %.4f, the card says %.4f", name, g.Measured, g.Card)
+		if err != nil || math.Abs(g.Measured-g.Card) > 0.01 {
+			t.Errorf("%s: %+v, %v", name, g, err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
