@@ -5,6 +5,7 @@ package inference
 
 import (
 	"context"
+	"fmt"
 	"image"
 	"log/slog"
 	"os"
@@ -81,18 +82,28 @@ func BenchmarkFrameToEvent(b *testing.B) {
 	}
 }
 
-// BenchmarkBoard is taking the next frame when all of 32 cameras have one.
+// BenchmarkBoard is taking the next frames when all of 32 cameras have one.
 func BenchmarkBoard(b *testing.B) {
-	board := newBoard()
-	m := &modelRun{cfg: worker.Model{Name: "m"}}
-	board.join(m)
-	f := &camera.Frame{At: time.Now()}
-	for range worker.MaxCameras {
-		board.offer(&cameraRun{cfg: worker.Camera{Model: "m"}, period: time.Second}, f)
-	}
-	for b.Loop() {
-		c, f, m, _ := board.take()
-		board.offer(c, f)
-		board.done(m)
+	for _, most := range []int{1, 16} {
+		b.Run(fmt.Sprintf("batch%d", most), func(b *testing.B) {
+			board := newBoard()
+			board.join(standing("m", &costly{most: most}))
+			f := &camera.Frame{At: time.Now()}
+			for range worker.MaxCameras {
+				board.offer(&cameraRun{cfg: worker.Camera{Model: "m"}, period: time.Second}, f)
+			}
+			var t batch
+			frames := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				board.take(&t)
+				frames += len(t.items)
+				for i := range t.items {
+					board.offer(t.items[i].camera, f)
+				}
+				board.done(&t, len(t.items), time.Millisecond)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(frames), "ns/frame")
+		})
 	}
 }

@@ -44,7 +44,7 @@ type cameraRun struct {
 	ended  chan struct{}
 	out    chan outgoing
 	// The times of the newest event and picture; the lane that has a frame of this
-	// camera uses them, and its model lets only one at a time.
+	// camera uses them, and no two have one at a time.
 	lastEvent, lastPicture time.Time
 }
 

@@ -38,7 +38,7 @@ func TestApplyChangesOnlyWhatDiffers(t *testing.T) {
 			loaded[m.Name].Add(1)
 			var gone, inside atomic.Bool
 			return &Loaded{
-				Detector: detectorFunc(func(ctx context.Context, img image.Image, dst []schema.Box) ([]schema.Box, error) {
+				Detectors: []Detector{detectorFunc(func(ctx context.Context, img image.Image, dst []schema.Box) ([]schema.Box, error) {
 					if inside.Swap(true) {
 						t.Error("a model looks at two frames at once")
 					}
@@ -48,7 +48,7 @@ func TestApplyChangesOnlyWhatDiffers(t *testing.T) {
 					}
 					inside.Store(false)
 					return oneBox(ctx, img, dst)
-				}),
+				})},
 				Close: func() error {
 					if inside.Load() {
 						t.Error("closed while a frame is in it")
@@ -197,9 +197,9 @@ func TestFaultsStayWhereTheyAre(t *testing.T) {
 			calls := 0
 			switch m.Name {
 			case "throwing":
-				l.Detector = detectorFunc(func(context.Context, image.Image, []schema.Box) ([]schema.Box, error) { panic("nil map") })
+				l.Detectors[0] = detectorFunc(func(context.Context, image.Image, []schema.Box) ([]schema.Box, error) { panic("nil map") })
 			case "flaky":
-				l.Detector = detectorFunc(func(ctx context.Context, img image.Image, dst []schema.Box) ([]schema.Box, error) {
+				l.Detectors[0] = detectorFunc(func(ctx context.Context, img image.Image, dst []schema.Box) ([]schema.Box, error) {
 					if calls++; calls%2 == 0 {
 						return dst, errors.New("engine says 7")
 					}

@@ -6,13 +6,11 @@ package inference
 import (
 	"context"
 	"fmt"
-	"image"
-	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"fulmar/inference/camera"
-	"fulmar/schema"
 )
 
 // maxWait bounds a frame's deadline: what a slow camera sees is no less urgent than
@@ -20,32 +18,36 @@ import (
 // to faster cameras when the model has too much to do.
 const maxWait = 100 * time.Millisecond
 
-// Detector finds things in pictures. It is used by one goroutine at a time.
-type Detector interface {
-	// Detect appends what it finds to dst.
-	Detect(ctx context.Context, img image.Image, dst []schema.Box) ([]schema.Box, error)
-}
-
 // board is where cameras put frames and lanes take them: one slot per camera.
 type board struct {
 	mu     sync.Mutex
 	moved  *sync.Cond // a frame came, a model came or got free, or somebody is to stop
 	slots  map[*cameraRun]*slot
 	models map[string]*modelRun // those that are ready
-	busy   int                  // lanes at work
+	busy   int                  // lanes at work on the CPU
 	lanes  int                  // how many may be
+	hired  int                  // lanes there are
+	hire   func()               // starts one more
 	ending bool
 }
 
 type slot struct {
 	frame    *camera.Frame // nil while empty
 	deadline time.Time
+	taken    bool // a lane looks at a frame of this camera
 }
 
 func newBoard() *board {
-	b := &board{slots: map[*cameraRun]*slot{}, models: map[string]*modelRun{}, lanes: 1}
+	b := &board{slots: map[*cameraRun]*slot{}, models: map[string]*modelRun{}, lanes: 1, hire: func() {}}
 	b.moved = sync.NewCond(&b.mu)
 	return b
+}
+
+// staff says how a lane is started. It comes before the first join.
+func (b *board) staff(hire func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hire = hire
 }
 
 // offer puts a frame into its camera's slot. It gives back the frame that waited
@@ -77,51 +79,115 @@ func (b *board) withdraw(c *cameraRun) {
 	delete(b.slots, c)
 }
 
-// take waits for the frame with the earliest deadline whose model is free, and
-// makes the model busy. It returns false when the board ends.
-func (b *board) take() (*cameraRun, *camera.Frame, *modelRun, bool) {
+// take waits for the frame with the earliest deadline whose model has a free unit,
+// puts it into t with others that wait for the same model, and makes the unit busy.
+// It returns false when the board ends.
+func (b *board) take(t *batch) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for !b.ending {
-		var best *cameraRun
-		for c, s := range b.slots {
-			if s.frame == nil {
-				continue
-			}
-			if m := b.models[c.cfg.Model]; m == nil || m.busy {
-				continue
-			}
-			if best == nil || s.deadline.Before(b.slots[best].deadline) {
-				best = c
-			}
+		c, s, u := b.first()
+		if c == nil {
+			b.moved.Wait()
+			continue
 		}
-		if best != nil && b.busy < b.lanes {
-			s, m := b.slots[best], b.models[best.cfg.Model]
-			f := s.frame
-			s.frame = nil
-			m.busy = true
+		t.model, t.unit = b.models[c.cfg.Model], u
+		t.items = append(t.items[:0], item{camera: c, slot: s})
+		if u.most > 1 {
+			b.fill(t)
+		}
+		for i := range t.items {
+			it := &t.items[i]
+			it.frame, it.slot.frame, it.slot.taken = it.slot.frame, nil, true
+		}
+		u.busy = true
+		if !t.model.loaded.OnDevice {
 			b.busy++
-			return best, f, m, true
 		}
-		b.moved.Wait()
+		return true
 	}
-	return nil, nil, nil, false
+	return false
 }
 
-// done makes a model free again.
-func (b *board) done(m *modelRun) {
+// first is the waiting frame with the earliest deadline among those that can be
+// looked at now, and the unit for it; nil if there is none.
+func (b *board) first() (c *cameraRun, s *slot, u *unit) {
+	for nc, ns := range b.slots {
+		if ns.frame == nil || ns.taken || (s != nil && !ns.deadline.Before(s.deadline)) {
+			continue
+		}
+		m := b.models[nc.cfg.Model]
+		if m == nil || (!m.loaded.OnDevice && b.busy >= b.lanes) {
+			continue
+		}
+		if nu := m.free(); nu != nil {
+			c, s, u = nc, ns, nu
+		}
+	}
+	return c, s, u
+}
+
+// fill adds to the first frame of t those of other cameras that wait for its model,
+// in the order of their deadlines, as many as the unit has room for.
+func (b *board) fill(t *batch) {
+	name, shortest := t.model.cfg.Name, maxWait
+	for c, s := range b.slots {
+		if c.cfg.Model != name {
+			continue
+		}
+		shortest = min(shortest, c.period)
+		if s.frame == nil || s.taken || s == t.items[0].slot {
+			continue
+		}
+		at := len(t.items)
+		for at > 1 && s.deadline.Before(t.items[at-1].slot.deadline) {
+			at--
+		}
+		if at < t.unit.most {
+			t.items = slices.Insert(t.items[:min(len(t.items), t.unit.most-1)], at, item{camera: c, slot: s})
+		}
+	}
+	if len(t.items) > 1 {
+		t.items = t.items[:t.unit.room(len(t.items), time.Until(t.items[0].slot.deadline), shortest)]
+	}
+}
+
+// done makes the unit and the cameras of a batch free again. took is how long a run
+// of n pictures was; n is 0 if that was not seen.
+func (b *board) done(t *batch, n int, took time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	m.busy = false
-	b.busy--
+	for i := range t.items {
+		t.items[i].slot.taken = false
+	}
+	if n > 0 {
+		t.unit.measured(n, took)
+	}
+	t.unit.busy = false
+	if !t.model.loaded.OnDevice {
+		b.busy--
+	}
+	clear(t.items)
 	b.moved.Broadcast()
 }
 
-// join puts a loaded model on the board.
+// join puts a loaded model on the board. There are as many lanes as units were ever
+// there at once: more could not have work.
 func (b *board) join(m *modelRun) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	m.units = nil
+	for _, d := range m.loaded.Detectors {
+		m.units = append(m.units, newUnit(d))
+	}
 	b.models[m.cfg.Name] = m
+	units := 0
+	for _, m := range b.models {
+		units += len(m.units)
+	}
+	for ; b.hired < units; b.hired++ {
+		b.hire()
+	}
 	b.moved.Broadcast()
 }
 
@@ -132,9 +198,24 @@ func (b *board) leave(m *modelRun) {
 	if b.models[m.cfg.Name] == m {
 		delete(b.models, m.cfg.Name)
 	}
-	for m.busy {
+	for m.used() {
 		b.moved.Wait()
 	}
+}
+
+// free is a unit that no lane uses, or nil; board.mu is held.
+func (m *modelRun) free() *unit {
+	for _, u := range m.units {
+		if !u.busy {
+			return u
+		}
+	}
+	return nil
+}
+
+// used says whether a lane uses one of the units; board.mu is held.
+func (m *modelRun) used() bool {
+	return slices.ContainsFunc(m.units, func(u *unit) bool { return u.busy })
 }
 
 // awaitModel waits until the model is on the board or the context ends.
@@ -153,7 +234,7 @@ func (b *board) awaitModel(ctx context.Context, name string) error {
 	return ctx.Err()
 }
 
-// limit sets how many lanes may be at work.
+// limit sets how many lanes may be at work on the CPU.
 func (b *board) limit(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -170,35 +251,27 @@ func (b *board) end() {
 
 // lane looks at frames until the board ends.
 func (p *Pipeline) lane(ctx context.Context) error {
-	var boxes []schema.Box
-	for {
-		c, f, m, ok := p.board.take()
-		if !ok {
-			return ctx.Err()
+	var t batch
+	for p.board.take(&t) {
+		m, start := t.model, time.Now()
+		n := t.look(ctx)
+		took := time.Since(start)
+		m.work.frames.Add(uint64(len(t.items)))
+		m.work.runs.Add(1)
+		for i := range t.items {
+			it := &t.items[i]
+			switch err := t.errs[i]; {
+			case err == nil:
+				it.camera.finish(it.frame, m.loaded, t.boxes[i])
+			case ctx.Err() == nil:
+				it.camera.stats.bad(fmt.Errorf("model %s: %w", m.cfg.Name, err))
+				fallthrough
+			default:
+				it.frame.Release()
+			}
 		}
-		var err error
-		boxes, err = detect1(ctx, m.loaded.Detector, f.Image, boxes[:0])
-		switch {
-		case err == nil:
-			c.finish(f, m.loaded, boxes)
-		case ctx.Err() == nil:
-			c.stats.bad(fmt.Errorf("model %s: %w", m.cfg.Name, err))
-			fallthrough
-		default:
-			f.Release()
-		}
-		// Only now: what finish keeps for the camera is guarded by the model's turn.
-		p.board.done(m)
+		// Only now: what finish keeps for a camera is guarded by its frame's turn.
+		p.board.done(&t, n, took)
 	}
-}
-
-// detect1 runs the model on one frame; a panic of its Go code is an error of this
-// frame, not the end of all cameras.
-func detect1(ctx context.Context, d Detector, img image.Image, dst []schema.Box) (boxes []schema.Box, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			boxes, err = dst, fmt.Errorf("panic: %v at %.400s", p, debug.Stack())
-		}
-	}()
-	return d.Detect(ctx, img, dst)
+	return ctx.Err()
 }

@@ -22,7 +22,11 @@ const (
 
 // Loaded is a model that is ready.
 type Loaded struct {
-	Detector Detector
+	// Detectors work side by side, each on frames of its own; one is the usual number,
+	// a GPU and its DLA cores are several. The first that is free is taken.
+	Detectors []Detector
+	// OnDevice says that a run waits for a device and needs next to no CPU.
+	OnDevice bool
 	Labels   []string
 	Version  string // of the model, "1"
 	Engine   string // "onnxruntime-cpu/int8"
@@ -62,7 +66,8 @@ type modelRun struct {
 	ended  chan struct{}
 
 	loaded *Loaded // set before join
-	busy   bool    // guarded by board.mu
+	units  []*unit // made by join; what they hold is guarded by board.mu
+	work   work
 
 	mu     sync.Mutex
 	status worker.ModelStatus
@@ -164,7 +169,7 @@ func (m *modelRun) enter(l *Loaded) {
 }
 
 // sees says whether there is something to look at frames with.
-func (l *Loaded) sees() bool { return l.Detector != nil }
+func (l *Loaded) sees() bool { return len(l.Detectors) > 0 }
 
 // say makes the status that of the loaded model with these notes.
 func (m *modelRun) say(n Notes) {

@@ -85,9 +85,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	g := run.New(ctx)
 	stop := context.AfterFunc(g.Context(), p.board.end)
 	defer stop()
-	for range runtime.GOMAXPROCS(0) {
-		g.Go("lane", p.lane)
-	}
+	p.board.staff(func() { g.Go("lane", p.lane) })
 	g.Go("setup", func(ctx context.Context) error {
 		for {
 			select {

@@ -54,7 +54,7 @@ func newRig(d detectorFunc) *rig {
 	r.cfg = Config{
 		Release: "test", Log: slog.New(slog.DiscardHandler),
 		Load: func(context.Context, worker.Model, int) (*Loaded, error) {
-			return &Loaded{Detector: d, Labels: scene.Classes(), Version: "1", Engine: "test/none", Close: func() error { return nil }}, nil
+			return &Loaded{Detectors: []Detector{d}, Labels: scene.Classes(), Version: "1", Engine: "test/none", Close: func() error { return nil }}, nil
 		},
 		Open: OpenSource, OpenPictures: OpenBlobs,
 		Send: func(res worker.Result) {
@@ -101,6 +101,11 @@ func (r *rig) camera(t *testing.T, name string) worker.CameraStatus {
 	}
 	t.Fatalf("no camera %s in %+v", name, s)
 	return worker.CameraStatus{}
+}
+
+// standing is a loaded model for a board.
+func standing(name string, units ...Detector) *modelRun {
+	return &modelRun{cfg: worker.Model{Name: name}, loaded: &Loaded{Detectors: units}}
 }
 
 func setup(cams ...worker.Camera) worker.Setup {
@@ -199,7 +204,7 @@ func TestEarliestDeadlineFirst(t *testing.T) {
 	t.Parallel()
 	b := newBoard()
 	now := time.Now()
-	m := &modelRun{cfg: worker.Model{Name: "m"}}
+	m := standing("m", detectorFunc(oneBox))
 	b.join(m)
 	runs := map[string]*cameraRun{}
 	for name, period := range map[string]time.Duration{"a": time.Second, "b": time.Millisecond, "c": 50 * time.Millisecond} {
@@ -213,15 +218,16 @@ func TestEarliestDeadlineFirst(t *testing.T) {
 	}
 	var order string
 	for range 3 {
-		c, f, got, ok := b.take()
-		if !ok || got != m {
+		var got batch
+		if !b.take(&got) || got.model != m || len(got.items) != 1 {
 			t.Fatal("nothing to take")
 		}
+		c, f := got.items[0].camera, got.items[0].frame
 		if c == runs["a"] && f.Number != 9 {
 			t.Error("the older frame was looked at")
 		}
 		order += c.cfg.Name
-		b.done(m)
+		b.done(&got, 0, 0)
 	}
 	if order != "bca" {
 		t.Errorf("order %s, want bca", order)
@@ -233,7 +239,7 @@ func TestLanesAreBounded(t *testing.T) {
 	t.Parallel()
 	b := newBoard()
 	for _, n := range []string{"m1", "m2", "m3"} {
-		b.join(&modelRun{cfg: worker.Model{Name: n}})
+		b.join(standing(n, detectorFunc(oneBox)))
 		for range 2 {
 			b.offer(&cameraRun{cfg: worker.Camera{Model: n}}, &camera.Frame{At: time.Now()})
 		}
@@ -241,16 +247,16 @@ func TestLanesAreBounded(t *testing.T) {
 	b.limit(2)
 	used := map[*modelRun]bool{}
 	for range 2 {
-		_, _, m, _ := b.take()
-		if used[m] {
+		var got batch
+		b.take(&got)
+		if used[got.model] {
 			t.Error("a model was given out twice")
 		}
-		used[m] = true
+		used[got.model] = true
 	}
 	taken := make(chan bool)
 	go func() {
-		_, _, _, ok := b.take()
-		taken <- ok
+		taken <- b.take(new(batch))
 	}()
 	select {
 	case <-taken:

@@ -214,7 +214,7 @@ func (ch *choice) onCPU(ctx context.Context, n inference.Notes) (*inference.Load
 func loaded(d *model.Detector, version string) *inference.Loaded {
 	i := d.Info()
 	return &inference.Loaded{
-		Detector: d, Labels: d.Labels(), Version: i.Version, Engine: i.Engine,
+		Detectors: []inference.Detector{d}, Labels: d.Labels(), Version: i.Version, Engine: i.Engine,
 		SHA256: i.SHA256, Close: d.Close, EngineVersion: version,
 	}
 }
@@ -306,6 +306,7 @@ func (ch *choice) onGPU(ctx context.Context) (*inference.Loaded, error) {
 		return nil, ch.notLoaded(err, lost)
 	}
 	l := loaded(d, ch.device.String())
+	l.OnDevice = true
 	l.Close = func() error { return ch.giveBack(d, e, lost) }
 	l.Tend = func(ctx context.Context, _ func(inference.Notes)) (*inference.Loaded, error) {
 		return nil, ch.watch(ctx, lost)

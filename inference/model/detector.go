@@ -12,14 +12,14 @@ import (
 	"image"
 	"slices"
 
-	"fulmar/inference/detect"
 	"fulmar/inference/tensor"
 	"fulmar/schema"
 )
 
 // Engine runs one loaded network. Its tensors stay the same for its life, with fixed
 // shapes: inputs are written, Run computes, outputs are read. It belongs to one
-// goroutine at a time; package enginetest is what each engine has to pass.
+// goroutine at a time; package enginetest is what each engine has to pass. An engine
+// may also be a [Batcher] and a [Preparer].
 type Engine interface {
 	Inputs() []*tensor.Tensor
 	Outputs() []*tensor.Tensor
@@ -58,8 +58,8 @@ type Detector struct {
 	info    Info
 	labels  []string
 	engine  Engine
-	prep    *tensor.Prep
-	decoder *detect.Decoder
+	batcher Batcher // nil: the engine looks at one picture at a time
+	places  []place // of the pictures that go through at once
 }
 
 // Load reads one network of the package, makes a detector of it, and refuses it if
@@ -115,33 +115,37 @@ func (d *Detector) join(p *Package) error {
 	if err != nil {
 		return err
 	}
-	if d.prep, err = tensor.NewPrep(spec, in.Float32()); err != nil {
-		return err
-	}
-	if d.decoder, err = detect.New(m.head(), d.engine.Outputs()); err != nil {
-		return fmt.Errorf("%w: %w", ErrNetwork, err)
-	}
-	return nil
+	return d.furnish(spec, m.head(), in)
 }
 
-// input finds the picture's tensor by its shape. A second input may ask for the size
-// that boxes are to be scaled to: it gets that of the input, for good, so that they
-// come in its pixels as other heads' do.
+// input finds the pictures' tensor by its shape: the manifest's, for as many as go
+// through at once. A second input may ask for the size that boxes are to be scaled
+// to: it gets that of the input, for good, so that they come in its pixels as other
+// heads' do.
 func (d *Detector) input(m *Manifest) (*tensor.Tensor, error) {
+	n := 1
+	if b, ok := d.engine.(Batcher); ok && b.MaxBatch() > 1 {
+		d.batcher, n = b, b.MaxBatch()
+	}
+	d.places = make([]place, n)
+	shape := slices.Clone(m.Input.Shape)
+	shape[0] = n
 	var in *tensor.Tensor
 	all := d.engine.Inputs()
 	for _, t := range all {
 		switch {
-		case in == nil && t.Type() == tensor.Float32 && slices.Equal(t.Shape(), m.Input.Shape):
+		case in == nil && t.Type() == tensor.Float32 && slices.Equal(t.Shape(), shape):
 			in = t
-		case t.Type() == tensor.Int64 && slices.Equal(t.Shape(), []int{1, 2}):
-			t.Int64()[0], t.Int64()[1] = int64(d.info.Width), int64(d.info.Height)
+		case t.Type() == tensor.Int64 && slices.Equal(t.Shape(), []int{n, 2}):
+			for v := t.Int64(); len(v) > 0; v = v[2:] {
+				v[0], v[1] = int64(d.info.Width), int64(d.info.Height)
+			}
 		default:
-			return nil, fmt.Errorf("%w: it wants the input %v; model.yaml has %s float32 %v", ErrNetwork, t, m.Input.Name, m.Input.Shape)
+			return nil, fmt.Errorf("%w: it wants the input %v; model.yaml has %s float32 %v, here for %d at once", ErrNetwork, t, m.Input.Name, m.Input.Shape, n)
 		}
 	}
 	if in == nil {
-		return nil, fmt.Errorf("%w: none of its inputs %v is float32 %v", ErrNetwork, all, m.Input.Shape)
+		return nil, fmt.Errorf("%w: none of its inputs %v is float32 %v, for %d at once", ErrNetwork, all, m.Input.Shape, n)
 	}
 	return in, nil
 }
@@ -150,14 +154,15 @@ func (d *Detector) input(m *Manifest) (*tensor.Tensor, error) {
 // longer slice; on an error it is dst as it was. Nothing is allocated for a frame of
 // type *image.RGBA if dst has room.
 func (d *Detector) Detect(ctx context.Context, img image.Image, dst []schema.Box) ([]schema.Box, error) {
-	m, err := d.prep.Run(img)
-	if err != nil {
+	p := &d.places[0]
+	var err error
+	if p.back, err = p.prep.Run(img); err != nil {
 		return dst, err
 	}
-	if err := d.engine.Run(ctx); err != nil {
+	if err := d.run(ctx, 1); err != nil {
 		return dst, err
 	}
-	return d.decoder.Decode(&m, dst), nil
+	return p.decoder.Decode(&p.back, dst), nil
 }
 
 // Labels are the names of the classes, by the number in a box. Not to be changed.

@@ -27,6 +27,11 @@
 //	  - {name: int8, file: parcels-int8.onnx, precision: int8, sha256: ...}
 //	golden:
 //	  - {image: golden/0.png, expected: golden/0.json}
+//	gate:                     # may be left out
+//	  pictures: gate/         # NAME.jpg with its truth in NAME.json
+//	  metric: map50
+//	  card: {int8: 0.93}      # measured on these pictures, by precision
+//	  max_drop: 0.02
 //	card: CARD.md
 //
 // Modes are letterbox and stretch, anchors top-left and center, families those of
@@ -39,6 +44,9 @@
 // unknown key is an error, each file's SHA-256 is checked, and a model whose golden
 // pictures do not give their boxes is refused with a sentence that says how far off
 // it is.
+//
+// An engine built on the board is judged by [Detector.Gate] before it is used: on the
+// labelled pictures it has to be as good as the card says, less max_drop.
 //
 // A [Detector] belongs to one goroutine at a time.
 package model

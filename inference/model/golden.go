@@ -37,10 +37,10 @@ type expectedBox struct {
 	Box   [4]float32 `json:"box"`
 }
 
-// check runs the golden pictures.
+// check runs the golden pictures, each in all places of the batch.
 func (d *Detector) check(ctx context.Context, p *Package) error {
 	for _, g := range p.Manifest.Golden {
-		img, err := picture(p, g.Image)
+		img, err := picture(p, g.Image, maxImage)
 		if err != nil {
 			return fmt.Errorf("%w: golden picture %s: %w", ErrPackage, g.Image, err)
 		}
@@ -48,12 +48,14 @@ func (d *Detector) check(ctx context.Context, p *Package) error {
 		if err != nil {
 			return fmt.Errorf("%w: golden boxes %s: %w", ErrPackage, g.Expected, err)
 		}
-		got, err := d.Detect(ctx, img, nil)
+		got, err := d.everywhere(ctx, img)
 		if err != nil {
 			return fmt.Errorf("golden picture %s: %w", g.Image, err)
 		}
-		if err := agree(got, want, p.Manifest.Thresholds.Score); err != nil {
-			return fmt.Errorf("%w: %s: %w; the network, its preprocessing in model.yaml or this engine is wrong", ErrGolden, g.Image, err)
+		for i := range got {
+			if err := agree(got[i], want, p.Manifest.Thresholds.Score); err != nil {
+				return fmt.Errorf("%w: %s in place %d of %d: %w; the network, its preprocessing in model.yaml or this engine is wrong", ErrGolden, g.Image, i+1, len(got), err)
+			}
 		}
 		d.info.Golden++
 	}
@@ -99,8 +101,8 @@ func partner(b *schema.Box, others []schema.Box) (*schema.Box, float64) {
 	return at, most
 }
 
-func picture(p *Package, name string) (image.Image, error) {
-	b, err := read(p.files, name, maxImage)
+func picture(p *Package, name string, limit int) (image.Image, error) {
+	b, err := read(p.files, name, limit)
 	if err != nil {
 		return nil, err
 	}

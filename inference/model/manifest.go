@@ -51,6 +51,7 @@ type Manifest struct {
 	Thresholds  Thresholds `yaml:"thresholds"`
 	Variants    []Variant  `yaml:"variants"`
 	Golden      []Golden   `yaml:"golden"`
+	Gate        Gate       `yaml:"gate"`
 	Card        string     `yaml:"card"`
 }
 
@@ -152,7 +153,10 @@ func (m *Manifest) validate() error {
 	if err := head.Validate(); err != nil {
 		return err
 	}
-	return m.validateFiles()
+	if err := m.validateFiles(); err != nil {
+		return err
+	}
+	return m.Gate.validate(m.Variants)
 }
 
 func (m *Manifest) validateNames() error {

@@ -118,6 +118,16 @@ func over(name string, typ Type, mem []byte, shape []int) *Tensor {
 	return t
 }
 
+// Part is picture i of a batch: a tensor whose first dimension is 1 over the same
+// memory. It lives as long as t does and its own Free gives nothing back; i outside
+// the first dimension panics as an index does.
+func (t *Tensor) Part(i int) *Tensor {
+	n := len(t.mem) / t.shape[0]
+	shape := t.Shape()
+	shape[0] = 1
+	return over(t.name, t.typ, t.mem[i*n:(i+1)*n:(i+1)*n], shape)
+}
+
 // Name is the name that the network's file gives it.
 func (t *Tensor) Name() string { return t.name }
 

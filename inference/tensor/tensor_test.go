@@ -288,6 +288,51 @@ func TestTensor(t *testing.T) {
 	}
 }
 
+func TestPart(t *testing.T) {
+	for _, typ := range []tensor.Type{tensor.Float32, tensor.Int64} {
+		b, err := tensor.New("b", typ, 3, 2, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			p := b.Part(i)
+			if p.Name() != "b" || p.Type() != typ || !slices.Equal(p.Shape(), []int{1, 2, 2}) || p.Len() != 4 {
+				t.Errorf("part %d is %v with %d values", i, p, p.Len())
+			}
+			if typ == tensor.Float32 {
+				p.Float32()[3] = float32(i + 1)
+			} else {
+				p.Int64()[3] = int64(i + 1)
+			}
+			if v, err := b.Dense().At(i, 1, 1); err != nil || fmt.Sprint(v) != fmt.Sprint(i+1) {
+				t.Errorf("the batch has %v (%v) where part %d wrote %d", v, err, i, i+1)
+			}
+			if v, err := p.Dense().At(0, 1, 1); err != nil || fmt.Sprint(v) != fmt.Sprint(i+1) {
+				t.Errorf("part %d has %v (%v) where it wrote %d", i, v, err, i+1)
+			}
+			if err := p.Free(); err != nil || p.Dense() != nil {
+				t.Errorf("free of a part: %v", err)
+			}
+		}
+		if v, err := b.Dense().At(2, 1, 1); err != nil || fmt.Sprint(v) != "3" {
+			t.Errorf("after a part's Free the batch has %v (%v)", v, err)
+		}
+		for _, i := range []int{-1, 3} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("part %d of 3 was given", i)
+					}
+				}()
+				b.Part(i)
+			}()
+		}
+		if err := b.Free(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // FuzzPrep runs any size and kind of picture through any size of input.
 func FuzzPrep(f *testing.F) {
 	f.Add(uint16(16), uint16(12), uint16(30), uint16(7), uint8(0))

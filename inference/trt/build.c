@@ -195,7 +195,10 @@ int fl_build(fl_lib *l, const void *onnx, size_t size, const fl_build_options *o
 	if (!b.memory) {
 		char buf[LOG_BYTES];
 		if (w && __atomic_load_n(&w->cancel, __ATOMIC_ACQUIRE)) rc = fl_fail(err, FL_CANCELLED, "IBuilder::buildSerializedNetwork", "the build was cancelled");
-		else rc = fl_fail(err, FL_NETWORK, "IBuilder::buildSerializedNetwork", "%s", reason(l, before, buf, sizeof buf, "the library built nothing and gave no reason"));
+		else {
+			const char *why = reason(l, before, buf, sizeof buf, "the library built nothing and gave no reason");
+			rc = fl_fail(err, fl_about_memory(why) ? FL_MEMORY : FL_NETWORK, "IBuilder::buildSerializedNetwork", "%s", why);
+		}
 	} else {
 		rc = keep(l, &b.memory, &out->plan, &out->plan_size, err);
 	}

@@ -191,7 +191,7 @@ int fl_engine_load(fl_lib *l, const void *plan, size_t size, const fl_engine_opt
 	if (!e->engine) {
 		char buf[LOG_BYTES];
 		fl_last_error(l, before, buf, sizeof buf);
-		rc = fl_fail(err, FL_PLAN, "IRuntime::deserializeCudaEngine", "%s", *buf ? buf : "the library refuses the plan and gives no reason");
+		rc = fl_fail(err, fl_about_memory(buf) ? FL_MEMORY : FL_PLAN, "IRuntime::deserializeCudaEngine", "%s", *buf ? buf : "the library refuses the plan and gives no reason");
 	} else {
 		rc = prepare(e, err);
 	}

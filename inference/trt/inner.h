@@ -149,6 +149,10 @@ int fl_enter(fl_lib *l, fl_error *err);
 uint64_t fl_errors(fl_lib *l);
 void fl_last_error(fl_lib *l, uint64_t since, char *out, size_t n);
 
+// fl_about_memory tells whether an error line of the library is about a lack of it:
+// its calls give no code.
+bool fl_about_memory(const char *line);
+
 int fl_cuda_open(fl_lib *l, const char *path, fl_error *err);
 void fl_cuda_close(fl_lib *l);
 cu_result fl_instantiate(cuda *c, cu_exec *out, cu_graph graph);

@@ -125,7 +125,8 @@ int fl_runtime(fl_lib *l, fl_error *err) {
 	if (!l->runtime) {
 		char why[LOG_BYTES];
 		fl_last_error(l, before, why, sizeof why);
-		rc = fl_fail(err, FL_DRIVER, "createInferRuntime", "%s", *why ? why : "the library gave no runtime and no reason; is the driver older than the library?");
+		rc = fl_fail(err, FL_DRIVER, "createInferRuntime", "%.400s; the driver is for CUDA %d.%d: if this TensorRT wants a newer one, update the driver (on a Jetson: JetPack)",
+			*why ? why : "the library gave no runtime and no reason", l->info.driver / 1000, l->info.driver / 10 % 100);
 		goto out;
 	}
 	l->info.dla_cores = METHOD(l, int32_t, l->runtime, Runtime_getNbDLACores)(fl_impl(l->runtime));

@@ -3,6 +3,7 @@
 
 // Objects of ours that the libraries call (logger, progress monitor, calibrator), and
 // the mail box that keeps what they say.
+#define _GNU_SOURCE // strcasestr
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,11 @@ void fl_last_error(fl_lib *l, uint64_t since, char *out, size_t n) {
 	pthread_mutex_lock(&l->mail.mu);
 	snprintf(out, n, "%s", l->mail.errors > since ? l->mail.last_error : "");
 	pthread_mutex_unlock(&l->mail.mu);
+}
+
+bool fl_about_memory(const char *line) {
+	// "Error Code 2: OutOfMemory", "Cuda Runtime (out of memory)", "could not be allocated"
+	return strcasestr(line, "out of memory") || strcasestr(line, "OutOfMemory") || strcasestr(line, "could not be allocated");
 }
 
 // What getInterfaceInfo gives, by value: two registers on the machines we know.

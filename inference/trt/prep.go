@@ -14,8 +14,15 @@ import (
 	"image/draw"
 	"unsafe"
 
+	"fulmar/inference/model"
 	"fulmar/inference/tensor"
 	"fulmar/inference/trt/kernel"
+)
+
+// What package model asks of an engine that takes batches and fills its input itself.
+var (
+	_ model.Batcher  = (*Engine)(nil)
+	_ model.Preparer = (*Engine)(nil)
 )
 
 // Prep fills one place of the batch from pictures, on the device, with the bits that
@@ -36,7 +43,7 @@ type Prep struct {
 // NewPrep gives what fills picture index of the batch from pictures, as spec says. From
 // then on what the host writes into the first input is not looked at. An engine that
 // has run already refuses.
-func (e *Engine) NewPrep(spec tensor.Spec, index int) (*Prep, error) {
+func (e *Engine) NewPrep(spec tensor.Spec, index int) (model.Prep, error) {
 	if e.e == nil {
 		return nil, fmt.Errorf("preprocessing: %w", ErrClosed)
 	}
@@ -57,7 +64,10 @@ func (e *Engine) NewPrep(spec tensor.Spec, index int) (*Prep, error) {
 	for i, c := range []byte(kernel.Prep) {
 		p.name[i] = C.char(c)
 	}
-	return p, p.fit(spec.Width, spec.Height)
+	if err := p.fit(spec.Width, spec.Height); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // fit makes room for pictures of one size and plans the kernel for them.

@@ -12,7 +12,7 @@ import (
 	"io/fs"
 )
 
-//go:embed model.yaml CARD.md parcels_fp32.onnx parcels_int8.onnx golden
+//go:embed model.yaml CARD.md parcels_fp32.onnx parcels_int8.onnx golden gate
 var files embed.FS
 
 // Files is the model package: model.yaml and what it names.

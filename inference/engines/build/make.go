@@ -49,7 +49,8 @@ func Code(err error) int {
 		return ExitQuota
 	case errors.Is(err, cache.ErrFull):
 		return ExitDisk
-	case errors.Is(err, ErrRefused) || errors.Is(err, model.ErrPackage) || errors.Is(err, model.ErrNetwork) || errors.Is(err, model.ErrGolden):
+	case errors.Is(err, ErrRefused) || errors.Is(err, model.ErrPackage) || errors.Is(err, model.ErrNetwork) ||
+		errors.Is(err, model.ErrGolden) || errors.Is(err, model.ErrGate):
 		return ExitRefused
 	}
 	return 1
@@ -80,12 +81,6 @@ type Builder interface {
 	Load(plan []byte, dla int, lost func(error)) (model.Engine, error)
 }
 
-// Gate judges a model's accuracy on this engine, before it is kept. What it says goes
-// into the engine's description.
-type Gate interface {
-	Gate(ctx context.Context, p *model.Package, d *model.Detector) (said string, err error)
-}
-
 // Maker builds one engine into a cache.
 type Maker struct {
 	Release string
@@ -93,7 +88,6 @@ type Maker struct {
 	Variant string // "" for the first
 	Cache   *cache.Cache
 	Builder Builder
-	Gate    Gate // nil: there is none
 	L4T     string
 	Options cache.Options
 	// Anew builds though the engine is there or was refused.
@@ -193,7 +187,7 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 	}
 	device := m.Builder.Device()
 	meta.Device = device.String()
-	if err := m.judge(ctx, p, v.Name, built.Plan, &meta); err != nil {
+	if err := m.judge(ctx, p, v.Name, built.Plan, &meta, est); err != nil {
 		return nil, err
 	}
 	meta.Took = time.Since(began).Seconds()
@@ -208,7 +202,7 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 
 // judge runs the plan as the worker will: here a crash costs a build, there it would
 // cost all cameras.
-func (m *Maker) judge(ctx context.Context, p *model.Package, variant string, plan []byte, meta *cache.Meta) (err error) {
+func (m *Maker) judge(ctx context.Context, p *model.Package, variant string, plan []byte, meta *cache.Meta, est *Estimate) (err error) {
 	device := m.Builder.Device()
 	if device.Driver == "" {
 		return fmt.Errorf("%w: the engine cannot be tried without a CUDA driver", ErrAbsent)
@@ -224,10 +218,13 @@ func (m *Maker) judge(ctx context.Context, p *model.Package, variant string, pla
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	meta.Golden = d.Info().Golden
-	if m.Gate != nil {
-		if meta.Gate, err = m.Gate.Gate(ctx, p, d); err != nil {
-			return err
-		}
+	m.Teller.Progress(est.Over("accuracy gate", time.Now()), time.Now())
+	r, err := d.Gate(ctx, p)
+	if err != nil {
+		return err
+	}
+	if r.Pictures > 0 {
+		meta.Gate = fmt.Sprintf("%.3f in %d pictures, card %.3f, at least %.3f", r.Measured, r.Pictures, r.Card, r.Least)
 	}
 	meta.RunUs, err = measure(ctx, engine)
 	return err

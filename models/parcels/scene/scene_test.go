@@ -224,21 +224,26 @@ func TestSplitsShareNothing(t *testing.T) {
 		seed  uint64
 		speed float64
 	}
-	belts, seeds := map[int]Split{}, map[key]Split{}
-	for _, sp := range []Split{SplitTrain, SplitCalibration, SplitTest} {
+	belts, seeds, seedsOf := map[int]Split{}, map[key]Split{}, map[uint64]Split{}
+	for _, sp := range []Split{SplitTrain, SplitCalibration, SplitTest, SplitGate} {
 		for i := range 400 {
 			s, _, err := sp.Sample(i)
 			if err != nil || s.Validate() != nil {
 				t.Fatal(sp, i, err, s.Validate())
 			}
 			k := key{s.Belt, s.Seed, s.Speed}
-			if o, ok := belts[s.Belt]; ok && o != sp {
+			if o, ok := belts[s.Belt]; ok && o != sp && sp != SplitGate {
 				t.Fatalf("belt %d is in %s and %s", s.Belt, o, sp)
+			}
+			if sp == SplitGate && (belts[s.Belt] != SplitTest || seedsOf[s.Seed] != "") {
+				t.Fatalf("the gate has belt %d of %s and seed %d of %s", s.Belt, belts[s.Belt], s.Seed, seedsOf[s.Seed])
 			}
 			if o, ok := seeds[k]; ok && o != sp {
 				t.Fatalf("%+v is in %s and %s", k, o, sp)
 			}
-			belts[s.Belt], seeds[k] = sp, sp
+			if seeds[k] = sp; sp != SplitGate { // it stands on the belts of the test
+				belts[s.Belt], seedsOf[s.Seed] = sp, sp
+			}
 		}
 	}
 	if _, _, err := Split("other").Sample(0); err == nil {

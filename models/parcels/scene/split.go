@@ -7,6 +7,8 @@ import "fmt"
 
 // Split is one of the sets of pictures a model is made and judged with. Their
 // settings share no value: other seeds, other belts, other light, speed and noise.
+// The gate's pictures, which boards judge an engine with, are like those of the test
+// and on its belts, but of seeds of their own.
 type Split string
 
 // The splits.
@@ -14,6 +16,7 @@ const (
 	SplitTrain       Split = "train"
 	SplitCalibration Split = "calibration"
 	SplitTest        Split = "test"
+	SplitGate        Split = "gate"
 )
 
 // perWorld is how many pictures are taken of one world, far enough apart that no
@@ -31,8 +34,10 @@ func (s Split) Sample(i int) (Settings, uint64, error) {
 		base = 2 << 32
 	case SplitTest:
 		base = 3 << 32
+	case SplitGate:
+		base = 4 << 32
 	default:
-		return Settings{}, 0, fmt.Errorf("no split %q (train, calibration, test)", string(s))
+		return Settings{}, 0, fmt.Errorf("no split %q (train, calibration, test, gate)", string(s))
 	}
 	r := newRand(base, uint64(i/perWorld))
 	set := Default()
@@ -49,7 +54,7 @@ func (s Split) Sample(i int) (Settings, uint64, error) {
 		set.Noise, set.Occluder = r.in(9.1, 10), 0.3
 		set.LightMin = r.in(0.62, 0.64)
 		set.LightMax = set.LightMin + r.in(0.4, 0.6)
-	case SplitTest:
+	case SplitTest, SplitGate:
 		set.Belt, set.Speed, set.Blur = 4+r.n(2), r.in(7.1, 10), 4
 		set.Noise, set.Occluder = r.in(10.1, 12), 0.5
 		set.LightMin = r.in(0.55, 0.61)

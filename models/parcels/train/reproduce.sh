@@ -14,6 +14,7 @@ go build -o "$work/generate" ./models/parcels/train/generate
 "$work/generate" -split calibration -n 120 -out "$work/calibration"
 "$work/generate" -split test -n 500 -out "$work/test"
 "$work/generate" -split test -n 516 -jpeg "$work/golden"
+"$work/generate" -split gate -n 112 -labelled models/parcels/gate
 wait
 train=models/parcels/train
 /usr/bin/python3 $train/train.py "$work" "$work" 12

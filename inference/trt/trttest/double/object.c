@@ -16,16 +16,28 @@ enum { SLOTS = 100 };
 static void *tables[FL_CLASSES][SLOTS], *publics[FL_CLASSES][SLOTS];
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
 
-static _Noreturn void trapped(void *self, int slot) {
-	if (!self) db_die("slot %d was called with no object", slot);
-	const db_impl *i = self;
-	const db_object *o = self;
-	if (i->magic == IMPL_MAGIC) db_die("%s slot %d is not implemented", fl_class_names[i->object->class], slot);
-	if (o->magic == PUBLIC_MAGIC) db_die("%s public slot %d is not implemented: methods are in the vtable of the implementation", fl_class_names[o->class], slot);
-	db_die("slot %d was called with a this that is no object", slot);
+static db_object *objects; // all there ever were
+static db_object *known(const void *p, bool *public) {
+	pthread_mutex_lock(&mu);
+	db_object *o = objects;
+	while (o && p != o && p != &o->inner) o = o->next;
+	pthread_mutex_unlock(&mu);
+	*public = p == o;
+	return o;
 }
 
-#define TRAP(n) static void trap##n(void *self) { trapped(self, n); }
+// trapped names the object. A method that returns a large struct has this as its second
+// argument on amd64.
+static _Noreturn void trapped(const void *self, const void *second, int slot) {
+	bool public;
+	const db_object *o = known(self, &public);
+	if (!o) o = known(second, &public);
+	if (!o) db_die("slot %d was called with a this that is no object", slot);
+	if (public) db_die("%s public slot %d is not implemented: methods are in the vtable of the implementation", fl_class_names[o->class], slot);
+	db_die("%s slot %d is not implemented", fl_class_names[o->class], slot);
+}
+
+#define TRAP(n) static void trap##n(const void *self, const void *second) { trapped(self, second, n); }
 #define TEN(X, t) X(t##0) X(t##1) X(t##2) X(t##3) X(t##4) X(t##5) X(t##6) X(t##7) X(t##8) X(t##9)
 #define ALL(X) TEN(X, ) TEN(X, 1) TEN(X, 2) TEN(X, 3) TEN(X, 4) TEN(X, 5) TEN(X, 6) TEN(X, 7) TEN(X, 8) TEN(X, 9)
 ALL(TRAP)
@@ -56,6 +68,7 @@ static void delete_public(void *public);
 static void make(void) {
 	for (int c = 0; c < FL_CLASSES; c++)
 		for (int s = 0; s < SLOTS; s++) tables[c][s] = publics[c][s] = traps[s];
+	for (int c = 0; c < FL_CLASSES; c++) publics[c][1] = (void *)delete_public; // also of what is not the program's to delete, to say so
 	for (int c = 0; c < FL_CLASSES; c++)
 		if (fl_public_delete[DB_MAJOR][c] >= 0) publics[c][fl_public_delete[DB_MAJOR][c]] = (void *)delete_public;
 	for (int m = 0; m < FL_METHODS; m++) {
@@ -91,6 +104,10 @@ db_object *db_new(enum fl_class class, db_object *parent, bool owned, void *data
 	o->data = data;
 	o->drop = drop;
 	if (parent) o->logger = parent->logger;
+	pthread_mutex_lock(&mu);
+	o->next = objects;
+	objects = o;
+	pthread_mutex_unlock(&mu);
 	if (owned) {
 		o->thing.magic = DB_THING;
 		o->thing.kind = fl_class_names[class];

@@ -36,6 +36,7 @@ struct db_object {
 	void *logger;
 	void *data;
 	void (*drop)(void *data);
+	db_object *next;
 };
 
 typedef struct {

@@ -90,6 +90,19 @@ char *db_strdup(const char *s) {
 	return p;
 }
 
+API int fl_double_live(void);
+API const char *fl_double_leaks(void);
+
+// tell writes how many things live into the file that LIVE_AT_EXIT names, at each birth
+// and death: a Go program ends without running a library's destructors.
+static void tell(void) {
+	if (!*now.at_exit) return;
+	FILE *f = fopen(now.at_exit, "w");
+	if (!f) return;
+	fprintf(f, "live %d: %s\n", fl_double_live(), fl_double_leaks());
+	fclose(f);
+}
+
 void db_born(db_thing *t, const char *kind, const char *format, ...) {
 	va_list a;
 	va_start(a, format);
@@ -102,6 +115,7 @@ void db_born(db_thing *t, const char *kind, const char *format, ...) {
 	t->next = things;
 	things = t;
 	pthread_mutex_unlock(&mu);
+	tell();
 }
 
 void db_use(const db_thing *t, const char *kind, const char *doing) {
@@ -116,6 +130,7 @@ void db_dead(db_thing *t, const char *kind, const char *doing) {
 	pthread_mutex_lock(&mu);
 	t->alive = false;
 	pthread_mutex_unlock(&mu);
+	tell();
 }
 
 API int fl_double_live(void) {
@@ -140,10 +155,4 @@ API const char *fl_double_leaks(void) {
 
 __attribute__((constructor)) static void loaded(void) { db_reread(); }
 
-__attribute__((destructor)) static void ended(void) {
-	if (!*now.at_exit) return;
-	FILE *f = fopen(now.at_exit, "a");
-	if (!f) return;
-	fprintf(f, "live %d: %s\n", fl_double_live(), fl_double_leaks());
-	fclose(f);
-}
+__attribute__((destructor)) static void ended(void) { tell(); }

@@ -5,11 +5,15 @@
 //
 //	generate -split train -n 3200 -out DIR
 //	generate -split test -n 516 -jpeg DIR
+//	generate -split gate -n 112 -labelled DIR
 //
 // DIR/frames.bin holds n pictures of 320x192 RGB bytes, which is what the
 // model's preprocessing makes of 640x384 (each pixel the mean of four). DIR/labels.txt
 // has a line for each thing: picture class x0 y0 x1 y1 visible digit, in pixels of
 // 640x384. Half of the pictures went through JPEG, as a real camera's do.
+//
+// The labelled form writes every fourth picture, so that each is of another world, as
+// JPEG of 320x192 with the truth beside it in the form of expected boxes.
 package main
 
 import (
@@ -31,7 +35,15 @@ func main() {
 	n := flag.Int("n", 100, "how many pictures")
 	out := flag.String("out", ".", "folder to write to")
 	golden := flag.String("jpeg", "", "instead: folder for the last four pictures as JPEG of 640x384")
+	gate := flag.String("labelled", "", "instead: folder for every fourth picture as JPEG of 320x192 with its truth")
 	flag.Parse()
+	if *gate != "" {
+		if err := labelled(scene.Split(*split), *n, *gate); err != nil {
+			fmt.Fprintln(os.Stderr, "generate:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *golden != "" {
 		if err := pictures(scene.Split(*split), *n, *golden); err != nil {
 			fmt.Fprintln(os.Stderr, "generate:", err)
@@ -124,6 +136,56 @@ func pictures(split scene.Split, n int, dir string) error {
 		}
 	}
 	return nil
+}
+
+// labelled writes pictures with their truth.
+func labelled(split scene.Split, n int, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for i := 0; i < n; i += 4 {
+		set, frame, err := split.Sample(i)
+		if err != nil {
+			return err
+		}
+		sc, err := scene.New(set)
+		if err != nil {
+			return err
+		}
+		img := image.NewRGBA(image.Rect(0, 0, set.Width, set.Height))
+		truths, err := sc.Frame(frame, img)
+		if err != nil {
+			return err
+		}
+		half := image.NewRGBA(image.Rect(0, 0, set.Width/2, set.Height/2))
+		for j, rgb := 0, halve(img); len(rgb) > 0; j, rgb = j+4, rgb[3:] {
+			half.Pix[j], half.Pix[j+1], half.Pix[j+2], half.Pix[j+3] = rgb[0], rgb[1], rgb[2], 255
+		}
+		var b bytes.Buffer
+		if err := jpeg.Encode(&b, half, &jpeg.Options{Quality: 85}); err != nil {
+			return err
+		}
+		name := filepath.Join(dir, fmt.Sprintf("%s-%03d", split, i))
+		if err := os.WriteFile(name+".jpg", b.Bytes(), 0o644); err != nil {
+			return err
+		}
+		if err := os.WriteFile(name+".json", truth(truths), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// truth is a file of expected boxes, a line each, in pixels of half the size.
+func truth(truths []scene.Truth) []byte {
+	b := []byte(`{"boxes": [`)
+	for i, t := range truths {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, "\n {\"class\": %d, \"score\": 1, \"box\": [%g, %g, %g, %g]}", t.Class, t.Box[0]/2, t.Box[1]/2, t.Box[2]/2, t.Box[3]/2)
+	}
+	return append(b, "\n]}\n"...)
 }
 
 func throughJPEG(img *image.RGBA, quality int) (*image.RGBA, error) {

@@ -1,22 +1,24 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package onnxfile
+package batch
 
 import (
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+
+	"fulmar/inference/onnxfile/graph"
 )
 
 // The rules of operations that move elements about.
 
 // reshape follows the pictures into another shape. They stay the slowest part of the
 // dimension before which as many elements lie as lay before them.
-func (s *batch) reshape(n *Node, in []*fact) ([]*fact, error) {
+func (s *batch) reshape(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
-	if len(in) != 2 || in[1] == nil || in[1].items == nil || len(in[1].items) > maxRank {
+	if len(in) != 2 || in[1] == nil || in[1].items == nil || len(in[1].items) > graph.MaxRank {
 		return nil, errors.New("its shape is not written in the file")
 	}
 	to := slices.Clone(in[1].items)
@@ -28,7 +30,7 @@ func (s *batch) reshape(n *Node, in []*fact) ([]*fact, error) {
 	}
 	for i, d := range out {
 		switch {
-		case d.n == 0 && (n.number("allowzero", 0) != 0 || i >= len(x.dims)):
+		case d.n == 0 && (n.Int("allowzero", 0) != 0 || i >= len(x.dims)):
 			return nil, errors.New("its shape has a 0 that copies nothing")
 		case d.n == 0:
 			out[i] = x.dims[i]
@@ -68,7 +70,7 @@ func (s *batch) reshape(n *Node, in []*fact) ([]*fact, error) {
 
 // settle finds the batch in the shape that a Reshape makes, marks it in out, and
 // changes the node where its numbers pin it.
-func (s *batch) settle(n *Node, x *fact, k int, to, out []dim, open int) error {
+func (s *batch) settle(n *graph.Node, x *fact, k int, to, out []dim, open int) error {
 	before, err := product(x.dims[:k])
 	if err != nil {
 		return err
@@ -103,7 +105,7 @@ func (s *batch) settle(n *Node, x *fact, k int, to, out []dim, open int) error {
 	for i, d := range to {
 		numbers[i] = d.n
 	}
-	if at == k && x.dims[k] == out[at] && n.number("allowzero", 0) == 0 {
+	if at == k && x.dims[k] == out[at] && n.Int("allowzero", 0) == 0 {
 		numbers[at] = 0
 	} else {
 		numbers[at] = -1
@@ -112,12 +114,12 @@ func (s *batch) settle(n *Node, x *fact, k int, to, out []dim, open int) error {
 		}
 	}
 	name := s.fresh("shape")
-	s.change([]string{n.Inputs[0], name}, constantNode(name, wholeTensor(name, numbers)))
+	s.change([]string{n.Inputs[0], name}, graph.ConstantNode(name, graph.IntTensor(name, numbers)))
 	return nil
 }
 
-func flatten(n *Node, x *fact) ([]*fact, error) {
-	a := n.number("axis", 1)
+func flatten(n *graph.Node, x *fact) ([]*fact, error) {
+	a := n.Int("axis", 1)
 	if a < 0 {
 		a += int64(len(x.dims))
 	}
@@ -142,7 +144,7 @@ func flatten(n *Node, x *fact) ([]*fact, error) {
 	return made(dim{rows, k == 0}, dim{columns, false}), nil
 }
 
-func squeeze(n *Node, in []*fact) ([]*fact, error) {
+func squeeze(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
 	axes, err := listed(n, in, "axes", 1)
 	if err != nil {
@@ -155,7 +157,7 @@ func squeeze(n *Node, in []*fact) ([]*fact, error) {
 	if n.Op == "Unsqueeze" {
 		rank += len(axes)
 	}
-	marked := make([]bool, min(rank, 2*maxRank))
+	marked := make([]bool, min(rank, 2*graph.MaxRank))
 	for _, a := range axes {
 		p, err := place(a, len(marked))
 		if err != nil || marked[p] {
@@ -186,9 +188,9 @@ func squeeze(n *Node, in []*fact) ([]*fact, error) {
 	return []*fact{f}, nil
 }
 
-func concat(n *Node, in []*fact) ([]*fact, error) {
+func concat(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
-	a, err := place(n.number("axis", 0), len(x.dims))
+	a, err := place(n.Int("axis", 0), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -225,12 +227,12 @@ func concat(n *Node, in []*fact) ([]*fact, error) {
 	return []*fact{f}, nil
 }
 
-func gather(n *Node, in []*fact) ([]*fact, error) {
+func gather(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
 	if len(in) != 2 || in[1] == nil || !in[1].known {
 		return nil, errShape
 	}
-	a, err := place(n.number("axis", 0), len(x.dims))
+	a, err := place(n.Int("axis", 0), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +260,7 @@ func gather(n *Node, in []*fact) ([]*fact, error) {
 }
 
 // cut is Slice.
-func cut(n *Node, in []*fact) ([]*fact, error) {
+func cut(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
 	var lists [4][]int64
 	for i, name := range []string{"starts", "ends", "axes", "steps"} {
@@ -292,7 +294,7 @@ func cut(n *Node, in []*fact) ([]*fact, error) {
 			}
 			continue
 		}
-		if step == 0 || step < -maxSize || step > maxSize {
+		if step == 0 || step < -graph.MaxSize || step > graph.MaxSize {
 			return nil, errShape
 		}
 		from, to := bound(starts[i], x.dims[p].n, step), bound(ends[i], x.dims[p].n, step)
@@ -321,8 +323,8 @@ func bound(at, size, step int64) int64 {
 	return min(max(at, -1), size-1)
 }
 
-func transpose(n *Node, x *fact) ([]*fact, error) {
-	perm := n.numbers("perm")
+func transpose(n *graph.Node, x *fact) ([]*fact, error) {
+	perm := n.Ints("perm")
 	if perm == nil {
 		for i := range x.dims {
 			perm = append(perm, int64(len(x.dims)-1-i))
@@ -341,9 +343,9 @@ func transpose(n *Node, x *fact) ([]*fact, error) {
 	return made(out...), nil
 }
 
-func split(n *Node, in []*fact) ([]*fact, error) {
+func split(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
-	a, err := place(n.number("axis", 0), len(x.dims))
+	a, err := place(n.Int("axis", 0), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -376,7 +378,7 @@ func split(n *Node, in []*fact) ([]*fact, error) {
 	return out, nil
 }
 
-func pad(n *Node, in []*fact) ([]*fact, error) {
+func pad(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
 	pads, err := listed(n, in, "pads", 1)
 	if err != nil {
@@ -388,7 +390,7 @@ func pad(n *Node, in []*fact) ([]*fact, error) {
 	out := slices.Clone(x.dims)
 	for i := range out {
 		begin, end := pads[i], pads[i+len(out)]
-		if begin < -maxSize || begin > maxSize || end < -maxSize || end > maxSize {
+		if begin < -graph.MaxSize || begin > graph.MaxSize || end < -graph.MaxSize || end > graph.MaxSize {
 			return nil, errShape
 		}
 		if out[i].batch && (begin != 0 || end != 0) {
@@ -401,8 +403,8 @@ func pad(n *Node, in []*fact) ([]*fact, error) {
 }
 
 // blocks is DepthToSpace and SpaceToDepth.
-func blocks(n *Node, x *fact) ([]*fact, error) {
-	b := n.number("blocksize", 0)
+func blocks(n *graph.Node, x *fact) ([]*fact, error) {
+	b := n.Int("blocksize", 0)
 	if len(x.dims) != 4 || x.axis() != 0 || b < 1 || b > 1<<10 {
 		return nil, errMixed
 	}

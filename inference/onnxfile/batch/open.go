@@ -1,12 +1,14 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package onnxfile
+package batch
 
 import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"fulmar/inference/onnxfile/graph"
 )
 
 // ErrBatch says that a network cannot be shown to compute several pictures at once as
@@ -28,7 +30,7 @@ type fact struct {
 	// items are the numbers in it, for short vectors of whole numbers that are known.
 	items []dim
 	// tensor holds its numbers, if they are in the file.
-	tensor *Tensor
+	tensor *graph.Tensor
 }
 
 // maxItems is the longest vector of numbers that is followed: shapes, and the lists
@@ -51,19 +53,19 @@ type edit struct {
 
 // batch follows the pictures through a network.
 type batch struct {
-	m     *Model
+	m     *graph.Model
 	facts map[string]*fact
 	edits map[int]*edit
 	names map[string]bool // all that are taken
 	at    int             // the node looked at
 }
 
-// OpenBatch makes the first dimension of all inputs and outputs open, under the name
+// Open makes the first dimension of all inputs and outputs open, under the name
 // N, and changes the shapes inside that pin a batch of one. The network then computes
 // N pictures as it computed each of them, or the file is refused with the node's name.
 // Shapes that the file notes for what is between are dropped.
-func OpenBatch(b []byte) ([]byte, error) {
-	m, err := Parse(b)
+func Open(b []byte) ([]byte, error) {
+	m, err := graph.Parse(b)
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +128,8 @@ func (s *batch) put(name string, f *fact) error {
 	if s.facts[name] != nil {
 		return fmt.Errorf("%q is made twice", name)
 	}
-	if len(f.dims) > maxRank {
-		return fmt.Errorf("%q has over %d dimensions", name, maxRank)
+	if len(f.dims) > graph.MaxRank {
+		return fmt.Errorf("%q has over %d dimensions", name, graph.MaxRank)
 	}
 	if len(f.items) > maxItems {
 		if f.counts() {
@@ -140,13 +142,13 @@ func (s *batch) put(name string, f *fact) error {
 }
 
 // constant is what is known of numbers in the file.
-func constant(t *Tensor) *fact {
+func constant(t *graph.Tensor) *fact {
 	f := &fact{known: true, tensor: t}
 	for _, d := range t.Dims {
 		f.dims = append(f.dims, dim{d, false})
 	}
-	if (t.Type == Int64 || t.Type == Int32) && len(t.Dims) <= 1 && t.Size() <= maxItems {
-		if v, err := t.whole(); err == nil {
+	if (t.Type == graph.Int64 || t.Type == graph.Int32) && len(t.Dims) <= 1 && t.Size() <= maxItems {
+		if v, err := t.Ints(); err == nil {
 			f.items = make([]dim, len(v))
 			for i := range v {
 				f.items[i] = dim{v[i], false}
@@ -157,7 +159,7 @@ func constant(t *Tensor) *fact {
 }
 
 // follow finds what a node makes from what goes in.
-func (s *batch) follow(n *Node) error {
+func (s *batch) follow(n *graph.Node) error {
 	in := make([]*fact, len(n.Inputs))
 	depends := false
 	for i, name := range n.Inputs {
@@ -169,7 +171,7 @@ func (s *batch) follow(n *Node) error {
 		}
 		depends = depends || in[i].axis() >= 0 || in[i].counts()
 	}
-	if slices.ContainsFunc(n.Attributes, func(a Attribute) bool { return a.Graph }) {
+	if slices.ContainsFunc(n.Attributes, func(a graph.Attribute) bool { return a.Graph }) {
 		return errors.New("it holds networks of its own, which are not followed here; export it without control flow")
 	}
 	out, err := s.rule(n, in)
@@ -195,7 +197,7 @@ func (s *batch) follow(n *Node) error {
 }
 
 // end checks that an output has its pictures one after another.
-func (s *batch) end(v *Value) error {
+func (s *batch) end(v *graph.Value) error {
 	f := s.facts[v.Name]
 	if f == nil {
 		return errors.New("no node makes it")
@@ -252,101 +254,13 @@ func (s *batch) fresh(what string) string {
 
 // write puts the file together again.
 func (s *batch) write() ([]byte, error) {
-	node, input := 0, 0
-	return s.m.rewrite(func(x field, g []byte) ([]byte, error) {
-		switch x.num {
-		case 1:
-			e := s.edits[node]
-			n := &s.m.Nodes[node]
-			node++
-			if e == nil {
-				break
-			}
-			for _, c := range e.constants {
-				g = message(g, 1, c)
-			}
-			b, err := n.withInputs(e.inputs)
-			return message(g, 1, b), err
-		case 11:
-			if input >= len(s.m.Inputs) || len(x.val) == 0 || &x.val[0] != &s.m.Inputs[input].raw[0] {
-				break // an initializer that an old file lists as an input too
-			}
-			input++
-			return open(g, x)
-		case 12:
-			return open(g, x)
-		case 13:
-			return g, nil
+	e := graph.Edit{Nodes: map[int][][]byte{}, Open: true}
+	for i, c := range s.edits {
+		n, err := s.m.Nodes[i].WithInputs(c.inputs)
+		if err != nil {
+			return nil, err
 		}
-		return append(g, x.raw...), nil
-	})
-}
-
-// rewrite makes the file anew; edit appends to the graph what becomes of a field.
-func (m *Model) rewrite(edit func(x field, g []byte) ([]byte, error)) ([]byte, error) {
-	g := make([]byte, 0, len(m.graph)+len(m.graph)/64)
-	if err := walk(m.graph, func(x field) error {
-		var err error
-		g, err = edit(x, g)
-		return err
-	}); err != nil {
-		return nil, err
+		e.Nodes[i] = append(c.constants, n)
 	}
-	out := make([]byte, 0, len(m.top)-len(m.graph)+len(g)+16)
-	return out, walk(m.top, func(x field) error {
-		if x.num == 7 {
-			out = message(out, 7, g)
-		} else {
-			out = append(out, x.raw...)
-		}
-		return nil
-	})
-}
-
-// withInputs is the node's message with other inputs.
-func (n *Node) withInputs(inputs []string) ([]byte, error) {
-	var b []byte
-	for _, i := range inputs {
-		b = text(b, 1, i)
-	}
-	return b, walk(n.raw, func(x field) error {
-		if x.num != 1 {
-			b = append(b, x.raw...)
-		}
-		return nil
-	})
-}
-
-// open appends an input or output with its first dimension open.
-func open(g []byte, x field) ([]byte, error) {
-	first := true
-	v, err := edited(x.val, []int32{2, 1, 2}, func(x field, b []byte) []byte {
-		if x.num == 1 && first {
-			first = false
-			return message(b, 1, text(nil, 2, "N"))
-		}
-		return append(b, x.raw...)
-	})
-	return message(g, x.num, v), err
-}
-
-// edited copies a message and changes the fields of the message that lies along path
-// inside it.
-func edited(m []byte, path []int32, change func(x field, b []byte) []byte) ([]byte, error) {
-	b := make([]byte, 0, len(m)+8)
-	return b, walk(m, func(x field) error {
-		switch {
-		case len(path) == 0:
-			b = change(x, b)
-		case int32(x.num) == path[0]:
-			inner, err := edited(x.val, path[1:], change)
-			if err != nil {
-				return err
-			}
-			b = message(b, x.num, inner)
-		default:
-			b = append(b, x.raw...)
-		}
-		return nil
-	})
+	return s.m.Rewrite(&e)
 }

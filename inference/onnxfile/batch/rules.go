@@ -1,13 +1,15 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package onnxfile
+package batch
 
 import (
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"fulmar/inference/onnxfile/graph"
 )
 
 var (
@@ -18,8 +20,8 @@ var (
 
 // rule gives the facts of what a node makes. An error says why it cannot be told;
 // that only matters where something of a picture goes in.
-func (s *batch) rule(n *Node, in []*fact) ([]*fact, error) {
-	if !standard(n.Domain) {
+func (s *batch) rule(n *graph.Node, in []*fact) ([]*fact, error) {
+	if !graph.Standard(n.Domain) {
 		return nil, fmt.Errorf("operators of %q are not known here", n.Domain)
 	}
 	switch n.Op {
@@ -54,6 +56,11 @@ func (s *batch) rule(n *Node, in []*fact) ([]*fact, error) {
 	if slices.ContainsFunc(in, func(f *fact) bool { return f != nil && f.counts() }) {
 		return nil, errValues
 	}
+	return s.pictures(n, in)
+}
+
+// pictures are the rules of what is computed of the pictures themselves.
+func (s *batch) pictures(n *graph.Node, in []*fact) ([]*fact, error) {
 	switch n.Op {
 	case "Relu", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Exp", "Log", "Sqrt", "Neg", "Abs", "Floor", "Ceil", "Round",
 		"Reciprocal", "Elu", "Selu", "Celu", "Erf", "Softplus", "Softsign", "Mish", "Gelu", "ThresholdedRelu", "Sign", "Not", "Sin", "Cos":
@@ -113,7 +120,7 @@ func rest(in []*fact) error {
 func product(dims []dim) (int64, error) {
 	p := int64(1)
 	for _, d := range dims {
-		if d.n < 0 || d.n > maxSize || d.n > 0 && p > maxSize/d.n {
+		if d.n < 0 || d.n > graph.MaxSize || d.n > 0 && p > graph.MaxSize/d.n {
 			return 0, fmt.Errorf("the shape %s is too large", shape(dims))
 		}
 		p *= d.n
@@ -134,8 +141,8 @@ func place(axis int64, rank int) (int, error) {
 
 // listed is a list of numbers that older opsets have as an attribute and later ones
 // as an input. It is nil if the node has neither.
-func listed(n *Node, in []*fact, attribute string, input int) ([]int64, error) {
-	if v := n.numbers(attribute); v != nil {
+func listed(n *graph.Node, in []*fact, attribute string, input int) ([]int64, error) {
+	if v := n.Ints(attribute); v != nil {
 		return v, nil
 	}
 	if input >= len(in) || in[input] == nil {
@@ -151,14 +158,14 @@ func listed(n *Node, in []*fact, attribute string, input int) ([]int64, error) {
 	return out, nil
 }
 
-func literal(n *Node) ([]*fact, error) {
-	if a := n.attribute("value"); a != nil && a.Tensor != nil {
+func literal(n *graph.Node) ([]*fact, error) {
+	if a := n.Attribute("value"); a != nil && a.Tensor != nil {
 		return []*fact{constant(a.Tensor)}, nil
 	}
-	if a := n.attribute("value_int"); a != nil {
+	if a := n.Attribute("value_int"); a != nil {
 		return []*fact{{known: true, items: []dim{{a.Int, false}}}}, nil
 	}
-	if v := n.numbers("value_ints"); v != nil {
+	if v := n.Ints("value_ints"); v != nil {
 		f := &fact{known: true, dims: []dim{{int64(len(v)), false}}}
 		for _, x := range v {
 			f.items = append(f.items, dim{x, false})
@@ -168,23 +175,23 @@ func literal(n *Node) ([]*fact, error) {
 	return nil, errShape
 }
 
-func shapeOf(n *Node, in []*fact) ([]*fact, error) {
+func shapeOf(n *graph.Node, in []*fact) ([]*fact, error) {
 	if len(in) != 1 || in[0] == nil || !in[0].known {
 		return nil, errShape
 	}
-	if n.attribute("start") != nil || n.attribute("end") != nil {
+	if n.Attribute("start") != nil || n.Attribute("end") != nil {
 		return nil, errValues
 	}
 	return []*fact{{known: true, dims: []dim{{int64(len(in[0].dims)), false}}, items: in[0].dims}}, nil
 }
 
 // stretched is Expand and ConstantOfShape.
-func (s *batch) stretched(n *Node, in []*fact) ([]*fact, error) {
+func (s *batch) stretched(n *graph.Node, in []*fact) ([]*fact, error) {
 	if len(in) == 0 {
 		return nil, errShape
 	}
 	to := in[len(in)-1]
-	if to == nil || !to.known || to.items == nil || len(to.dims) != 1 || len(to.items) > maxRank {
+	if to == nil || !to.known || to.items == nil || len(to.dims) != 1 || len(to.items) > graph.MaxRank {
 		return nil, errShape
 	}
 	if n.Op == "ConstantOfShape" {
@@ -240,7 +247,7 @@ func broadcast(in []*fact) ([]*fact, error) {
 }
 
 // arithmetic computes numbers of shapes. It is not for anything else.
-func arithmetic(n *Node, in []*fact) ([]*fact, bool) {
+func arithmetic(n *graph.Node, in []*fact) ([]*fact, bool) {
 	if len(in) != 2 || in[1] == nil || len(in[0].items) == 0 || len(in[1].items) == 0 {
 		return nil, false
 	}

@@ -1,24 +1,26 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package onnxfile
+package batch
 
 import (
 	"errors"
 	"math"
 	"slices"
 	"strings"
+
+	"fulmar/inference/onnxfile/graph"
 )
 
 // The rules of operations that compute over neighbours, rows and channels.
 
 // scaled is QuantizeLinear and DequantizeLinear.
-func scaled(n *Node, in []*fact) ([]*fact, error) {
+func scaled(n *graph.Node, in []*fact) ([]*fact, error) {
 	if len(in) < 2 || in[1] == nil || !in[1].known || len(in[1].dims) > 1 {
 		return nil, errShape
 	}
 	if d := in[1].dims; len(d) == 1 && d[0].n != 1 {
-		a, err := place(n.number("axis", 1), len(in[0].dims))
+		a, err := place(n.Int("axis", 1), len(in[0].dims))
 		if err != nil {
 			return nil, err
 		}
@@ -31,7 +33,7 @@ func scaled(n *Node, in []*fact) ([]*fact, error) {
 
 // window is what slides over the picture: the first dimension counts pictures, the
 // second channels.
-func window(n *Node, in []*fact) ([]*fact, error) {
+func window(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
 	if x.axis() != 0 || len(x.dims) < 3 {
 		return nil, errMixed
@@ -47,7 +49,7 @@ func window(n *Node, in []*fact) ([]*fact, error) {
 		}
 		return made(out...), nil
 	}
-	kernel := n.numbers("kernel_shape")
+	kernel := n.Ints("kernel_shape")
 	if strings.HasPrefix(n.Op, "Conv") {
 		if len(in) < 2 || in[1] == nil || !in[1].known || len(in[1].dims) != len(out) {
 			return nil, errShape
@@ -59,17 +61,17 @@ func window(n *Node, in []*fact) ([]*fact, error) {
 		}
 		out[1].n = w[0].n
 		if n.Op == "ConvTranspose" {
-			if out[1].n = w[1].n * n.number("group", 1); n.attribute("output_shape") != nil {
+			if out[1].n = w[1].n * n.Int("group", 1); n.Attribute("output_shape") != nil {
 				return nil, errors.New("output_shape of ConvTranspose is not followed here; export it with pads")
 			}
 		}
 	}
-	strides, dilations, pads, extra := n.numbers("strides"), n.numbers("dilations"), n.numbers("pads"), n.numbers("output_padding")
+	strides, dilations, pads, extra := n.Ints("strides"), n.Ints("dilations"), n.Ints("pads"), n.Ints("output_padding")
 	if len(kernel) != len(sides) || !fits(strides, len(sides)) || !fits(dilations, len(sides)) || !fits(pads, 2*len(sides)) || !fits(extra, len(sides)) {
 		return nil, errShape
 	}
 	for i := range sides {
-		g := side{size: sides[i].n, kernel: kernel[i], stride: 1, dilation: 1, auto: n.text("auto_pad"), ceil: n.number("ceil_mode", 0) != 0}
+		g := side{size: sides[i].n, kernel: kernel[i], stride: 1, dilation: 1, auto: n.Text("auto_pad"), ceil: n.Int("ceil_mode", 0) != 0}
 		if strides != nil {
 			g.stride = strides[i]
 		}
@@ -147,9 +149,9 @@ func (g *side) wider() int64 {
 
 // resize is Resize and Upsample. Sizes pin the batch; they become scales, which leave
 // it as it is.
-func (s *batch) resize(n *Node, in []*fact) ([]*fact, error) {
+func (s *batch) resize(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
-	if x.axis() != 0 || n.attribute("axes") != nil {
+	if x.axis() != 0 || n.Attribute("axes") != nil {
 		return nil, errMixed
 	}
 	scales, sizes := 2, 3
@@ -175,7 +177,7 @@ func (s *batch) resize(n *Node, in []*fact) ([]*fact, error) {
 	out := slices.Clone(x.dims)
 	for i := 1; i < len(out); i++ {
 		size := math.Floor(float64(float32(out[i].n) * v[i]))
-		if !(size >= 1 && size < maxSize) {
+		if !(size >= 1 && size < graph.MaxSize) {
 			return nil, errShape
 		}
 		out[i].n = int64(size)
@@ -184,11 +186,11 @@ func (s *batch) resize(n *Node, in []*fact) ([]*fact, error) {
 	return made(out...), err
 }
 
-func (s *batch) resizeTo(n *Node, x, sizes *fact) ([]*fact, error) {
+func (s *batch) resizeTo(n *graph.Node, x, sizes *fact) ([]*fact, error) {
 	if len(sizes.items) != len(x.dims) {
 		return nil, errors.New("its sizes are not written in the file")
 	}
-	if p := n.text("keep_aspect_ratio_policy"); p != "" && p != "stretch" {
+	if p := n.Text("keep_aspect_ratio_policy"); p != "" && p != "stretch" {
 		return nil, errors.New("sizes that keep the aspect are not followed here; export it with scales")
 	}
 	out := slices.Clone(sizes.items)
@@ -217,18 +219,18 @@ func (s *batch) resizeTo(n *Node, x, sizes *fact) ([]*fact, error) {
 		scales = append(scales, v)
 	}
 	name := s.fresh("scales")
-	s.change([]string{n.Inputs[0], n.Inputs[1], name}, constantNode(name, floatTensor(name, []int64{int64(len(scales))}, scales)))
+	s.change([]string{n.Inputs[0], n.Inputs[1], name}, graph.ConstantNode(name, graph.FloatTensor(name, []int64{int64(len(scales))}, scales)))
 	_, err := product(out)
 	return made(out...), err
 }
 
-func softmax(n *Node, x *fact, opset int64) ([]*fact, error) {
+func softmax(n *graph.Node, x *fact, opset int64) ([]*fact, error) {
 	const byAxis = 13 // the opset from which it works along one axis, before from it on
 	otherwise := int64(-1)
 	if opset < byAxis {
 		otherwise = 1
 	}
-	a, err := place(n.number("axis", otherwise), len(x.dims))
+	a, err := place(n.Int("axis", otherwise), len(x.dims))
 	if err != nil {
 		return nil, err
 	}
@@ -238,14 +240,14 @@ func softmax(n *Node, x *fact, opset int64) ([]*fact, error) {
 	return same(x), nil
 }
 
-func reduce(n *Node, in []*fact) ([]*fact, error) {
+func reduce(n *graph.Node, in []*fact) ([]*fact, error) {
 	x := in[0]
 	axes, err := listed(n, in, "axes", 1)
 	if err != nil {
 		return nil, err
 	}
 	if strings.HasPrefix(n.Op, "Arg") {
-		axes = []int64{n.number("axis", 0)}
+		axes = []int64{n.Int("axis", 0)}
 	}
 	if len(axes) == 0 {
 		return nil, errMixed
@@ -262,7 +264,7 @@ func reduce(n *Node, in []*fact) ([]*fact, error) {
 		}
 		out[p].n, gone[p] = 1, true
 	}
-	if n.number("keepdims", 1) == 0 {
+	if n.Int("keepdims", 1) == 0 {
 		var left []dim
 		for i, d := range out {
 			if !gone[i] {
@@ -295,11 +297,11 @@ func matmul(in []*fact) ([]*fact, error) {
 	return out, err
 }
 
-func gemm(n *Node, in []*fact) ([]*fact, error) {
+func gemm(n *graph.Node, in []*fact) ([]*fact, error) {
 	if len(in) < 2 || in[1] == nil || !in[1].known || len(in[0].dims) != 2 || len(in[1].dims) != 2 {
 		return nil, errShape
 	}
-	if in[0].axis() != 0 || n.number("transA", 0) != 0 || rest(in[1:]) != nil {
+	if in[0].axis() != 0 || n.Int("transA", 0) != 0 || rest(in[1:]) != nil {
 		return nil, errMixed
 	}
 	if len(in) > 2 && in[2] != nil {
@@ -309,7 +311,7 @@ func gemm(n *Node, in []*fact) ([]*fact, error) {
 		}
 	}
 	columns := in[1].dims[1]
-	if n.number("transB", 0) != 0 {
+	if n.Int("transB", 0) != 0 {
 		columns = in[1].dims[0]
 	}
 	return made(in[0].dims[0], columns), nil

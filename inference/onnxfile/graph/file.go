@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package onnxfile
+package graph
 
 import (
 	"errors"
@@ -13,13 +13,13 @@ import (
 // Limits of what is read, held before anything is allocated for it. Detectors have a
 // few thousand nodes and tensors of rank 6 at most.
 const (
-	maxFile  = 256 << 20 // bytes, as for a network of a model package
-	maxParts = 1 << 16   // nodes, initializers, and values, each
-	maxEdges = 1 << 20   // inputs, outputs and attributes of all nodes, and the numbers in those, together
-	maxName  = 1024      // bytes
-	maxRank  = 16
+	MaxFile  = 256 << 20 // bytes, as for a network of a model package
+	MaxRank  = 16
+	MaxSize  = 1 << 40 // elements of a tensor
+	maxParts = 1 << 16 // nodes, initializers, and values, each
+	maxEdges = 1 << 20 // inputs, outputs and attributes of all nodes, and the numbers in those, together
+	maxName  = 1024    // bytes
 	maxInts  = 1024    // numbers in one attribute
-	maxSize  = 1 << 40 // elements of a tensor
 )
 
 // ErrFile says that the bytes are no ONNX file that this package reads.
@@ -43,8 +43,6 @@ type Value struct {
 	Type Type
 	// Dims are its dimensions, -1 for one left open; nil if the file gives none.
 	Dims []int64
-
-	raw []byte
 }
 
 // Attribute is an attribute of a node; which of the values counts is for the reader
@@ -84,8 +82,8 @@ type Model struct {
 
 // Parse reads a file.
 func Parse(b []byte) (*Model, error) {
-	if len(b) == 0 || len(b) > maxFile {
-		return nil, fmt.Errorf("%w: it has %d bytes, wants 1 to %d", ErrFile, len(b), maxFile)
+	if len(b) == 0 || len(b) > MaxFile {
+		return nil, fmt.Errorf("%w: it has %d bytes, wants 1 to %d", ErrFile, len(b), MaxFile)
 	}
 	m := &Model{top: b}
 	if err := m.parse(); err != nil {
@@ -148,13 +146,14 @@ func (m *Model) opset(b []byte) error {
 		}
 		return nil
 	})
-	if standard(domain) {
+	if Standard(domain) {
 		m.Opset = version
 	}
 	return err
 }
 
-func standard(domain string) bool { return domain == "" || domain == "ai.onnx" }
+// Standard tells whether a domain is that of the operators of ONNX itself.
+func Standard(domain string) bool { return domain == "" || domain == "ai.onnx" }
 
 // part reads one field of the graph.
 func (m *Model) part(x field, inputs *[]Value) error {
@@ -265,8 +264,8 @@ func attribute(b []byte) (Attribute, error) {
 	return a, err
 }
 
-// attribute finds an attribute; nil if the node does not have it.
-func (n *Node) attribute(name string) *Attribute {
+// Attribute finds an attribute; nil if the node does not have it.
+func (n *Node) Attribute(name string) *Attribute {
 	for i := range n.Attributes {
 		if n.Attributes[i].Name == name {
 			return &n.Attributes[i]
@@ -275,23 +274,25 @@ func (n *Node) attribute(name string) *Attribute {
 	return nil
 }
 
-// number is an attribute's number, or what the format takes without it.
-func (n *Node) number(name string, otherwise int64) int64 {
-	if a := n.attribute(name); a != nil {
+// Int is an attribute's number, or what the format takes without it.
+func (n *Node) Int(name string, otherwise int64) int64 {
+	if a := n.Attribute(name); a != nil {
 		return a.Int
 	}
 	return otherwise
 }
 
-func (n *Node) numbers(name string) []int64 {
-	if a := n.attribute(name); a != nil {
+// Ints are an attribute's numbers; nil if the node does not have it.
+func (n *Node) Ints(name string) []int64 {
+	if a := n.Attribute(name); a != nil {
 		return a.Ints
 	}
 	return nil
 }
 
-func (n *Node) text(name string) string {
-	if a := n.attribute(name); a != nil {
+// Text is an attribute's text; empty if the node does not have it.
+func (n *Node) Text(name string) string {
+	if a := n.Attribute(name); a != nil {
 		return a.Text
 	}
 	return ""
@@ -311,7 +312,7 @@ func (n *Node) String() string {
 
 // value reads a ValueInfoProto: the name, and type and shape if it is a tensor.
 func value(b []byte) (Value, error) {
-	v := Value{raw: b}
+	var v Value
 	err := walk(b, func(x field) error {
 		var err error
 		switch x.num {
@@ -333,12 +334,12 @@ func (v *Value) tensor(b []byte) error {
 		case 2:
 			v.Dims = []int64{}
 			return inside(x.val, 1, func(x field) error {
-				if len(v.Dims) >= maxRank {
-					return fmt.Errorf("over %d dimensions", maxRank)
+				if len(v.Dims) >= MaxRank {
+					return fmt.Errorf("over %d dimensions", MaxRank)
 				}
 				d := int64(-1)
 				err := inside(x.val, 1, func(x field) error { d = int64(x.u); return nil })
-				if d < -1 || d > maxSize {
+				if d < -1 || d > MaxSize {
 					return fmt.Errorf("a dimension of %d", d)
 				}
 				v.Dims = append(v.Dims, d)

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package onnxfile
+package graph
 
 import (
 	"encoding/binary"
@@ -29,7 +29,7 @@ func parseTensor(b []byte) (Tensor, error) {
 		var err error
 		switch x.num {
 		case 1:
-			t.Dims, err = numbers(t.Dims, x, maxRank)
+			t.Dims, err = numbers(t.Dims, x, MaxRank)
 		case 2:
 			t.Type = Type(x.u)
 		case 8:
@@ -45,7 +45,7 @@ func parseTensor(b []byte) (Tensor, error) {
 		return t, err
 	}
 	for _, d := range t.Dims {
-		if d < 0 || d > maxSize || d > 0 && size > maxSize/d {
+		if d < 0 || d > MaxSize || d > 0 && size > MaxSize/d {
 			return t, fmt.Errorf("its shape %v is too large", t.Dims)
 		}
 		size *= d
@@ -75,8 +75,8 @@ func (t *Tensor) width() int64 {
 	return 0
 }
 
-// whole reads a tensor of INT8, UINT8, INT32 or INT64.
-func (t *Tensor) whole() ([]int64, error) {
+// Ints reads a tensor of INT8, UINT8, INT32 or INT64.
+func (t *Tensor) Ints() ([]int64, error) {
 	var typed protowire.Number = 5
 	if t.Type == Int64 {
 		typed = 7
@@ -165,8 +165,8 @@ func (t *Tensor) data(typed protowire.Number) (raw []byte, values []int64, err e
 	return raw, nil, nil
 }
 
-// floatTensor is the message of a tensor of float32.
-func floatTensor(name string, dims []int64, values []float32) []byte {
+// FloatTensor is the message of a tensor of float32.
+func FloatTensor(name string, dims []int64, values []float32) []byte {
 	raw := make([]byte, 0, 4*len(values))
 	for _, v := range values {
 		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
@@ -174,8 +174,8 @@ func floatTensor(name string, dims []int64, values []float32) []byte {
 	return tensorMessage(name, Float, dims, raw)
 }
 
-// wholeTensor is the message of a vector of int64.
-func wholeTensor(name string, values []int64) []byte {
+// IntTensor is the message of a vector of int64.
+func IntTensor(name string, values []int64) []byte {
 	var raw []byte
 	for _, v := range values {
 		raw = binary.LittleEndian.AppendUint64(raw, uint64(v))
@@ -192,8 +192,8 @@ func tensorMessage(name string, typ Type, dims []int64, raw []byte) []byte {
 	return message(t, 9, raw)
 }
 
-// constantNode is the message of a node that makes a tensor.
-func constantNode(out string, tensor []byte) []byte {
+// ConstantNode is the message of a node that makes a tensor.
+func ConstantNode(out string, tensor []byte) []byte {
 	const kindTensor = 4
 	a := message(text(nil, 1, "value"), 5, tensor)
 	n := text(text(nil, 2, out), 3, out)
