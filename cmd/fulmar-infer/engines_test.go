@@ -53,7 +53,9 @@ func (d *desk) model(t *testing.T, what string, ok func(m worker.ModelStatus) bo
 func TestEngineIsBuiltTakesOverAndIsKept(t *testing.T) {
 	double, kept := trttest.Double(t, 10), filepath.Join(t.TempDir(), "engines")
 	d := gpuDesk(t, double, "FULMAR_DOUBLE_BUILDMS=2500")
-	if err := d.client.Update(gpuSetup(d, kept)); err != nil {
+	s := gpuSetup(d, kept)
+	s.Engines.MaxBatch = 2
+	if err := d.client.Update(s); err != nil {
 		t.Fatal(err)
 	}
 	if r := d.result(t); r.Event.Engine != "onnxruntime-cpu/int8" {
