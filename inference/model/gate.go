@@ -104,13 +104,18 @@ func (c *CardFigures) of(precision string) float64 {
 func (d *Detector) pairs(ctx context.Context, p *Package, names []string) ([]detect.Pair, error) {
 	head := p.Manifest.head()
 	head.Score, head.Max = gateScore, detect.MaxScored
-	low, err := detect.New(head, d.engine.Outputs())
+	outputs, err := d.outputs(0)
+	if err != nil {
+		return nil, err
+	}
+	low, err := detect.New(head, outputs)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNetwork, err)
 	}
-	usual := d.decoder
-	d.decoder = low
-	defer func() { d.decoder = usual }()
+	first := &d.places[0] // where Detect looks
+	usual := first.decoder
+	first.decoder = low
+	defer func() { first.decoder = usual }()
 	var pairs []detect.Pair
 	for _, name := range names {
 		img, err := picture(p, name+".jpg", maxGatedSize)
