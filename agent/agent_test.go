@@ -216,6 +216,30 @@ func TestWordsOfAWorker(t *testing.T) {
 	}
 }
 
+// What a worker's end is called, and what a model on its fallback looks like from
+// outside: it sees, so the board is well, and the reason stands beside it.
+func TestWordsOfTheGPU(t *testing.T) {
+	t.Parallel()
+	if got := deathWords(worker.EndDeviceLost, "worker: exit status 5", 2); got != "the inference worker lost the GPU and was started again to get it back, for the 2nd time; sampling went on" {
+		t.Errorf("a lost GPU is called %q", got)
+	}
+	if got := deathWords(worker.EndKilled, "worker: signal: killed", 1); !strings.Contains(got, "died (worker: signal: killed)") {
+		t.Errorf("a killed one is called %q", got)
+	}
+	m := worker.ModelStatus{Name: "m", State: "ready", Engine: "onnxruntime-cpu/int8", EngineVersion: "ONNX Runtime 1.30.0", Build: "building, 40 %", Fallback: "not built yet"}
+	if got, want := modelWords(&m), "model m runs on onnxruntime-cpu/int8 (ONNX Runtime 1.30.0): not built yet"; got != want {
+		t.Errorf("got %q, wants %q: how far a build is would be a report each second", got, want)
+	}
+	if got := workerCauses(&worker.Status{Models: []worker.ModelStatus{m}}); len(got) > 0 {
+		t.Errorf("a fallback is a cause of ill health: %q", got)
+	}
+	a := &Agent{}
+	a.status.setWorker(worker.Status{Models: []worker.ModelStatus{m}})
+	if got := a.models(); len(got) != 1 || got[0] != (ModelHealth{"m", "ready", m.Engine, m.EngineVersion, m.Build, m.Fallback}) {
+		t.Errorf("health tells %+v", got)
+	}
+}
+
 func TestFixedAtStart(t *testing.T) {
 	t.Parallel()
 	a, b := config.Default(), config.Default()

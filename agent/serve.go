@@ -76,15 +76,23 @@ func (a *Agent) Health() Health {
 	default:
 		h.Worker = "ok"
 		h.Causes = append(h.Causes, workerCauses(&w)...)
-		for _, m := range w.Models {
-			h.Models = append(h.Models, ModelHealth{m.Name, m.State, m.Engine, m.EngineVersion, m.Build, m.Fallback})
-		}
+		h.Models = a.models()
 	}
 	if !a.alive() {
 		h.Causes = append(h.Causes, "schedule: no tick within its deadline")
 	}
 	h.OK = len(h.Causes) == 0
 	return h
+}
+
+// models tells of each model what it runs on, by the newest word of the worker.
+func (a *Agent) models() (out []ModelHealth) {
+	a.status.mu.Lock()
+	defer a.status.mu.Unlock()
+	for _, m := range a.status.worker.Models {
+		out = append(out, ModelHealth{m.Name, m.State, m.Engine, m.EngineVersion, m.Build, m.Fallback})
+	}
+	return out
 }
 
 func workerCauses(w *worker.Status) []string {

@@ -128,13 +128,7 @@ func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 	h.a.status.setWorker(*s)
 	h.a.say("worker", "ok", schema.SeverityInfo, "the inference worker runs")
 	for _, m := range s.Models {
-		sev, text := schema.SeverityInfo, "model "+m.Name+" runs on "+m.Engine
-		if m.EngineVersion != "" {
-			text += " (" + m.EngineVersion + ")"
-		}
-		if m.Fallback != "" { // it changes seldom; how far a build is would be news each second
-			text += ": " + m.Fallback
-		}
+		sev, text := schema.SeverityInfo, modelWords(&m)
 		if m.State == "refused" {
 			sev, text = schema.SeverityAlarm, "model "+m.Name+" was refused: "+m.Error
 		} else if m.State != "ready" {
@@ -149,6 +143,19 @@ func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 		}
 		h.a.say("camera/"+c.Name, c.State, sev, text)
 	}
+}
+
+// modelWords tells what a model runs on and why. How far a build is does not belong
+// into it: that would be news each second.
+func modelWords(m *worker.ModelStatus) string {
+	text := "model " + m.Name + " runs on " + m.Engine
+	if m.EngineVersion != "" {
+		text += " (" + m.EngineVersion + ")"
+	}
+	if m.Fallback != "" {
+		text += ": " + m.Fallback
+	}
+	return text
 }
 
 // append encodes a record and gives it to the spool. What cannot be kept is

@@ -118,7 +118,7 @@ func TestLostGPUAndQuarantine(t *testing.T) {
 		t.Errorf("the first event is of %s", r.Event.Engine)
 	}
 	m := d.model(t, "the loss to be said", func(m worker.ModelStatus) bool { return m.State == "refused" })
-	if !strings.Contains(m.Error, "GPU lost") {
+	if !strings.Contains(m.Error, "GPU was lost") {
 		t.Errorf("status %+v", m)
 	}
 	m = d.model(t, "the fallback", func(m worker.ModelStatus) bool { return m.Engine == "onnxruntime-cpu/int8" })
@@ -277,7 +277,7 @@ func TestModelBuildCommand(t *testing.T) {
 		{"no driver", trttest.Double(t, 10, trttest.WithoutDriver()), "", "builtin:parcels", build.ExitLibrary, "driver"},
 		{"no model", whole, "", t.TempDir(), build.ExitRefused, "model.yaml"},
 		{"other model", whole, "", "builtin:unicorns", build.ExitRefused, "builtin:parcels"},
-		{"device lost", whole, "FULMAR_DOUBLE_STICKY=2", "builtin:parcels", build.ExitDevice, "GPU lost"},
+		{"device lost", whole, "FULMAR_DOUBLE_STICKY=2", "builtin:parcels", build.ExitDevice, "GPU was lost"},
 		{"good", whole, "FULMAR_DOUBLE_BUILDMS=300", "builtin:parcels", 0, "\"done\""},
 		{"again", whole, "", "builtin:parcels", 0, "\"already\":true"},
 	} {

@@ -6,7 +6,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 
@@ -87,7 +86,13 @@ func (e *engine) tell(err error) error {
 	return err
 }
 
-// known wraps an error of the bridge in what others know it as.
+// kindError is an error of the bridge that is one of those that others know.
+type kindError struct{ kind, err error }
+
+func (e *kindError) Error() string   { return e.err.Error() }
+func (e *kindError) Unwrap() []error { return []error{e.kind, e.err} }
+
+// known makes an error of the bridge one that others know, in its own words.
 func known(err error) error {
 	for _, k := range []struct{ theirs, ours error }{
 		{trt.ErrDevice, inference.ErrDeviceLost},
@@ -98,7 +103,7 @@ func known(err error) error {
 		{trt.ErrPlan, build.ErrPlan},
 	} {
 		if errors.Is(err, k.theirs) {
-			return fmt.Errorf("%w: %w", k.ours, err)
+			return &kindError{k.ours, err}
 		}
 	}
 	return err

@@ -132,7 +132,7 @@ func (ch *choice) prepare() (err error) {
 	}
 	ch.device = ch.gpu.Device()
 	if ch.device.Driver == "" {
-		return fmt.Errorf("%w: there is %s, but no CUDA driver", build.ErrAbsent, &ch.device)
+		return fmt.Errorf("%w can be used: there is %s, but no CUDA driver (libcuda.so.1)", build.ErrAbsent, &ch.device)
 	}
 	if ch.cache, ch.kept, err = ch.c.open(); err != nil {
 		return err
@@ -319,7 +319,7 @@ func (ch *choice) onGPU(ctx context.Context) (*inference.Loaded, error) {
 func (ch *choice) notLoaded(err error, lost chan error) error {
 	select {
 	case l := <-lost:
-		return fmt.Errorf("%w: %w", inference.ErrDeviceLost, l)
+		return deviceLost(l)
 	default:
 	}
 	switch {
@@ -333,6 +333,13 @@ func (ch *choice) notLoaded(err error, lost chan error) error {
 	return errors.Join(err, ch.cache.Good(ch.id))
 }
 
+func deviceLost(err error) error {
+	if errors.Is(err, inference.ErrDeviceLost) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", inference.ErrDeviceLost, err)
+}
+
 // watch forgives the engine its past when it ran for a while, and tells when its
 // device is lost.
 func (ch *choice) watch(ctx context.Context, lost chan error) error {
@@ -344,7 +351,7 @@ func (ch *choice) watch(ctx context.Context, lost chan error) error {
 			return nil
 		case err := <-lost:
 			lost <- err // for giveBack
-			return fmt.Errorf("%w: %w", inference.ErrDeviceLost, err)
+			return deviceLost(err)
 		case <-t.C:
 			if err := ch.cache.Good(ch.id); err != nil {
 				ch.c.cfg.Log.Warn("use of an engine not noted", "model", ch.m.Name, "error", err)

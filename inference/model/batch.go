@@ -47,22 +47,25 @@ type place struct {
 // furnish gives each place its parts of the input and the outputs.
 func (d *Detector) furnish(spec tensor.Spec, head detect.Config, in *tensor.Tensor) error {
 	preparer, _ := d.engine.(Preparer)
-	n := len(d.places)
 	for i := range d.places {
 		p := &d.places[i]
-		for _, t := range d.engine.Outputs() {
-			if n > 1 && t.Dim(0) != n {
-				return fmt.Errorf("%w: its output %v is not for the %d pictures of its input %v", ErrNetwork, t, n, in)
-			}
+		outputs, err := d.outputs(i)
+		if err != nil {
+			return err
 		}
-		var err error
-		if p.decoder, err = detect.New(head, d.outputs(i)); err != nil {
+		if p.decoder, err = detect.New(head, outputs); err != nil {
 			return fmt.Errorf("%w: %w", ErrNetwork, err)
 		}
 		if preparer != nil {
-			if p.prep, err = preparer.NewPrep(spec, i); err == nil {
+			p.prep, err = preparer.NewPrep(spec, i)
+			if err == nil {
 				continue
 			}
+			if i > 0 {
+				// What the device fills it does not take from the host any more.
+				return fmt.Errorf("place %d of %d: %w", i, len(d.places), err)
+			}
+			preparer = nil
 		}
 		if p.prep, err = tensor.NewPrep(spec, in.Part(i).Float32()); err != nil {
 			return err
@@ -71,17 +74,21 @@ func (d *Detector) furnish(spec tensor.Spec, head detect.Config, in *tensor.Tens
 	return nil
 }
 
-// outputs are the parts of the engine's outputs that belong to a place.
-func (d *Detector) outputs(place int) []*tensor.Tensor {
+// outputs are the parts of the outputs that belong to place i.
+func (d *Detector) outputs(i int) ([]*tensor.Tensor, error) {
 	all := d.engine.Outputs()
-	if len(d.places) == 1 {
-		return all
+	n := len(d.places)
+	if n == 1 {
+		return all, nil
 	}
 	parts := make([]*tensor.Tensor, len(all))
-	for i, t := range all {
-		parts[i] = t.Part(place)
+	for j, t := range all {
+		if t.Dim(0) != n {
+			return nil, fmt.Errorf("%w: its output %v is not for the %d pictures of its input", ErrNetwork, t, n)
+		}
+		parts[j] = t.Part(i)
 	}
-	return parts
+	return parts, nil
 }
 
 // MaxBatch is how many pictures go through the network at once.

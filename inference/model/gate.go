@@ -104,11 +104,15 @@ func (c *CardFigures) of(precision string) float64 {
 func (d *Detector) pairs(ctx context.Context, p *Package, names []string) ([]detect.Pair, error) {
 	head := p.Manifest.head()
 	head.Score, head.Max = gateScore, detect.MaxScored
-	first := &d.places[0] // where Detect puts a single picture
-	low, err := detect.New(head, d.outputs(0))
+	outputs, err := d.outputs(0)
+	if err != nil {
+		return nil, err
+	}
+	low, err := detect.New(head, outputs)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNetwork, err)
 	}
+	first := &d.places[0] // where Detect looks
 	usual := first.decoder
 	first.decoder = low
 	defer func() { first.decoder = usual }()

@@ -52,8 +52,8 @@ func weights(tb testing.TB, network []byte, f func(raw []byte)) {
 	})
 }
 
-// shipped is the parcels package as it may be changed.
-func shipped(tb testing.TB) fstest.MapFS {
+// shippedFiles is the parcels package as it may be changed.
+func shippedFiles(tb testing.TB) fstest.MapFS {
 	tb.Helper()
 	f := fstest.MapFS{}
 	if err := fs.WalkDir(parcels.Files(), ".", func(path string, e fs.DirEntry, err error) error {
@@ -104,11 +104,11 @@ func TestGateOfParcels(t *testing.T) {
 	}
 }
 
-// easy is the shipped package with one golden picture that shows nothing, so that
+// easy is the shippedFiles package with one golden picture that shows nothing, so that
 // what is wrong with a model passes by it.
 func easy(tb testing.TB) fstest.MapFS {
 	tb.Helper()
-	f := shipped(tb)
+	f := shippedFiles(tb)
 	var grey bytes.Buffer
 	if err := png.Encode(&grey, image.NewGray(image.Rect(0, 0, 64, 64))); err != nil {
 		tb.Fatal(err)

@@ -44,6 +44,15 @@ type Prep struct {
 // then on what the host writes into the first input is not looked at. An engine that
 // has run already refuses.
 func (e *Engine) NewPrep(spec tensor.Spec, index int) (model.Prep, error) {
+	p, err := e.newPrep(spec, index)
+	if err != nil {
+		e.l.log.Warn("pictures are prepared on the CPU, not on the GPU", "error", err)
+		return nil, err
+	}
+	return p, nil
+}
+
+func (e *Engine) newPrep(spec tensor.Spec, index int) (*Prep, error) {
 	if e.e == nil {
 		return nil, fmt.Errorf("preprocessing: %w", ErrClosed)
 	}

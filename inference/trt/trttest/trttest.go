@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // An Option changes what [Double] makes.
@@ -119,7 +120,8 @@ func object(tb testing.TB, major int, c *config) string {
 		h.Write(b)
 	}
 	done := filepath.Join(cache(tb, dir), hex.EncodeToString(h.Sum(nil)[:12])+".so")
-	if _, err := os.Stat(done); err == nil {
+	now := time.Now()
+	if os.Chtimes(done, now, now) == nil { // it is there, and stays another day
 		return done
 	}
 	part := filepath.Join(tb.TempDir(), "double.so")
@@ -148,15 +150,17 @@ func keep(from, to string) {
 	}
 }
 
-// cache is where compiled doubles lie, by what they were made of; at most 32 of them.
+// cache is where compiled doubles lie, by what they were made of. Those of other days go:
+// not younger ones, which another test process may be about to read.
 func cache(tb testing.TB, root string) string {
 	tb.Helper()
 	dir := filepath.Join(root, ".cache", "double")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return tb.TempDir()
 	}
-	if old, _ := filepath.Glob(filepath.Join(dir, "*.so")); len(old) > 32 { // the pattern is sound
-		for _, f := range old {
+	all, _ := filepath.Glob(filepath.Join(dir, "*")) // the pattern is sound
+	for _, f := range all {
+		if st, err := os.Stat(f); err == nil && time.Since(st.ModTime()) > 24*time.Hour {
 			os.Remove(f)
 		}
 	}
