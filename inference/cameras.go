@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/inference/camera"
+	"fulmar/inference/detect"
 	"fulmar/inference/worker"
 	"fulmar/schema"
 )
@@ -117,7 +118,7 @@ func (c *cameraRun) finish(f *camera.Frame, m *Loaded, boxes []schema.Box) {
 	latency := time.Since(f.At)
 	right, wrong, missed := 0, 0, 0
 	if f.HasTruth {
-		right, wrong, missed = match(boxes, f.Truth)
+		right, wrong, missed = detect.Match(boxes, f.Truth)
 	}
 	c.stats.inferred(latency, right, wrong, missed)
 	if len(boxes) == 0 || f.At.Sub(c.lastEvent) < c.cfg.EventEvery-sameMoment {

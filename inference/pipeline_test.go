@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"fulmar/inference/camera"
+	"fulmar/inference/detect"
 	"fulmar/inference/worker"
 	"fulmar/models/parcels/scene"
 	"fulmar/schema"
@@ -357,7 +358,7 @@ func TestMatchIsGreedyByScoreAndClass(t *testing.T) {
 		box(0, 0.7, 54), // IoU 0.43 with the truth at 50
 	}
 	truth := []schema.Box{box(0, 1, 0), box(0, 1, 50)}
-	right, wrong, missed := match(boxes, truth)
+	right, wrong, missed := detect.Match(boxes, truth)
 	if right != 1 || wrong != 3 || missed != 1 {
 		t.Errorf("right %d, wrong %d, missed %d; want 1, 3, 1", right, wrong, missed)
 	}

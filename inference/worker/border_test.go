@@ -567,17 +567,6 @@ func TestBackoffIsBounded(t *testing.T) {
 	})
 }
 
-func TestStrangerIsNotAllowed(t *testing.T) {
-	t.Parallel()
-	if allowed(1000, 1000) != nil || allowed(0, 1000) != nil || allowed(1001, 1000) == nil {
-		t.Error("who may call is wrong")
-	}
-	a, _ := net.Pipe()
-	if checkPeer(a) == nil {
-		t.Error("a caller without a user was let in")
-	}
-}
-
 func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "fw")

@@ -4,6 +4,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,10 +75,10 @@ const (
 // ends; then it asks it to stop, and kills it after 3 seconds. The error is the
 // context's: a child that cannot be started is tried again, with a line in the log.
 func (c *Child) Run(ctx context.Context) error {
-	stable := c.stable
-	if stable == 0 {
-		stable = stableAfter
-	}
+	stable := cmp.Or(c.stable, stableAfter)
+	c.mu.Lock()
+	c.ends = map[End]uint64{}
+	c.mu.Unlock()
 	var wait time.Duration
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -135,7 +136,6 @@ func (c *Child) Ends() map[End]uint64 {
 	return maps.Clone(c.ends)
 }
 
-// errItself is the end of a child that nobody asked for.
 var errItself = errors.New("worker ended by itself")
 
 // ended takes in why a child ended.
@@ -145,7 +145,7 @@ func (c *Child) ended(err error) {
 	switch {
 	case errors.Is(err, errItself):
 		end = EndItself
-	case !errors.As(err, &exit):
+	case !errors.As(err, &exit): // never started
 	case exit.ExitCode() == ExitDeviceLost:
 		end, text = EndDeviceLost, "worker: it lost the GPU and needs a new process to get it back"
 	case exit.ExitCode() < 0:
@@ -153,9 +153,6 @@ func (c *Child) ended(err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ends == nil {
-		c.ends = map[End]uint64{}
-	}
 	c.lastExit, c.lastEnd = text, end
 	c.ends[end]++
 }

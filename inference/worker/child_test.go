@@ -31,6 +31,15 @@ func TestMain(m *testing.M) {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("deaf and", os.Getpid())
 		select {}
+	case "gpu":
+		os.Exit(ExitDeviceLost)
+	case "error":
+		os.Exit(1)
+	case "itself":
+		os.Exit(0)
+	case "signal":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
 	case "fulmard":
 		c := &Child{Path: os.Args[0], Args: []string{os.Args[1]}, Env: []string{roleEnv + "=worker"}, Socket: os.Args[1], Log: quiet()}
 		_ = c.Run(context.Background())
@@ -218,4 +227,31 @@ func (c *captured) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.b.String()
+}
+
+// The agent tells a lost GPU from other ends by what the supervisor counts.
+func TestEndsByCause(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		role string
+		want End
+		text string
+	}{
+		{"gpu", EndDeviceLost, "lost the GPU"},
+		{"error", EndFailed, "exit status 1"},
+		{"itself", EndItself, "ended by itself"},
+		{"signal", EndKilled, "signal: killed"},
+		{"none", EndFailed, "no such file"},
+	} {
+		child := newChild(t, c.role, quiet())
+		if c.role == "none" {
+			child.Path = filepath.Join(t.TempDir(), "none")
+		}
+		stop := background(t, child.Run)
+		waitFor(t, "two ends of "+c.role, func() bool { return child.Ends()[c.want] >= 2 })
+		stop()
+		if ends := child.Ends(); len(ends) != 1 || child.LastEnd() != c.want || !strings.Contains(child.LastExit(), c.text) {
+			t.Errorf("%s: %v, last %s: %s", c.role, ends, child.LastEnd(), child.LastExit())
+		}
+	}
 }

@@ -3,7 +3,7 @@
 
 // Package worker is the border between fulmard and fulmar-infer: a setup goes in,
 // detections come out, frames never cross. It is the only package under inference
-// that fulmard links, so it imports schema, internal/run, cbor and the standard
+// that fulmard links, so it imports schema, internal, cbor and the standard
 // library, nothing else.
 //
 // # The wire

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/internal/peercred"
 	"fulmar/internal/run"
 )
 
@@ -155,7 +156,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) greet(ctx context.Context, conn net.Conn, greeted func()) error {
 	once := sync.OnceFunc(greeted)
 	defer once()
-	if err := checkPeer(conn); err != nil {
+	if err := peercred.Check(conn); err != nil {
 		refuse(conn, err.Error(), MaxUp)
 		return err
 	}

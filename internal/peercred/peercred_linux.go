@@ -1,7 +1,8 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package worker
+// Package peercred tells who calls on a unix socket.
+package peercred
 
 import (
 	"fmt"
@@ -10,9 +11,9 @@ import (
 	"syscall"
 )
 
-// checkPeer lets in only the same user and root: the socket's mode says so too,
+// Check lets in only the same user and root: the socket's mode says so too,
 // but a folder mounted with the wrong owner would not.
-func checkPeer(conn net.Conn) error {
+func Check(conn net.Conn) error {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
 		return fmt.Errorf("caller on %s is not on a unix socket: its user is not known", conn.LocalAddr().Network())

@@ -1,13 +1,12 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package inference
+package detect
 
 import (
 	"cmp"
 	"slices"
 
-	"fulmar/inference/detect"
 	"fulmar/schema"
 )
 
@@ -15,11 +14,11 @@ import (
 // the usual average precision.
 const matchIoU = 0.5
 
-// match compares detections with the truth: the best detection chooses first, each
+// Match compares detections with the truth: the best detection chooses first, each
 // takes the truth of its class that it covers best, each truth is taken once. It
 // sets Match in both and tells how many detections are right and wrong and how many
 // truths were missed. Boxes are sorted by falling score.
-func match(boxes, truth []schema.Box) (right, wrong, missed int) {
+func Match(boxes, truth []schema.Box) (right, wrong, missed int) {
 	slices.SortStableFunc(boxes, func(a, b schema.Box) int { return cmp.Compare(b.Score, a.Score) })
 	for i := range truth {
 		truth[i].Match = schema.MatchMissed
@@ -33,7 +32,7 @@ func match(boxes, truth []schema.Box) (right, wrong, missed int) {
 			if t.Class != b.Class || t.Match == schema.MatchTrue {
 				continue
 			}
-			if iou := detect.IoU(b, t); iou >= best {
+			if iou := IoU(b, t); iou >= best {
 				best, at = iou, j
 			}
 		}
