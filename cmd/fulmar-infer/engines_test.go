@@ -230,6 +230,55 @@ func TestFallbacksSayWhy(t *testing.T) {
 	})
 }
 
+// Beside the GPU the cores of a DLA are used where they are worth it.
+func TestDLAIsUsedBesideTheGPU(t *testing.T) {
+	double, kept := trttest.Double(t, 8), filepath.Join(t.TempDir(), "engines")
+	buildNow(t, double, kept)
+	d := gpuDesk(t, double, "FULMAR_DOUBLE_DLA=2", "FULMAR_DOUBLE_BUILDMS=1500")
+	s := gpuSetup(d, kept)
+	s.Engines.DLA = true
+	if err := d.client.Update(s); err != nil {
+		t.Fatal(err)
+	}
+	m := d.model(t, "the build for the DLA", func(m worker.ModelStatus) bool { return strings.HasPrefix(m.Build, "for the DLA: building, ") })
+	if m.Engine != "tensorrt/int8" || m.State != "ready" || m.Fallback != "" {
+		t.Errorf("during the build: %+v", m)
+	}
+	m = d.model(t, "the DLA", func(m worker.ModelStatus) bool { return strings.HasSuffix(m.EngineVersion, " and 2 DLA cores") })
+	if m.Engine != "tensorrt/int8" || m.Build != "" {
+		t.Errorf("after the build: %+v", m)
+	}
+	if r := d.result(t); r.Event.Engine != "tensorrt/int8" {
+		t.Errorf("event of %s", r.Event.Engine)
+	}
+	// One that is slow is left alone, and doctor tells why.
+	c, err := cache.View(kept, d.child.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range c.List() {
+		if e.Meta.Key.DLACore < 0 {
+			continue
+		}
+		e.Meta.RunUs = 1 << 40
+		b, err := json.Marshal(e.Meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(kept, e.ID, "meta.json"), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Threads = 2 // the models are loaded anew
+	if err := d.client.Update(s); err != nil {
+		t.Fatal(err)
+	}
+	d.model(t, "the GPU alone", func(m worker.ModelStatus) bool { return m.EngineVersion == "TensorRT 8.6.1 on Double GPU" })
+	if out, _ := program(t, double, "doctor", "--cache", kept); !strings.Contains(out, "the DLA is not used") || !strings.Contains(out, "18 of 60 layers") {
+		t.Errorf("doctor says\n%s", out)
+	}
+}
+
 // program runs a command of the real program with the double.
 func program(t *testing.T, dir string, args ...string) (string, int) {
 	t.Helper()

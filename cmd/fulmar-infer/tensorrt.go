@@ -45,6 +45,7 @@ func (g *gpu) Build(ctx context.Context, n build.Network, progress func(phase st
 	o := trt.BuildOptions{
 		INT8: n.INT8, FP16: true, MaxBatch: n.MaxBatch, Workspace: n.Workspace, Level: n.Level,
 		TimingCache: n.Timing, DLA: n.DLACore >= 0, DLACore: max(0, n.DLACore),
+		Calibration: n.Calibration,
 	}
 	b, err := g.lib.Build(ctx, n.ONNX, o, func(p trt.Progress) { progress(p.Phase, p.Done, p.Of) })
 	var out *build.Built

@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"runtime/debug"
 	"sync"
-	"time"
 
 	"fulmar/inference"
 	"fulmar/inference/engines/build"
@@ -49,14 +47,15 @@ type Chooser struct {
 	cfg Config
 	gpu func() (GPU, error)
 
-	mu    sync.Mutex
-	kept  worker.Engines
-	cache *cache.Cache
+	mu     sync.Mutex
+	kept   worker.Engines
+	cache  *cache.Cache
+	trying map[string]int // engines in use that were not forgiven yet, by key
 }
 
 // NewChooser makes one. It keeps no engines before [Chooser.Keep].
 func NewChooser(cfg Config) *Chooser {
-	return &Chooser{cfg: cfg, gpu: sync.OnceValues(cfg.GPU)}
+	return &Chooser{cfg: cfg, gpu: sync.OnceValues(cfg.GPU), trying: map[string]int{}}
 }
 
 // Keep says where engines are kept from now on.
@@ -95,8 +94,8 @@ type choice struct {
 	device  cache.Device
 	cache   *cache.Cache
 	kept    worker.Engines
-	key     cache.Key
-	id      string
+	id      string // the key's, for the GPU
+	dla     string // the same for a DLA
 }
 
 // Load is the pipeline's way to a model; see the package's doc for what it chooses.
@@ -108,13 +107,14 @@ func (c *Chooser) Load(ctx context.Context, m worker.Model, threads int) (*infer
 	if err := ch.prepare(); err != nil {
 		return ch.without(ctx, err.Error())
 	}
-	if why := ch.barred(); why != "" {
+	r := ch.cache.Record(ch.id)
+	if why := r.Barred(); why != "" {
 		return ch.without(ctx, why)
 	}
 	if !ch.cache.Has(ch.id) {
 		return ch.building(ctx)
 	}
-	l, err := ch.onGPU(ctx)
+	l, err := ch.onDevices(ctx)
 	switch {
 	case err == nil || ctx.Err() != nil || errors.Is(err, inference.ErrDeviceLost):
 		return l, err
@@ -145,13 +145,25 @@ func (ch *choice) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	ch.key = cache.NewKey(v.SHA256, v.Precision, &ch.device, l4t, ch.options())
-	ch.id = ch.key.ID()
+	key := cache.NewKey(v.SHA256, v.Precision, &ch.device, l4t, ch.options(onGPU))
+	ch.id = key.ID()
+	dla := cache.NewKey(v.SHA256, v.Precision, &ch.device, l4t, ch.options(onDLA))
+	ch.dla = dla.ID()
 	return nil
 }
 
-func (ch *choice) options() cache.Options {
-	return cache.Options{MaxBatch: ch.kept.MaxBatch, Level: -1, DLACore: -1}
+// Where an engine is built for. One for a DLA runs on each of its cores.
+const (
+	onGPU = -1
+	onDLA = 0
+)
+
+func (ch *choice) options(core int) cache.Options {
+	return cache.Options{MaxBatch: ch.kept.MaxBatch, Level: -1, DLACore: core}
+}
+
+func (ch *choice) job(core int) build.Job {
+	return build.Job{Path: ch.m.Path, Variant: ch.m.Variant, Cache: ch.kept.Cache, Quota: ch.kept.Quota, Options: ch.options(core)}
 }
 
 // variant reads from the package which network it is.
@@ -166,12 +178,6 @@ func (ch *choice) variant() (v model.Variant, err error) {
 		return v, err
 	}
 	return build.FindVariant(&p.Manifest, ch.m.Variant)
-}
-
-// barred is why no engine of this key is to be used, "" if one may be.
-func (ch *choice) barred() string {
-	r := ch.cache.Record(ch.id)
-	return r.Barred()
 }
 
 // without runs the model on ONNX Runtime for good, or refuses it where it is to have
@@ -246,7 +252,6 @@ func (ch *choice) building(ctx context.Context) (*inference.Loaded, error) {
 
 // upgrade builds the engine and takes it into use.
 func (ch *choice) upgrade(ctx context.Context, n inference.Notes, say func(inference.Notes)) (*inference.Loaded, error) {
-	job := build.Job{Path: ch.m.Path, Variant: ch.m.Variant, Cache: ch.kept.Cache, Quota: ch.kept.Quota, Options: ch.options()}
 	stay := func(why string) {
 		n.Build = ""
 		if n.Fallback != "" {
@@ -256,7 +261,7 @@ func (ch *choice) upgrade(ctx context.Context, n inference.Notes, say func(infer
 		}
 		say(n)
 	}
-	err := ch.c.cfg.Builds.Build(ctx, job, ch.cache.Free, func(text string) { n.Build = text; say(n) })
+	err := ch.c.cfg.Builds.Build(ctx, ch.job(onGPU), ch.cache.Free, func(text string) { n.Build = text; say(n) })
 	if ctx.Err() != nil {
 		return nil, nil
 	}
@@ -271,103 +276,9 @@ func (ch *choice) upgrade(ctx context.Context, n inference.Notes, say func(infer
 	}
 	n.Build = "built, taking it into use"
 	say(n)
-	l, err := ch.onGPU(ctx)
+	l, err := ch.onDevices(ctx)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, inference.ErrDeviceLost) {
 		stay("its TensorRT engine was built, but: " + err.Error())
 	}
 	return l, err
-}
-
-// onGPU takes the engine out of the cache into use. Its record says that it is being
-// tried until it ran well for a while or was given back in order.
-func (ch *choice) onGPU(ctx context.Context) (*inference.Loaded, error) {
-	e, err := ch.cache.Take(ch.id)
-	if err != nil {
-		return nil, err
-	}
-	if err := ch.cache.Begin(ch.id); err != nil {
-		// A full disk must not cost the GPU; only the count of deaths is off.
-		ch.c.cfg.Log.Warn("use of an engine not noted", "model", ch.m.Name, "error", err)
-	}
-	lost := make(chan error, 1)
-	d, err := ch.detector(ctx, "tensorrt", func([]byte) (model.Engine, error) {
-		defer debug.FreeOSMemory() // the plan's bytes, tens of megabytes, are the library's now
-		eng, err := ch.gpu.Load(e.Plan, ch.key.DLACore, func(err error) {
-			select {
-			case lost <- err:
-			default: // it was told
-			}
-		})
-		e.Plan = nil
-		return eng, err
-	})
-	if err != nil {
-		e.Release()
-		return nil, ch.notLoaded(err, lost)
-	}
-	l := loaded(d, ch.device.String())
-	l.OnDevice = true
-	l.Close = func() error { return ch.giveBack(d, e, lost) }
-	l.Tend = func(ctx context.Context, _ func(inference.Notes)) (*inference.Loaded, error) {
-		return nil, ch.watch(ctx, lost)
-	}
-	return l, nil
-}
-
-// notLoaded settles an engine that could not be taken into use. The process goes on,
-// unless the device is lost, so it is no death.
-func (ch *choice) notLoaded(err error, lost chan error) error {
-	select {
-	case l := <-lost:
-		return deviceLost(l)
-	default:
-	}
-	switch {
-	case errors.Is(err, inference.ErrDeviceLost):
-		return err
-	case errors.Is(err, model.ErrGolden) || errors.Is(err, model.ErrNetwork):
-		return errors.Join(err, ch.cache.Refuse(ch.id, "its engine is refused: "+err.Error()), ch.cache.Remove(ch.id))
-	case errors.Is(err, build.ErrPlan):
-		return errors.Join(err, ch.cache.Good(ch.id), ch.cache.Remove(ch.id))
-	}
-	return errors.Join(err, ch.cache.Good(ch.id))
-}
-
-func deviceLost(err error) error {
-	if errors.Is(err, inference.ErrDeviceLost) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", inference.ErrDeviceLost, err)
-}
-
-// watch forgives the engine its past when it ran for a while, and tells when its
-// device is lost.
-func (ch *choice) watch(ctx context.Context, lost chan error) error {
-	t := time.NewTimer(cache.GoodAfter)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-lost:
-			lost <- err // for giveBack
-			return deviceLost(err)
-		case <-t.C:
-			if err := ch.cache.Good(ch.id); err != nil {
-				ch.c.cfg.Log.Warn("use of an engine not noted", "model", ch.m.Name, "error", err)
-			}
-		}
-	}
-}
-
-// giveBack closes the engine. Its record is cleared, unless its device was lost.
-func (ch *choice) giveBack(d *model.Detector, e *cache.Entry, lost chan error) error {
-	defer e.Release()
-	err := d.Close()
-	select {
-	case l := <-lost:
-		return errors.Join(err, l)
-	default:
-		return errors.Join(err, ch.cache.Good(ch.id))
-	}
 }

@@ -65,6 +65,8 @@ type Network struct {
 	Workspace int64
 	DLACore   int // -1 for the GPU
 	Timing    []byte
+	// Calibration are the ranges of a network without Q/DQ nodes.
+	Calibration []byte
 }
 
 // Built is what a [Builder] made. Timing may be there with an error too.
@@ -154,20 +156,16 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 	if err != nil {
 		return nil, err
 	}
-	if key.MaxBatch > 1 {
-		// One whose batch cannot be opened runs picture by picture.
-		if opened, err := onnxfile.OpenBatch(onnx); err != nil {
-			m.Log.Info("engine for one picture at a time", "model", p.Manifest.Name, "reason", err)
-		} else {
-			onnx = opened
-		}
+	n := Network{
+		ONNX: onnx, INT8: v.Precision == "int8", MaxBatch: key.MaxBatch, Level: key.Level,
+		Workspace: key.Workspace, DLACore: key.DLACore, Timing: m.Cache.Timing(&key),
+	}
+	if err := m.fit(&n, &key); err != nil {
+		return nil, err
 	}
 	began := time.Now()
 	est := NewEstimate(began, m.Cache.Expect(key.Network))
-	built, err := m.Builder.Build(ctx, Network{
-		ONNX: onnx, INT8: v.Precision == "int8", MaxBatch: key.MaxBatch, Level: key.Level,
-		Workspace: key.Workspace, DLACore: key.DLACore, Timing: m.Cache.Timing(&key),
-	}, func(phase string, done, of int) {
+	built, err := m.Builder.Build(ctx, n, func(phase string, done, of int) {
 		now := time.Now()
 		m.Teller.Progress(est.Step(phase, done, of, now), now)
 	})
@@ -198,6 +196,44 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 		return nil, err
 	}
 	return &Done{ID: key.ID(), Bytes: int64(len(built.Plan)), Took: meta.Took, RunUs: meta.RunUs, Golden: meta.Golden, Layers: meta.Layers, OnGPU: meta.OnGPU}, nil
+}
+
+// fit changes the file to what the device wants: an open batch; for a DLA, which knows
+// no Q/DQ nodes with the majors 8 and 10, the ranges beside it.
+func (m *Maker) fit(n *Network, key *cache.Key) error {
+	version, calibrated := calibrator(key.Version)
+	if n.DLACore >= 0 && n.INT8 && calibrated {
+		stripped, ranges, err := onnxfile.Calibration(n.ONNX, version)
+		if err != nil {
+			return fmt.Errorf("%w: for a DLA: %w", ErrRefused, err)
+		}
+		n.ONNX, n.Calibration = stripped, ranges
+	}
+	if n.MaxBatch > 1 {
+		opened, err := onnxfile.OpenBatch(n.ONNX)
+		if err != nil { // it runs picture by picture
+			m.Log.Info("engine for one picture at a time", "reason", err)
+			return nil
+		}
+		n.ONNX = opened
+	}
+	return nil
+}
+
+// calibrator is the library's version as it stands in calibration caches, 8601 or
+// 100300, and whether the library knows them.
+func calibrator(version string) (number int, known bool) {
+	var major, minor, patch int
+	if n, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &patch); n != 3 || err != nil {
+		return 0, false
+	}
+	switch {
+	case major == 8:
+		return major*1000 + minor*100 + patch, true
+	case major == 10:
+		return major*10000 + minor*100 + patch, true
+	}
+	return 0, false
 }
 
 // judge runs the plan as the worker will: here a crash costs a build, there it would

@@ -234,6 +234,9 @@ func (c *Cache) verify(id string, e *Entry) error {
 	return nil
 }
 
+// Meta gives the description of an engine, without a look at its plan.
+func (c *Cache) Meta(id string) (*Meta, error) { return c.meta(id) }
+
 // meta reads and checks the description of an entry.
 func (c *Cache) meta(id string) (*Meta, error) {
 	b, err := readBounded(filepath.Join(c.dir, id, metaName), maxMeta)

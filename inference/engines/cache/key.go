@@ -92,6 +92,9 @@ type Options struct {
 
 // NewKey puts the parts together. l4t is what [L4T] gave, precision the variant's.
 func NewKey(network, precision string, d *Device, l4t string, o Options) Key {
+	if o.DLACore >= 0 {
+		o.MaxBatch = 1 // a DLA takes no open shapes
+	}
 	return Key{
 		Recipe: recipe, Network: strings.ToLower(network),
 		Flavour: d.Flavour, Version: d.Version, ComputeCapability: d.ComputeCapability, SMs: d.SMs, L4T: l4t,
