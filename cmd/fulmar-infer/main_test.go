@@ -336,7 +336,19 @@ func checkModel(self, lib, path string) (string, error) {
 
 func TestWrongUsage(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{"bogus"}, {"--what"}, {"model"}, {"model", "check"}, {"--log", "loud"}} {
+	for _, args := range [][]string{
+		{"bogus"},
+		{"--what"},
+		{"model"},
+		{"model", "check"},
+		{"--log", "loud"},
+		{"model", "build"},
+		{"model", "build", "a", "b", "c"},
+		{"model", "build", "--progress", "loud", "a"},
+		{"model", "build", "--batch", "x", "a"},
+		{"doctor", "now"},
+		{"doctor", "--what"},
+	} {
 		var out, errs bytes.Buffer
 		if code := infer(t.Context(), args, nil, &out, &errs); code != 2 || !strings.Contains(errs.String(), "usage") {
 			t.Errorf("%v: exit code %d, %q", args, code, errs.String())

@@ -4,12 +4,14 @@
 package engines
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"sync"
+	"time"
 
 	"fulmar/inference"
 	"fulmar/inference/engines/build"
@@ -40,6 +42,8 @@ type Config struct {
 	Root   string
 	Builds *build.Children
 	Log    *slog.Logger
+
+	good time.Duration // cache.GoodAfter but for tests
 }
 
 // Chooser gives models their engines.
@@ -55,6 +59,7 @@ type Chooser struct {
 
 // NewChooser makes one. It keeps no engines before [Chooser.Keep].
 func NewChooser(cfg Config) *Chooser {
+	cfg.good = cmp.Or(cfg.good, cache.GoodAfter)
 	return &Chooser{cfg: cfg, gpu: sync.OnceValues(cfg.GPU), trying: map[string]int{}}
 }
 

@@ -165,7 +165,7 @@ func deviceLost(err error) error {
 // watch forgives the engines their past when they ran for a while, tells when their
 // device is lost, and meanwhile has one built for the DLA, if that is wanted.
 func (ch *choice) watch(ctx context.Context, all []*running, lost chan error, say func(inference.Notes)) (*inference.Loaded, error) {
-	t := time.NewTimer(cache.GoodAfter)
+	t := time.NewTimer(ch.c.cfg.good)
 	defer t.Stop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
