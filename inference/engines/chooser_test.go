@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -185,6 +186,9 @@ func TestCachedEngineFails(t *testing.T) {
 		})
 	}
 	t.Run("two models of one engine", func(t *testing.T) { twoUsers(t, &fake{cpu: cpu, onnx: onnx}, log) })
+	t.Run("lost while it runs", func(t *testing.T) {
+		lostWhileRunning(t, &fake{cpu: cpu, onnx: onnx, lossy: int32(len(p.Manifest.Golden)) + 1}, log)
+	})
 	t.Run("neither", func(t *testing.T) {
 		broken := func([]byte, int) (model.Engine, error) { return nil, errors.New("no ONNX Runtime") }
 		ch := NewChooser(Config{
@@ -199,9 +203,30 @@ func TestCachedEngineFails(t *testing.T) {
 	})
 }
 
-// Two models with one engine are one try; a minute of running forgives it, an orderly
-// end too.
-func twoUsers(t *testing.T, gpu *fake, log *slog.Logger) {
+// A device lost in a run comes out of Tend, and closing does not forgive it.
+func lostWhileRunning(t *testing.T, gpu *fake, log *slog.Logger) {
+	ch, kept, id := stocked(t, gpu, log)
+	l, err := ch.Load(t.Context(), worker.Model{Name: "m", Path: "p"}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Detectors[0].Detect(t.Context(), image.NewRGBA(image.Rect(0, 0, 64, 64)), nil); !errors.Is(err, inference.ErrDeviceLost) {
+		t.Errorf("the run: %v", err)
+	}
+	if next, err := l.Tend(t.Context(), func(inference.Notes) {}); next != nil || !errors.Is(err, inference.ErrDeviceLost) {
+		t.Errorf("Tend: %v", err)
+	}
+	if err := l.Close(); !errors.Is(err, inference.ErrDeviceLost) {
+		t.Errorf("Close: %v", err)
+	}
+	if r := kept.Record(id); r.Tries != 1 {
+		t.Errorf("record %+v", r)
+	}
+}
+
+// stocked is a chooser whose cache has the engine.
+func stocked(t *testing.T, gpu *fake, log *slog.Logger) (*Chooser, *cache.Cache, string) {
+	t.Helper()
 	kept, err := cache.Open(t.TempDir(), 0, log)
 	if err != nil {
 		t.Fatal(err)
@@ -222,6 +247,13 @@ func twoUsers(t *testing.T, gpu *fake, log *slog.Logger) {
 		GPU: func() (GPU, error) { return gpu, nil }, Root: t.TempDir(), Log: log, good: 50 * time.Millisecond,
 	})
 	ch.Keep(worker.Engines{Cache: kept.Dir(), MaxBatch: 1})
+	return ch, kept, id
+}
+
+// Two models with one engine are one try; a minute of running forgives it, an orderly
+// end too.
+func twoUsers(t *testing.T, gpu *fake, log *slog.Logger) {
+	ch, kept, id := stocked(t, gpu, log)
 	var all []*inference.Loaded
 	for _, name := range []string{"a", "b"} {
 		l, err := ch.Load(t.Context(), worker.Model{Name: name, Path: "p"}, 1)
