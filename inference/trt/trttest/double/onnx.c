@@ -167,7 +167,7 @@ static bool listed(db_bytes in, db_value *v, int64_t n) {
 
 // tensor reads a TensorProto into v, all but the name.
 static bool tensor(db_bytes in, db_value *v, const char **why) {
-	field f;
+	field f = {0};
 	v->elem = find(in, 2, &f) ? (int)f.v : 0;
 	v->held = v->elem == ONNX_INT64 || v->elem == ONNX_INT32 ? DB_INT : DB_FLOAT;
 	v->shape.n = ints(in, 1, v->shape.d, DB_DIMS);
