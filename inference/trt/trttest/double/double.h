@@ -122,7 +122,7 @@ typedef struct {
 } db_node;
 typedef struct {
 	uint8_t *bytes;
-	int opset, values, nodes, inputs, outputs;
+	int opset, values, room, nodes, inputs, outputs;
 	db_value *value;
 	db_node *node;
 	int in[DB_INPUTS], out[DB_INPUTS];
