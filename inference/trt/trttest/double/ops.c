@@ -181,8 +181,9 @@ static void slice(db_exec *x, const db_node *n, db_cell *out) {
 }
 
 static void resize(db_exec *x, const db_node *n, db_cell *out) {
-	db_cell *in = input(x, n, 0), *scales = input(x, n, n->inputs == 2 ? 1 : 2);
-	bool given = scales && db_count(&scales->shape) == out->shape.n;
+	db_cell *in = input(x, n, 0), *scales = input(x, n, n->inputs == 2 ? 1 : 2), *sizes = input(x, n, 3);
+	// As the shape was made: by sizes if they fit, or by scales.
+	bool given = !(sizes && sizes->known && sizes->held == DB_INT && db_count(&sizes->shape) == out->shape.n);
 	int64_t count = db_count(&out->shape), at[DB_DIMS] = {0}, step[DB_DIMS];
 	steps(&in->shape, &in->shape, step);
 	for (int64_t i = 0; i < count; i++, advance(&out->shape, at)) {

@@ -105,6 +105,7 @@ static bool slice(db_exec *x, const db_node *n, db_shape *out, db_fault *fault) 
 	db_cell *in = input(x, n, 0);
 	int ns = 0, ne = 0, na = 0, nst = 0;
 	const int64_t *starts = whole(x, n, 1, &ns), *ends = whole(x, n, 2, &ne), *axes = whole(x, n, 3, &na), *steps = whole(x, n, 4, &nst);
+	if ((input(x, n, 3) && !axes) || (input(x, n, 4) && !steps)) return fail(n, fault, "axes and steps have to be known");
 	if (!in || !starts || !ends || ns != ne || (axes && na != ns) || (steps && nst != ns)) return fail(n, fault, "starts and ends have to be known");
 	*out = in->shape;
 	bool seen[DB_DIMS] = {0};
