@@ -47,7 +47,8 @@ void db_reread(void) {
 	pthread_mutex_lock(&mu);
 	if (s.oom != now.oom) oom_count = 0;
 	if (s.sticky != now.sticky) sticky_count = 0;
-	now = s;
+	// Written only where it changes: other threads read it without the lock.
+	if (memcmp(&s, &now, sizeof s) != 0) now = s;
 	pthread_mutex_unlock(&mu);
 }
 
