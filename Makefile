@@ -15,7 +15,7 @@ SECONDS    ?= 0
 CHECK      ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz arm64 bench soak ort trt-libs test-trt-libs test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
 test: ort build ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
@@ -70,6 +70,13 @@ trt-libs: ## the NVIDIA libraries that come in packages, into .cache/tensorrt (1
 
 test-trt-libs: trt-libs ## the TensorRT bridge against those libraries; no GPU needed
 	FULMAR_TRT_REAL=1 $(GO) test -count 1 -v -run Real ./inference/trt
+
+test-trt-arm64: ## the TensorRT bridge and its double as arm64 code, emulated
+	@cross/need gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+	@mkdir -p bin/arm64
+	CC=aarch64-linux-gnu-gcc CGO_ENABLED=1 GOARCH=arm64 $(GO) test -c -o bin/arm64/trt.test ./inference/trt
+	cd inference/trt && CC=aarch64-linux-gnu-gcc QEMU_LD_PREFIX=/usr/aarch64-linux-gnu FULMAR_TEST_RUNNER=qemu-aarch64 \
+		qemu-aarch64 ../../bin/arm64/trt.test -test.v -test.run 'Engine|Batches|Info|Preprocess|Plans|Life|Lost|Memory|Build' | grep -E '^(---|PASS|FAIL|ok)'
 
 test-cuda: ## on an NVIDIA GPU, driver only: kernels, graphs, a fault and the way back
 	FULMAR_GPU=cuda $(GO) test -count 1 -v -run CUDA ./tests/gpu

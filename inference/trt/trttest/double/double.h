@@ -34,7 +34,7 @@ typedef struct {
 	long cc;            // CC=87                 compute capability, 8.7
 	long memory;        // MEMORY=8192           device memory in MiB; beyond it allocations fail
 	long lazy;          // LAZY=1                streams do their work only when they are waited for
-	char at_exit[512];  // LIVE_AT_EXIT=PATH     the count and names of live objects are appended there when the process ends
+	char at_exit[512];  // LIVE_AT_EXIT=PATH     what lives is kept there, so that the last word is what was not freed
 } db_settings;
 const db_settings *db_get(void);
 void db_reread(void);
@@ -122,7 +122,7 @@ typedef struct {
 } db_node;
 typedef struct {
 	uint8_t *bytes;
-	int opset, values, nodes, inputs, outputs;
+	int opset, values, room, nodes, inputs, outputs;
 	db_value *value;
 	db_node *node;
 	int in[DB_INPUTS], out[DB_INPUTS];

@@ -10,7 +10,6 @@
 #include "double.h"
 
 enum { MOST_VALUES = 20000 };
-#define MOST_ELEMENTS (1LL << 28)
 
 typedef struct {
 	int number, wire;
@@ -52,11 +51,11 @@ static int next(db_bytes *in, field *f) {
 static char *string(db_bytes b) {
 	size_t n = (size_t)(b.end - b.p);
 	char *s = db_alloc(n + 1);
-	memcpy(s, b.p, n);
+	if (n) memcpy(s, b.p, n);
 	return s;
 }
 
-static bool is(db_bytes b, const char *s) { return strlen(s) == (size_t)(b.end - b.p) && memcmp(b.p, s, strlen(s)) == 0; }
+static bool is(db_bytes b, const char *s) { return b.p && strlen(s) == (size_t)(b.end - b.p) && memcmp(b.p, s, strlen(s)) == 0; }
 
 // find gives the last field of that number, which is the one that counts.
 static bool find(db_bytes in, int number, field *out) {
@@ -158,7 +157,7 @@ static bool listed(db_bytes in, db_value *v, int64_t n) {
 	}
 	int64_t *k = db_alloc((size_t)n * 8);
 	bool ok = ints(in, v->elem == ONNX_INT64 ? 7 : 5, k, (int)n) == n;
-	for (int64_t i = 0; i < n; i++)
+	for (int64_t i = 0; ok && i < n; i++)
 		if (v->held == DB_INT) ((int64_t *)v->data)[i] = k[i];
 		else ((float *)v->data)[i] = (float)(int32_t)k[i];
 	free(k);
@@ -167,13 +166,13 @@ static bool listed(db_bytes in, db_value *v, int64_t n) {
 
 // tensor reads a TensorProto into v, all but the name.
 static bool tensor(db_bytes in, db_value *v, const char **why) {
-	field f;
+	field f = {0};
 	v->elem = find(in, 2, &f) ? (int)f.v : 0;
 	v->held = v->elem == ONNX_INT64 || v->elem == ONNX_INT32 ? DB_INT : DB_FLOAT;
 	v->shape.n = ints(in, 1, v->shape.d, DB_DIMS);
 	int64_t n = db_count(&v->shape);
 	if (!width(v->elem)) return *why = "an element type that is not supported", false;
-	if (n < 0 || n > MOST_ELEMENTS) return *why = "dimensions that make no sense", false;
+	if (n < 0 || n > in.end - in.p) return *why = "dimensions that make no sense", false;
 	v->data = db_alloc((size_t)n * 8);
 	if (!find(in, 9, &f)) return *why = "fewer elements than its shape says", listed(in, v, n);
 	if (f.b.end - f.b.p != n * width(v->elem)) return *why = "raw data of another size than its shape says", false;
@@ -198,7 +197,7 @@ static int value_of(const db_graph *g, db_bytes name) {
 static int add(db_graph *g, db_bytes name) {
 	int i = value_of(g, name);
 	if (i >= 0) return i;
-	if (g->values == MOST_VALUES) return -1;
+	if (g->values == g->room) return -1;
 	g->value[g->values].name = string(name);
 	return g->values++;
 }
@@ -301,7 +300,16 @@ static int count(db_bytes in, int number) {
 	return n;
 }
 
-// check that each value a node wants is made before it.
+// names is how many values there can be, at most.
+static int names(db_bytes graph) {
+	field f;
+	int n = count(graph, 5) + count(graph, 11) + count(graph, 12);
+	while (next(&graph, &f) == 1)
+		if (f.number == 1) n += count(f.b, 1) + count(f.b, 2);
+	return n < MOST_VALUES ? n : MOST_VALUES;
+}
+
+// ordered is whether each value that a node wants is made before it, and once.
 static bool ordered(const db_graph *g, db_fault *fault) {
 	bool *made = db_alloc((size_t)g->values);
 	bool ok = true;
@@ -311,6 +319,7 @@ static bool ordered(const db_graph *g, db_fault *fault) {
 		const db_node *n = &g->node[i];
 		for (int k = 0; k < n->inputs && ok; k++)
 			if (n->in[k] >= 0 && !made[n->in[k]]) ok = fail(fault, i, "node %d %.80s wants %.60s, which nothing makes", i, n->name, g->value[n->in[k]].name);
+		if (ok && made[n->out]) ok = fail(fault, i, "node %d %.80s makes %.60s, which is there already", i, n->name, g->value[n->out].name);
 		made[n->out] = true;
 	}
 	for (int i = 0; i < g->outputs && ok; i++)
@@ -333,7 +342,8 @@ static bool read_model(db_graph *g, db_bytes model, db_fault *fault) {
 	int nodes = count(graph.b, 1);
 	if (nodes == 0 || nodes > MOST_VALUES / 2) return fail(fault, -1, "%d nodes", nodes);
 	g->node = db_alloc((size_t)nodes * sizeof *g->node);
-	g->value = db_alloc(MOST_VALUES * sizeof *g->value);
+	g->room = names(graph.b);
+	g->value = db_alloc((size_t)g->room * sizeof *g->value);
 	// Initializers first: an input that is one too is no input.
 	if (!walk(g, graph.b, 5, fault) || !walk(g, graph.b, 11, fault) || !walk(g, graph.b, 1, fault) || !walk(g, graph.b, 12, fault)) return false;
 	if (g->inputs == 0 || g->outputs == 0) return fail(fault, -1, "%d inputs and %d outputs", g->inputs, g->outputs);

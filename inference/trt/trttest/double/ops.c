@@ -33,7 +33,10 @@ static int64_t place(const db_shape *s, const int64_t *at, const int64_t *step) 
 }
 
 static float two(int op, float a, float b) { return op == OP_Mul ? a * b : op == OP_Add ? a + b : a - b; }
-static int64_t two_whole(int op, int64_t a, int64_t b) { return op == OP_Mul ? a * b : op == OP_Add ? a + b : a - b; }
+static int64_t two_whole(int op, int64_t x, int64_t y) {
+	uint64_t a = (uint64_t)x, b = (uint64_t)y; // wraps round, as int64 does there
+	return (int64_t)(op == OP_Mul ? a * b : op == OP_Add ? a + b : a - b);
+}
 
 static void binary(db_exec *x, const db_node *n, db_cell *out) {
 	db_cell *a = input(x, n, 0), *b = input(x, n, 1);
@@ -178,8 +181,9 @@ static void slice(db_exec *x, const db_node *n, db_cell *out) {
 }
 
 static void resize(db_exec *x, const db_node *n, db_cell *out) {
-	db_cell *in = input(x, n, 0), *scales = input(x, n, n->inputs == 2 ? 1 : 2);
-	bool given = scales && db_count(&scales->shape) == out->shape.n;
+	db_cell *in = input(x, n, 0), *scales = input(x, n, n->inputs == 2 ? 1 : 2), *sizes = input(x, n, 3);
+	// As the shape was made: by sizes if they fit, or by scales.
+	bool given = !(sizes && sizes->known && sizes->held == DB_INT && db_count(&sizes->shape) == out->shape.n);
 	int64_t count = db_count(&out->shape), at[DB_DIMS] = {0}, step[DB_DIMS];
 	steps(&in->shape, &in->shape, step);
 	for (int64_t i = 0; i < count; i++, advance(&out->shape, at)) {
@@ -225,7 +229,7 @@ static void quant(db_exec *x, const db_node *n, db_cell *out) {
 	db_cell *in = input(x, n, 0), *scale = input(x, n, 1), *zero = input(x, n, 2);
 	int64_t k = db_count(&scale->shape), axis = db_attr_int(n, "axis", 1), inner = 1, count = db_count(&out->shape);
 	if (axis < 0) axis += out->shape.n;
-	for (int i = (int)axis + 1; i < out->shape.n; i++) inner *= out->shape.d[i];
+	for (int i = (int)axis + 1; k > 1 && i < out->shape.n; i++) inner *= out->shape.d[i];
 	// INT8 and UINT8 are told apart by the zero point, which is UINT8 if left out.
 	bool is_signed = zero && x->g->value[n->in[2]].elem == ONNX_INT8;
 	float low = is_signed ? -128 : 0, high = is_signed ? 127 : 255;

@@ -47,7 +47,8 @@ void db_reread(void) {
 	pthread_mutex_lock(&mu);
 	if (s.oom != now.oom) oom_count = 0;
 	if (s.sticky != now.sticky) sticky_count = 0;
-	now = s;
+	// Written only where it changes: other threads read it without the lock.
+	if (memcmp(&s, &now, sizeof s) != 0) now = s;
 	pthread_mutex_unlock(&mu);
 }
 
@@ -90,8 +91,20 @@ char *db_strdup(const char *s) {
 	return p;
 }
 
-API int fl_double_live(void);
-API const char *fl_double_leaks(void);
+static int live(void) {
+	int n = 0;
+	for (db_thing *t = things; t; t = t->next) n += t->alive;
+	return n;
+}
+
+static const char *leaks(void) {
+	static char names[4000];
+	size_t at = 0;
+	names[0] = 0;
+	for (db_thing *t = things; t && at < sizeof names - 200; t = t->next)
+		if (t->alive) at += (size_t)snprintf(names + at, sizeof names - at, "%s%s (%s)", at ? ", " : "", t->kind, t->note);
+	return names;
+}
 
 // tell writes how many things live into the file that LIVE_AT_EXIT names, at each birth
 // and death: a Go program ends without running a library's destructors.
@@ -99,7 +112,7 @@ static void tell(void) {
 	if (!*now.at_exit) return;
 	FILE *f = fopen(now.at_exit, "w");
 	if (!f) return;
-	fprintf(f, "live %d: %s\n", fl_double_live(), fl_double_leaks());
+	fprintf(f, "live %d: %s\n", live(), leaks());
 	fclose(f);
 }
 
@@ -114,8 +127,8 @@ void db_born(db_thing *t, const char *kind, const char *format, ...) {
 	pthread_mutex_lock(&mu);
 	t->next = things;
 	things = t;
-	pthread_mutex_unlock(&mu);
 	tell();
+	pthread_mutex_unlock(&mu);
 }
 
 void db_use(const db_thing *t, const char *kind, const char *doing) {
@@ -129,30 +142,26 @@ void db_dead(db_thing *t, const char *kind, const char *doing) {
 	db_use(t, kind, doing);
 	pthread_mutex_lock(&mu);
 	t->alive = false;
-	pthread_mutex_unlock(&mu);
 	tell();
+	pthread_mutex_unlock(&mu);
 }
 
 API int fl_double_live(void) {
-	int n = 0;
 	pthread_mutex_lock(&mu);
-	for (db_thing *t = things; t; t = t->next) n += t->alive;
+	int n = live();
 	pthread_mutex_unlock(&mu);
 	return n;
 }
 
 // fl_double_leaks names what lives, newest first, as "kind (note)" with ", " between.
 API const char *fl_double_leaks(void) {
-	static char names[4000];
-	size_t at = 0;
 	pthread_mutex_lock(&mu);
-	names[0] = 0;
-	for (db_thing *t = things; t && at < sizeof names - 200; t = t->next)
-		if (t->alive) at += (size_t)snprintf(names + at, sizeof names - at, "%s%s (%s)", at ? ", " : "", t->kind, t->note);
+	const char *names = leaks();
 	pthread_mutex_unlock(&mu);
 	return names;
 }
 
-__attribute__((constructor)) static void loaded(void) { db_reread(); }
-
-__attribute__((destructor)) static void ended(void) { tell(); }
+__attribute__((constructor)) static void loaded(void) {
+	db_reread();
+	tell();
+}

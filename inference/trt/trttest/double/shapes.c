@@ -55,7 +55,9 @@ static bool window(const db_node *n, const db_shape *in, int64_t kh, int64_t kw,
 	db_attr_ints(n, "strides", strides, 2);
 	db_attr_ints(n, "dilations", dilations, 2);
 	if (!db_attr_is(n, "auto_pad", "NOTSET", true)) return fail(n, fault, "auto_pad is not supported");
+	enum { MOST = 1 << 20 };
 	for (int i = 0; i < 2; i++) {
+		if (strides[i] > MOST || dilations[i] > MOST || pads[i] > MOST || pads[i + 2] > MOST || k[i] > MOST) return fail(n, fault, "strides, dilations or pads make no sense");
 		if (strides[i] < 1 || dilations[i] < 1 || pads[i] < 0 || pads[i + 2] < 0 || k[i] < 1) return fail(n, fault, "strides, dilations or pads make no sense");
 		int64_t room = in->d[2 + i] + pads[i] + pads[i + 2] - dilations[i] * (k[i] - 1) - 1;
 		if (room < 0) return fail(n, fault, "the window is larger than the input");
@@ -65,10 +67,11 @@ static bool window(const db_node *n, const db_shape *in, int64_t kh, int64_t kw,
 }
 
 static bool conv(db_exec *x, const db_node *n, db_shape *out, db_fault *fault) {
-	db_cell *in = input(x, n, 0), *w = input(x, n, 1);
+	db_cell *in = input(x, n, 0), *w = input(x, n, 1), *bias = input(x, n, 2);
 	int64_t group = db_attr_int(n, "group", 1);
 	if (!in || !w || in->shape.n != 4 || w->shape.n != 4) return fail(n, fault, "two dimensions are supported");
-	if (group < 1 || in->shape.d[1] != w->shape.d[1] * group || w->shape.d[0] % group) return fail(n, fault, "channels and weights do not fit");
+	if (w->held != DB_FLOAT || (bias && (bias->held != DB_FLOAT || db_count(&bias->shape) != w->shape.d[0]))) return fail(n, fault, "the bias does not fit the weights");
+	if (group < 1 || group > 1 << 20 || in->shape.d[1] != w->shape.d[1] * group || w->shape.d[0] % group) return fail(n, fault, "channels and weights do not fit");
 	*out = (db_shape){4, {in->shape.d[0], w->shape.d[0]}};
 	return window(n, &in->shape, w->shape.d[2], w->shape.d[3], out, fault);
 }
@@ -102,12 +105,15 @@ static bool slice(db_exec *x, const db_node *n, db_shape *out, db_fault *fault) 
 	db_cell *in = input(x, n, 0);
 	int ns = 0, ne = 0, na = 0, nst = 0;
 	const int64_t *starts = whole(x, n, 1, &ns), *ends = whole(x, n, 2, &ne), *axes = whole(x, n, 3, &na), *steps = whole(x, n, 4, &nst);
+	if ((input(x, n, 3) && !axes) || (input(x, n, 4) && !steps)) return fail(n, fault, "axes and steps have to be known");
 	if (!in || !starts || !ends || ns != ne || (axes && na != ns) || (steps && nst != ns)) return fail(n, fault, "starts and ends have to be known");
 	*out = in->shape;
+	bool seen[DB_DIMS] = {0};
 	for (int i = 0; i < ns; i++) {
 		int64_t a = axes ? axes[i] : i, step = steps ? steps[i] : 1;
 		if (a < 0) a += out->n;
-		if (a < 0 || a >= out->n || step < 1) return fail(n, fault, "no such axis, or a step below 1");
+		if (a < 0 || a >= out->n || seen[a] || step < 1 || step > INT32_MAX) return fail(n, fault, "no such axis, or a step below 1");
+		seen[a] = true;
 		int64_t d = in->shape.d[a], s = starts[i] < 0 ? starts[i] + d : starts[i], e = ends[i] < 0 ? ends[i] + d : ends[i];
 		s = s < 0 ? 0 : s > d ? d : s;
 		e = e < 0 ? 0 : e > d ? d : e;
@@ -126,10 +132,13 @@ static bool resize(db_exec *x, const db_node *n, db_shape *out, db_fault *fault)
 	*out = in->shape;
 	if (sizes && count == out->n) memcpy(out->d, sizes, sizeof *sizes * (size_t)count);
 	else if (scales && scales->known && scales->held == DB_FLOAT && db_count(&scales->shape) == out->n)
-		for (int i = 0; i < out->n; i++) out->d[i] = (int64_t)floorf((float)in->shape.d[i] * ((float *)scales->data)[i]);
+		for (int i = 0; i < out->n; i++) {
+			float size = floorf((float)in->shape.d[i] * ((float *)scales->data)[i]);
+			out->d[i] = size >= 1 && size < 1 << 30 ? (int64_t)size : 0;
+		}
 	else return fail(n, fault, "scales or sizes have to be known");
 	for (int i = 0; i < out->n; i++)
-		if (out->d[i] < 1) return fail(n, fault, "a size below 1");
+		if (out->d[i] < 1 || in->shape.d[i] < 1) return fail(n, fault, "a size below 1");
 	return true;
 }
 
@@ -143,6 +152,7 @@ static bool reshape(db_exec *x, const db_node *n, db_shape *out, db_fault *fault
 	for (int i = 0; i < count; i++) {
 		out->d[i] = want[i];
 		if (want[i] == 0 && i < in->shape.n) out->d[i] = in->shape.d[i];
+		if (out->d[i] > INT32_MAX || rest > INT32_MAX) return fail(n, fault, "the shape makes no sense");
 		if (want[i] < 0) open = i;
 		else rest *= out->d[i];
 	}
@@ -157,8 +167,10 @@ static bool transpose(db_exec *x, const db_node *n, db_shape *out, db_fault *fau
 	*out = in->shape;
 	int count = db_attr_ints(n, "perm", perm, DB_DIMS);
 	if (count != out->n) return fail(n, fault, "perm has another length than the shape");
+	bool seen[DB_DIMS] = {0};
 	for (int i = 0; i < count; i++) {
-		if (perm[i] < 0 || perm[i] >= count) return fail(n, fault, "perm names no axis");
+		if (perm[i] < 0 || perm[i] >= count || seen[perm[i]]) return fail(n, fault, "perm names no axis, or one twice");
+		seen[perm[i]] = true;
 		out->d[i] = in->shape.d[perm[i]];
 	}
 	return true;
@@ -190,7 +202,7 @@ static bool scaled(db_exec *x, const db_node *n, db_shape *out, db_fault *fault)
 	*out = in->shape;
 	int64_t k = db_count(&scale->shape), axis = db_attr_int(n, "axis", 1);
 	if (axis < 0) axis += out->n;
-	if (k != 1 && (axis < 0 || axis >= out->n || out->d[axis] != k)) return fail(n, fault, "the scales do not fit the axis");
+	if (k < 1 || (k != 1 && (axis < 0 || axis >= out->n || out->d[axis] != k))) return fail(n, fault, "the scales do not fit the axis");
 	return !zero || db_count(&zero->shape) == k || fail(n, fault, "scales and zero points differ in number");
 }
 
@@ -269,6 +281,10 @@ db_exec *db_exec_new(const db_graph *g, const db_shape *inputs, db_fault *fault)
 		bool known = true;
 		for (int k = 0; k < n->inputs; k++) known = known && (n->in[k] < 0 || x->cell[n->in[k]].known);
 		if (!known) continue;
+		if (db_count(&out->shape) > 1 << 24) {
+			ok = fail(n, fault, "a constant of over 16777216 elements");
+			continue;
+		}
 		// All is known beforehand: computed now, once.
 		out->data = db_alloc((size_t)db_count(&out->shape) * 8);
 		out->known = out->owned = true;

@@ -253,9 +253,11 @@ static int instantiate(void **out, void *from, const char *call) {
 	return CU_OK;
 }
 
+#ifndef DOUBLE_OLD_DRIVER // CUDA 11.4 brought it
 API int cuGraphInstantiateWithFlags(void **out, void *from, unsigned long long flags) {
 	return flags ? CU_INVALID_VALUE : instantiate(out, from, "cuGraphInstantiateWithFlags");
 }
+#endif
 
 API int cuGraphInstantiate_v2(void **out, void *from, void *node, char *log, size_t n) {
 	(void)node, (void)log, (void)n;

@@ -7,7 +7,7 @@
 
 int T, version, cancel_at = -1;
 void *infer, *parser, *cuda;
-static int steps, phases;
+static _Thread_local int steps, phases;
 
 static void put(void *self, int32_t severity, const char *text) {
 	(void)self;
@@ -41,10 +41,12 @@ static void phase_finish(void *self, const char *name) {
 static int32_t algorithm(void *self) { return (void)self, val(FL_CalibrationAlgoType_kENTROPY_CALIBRATION_2); }
 static int32_t batch_size(void *self) { return (void)self, 1; }
 static bool batch(void *self, void **bindings, const char **names, int32_t n) {
-	static int left = 2;
+	static _Thread_local int left = 2;
 	(void)self, (void)bindings;
 	printf("batch of %s, %d inputs\n", names[0], n);
-	return left-- > 0;
+	if (left-- > 0) return true;
+	left = 2;
+	return false;
 }
 static const void *read_none(void *self, size_t *n) { return (void)self, *n = 0, NULL; }
 static const void *read_cache(void *self, size_t *n) { return (void)self, *n = 17, "TRT-test\nx: 3c01\n"; }
@@ -194,6 +196,7 @@ int main(int n, char **v) {
 	void *onnx = file(v[4], &size);
 	int rc = 9;
 	if (strcmp(v[3], "life") == 0) rc = life(onnx, size);
+	else if (strcmp(v[3], "threads") == 0) rc = lives(onnx, size);
 	else if (strcmp(v[3], "cuda") == 0) rc = driver_calls(onnx, size);
 	else if (strcmp(v[3], "run") == 0 && n == 8) rc = compute(onnx, size, atoi(v[5]), v[6], v[7]);
 	else rc = misuse(v[3], onnx, size);

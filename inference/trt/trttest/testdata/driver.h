@@ -61,6 +61,7 @@ void *load(void *runtime, const void *plan, size_t n);
 void stop(void *runtime);
 void *context(void *engine, bool bare);
 int life(const void *onnx, size_t n);
+int lives(const void *onnx, size_t n); // several at once
 int misuse(const char *name, const void *onnx, size_t n);
 int driver_calls(const void *onnx, size_t n);
 

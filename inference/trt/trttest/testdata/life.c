@@ -231,3 +231,31 @@ int life(const void *onnx, size_t n) {
 	puts(ok ? "lived" : "failed");
 	return !ok;
 }
+
+typedef struct {
+	const void *onnx;
+	size_t n;
+	int failed;
+} one;
+
+static void *one_life(void *arg) {
+	one *o = arg;
+	for (int i = 0; i < 5 && !o->failed; i++) o->failed = life(o->onnx, o->n);
+	return NULL;
+}
+
+int lives(const void *onnx, size_t n) {
+	enum { THREADS = 4 };
+	pthread_t t[THREADS];
+	one o[THREADS];
+	int failed = 0;
+	for (int i = 0; i < THREADS; i++) {
+		o[i] = (one){onnx, n, 0};
+		pthread_create(&t[i], NULL, one_life, &o[i]);
+	}
+	for (int i = 0; i < THREADS; i++) {
+		pthread_join(t[i], NULL);
+		failed |= o[i].failed;
+	}
+	return failed;
+}
