@@ -228,6 +228,7 @@ func TestSettings(t *testing.T) {
 		}{
 			{"life", "NODRIVER=1", "cuInit: 100 CUDA_ERROR_NO_DEVICE", false},
 			{"life", "DRIVER=10020", "log 1 CUDA initialization failure with error: 35", false},
+			{"life", "DRIVER=10020", "builder 0", false},
 			{"life", "FAILBUILD=1", "log 1 double: the build fails as asked", false},
 			{"life", "DLA=1", "runtime with 1 DLA cores", true},
 			{"life", "INTEGRATED=1", "lived", true},

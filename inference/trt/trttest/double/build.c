@@ -285,6 +285,8 @@ API void *createInferBuilder_INTERNAL(void *logger, int32_t version) {
 		db_log(logger, FL_Severity_kERROR, "double builder: made for version %d, this is %d", version, db_version());
 		return NULL;
 	}
+	// A builder can be made where there is no driver at all.
+	if (db_initialized() && !db_driver_is_new_enough(logger)) return NULL;
 	db_object *o = db_new(FL_C_Builder, NULL, false, db_alloc(sizeof(builder)), builder_drop);
 	o->logger = logger;
 	db_log(logger, FL_Severity_kINFO, "double builder %s", db_version_text());

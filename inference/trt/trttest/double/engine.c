@@ -209,6 +209,13 @@ static const char *inspector_information(void *self, int32_t format) {
 	return e->inspected = s;
 }
 
+bool db_driver_is_new_enough(void *logger) {
+	int least = DOUBLE_MAJOR == 8 ? 11000 : DOUBLE_MAJOR == 10 ? 12000 : 13000;
+	if (db_driver() >= least) return true;
+	db_log(logger, FL_Severity_kERROR, "CUDA initialization failure with error: 35. Please check your CUDA installation: http://docs.nvidia.com/cuda");
+	return false;
+}
+
 API void *createInferRuntime_INTERNAL(void *logger, int32_t version) {
 	db_objects();
 	if (!db_initialized()) db_die("createInferRuntime_INTERNAL before cuInit succeeded: a real library gives a pointer that is none");
@@ -217,11 +224,7 @@ API void *createInferRuntime_INTERNAL(void *logger, int32_t version) {
 		db_log(logger, FL_Severity_kERROR, "double runtime: made for version %d, this is %d", version, db_version());
 		return NULL;
 	}
-	int least = DOUBLE_MAJOR == 8 ? 11000 : DOUBLE_MAJOR == 10 ? 12000 : 13000;
-	if (db_driver() < least) {
-		db_log(logger, FL_Severity_kERROR, "CUDA initialization failure with error: 35. Please check your CUDA installation: http://docs.nvidia.com/cuda");
-		return NULL;
-	}
+	if (!db_driver_is_new_enough(logger)) return NULL;
 	db_object *o = db_new(FL_C_Runtime, NULL, false, NULL, NULL);
 	o->logger = logger;
 	db_log(logger, FL_Severity_kINFO, "double runtime %s", db_version_text());

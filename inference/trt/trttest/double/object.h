@@ -128,6 +128,9 @@ typedef struct {
 uint32_t db_crc(const void *p, size_t n);
 db_object *db_memory(void *bytes, size_t n, void *logger); // takes bytes over
 
+// db_driver_is_new_enough says so in the log if it is not.
+bool db_driver_is_new_enough(void *logger);
+
 // A loaded plan.
 typedef struct {
 	db_plan plan;

@@ -99,6 +99,7 @@ void *start(void) {
 	if (CU(cuInit, (unsigned), 0) || CU(cuDeviceGet, (int *, int), &device, 0) || CU(cuDevicePrimaryCtxRetain, (void **, int), &c, device)) return NULL;
 	if (CU(cuCtxSetCurrent, (void *), c)) return NULL;
 	void *r = ((void *(*)(void *, int32_t))dlsym(infer, "createInferRuntime_INTERNAL"))(logger, raw);
+	if (!r) printf("builder %d\n", ((void *(*)(void *, int32_t))dlsym(infer, "createInferBuilder_INTERNAL"))(logger, raw) != NULL);
 	if (r) printf("runtime with %d DLA cores\n", CALL(int32_t, r, Runtime_getNbDLACores)(impl(r)));
 	else stop(NULL);
 	return r;
