@@ -89,6 +89,13 @@ func life(l *trt.Library) error {
 	if err := runs(l, built.Plan, trt.EngineOptions{Graphs: true}); err != nil {
 		return err
 	}
+	if l.Info().Major >= 10 {
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := l.Build(over, open, trt.BuildOptions{Level: -1, FP16: true, INT8: true}, nil); !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("a cancelled build: %w", err)
+		}
+	}
 	dla := trt.BuildOptions{DLA: true, DLACore: 1, Level: -1, INT8: true}
 	if l.Info().Major < 11 {
 		dla.Calibration = []byte("TRT-8600-EntropyCalibration2\nx: 3c010a14\n")

@@ -204,16 +204,16 @@ func TestRefused(t *testing.T) {
 	b := newBench(t, driver(t), 10)
 	x := []int64{1, 2, 3, 4}
 	for want, n := range map[string][]byte{
-		"error 8 node 1: operator Neg of node 1 (Unnamed Layer* 1) [Neg] is not supported":       model(13, x, x, list{op("Relu", "r", []string{"x"}), op("Neg", "y", []string{"r"})}, nil),
-		"error 8 node 0: node 0 (Unnamed Layer* 0) [Relu] wants z, which nothing makes":          model(13, x, x, list{op("Relu", "y", []string{"z"})}, nil),
-		"error 3 node -1: nothing makes output y":                                                model(13, x, x, list{op("Relu", "z", []string{"x"})}, nil),
-		"error 3 node -1: initializer c has raw data of another size than its shape says":        model(13, x, x, list{op("Add", "y", []string{"x", "c"})}, list{constant("c", 1, []int64{4}, make([]byte, 15))}),
-		"error 8 node 0: Add node 0 (Unnamed Layer* 0) [Add]: the inputs' shapes do not fit":     model(13, x, x, list{op("Add", "y", []string{"x", "c"})}, list{exact("c", 1, 2, 3)}),
-		"error 3 node -1: input x has elements of type 11, float is supported":                   enginetest.Cast(enginetest.Dims{1, 4}),
-		"error 3 node -1: not an ONNX model":                                                     model(13, x, x, list{op("Relu", "y", []string{"x"})}, nil)[:60],
-		"error 3 node -1: opset 6 is not supported":                                              model(6, x, x, list{op("Relu", "y", []string{"x"})}, nil),
-		"error 3 node -1: x: the volume of its dimensions exceeds 2147483647 elements":           enginetest.Affine(enginetest.Dims{1, 3, 1 << 20, 1 << 20}),
-		"error 8 node 0: Reshape node 0 (Unnamed Layer* 0) [Reshape]: the shape has to be known": model(13, x, x, list{op("Reshape", "y", []string{"x", "x"})}, nil),
+		"error at node 1: operator Neg of node 1 (Unnamed Layer* 1) [Neg] is not supported":       model(13, x, x, list{op("Relu", "r", []string{"x"}), op("Neg", "y", []string{"r"})}, nil),
+		"error at node 0: node 0 (Unnamed Layer* 0) [Relu] wants z, which nothing makes":          model(13, x, x, list{op("Relu", "y", []string{"z"})}, nil),
+		"error at node -1: nothing makes output y":                                                model(13, x, x, list{op("Relu", "z", []string{"x"})}, nil),
+		"error at node -1: initializer c has raw data of another size than its shape says":        model(13, x, x, list{op("Add", "y", []string{"x", "c"})}, list{constant("c", 1, []int64{4}, make([]byte, 15))}),
+		"error at node 0: Add node 0 (Unnamed Layer* 0) [Add]: the inputs' shapes do not fit":     model(13, x, x, list{op("Add", "y", []string{"x", "c"})}, list{exact("c", 1, 2, 3)}),
+		"error at node -1: input x has elements of type 11, float is supported":                   enginetest.Cast(enginetest.Dims{1, 4}),
+		"error at node -1: not an ONNX model":                                                     model(13, x, x, list{op("Relu", "y", []string{"x"})}, nil)[:60],
+		"error at node -1: opset 6 is not supported":                                              model(6, x, x, list{op("Relu", "y", []string{"x"})}, nil),
+		"error at node -1: x: the volume of its dimensions exceeds 2147483647 elements":           enginetest.Affine(enginetest.Dims{1, 3, 1 << 20, 1 << 20}),
+		"error at node 0: Reshape node 0 (Unnamed Layer* 0) [Reshape]: the shape has to be known": model(13, x, x, list{op("Reshape", "y", []string{"x", "x"})}, nil),
 	} {
 		if err := os.WriteFile(b.network, n, 0o600); err != nil {
 			t.Fatal(err)

@@ -114,7 +114,7 @@ func TestLife(t *testing.T) {
 				t.Error("it failed")
 			}
 			wants(t, out, "log 3 double runtime "+c.version, "log 3 double builder "+c.version, "log 3 double parser: 2 nodes, opset 13",
-				"node -1: not an ONNX model", "1 errors", "0 errors", "input -1x3x4x5", "log 3 double: built 2 layers", "log 3 double: timing cache hit\n",
+				"node -1: not an ONNX model", "1 errors", "input -1x3x4x5", "log 3 double: built 2 layers", "log 3 double: timing cache hit\n",
 				"layer (Unnamed Layer* 0) [Mul] on DLA 0", "log 3 double: DLA core 1", "log 3 double runtime: DLA core 1", "tensor x type 0 mode 1", "tensor y type 0 mode 2", "most 4x3x4x5",
 				`{"Layers":[{"Name":"(Unnamed Layer* 0) [Mul]","LayerType":"Mul"}`, `"Bindings":["x","y"]}`, "output before -1x3x4x5", "output 1x3x4x5", "output 4x3x4x5",
 				"over the profile: 0", "no address: 0", "NULL as address: 0", "log 1 double: enqueueV3: tensor x has no address",

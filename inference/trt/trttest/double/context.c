@@ -107,20 +107,6 @@ static db_dims get_shape(void *self, const char *name) {
 	return db_to_dims(c->exec ? &c->exec->cell[g->out[i - g->inputs]].shape : &c->engine->out[i - g->inputs]);
 }
 
-static bool set_profile(void *self, int32_t profile, void *stream) {
-	db_object *o = db_self_object(self, FL_ExecutionContext_setOptimizationProfileAsync);
-	context *c = o->data;
-	(void)stream;
-	if (profile < 0 || profile >= c->engine->plan.profiles) {
-		db_log(o->logger, FL_Severity_kERROR, "double: profile %d of %d", profile, c->engine->plan.profiles);
-		return false;
-	}
-	c->profile = profile;
-	for (int i = 0; i < c->engine->graph->inputs; i++) c->in[i] = c->engine->graph->value[c->engine->graph->in[i]].shape;
-	lay_out(c);
-	return true;
-}
-
 static void give_memory(context *c, void *memory, int64_t n) {
 	if (!c->user_managed) db_die("ExecutionContext::setDeviceMemory on a context that has memory of its own");
 	c->given = memory;
@@ -205,7 +191,6 @@ const db_method db_context_methods[] = {
 	{FL_ExecutionContext_setTensorAddress, (void *)set_address},
 	{FL_ExecutionContext_setInputShape, (void *)set_shape},
 	{FL_ExecutionContext_getTensorShape, (void *)get_shape},
-	{FL_ExecutionContext_setOptimizationProfileAsync, (void *)set_profile},
 	{FL_ExecutionContext_enqueueV3, (void *)enqueue},
 	{FL_ExecutionContext_setDeviceMemory, (void *)set_memory},
 	{FL_ExecutionContext_setDeviceMemoryV2, (void *)set_memory2},

@@ -160,12 +160,6 @@ static int32_t engine_location(void *self, const char *name) {
 	at(self, FL_CudaEngine_getTensorLocation, name, &e);
 	return db_v(FL_TensorLocation_kDEVICE);
 }
-static int32_t engine_vectorized(void *self, const char *name) {
-	db_engine *e;
-	at(self, FL_CudaEngine_getTensorVectorizedDim, name, &e);
-	return -1;
-}
-static int32_t engine_profiles(void *self) { return ((db_engine *)db_self(self, FL_CudaEngine_getNbOptimizationProfiles))->plan.profiles; }
 static db_dims engine_profile(void *self, const char *name, int32_t profile, int32_t select) {
 	db_engine *e;
 	int i = at(self, FL_CudaEngine_getProfileShape, name, &e);
@@ -174,7 +168,6 @@ static db_dims engine_profile(void *self, const char *name, int32_t profile, int
 }
 static size_t engine_memory(void *self) { return (size_t)((db_engine *)db_self(self, FL_CudaEngine_getDeviceMemorySize))->scratch; }
 static int64_t engine_memory2(void *self) { return ((db_engine *)db_self(self, FL_CudaEngine_getDeviceMemorySizeV2))->scratch; }
-static int32_t engine_layers(void *self) { return ((db_engine *)db_self(self, FL_CudaEngine_getNbLayers))->graph->nodes; }
 static void *engine_inspector(void *self) {
 	db_object *o = db_self_object(self, FL_CudaEngine_createEngineInspector);
 	return db_public(db_new(FL_C_EngineInspector, o, false, o->data, NULL));
@@ -242,14 +235,11 @@ const db_method db_engine_methods[] = {
 	{FL_CudaEngine_getTensorIOMode, (void *)engine_mode},
 	{FL_CudaEngine_getTensorFormat, (void *)engine_format},
 	{FL_CudaEngine_getTensorLocation, (void *)engine_location},
-	{FL_CudaEngine_getTensorVectorizedDim, (void *)engine_vectorized},
-	{FL_CudaEngine_getNbOptimizationProfiles, (void *)engine_profiles},
 	{FL_CudaEngine_getProfileShape, (void *)engine_profile},
 	{FL_CudaEngine_createExecutionContext, (void *)engine_context},
 	{FL_CudaEngine_createExecutionContextWithoutDeviceMemory, (void *)engine_bare_context},
 	{FL_CudaEngine_getDeviceMemorySize, (void *)engine_memory},
 	{FL_CudaEngine_getDeviceMemorySizeV2, (void *)engine_memory2},
-	{FL_CudaEngine_getNbLayers, (void *)engine_layers},
 	{FL_CudaEngine_createEngineInspector, (void *)engine_inspector},
 	{FL_EngineInspector_getEngineInformation, (void *)inspector_information},
 	{0, NULL},

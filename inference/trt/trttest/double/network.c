@@ -67,20 +67,12 @@ static void *network_input(void *self, int32_t i) {
 	const db_network *n = db_self(self, FL_NetworkDefinition_getInput);
 	return n->graph && i >= 0 && i < n->graph->inputs ? db_public(n->tensor[i]) : NULL;
 }
-static void *network_output(void *self, int32_t i) {
-	const db_network *n = db_self(self, FL_NetworkDefinition_getOutput);
-	return n->graph && i >= 0 && i < n->graph->outputs ? db_public(n->tensor[n->graph->inputs + i]) : NULL;
-}
 static void *network_layer(void *self, int32_t i) {
 	const db_network *n = db_self(self, FL_NetworkDefinition_getLayer);
 	return i >= 0 && i < n->layers ? db_public(n->layer[i]) : NULL;
 }
 static const char *tensor_name(void *self) { return ((db_tensor *)db_self(self, FL_Tensor_getName))->name; }
 static db_dims tensor_dims(void *self) { return db_to_dims(&((db_tensor *)db_self(self, FL_Tensor_getDimensions))->shape); }
-static int32_t tensor_type(void *self) {
-	db_self(self, FL_Tensor_getType);
-	return db_v(FL_DataType_kFLOAT);
-}
 static const char *layer_name(void *self) { return ((db_layer *)db_self(self, FL_Layer_getName))->node->name; }
 
 static bool refuse(db_object *o, parser *p, const char *text, int node) {
@@ -124,11 +116,6 @@ static void *parser_error(void *self, int i) {
 	if (!p->error) p->error = db_new(FL_C_ParserError, o, true, p, NULL);
 	return db_plain(p->error);
 }
-static void parser_clear(void *self) { ((parser *)db_self(self, FL_Parser_clearErrors))->errors = 0; }
-static int error_code(void *self) {
-	enum { UNSUPPORTED_NODE = 8, MODEL_DESERIALIZE_FAILED = 3 };
-	return ((parser *)db_self(self, FL_ParserError_code))->fault.node >= 0 ? UNSUPPORTED_NODE : MODEL_DESERIALIZE_FAILED;
-}
 static const char *error_desc(void *self) { return ((parser *)db_self(self, FL_ParserError_desc))->text; }
 static int error_node(void *self) { return ((parser *)db_self(self, FL_ParserError_node))->fault.node; }
 
@@ -159,18 +146,14 @@ const db_method db_network_methods[] = {
 	{FL_NetworkDefinition_getNbInputs, (void *)network_inputs},
 	{FL_NetworkDefinition_getInput, (void *)network_input},
 	{FL_NetworkDefinition_getNbOutputs, (void *)network_outputs},
-	{FL_NetworkDefinition_getOutput, (void *)network_output},
 	{FL_NetworkDefinition_getNbLayers, (void *)network_layers},
 	{FL_NetworkDefinition_getLayer, (void *)network_layer},
 	{FL_Tensor_getName, (void *)tensor_name},
 	{FL_Tensor_getDimensions, (void *)tensor_dims},
-	{FL_Tensor_getType, (void *)tensor_type},
 	{FL_Layer_getName, (void *)layer_name},
 	{FL_Parser_parse, (void *)parser_parse},
 	{FL_Parser_getNbErrors, (void *)parser_errors},
 	{FL_Parser_getError, (void *)parser_error},
-	{FL_Parser_clearErrors, (void *)parser_clear},
-	{FL_ParserError_code, (void *)error_code},
 	{FL_ParserError_desc, (void *)error_desc},
 	{FL_ParserError_node, (void *)error_node},
 	{0, NULL},

@@ -57,9 +57,7 @@ static void configure(const order *o, void *c, void *net) {
 static void refused(void *p) {
 	printf("%d errors\n", PLAIN(int, p, Parser_getNbErrors)(p));
 	void *e = PLAIN(void *, p, Parser_getError, int)(p, 0);
-	if (e) printf("error %d node %d: %s\n", PLAIN(int, e, ParserError_code)(e), PLAIN(int, e, ParserError_node)(e), PLAIN(const char *, e, ParserError_desc)(e));
-	PLAIN(void, p, Parser_clearErrors)(p);
-	printf("%d errors\n", PLAIN(int, p, Parser_getNbErrors)(p));
+	if (e) printf("error at node %d: %s\n", PLAIN(int, e, ParserError_node)(e), PLAIN(const char *, e, ParserError_desc)(e));
 }
 
 bool build(const order *o, goods *out) {
@@ -72,10 +70,10 @@ bool build(const order *o, goods *out) {
 	bool ok = CALL(bool, b, Builder_setMaxThreads, int32_t)(impl(b), 2);
 	if (!PLAIN(bool, p, Parser_parse, const void *, size_t, const char *)(p, o->onnx, o->onnx_size, NULL)) refused(p), ok = false;
 	else {
-		void *in = CALL(void *, net, NetworkDefinition_getInput, int32_t)(impl(net), 0), *outp = CALL(void *, net, NetworkDefinition_getOutput, int32_t)(impl(net), 0);
-		printf("%d inputs, %d outputs, %d layers, %d DLA cores, %s of type %d to %s\n", CALL(int32_t, net, NetworkDefinition_getNbInputs)(impl(net)),
+		void *in = CALL(void *, net, NetworkDefinition_getInput, int32_t)(impl(net), 0);
+		printf("%d inputs, %d outputs, %d layers, %d DLA cores, from %s\n", CALL(int32_t, net, NetworkDefinition_getNbInputs)(impl(net)),
 			CALL(int32_t, net, NetworkDefinition_getNbOutputs)(impl(net)), CALL(int32_t, net, NetworkDefinition_getNbLayers)(impl(net)), CALL(int32_t, b, Builder_getNbDLACores)(impl(b)),
-			CALL(const char *, in, Tensor_getName)(impl(in)), CALL(int32_t, in, Tensor_getType)(impl(in)), CALL(const char *, outp, Tensor_getName)(impl(outp)));
+			CALL(const char *, in, Tensor_getName)(impl(in)));
 	}
 	if (ok && o->batch) ok = profile(b, net, c, o->batch);
 	if (ok) configure(o, c, net);
@@ -125,13 +123,12 @@ static void describe(void *e) {
 	void *s = impl(e);
 	for (int32_t i = 0; i < CALL(int32_t, e, CudaEngine_getNbIOTensors)(s); i++) {
 		const char *n = CALL(const char *, e, CudaEngine_getIOTensorName, int32_t)(s, i);
-		printf("tensor %s type %d mode %d format %d location %d vectorized %d\n", n, CALL(int32_t, e, CudaEngine_getTensorDataType, const char *)(s, n),
+		printf("tensor %s type %d mode %d format %d location %d\n", n, CALL(int32_t, e, CudaEngine_getTensorDataType, const char *)(s, n),
 			CALL(int32_t, e, CudaEngine_getTensorIOMode, const char *)(s, n), CALL(int32_t, e, CudaEngine_getTensorFormat, const char *)(s, n),
-			CALL(int32_t, e, CudaEngine_getTensorLocation, const char *)(s, n), CALL(int32_t, e, CudaEngine_getTensorVectorizedDim, const char *)(s, n));
+			CALL(int32_t, e, CudaEngine_getTensorLocation, const char *)(s, n));
 		print_shape("shape", shape(e, FL_CudaEngine_getTensorShape, n));
 		print_shape("most", profile_shape(e, n, val(FL_OptProfileSelector_kMAX)));
 	}
-	printf("%d profiles, %d layers\n", CALL(int32_t, e, CudaEngine_getNbOptimizationProfiles)(s), CALL(int32_t, e, CudaEngine_getNbLayers)(s));
 	if (has(FL_CudaEngine_getDeviceMemorySize)) printf("memory %zu\n", CALL(size_t, e, CudaEngine_getDeviceMemorySize)(s));
 	if (has(FL_CudaEngine_getDeviceMemorySizeV2)) printf("memory %lld\n", (long long)CALL(int64_t, e, CudaEngine_getDeviceMemorySizeV2)(s));
 	void *i = CALL(void *, e, CudaEngine_createEngineInspector)(s);
@@ -175,7 +172,6 @@ static bool prepared(running *r, void *e, int batch, bool bare) {
 		CALL(void, r->x, ExecutionContext_setDeviceMemory, void *)(impl(r->x), (void *)r->scratch);
 		if (has(FL_ExecutionContext_setDeviceMemoryV2)) CALL(void, r->x, ExecutionContext_setDeviceMemoryV2, void *, int64_t)(impl(r->x), (void *)r->scratch, 1 << 16);
 	}
-	if (!CALL(bool, r->x, ExecutionContext_setOptimizationProfileAsync, int32_t, void *)(impl(r->x), 0, r->stream)) return false;
 	print_shape("output before", shape(r->x, FL_ExecutionContext_getTensorShape, "y"));
 	dims over = pack(4, (int64_t[]){99, 3, 4, 5}), right = pack(4, (int64_t[]){batch, 3, 4, 5});
 	printf("over the profile: %d\n", CALL(bool, r->x, ExecutionContext_setInputShape, const char *, const void *)(impl(r->x), "x", &over));
