@@ -299,10 +299,12 @@ func (c *Cache) Put(m Meta, plan []byte) (err error) {
 		return fmt.Errorf("keep engine: %w", full(err))
 	}
 	return c.locked(func() error {
-		place := filepath.Join(c.dir, id)
-		err := os.RemoveAll(place)
+		gone, err := c.aside(id)
 		if err == nil {
-			err = os.Rename(tmp, place)
+			err = os.Rename(tmp, filepath.Join(c.dir, id))
+		}
+		if err == nil {
+			err = os.RemoveAll(gone)
 		}
 		if err == nil {
 			err = atomicfile.SyncDir(c.dir)
@@ -343,11 +345,23 @@ func (c *Cache) Remove(id string) error {
 	return c.locked(func() error { return c.remove(id) })
 }
 
-// remove wants the lock. The name goes first, so that a half removed entry is never
-// taken for one.
+// aside gives an entry, if there is one, a name that clean knows, so that a half
+// removed one is never taken for a damaged one. It wants the lock.
+func (c *Cache) aside(id string) (gone string, err error) {
+	gone = filepath.Join(c.dir, newPrefix+id)
+	if err := os.RemoveAll(gone); err != nil {
+		return "", err
+	}
+	err = os.Rename(filepath.Join(c.dir, id), gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return gone, err
+}
+
+// remove wants the lock.
 func (c *Cache) remove(id string) error {
-	place := filepath.Join(c.dir, id)
-	hold, err := flock(place, os.O_RDONLY, syscall.LOCK_EX|syscall.LOCK_NB)
+	hold, err := flock(filepath.Join(c.dir, id), os.O_RDONLY, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -355,8 +369,8 @@ func (c *Cache) remove(id string) error {
 		return err
 	}
 	defer hold.Close()
-	gone := filepath.Join(c.dir, newPrefix+id)
-	if err := errors.Join(os.RemoveAll(gone), os.Rename(place, gone)); err != nil {
+	gone, err := c.aside(id)
+	if err != nil {
 		return err
 	}
 	return os.RemoveAll(gone)
