@@ -240,6 +240,28 @@ func TestWordsOfTheGPU(t *testing.T) {
 	}
 }
 
+// What the agent counts of its worker and its models, as metrics.
+func TestWorkerMetrics(t *testing.T) {
+	t.Parallel()
+	a := &Agent{child: &worker.Child{}}
+	a.status.setWorker(worker.Status{Models: []worker.ModelStatus{
+		{Name: "m", Engine: "onnxruntime-cpu/int8", Fallback: "no TensorRT"}, {Name: "n", Engine: "tensorrt/int8"},
+	}})
+	got := map[string]float64{}
+	a.collectWorker(
+		func(name, _ string, v float64, labels ...string) { got[name+strings.Join(labels, " ")] = v },
+		func(name, _ string, v uint64, labels ...string) { got[name+strings.Join(labels, " ")] = float64(v) },
+	)
+	for name, want := range map[string]float64{
+		"model_fallbackmodel m engine onnxruntime-cpu/int8": 1, "model_fallbackmodel n engine tensorrt/int8": 0,
+		"worker_ends_totalcause gpu_lost": 0, "worker_ends_totalcause signal": 0, "worker_ends_totalcause error": 0, "worker_ends_totalcause itself": 0,
+	} {
+		if v, there := got[name]; !there || v != want {
+			t.Errorf("%s is %v, wants %v", name, v, want)
+		}
+	}
+}
+
 func TestFixedAtStart(t *testing.T) {
 	t.Parallel()
 	a, b := config.Default(), config.Default()

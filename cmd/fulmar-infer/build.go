@@ -100,8 +100,10 @@ func buildEngine(ctx context.Context, o options, args []string, stdin io.Reader,
 	})
 	out, isFile := stdout.(*os.File)
 	t := &build.Teller{Out: stdout, JSON: f.progress == "json"}
-	if st, err := statOf(out, isFile); err == nil && f.progress == "auto" {
-		t.Terminal = st.Mode()&os.ModeCharDevice != 0
+	if f.progress == "auto" {
+		st, err := statOf(out, isFile)
+		t.Terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
+		t.JSON = !t.Terminal
 	}
 	done, err := f.make(ctx, o, t, stderr)
 	if ctx.Err() != nil {
