@@ -366,6 +366,7 @@ func TestModelBuildCommand(t *testing.T) {
 		{"other model", whole, "", "builtin:unicorns", build.ExitRefused, "builtin:parcels"},
 		{"gate not passed", whole, "", promising(t), build.ExitRefused, "accuracy gate not passed"},
 		{"gate not passed, again", whole, "", promising(t), build.ExitRefused, "--anew tries again"},
+		{"gate of a mended package", whole, "", "builtin:parcels", 0, "\"done\""},
 		{"device lost", whole, "FULMAR_DOUBLE_STICKY=2", "builtin:parcels", build.ExitDevice, "GPU was lost"},
 		{"good", whole, "FULMAR_DOUBLE_BUILDMS=300", "builtin:parcels", 0, "\"done\""},
 		{"again", whole, "", "builtin:parcels", 0, "\"already\":true"},

@@ -101,6 +101,7 @@ type choice struct {
 	kept    worker.Engines
 	id      string // the key's, for the GPU
 	dla     string // the same for a DLA
+	pkg     string // fingerprint of the package
 }
 
 // Load is the pipeline's way to a model; see the package's doc for what it chooses.
@@ -113,10 +114,10 @@ func (c *Chooser) Load(ctx context.Context, m worker.Model, threads int) (*infer
 		return ch.without(ctx, err.Error())
 	}
 	r := ch.cache.Record(ch.id)
-	if why := r.Barred(); why != "" {
+	if why := r.BarredFor(ch.pkg); why != "" {
 		return ch.without(ctx, why)
 	}
-	if !ch.cache.Has(ch.id) {
+	if !ch.ready(ch.id) {
 		return ch.building(ctx)
 	}
 	l, err := ch.onDevices(ctx)
@@ -142,7 +143,7 @@ func (ch *choice) prepare() (err error) {
 	if ch.cache, ch.kept, err = ch.c.open(); err != nil {
 		return err
 	}
-	v, err := ch.variant()
+	v, err := ch.read()
 	if err != nil {
 		return err
 	}
@@ -171,8 +172,15 @@ func (ch *choice) job(core int) build.Job {
 	return build.Job{Path: ch.m.Path, Variant: ch.m.Variant, Cache: ch.kept.Cache, Quota: ch.kept.Quota, Options: ch.options(core)}
 }
 
-// variant reads from the package which network it is.
-func (ch *choice) variant() (v model.Variant, err error) {
+// ready says whether there is an engine that was judged by this model.yaml.
+func (ch *choice) ready(id string) bool {
+	m, err := ch.cache.Meta(id)
+	// One whose description is broken is found out, and removed, by its use.
+	return err == nil && m.Package == ch.pkg || errors.Is(err, cache.ErrDamaged)
+}
+
+// read learns from the package which network it is.
+func (ch *choice) read() (v model.Variant, err error) {
 	files, done, err := ch.c.cfg.Files(ch.m.Path)
 	if err != nil {
 		return v, err
@@ -180,6 +188,9 @@ func (ch *choice) variant() (v model.Variant, err error) {
 	defer func() { err = errors.Join(err, done()) }()
 	p, err := model.Open(files)
 	if err != nil {
+		return v, err
+	}
+	if ch.pkg, err = build.Fingerprint(files); err != nil {
 		return v, err
 	}
 	return build.FindVariant(&p.Manifest, ch.m.Variant)
@@ -274,7 +285,9 @@ func (ch *choice) upgrade(ctx context.Context, n inference.Notes, say func(infer
 		var be *build.Error
 		if errors.As(err, &be) && be.Final() {
 			// The child wrote it down too, if it could.
-			err = errors.Join(err, ch.cache.Refuse(ch.id, err.Error()))
+			if r := ch.cache.Record(ch.id); r.BarredFor(ch.pkg) == "" {
+				err = errors.Join(err, ch.cache.Refuse(ch.id, ch.pkg, err.Error()))
+			}
 		}
 		stay("the build of its TensorRT engine failed: " + err.Error())
 		return nil, err

@@ -104,6 +104,10 @@ func TestCachedEngineFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pkg, err := build.Fingerprint(parcels.Files())
+	if err != nil {
+		t.Fatal(err)
+	}
 	v := p.Manifest.Variants[0]
 	onnx, err := fs.ReadFile(parcels.Files(), v.File)
 	if err != nil {
@@ -124,7 +128,16 @@ func TestCachedEngineFails(t *testing.T) {
 		{name: "no memory", gpu: fake{fail: build.ErrMemory}, engine: "onnxruntime-cpu/int8", note: "not enough memory", has: true},
 		{name: "blind", gpu: fake{blind: true}, engine: "onnxruntime-cpu/int8", note: "golden check not passed", record: "its engine is refused"},
 		{name: "device lost", gpu: fake{lossy: 1}, has: true, lost: true},
-		{name: "refused before", before: func(c *cache.Cache, id string) error { return c.Refuse(id, "no op Foo") }, engine: "onnxruntime-cpu/int8", note: "no op Foo", has: true, record: "no op Foo"},
+		{name: "refused before", before: func(c *cache.Cache, id string) error { return c.Refuse(id, "", "no op Foo") }, engine: "onnxruntime-cpu/int8", note: "no op Foo", has: true, record: "no op Foo"},
+		{name: "refused by another model.yaml", before: func(c *cache.Cache, id string) error { return c.Refuse(id, "other", "gate") }, engine: "tensorrt/int8", has: true, record: "gate"},
+		{name: "judged by another model.yaml", before: func(c *cache.Cache, id string) error {
+			m, err := c.Meta(id)
+			if err != nil {
+				return err
+			}
+			m.Package = "other"
+			return c.Put(*m, []byte("plan"))
+		}, engine: "onnxruntime-cpu/int8", note: beingBuilt, has: true},
 		{name: "damaged", before: func(c *cache.Cache, id string) error {
 			return os.Truncate(filepath.Join(c.Dir(), id, "plan"), 1)
 		}, engine: "onnxruntime-cpu/int8", note: beingBuilt},
@@ -142,7 +155,7 @@ func TestCachedEngineFails(t *testing.T) {
 			d := gpu.Device()
 			key := cache.NewKey(v.SHA256, v.Precision, &d, "", cache.Options{MaxBatch: 1, Level: -1, DLACore: -1})
 			id := key.ID()
-			if err := kept.Put(cache.Meta{Key: key}, []byte("plan")); err != nil {
+			if err := kept.Put(cache.Meta{Key: key, Package: pkg}, []byte("plan")); err != nil {
 				t.Fatal(err)
 			}
 			if c.before != nil {
@@ -235,10 +248,14 @@ func stocked(t *testing.T, gpu *fake, log *slog.Logger) (*Chooser, *cache.Cache,
 	if err != nil {
 		t.Fatal(err)
 	}
+	pkg, err := build.Fingerprint(parcels.Files())
+	if err != nil {
+		t.Fatal(err)
+	}
 	v, d := p.Manifest.Variants[0], gpu.Device()
 	key := cache.NewKey(v.SHA256, v.Precision, &d, "", cache.Options{MaxBatch: 1, Level: -1, DLACore: -1})
 	id := key.ID()
-	if err := kept.Put(cache.Meta{Key: key}, []byte("plan")); err != nil {
+	if err := kept.Put(cache.Meta{Key: key, Package: pkg}, []byte("plan")); err != nil {
 		t.Fatal(err)
 	}
 	ch := NewChooser(Config{

@@ -66,10 +66,10 @@ func (ch *choice) onDevices(ctx context.Context) (*inference.Loaded, error) {
 // cores is how many cores of a DLA to use beside the GPU: none if the engine for them
 // is not there, barred, or not worth it.
 func (ch *choice) cores(gpu *running) int {
-	if !ch.kept.DLA || ch.device.DLACores == 0 || !ch.cache.Has(ch.dla) {
+	if !ch.kept.DLA || ch.device.DLACores == 0 || !ch.ready(ch.dla) {
 		return 0
 	}
-	if r := ch.cache.Record(ch.dla); r.Barred() != "" {
+	if r := ch.cache.Record(ch.dla); r.BarredFor(ch.pkg) != "" {
 		return 0
 	}
 	meta, err := ch.cache.Meta(ch.dla)
@@ -81,7 +81,7 @@ func (ch *choice) cores(gpu *running) int {
 		why := fmt.Sprintf("the DLA is not used: %d us a picture there, %d on the GPU, and %d of %d layers are left to the GPU",
 			us, gpu.entry.Meta.RunUs, len(meta.OnGPU), meta.Layers)
 		ch.c.cfg.Log.Info(why, "model", ch.m.Name)
-		if err := ch.cache.Refuse(ch.dla, why); err != nil {
+		if err := ch.cache.Refuse(ch.dla, ch.pkg, why); err != nil {
 			ch.c.cfg.Log.Warn("refusal not noted", "model", ch.m.Name, "error", err)
 		}
 		return 0
@@ -148,7 +148,7 @@ func (ch *choice) notTaken(id string, err error, lost chan error) error {
 	case errors.Is(err, inference.ErrDeviceLost):
 		return err
 	case errors.Is(err, model.ErrGolden) || errors.Is(err, model.ErrNetwork):
-		return errors.Join(err, ch.good(id), ch.cache.Refuse(id, "its engine is refused: "+err.Error()), ch.cache.Remove(id))
+		return errors.Join(err, ch.good(id), ch.cache.Refuse(id, ch.pkg, "its engine is refused: "+err.Error()), ch.cache.Remove(id))
 	case errors.Is(err, build.ErrPlan):
 		return errors.Join(err, ch.good(id), ch.cache.Remove(id))
 	}
@@ -209,7 +209,7 @@ func (ch *choice) watch(ctx context.Context, all []*running, lost chan error, sa
 // wantsDLA says whether an engine for a DLA is to be built.
 func (ch *choice) wantsDLA() bool {
 	r := ch.cache.Record(ch.dla)
-	return ch.kept.DLA && ch.device.DLACores > 0 && ch.device.Parser && r.Barred() == "" && !ch.cache.Has(ch.dla)
+	return ch.kept.DLA && ch.device.DLACores > 0 && ch.device.Parser && r.BarredFor(ch.pkg) == "" && !ch.ready(ch.dla)
 }
 
 // grown is what beside gives.

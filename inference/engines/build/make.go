@@ -111,6 +111,10 @@ func (m *Maker) Make(ctx context.Context) (*Done, error) {
 	if err != nil {
 		return nil, err
 	}
+	pkg, err := Fingerprint(m.Files)
+	if err != nil {
+		return nil, err
+	}
 	device := m.Builder.Device()
 	key := cache.NewKey(v.SHA256, v.Precision, &device, m.L4T, m.Options)
 	id := key.ID()
@@ -123,20 +127,23 @@ func (m *Maker) Make(ctx context.Context) (*Done, error) {
 		if err := m.Cache.Forget(id); err != nil {
 			return nil, err
 		}
-	} else if done, err := m.known(id); done != nil || err != nil {
+	} else if done, err := m.known(id, pkg); done != nil || err != nil {
 		return done, err
 	}
-	done, err := m.build(ctx, p, &v, key)
+	done, err := m.build(ctx, p, &v, key, pkg)
 	if err != nil && Code(err) == ExitRefused {
-		err = errors.Join(err, m.Cache.Refuse(id, err.Error()))
+		if errors.Is(err, ErrRefused) {
+			pkg = "" // whatever model.yaml says
+		}
+		err = errors.Join(err, m.Cache.Refuse(id, pkg, err.Error()))
 	}
 	return done, err
 }
 
 // known tells what the cache says of the engine: that it is there, or barred.
-func (m *Maker) known(id string) (*Done, error) {
+func (m *Maker) known(id, pkg string) (*Done, error) {
 	r := m.Cache.Record(id)
-	if why := r.Barred(); why != "" {
+	if why := r.BarredFor(pkg); why != "" {
 		return nil, fmt.Errorf("%w: %s; --anew tries again", ErrRefused, why)
 	}
 	e, err := m.Cache.Take(id)
@@ -147,11 +154,14 @@ func (m *Maker) known(id string) (*Done, error) {
 		return nil, err
 	}
 	e.Release()
+	if e.Meta.Package != pkg {
+		return nil, nil // it has to be judged anew; what was timed makes that short
+	}
 	return &Done{ID: id, Already: true, Bytes: e.Meta.Bytes, Took: e.Meta.Took, RunUs: e.Meta.RunUs, Golden: e.Meta.Golden, Layers: e.Meta.Layers, OnGPU: e.Meta.OnGPU}, nil
 }
 
 // build makes the plan, judges and keeps it.
-func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, key cache.Key) (*Done, error) {
+func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, key cache.Key, pkg string) (*Done, error) {
 	onnx, err := network(m.Files, v)
 	if err != nil {
 		return nil, err
@@ -180,7 +190,7 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 	}
 	m.Teller.Progress(est.Over("golden pictures", time.Now()), time.Now())
 	meta := cache.Meta{
-		Key: key, Release: m.Release, Model: p.Manifest.Name + "@" + p.Manifest.Version, Built: began.UTC(),
+		Key: key, Release: m.Release, Model: p.Manifest.Name + "@" + p.Manifest.Version, Package: pkg, Built: began.UTC(),
 		Layers: built.Layers, OnGPU: built.OnGPU,
 	}
 	device := m.Builder.Device()
@@ -294,6 +304,17 @@ func FindVariant(m *model.Manifest, name string) (model.Variant, error) {
 		return model.Variant{}, fmt.Errorf("%w: it has no variant %q", model.ErrPackage, name)
 	}
 	return m.Variants[i], nil
+}
+
+// Fingerprint is the SHA-256 of a package's model.yaml, in hexadecimal: how a model is
+// judged hangs on it, and not on the network alone.
+func Fingerprint(files fs.FS) (string, error) {
+	b, err := fs.ReadFile(files, "model.yaml")
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", model.ErrPackage, err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // network reads the variant's ONNX file and compares it with the manifest.

@@ -60,9 +60,11 @@ type Meta struct {
 	Bytes  int64  `json:"plan_bytes"`
 	SHA256 string `json:"plan_sha256"`
 	// Release is that of the program that built it, Device what it was built on.
-	Release string    `json:"release"`
-	Device  string    `json:"device"`
-	Model   string    `json:"model"`
+	Release string `json:"release"`
+	Device  string `json:"device"`
+	Model   string `json:"model"`
+	// Package is the SHA-256 of the model.yaml by which it was judged.
+	Package string    `json:"package"`
 	Built   time.Time `json:"built"`
 	// Took is how long the build was, in seconds, RunUs a run for one picture.
 	Took  float64 `json:"took_s"`

@@ -417,12 +417,15 @@ func TestRecords(t *testing.T) {
 	if err := c.Good(id); err != nil || c.Record(id) != (Record{}) || len(c.Records()) != 0 {
 		t.Errorf("forgiven: %+v, %v", c.Record(id), err)
 	}
-	if err := c.Refuse(id, "two\nlines "+strings.Repeat("long ", 200)+"\xff"); err != nil {
+	if err := c.Refuse(id, "p1", "two\nlines "+strings.Repeat("long ", 200)+"\xff"); err != nil {
 		t.Fatal(err)
 	}
 	r = c.Record(id)
 	if why := r.Barred(); !strings.HasPrefix(why, "two lines") || len(why) > maxWhy || strings.Contains(why, "\n") {
 		t.Errorf("refused: %q", why)
+	}
+	if r.BarredFor("p1") == "" || r.BarredFor("p2") != "" {
+		t.Error("a refusal by one model.yaml holds for that one")
 	}
 	if got := c.Records(); len(got) != 1 || got[id] != r {
 		t.Errorf("records %+v", got)
@@ -438,7 +441,7 @@ func TestRecords(t *testing.T) {
 		t.Errorf("after it: %+v, %v", c.Record(id), err)
 	}
 	for n := range maxRecords + 5 {
-		if err := c.Refuse(key(100+n).id(), "x"); err != nil {
+		if err := c.Refuse(key(100+n).id(), "", "x"); err != nil {
 			t.Fatal(err)
 		}
 	}

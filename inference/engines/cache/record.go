@@ -33,7 +33,10 @@ type Record struct {
 	// Tries counts the processes that took the engine into use and did not end in order.
 	Tries int `json:"tries"`
 	// Refused is why no engine of this key is to be used or built; "" if one may.
-	Refused string    `json:"refused,omitempty"`
+	Refused string `json:"refused,omitempty"`
+	// Package is the model.yaml (its SHA-256) by which it was refused; "" if that has no
+	// part in it. With another one there may be another verdict.
+	Package string    `json:"package,omitempty"`
 	Since   time.Time `json:"since"`
 }
 
@@ -108,6 +111,14 @@ func (c *Cache) trimRecords() {
 	}
 }
 
+// BarredFor is Barred for a model whose model.yaml has that SHA-256.
+func (r *Record) BarredFor(pkg string) string {
+	if r.Refused != "" && r.Package != "" && r.Package != pkg {
+		return ""
+	}
+	return r.Barred()
+}
+
 // Begin says that the engine is about to be taken into use: until Good, a death of
 // the process is put down to it.
 func (c *Cache) Begin(id string) error {
@@ -119,13 +130,14 @@ func (c *Cache) Good(id string) error {
 	return c.change(id, func(r *Record) { r.Tries = 0 })
 }
 
-// Refuse says that no engine of this key is to be used, and why, in one line.
-func (c *Cache) Refuse(id, why string) error {
+// Refuse says that no engine of this key is to be used, and why, in one line; with
+// pkg it holds for models of that model.yaml alone.
+func (c *Cache) Refuse(id, pkg, why string) error {
 	why = strings.Join(strings.Fields(why), " ")
 	if len(why) > maxWhy {
 		why = why[:maxWhy-3] + "..."
 	}
-	return c.change(id, func(r *Record) { r.Refused, r.Tries = strings.ToValidUTF8(why, "?"), 0 })
+	return c.change(id, func(r *Record) { r.Refused, r.Package, r.Tries = strings.ToValidUTF8(why, "?"), pkg, 0 })
 }
 
 // Forget gives a key a new chance: a person asks for it.
