@@ -69,10 +69,12 @@ func (d *diagnosis) write(w io.Writer, asJSON bool) error {
 		return e.Encode(d)
 	}
 	var b strings.Builder
+	told := "" // the same folders are not told again and again
 	for _, f := range d.Findings {
 		fmt.Fprintf(&b, "%-8s %-16s %s\n", f.State, f.What, f.Value)
-		if len(f.Looked) > 0 {
-			fmt.Fprintf(&b, "%25s looked in %s\n", "", strings.Join(f.Looked, ", "))
+		if looked := strings.Join(f.Looked, ", "); looked != "" && looked != told {
+			fmt.Fprintf(&b, "%25s looked in %s\n", "", looked)
+			told = looked
 		}
 		if f.Advice != "" {
 			fmt.Fprintf(&b, "%25s -> %s\n", "", f.Advice)

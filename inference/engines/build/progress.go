@@ -202,10 +202,10 @@ func (t *Teller) End(done *Done, err error, code int) {
 		return // the error goes to standard error
 	}
 	if done.Already {
-		fmt.Fprintf(t.Out, "the engine is in the cache already: %s\n", done.ID)
+		fmt.Fprintf(t.Out, "the engine is in the cache already: %.12s\n", done.ID)
 		return
 	}
-	fmt.Fprintf(t.Out, "built in %.1f s: %d bytes, %d us a picture, %d golden pictures right, engine %s\n",
+	fmt.Fprintf(t.Out, "built in %.1f s: %d bytes, %d us a picture, %d golden pictures right, engine %.12s\n",
 		done.Took, done.Bytes, done.RunUs, done.Golden, done.ID)
 	if n := len(done.OnGPU); n > 0 {
 		fmt.Fprintf(t.Out, "%d of %d layers are left to the GPU: %s\n", n, done.Layers, strings.Join(done.OnGPU, ", "))
