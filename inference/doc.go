@@ -51,6 +51,10 @@
 // that its model cannot look at, is counted as bad; those in one batch with it are not
 // touched, also if it was a panic.
 //
+// A model may change its engine while it stands (Loaded.Tend): it leaves the board
+// between two frames and comes back with the new one; the frames wait meanwhile. An
+// error that wraps [ErrDeviceLost] ends the pipeline.
+//
 // # Concurrency
 //
 // [Pipeline.Apply] and [Pipeline.Status] may be called from any goroutine and do not

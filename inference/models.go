@@ -114,14 +114,10 @@ func (m *modelRun) run(ctx context.Context, threads int) error {
 		// wait in their slots as they do while a lane is at work.
 		m.p.board.leave(m)
 		old := l
-		if l = next; l != nil && ctx.Err() == nil {
-			m.enter(l)
+		if l = next; l != nil {
+			m.enter(l) // also when it is to end: the next Tend returns at once
 		}
 		m.close(old)
-		if l != nil && ctx.Err() != nil {
-			m.close(l)
-			l = nil
-		}
 	}
 	if err == nil {
 		return nil

@@ -181,8 +181,8 @@ func (m *Maker) build(ctx context.Context, p *model.Package, v *model.Variant, k
 	})
 	if built != nil {
 		// Also when it failed or was cancelled: the next try has to time less.
-		if terr := m.Cache.PutTiming(&key, built.Timing); terr != nil && err == nil {
-			err = terr
+		if terr := m.Cache.PutTiming(&key, built.Timing); terr != nil {
+			m.Log.Warn("timing cache not kept: the next build takes as long as this one", "error", terr)
 		}
 	}
 	if err != nil {

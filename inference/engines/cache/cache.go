@@ -96,7 +96,7 @@ func Open(dir string, quota int64, log *slog.Logger) (*Cache, error) {
 	}
 	c := &Cache{dir: dir, quota: quota, log: log, write: (*os.File).Write}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open engine cache: %w", err)
+		return nil, fmt.Errorf("open engine cache: %w", full(err))
 	}
 	// An engine is code: only its owner may put one there. Not root either, whose files
 	// the owner could not open.
@@ -133,7 +133,7 @@ func (c *Cache) Dir() string { return c.dir }
 func (c *Cache) locked(fn func() error) error {
 	l, err := flock(filepath.Join(c.dir, lockName), os.O_RDWR|os.O_CREATE, syscall.LOCK_EX)
 	if err != nil {
-		return fmt.Errorf("engine cache: %w", err)
+		return fmt.Errorf("engine cache: %w", full(err))
 	}
 	defer l.Close()
 	return fn()
