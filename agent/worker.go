@@ -58,6 +58,9 @@ func (a *Agent) supervisor(cfg *config.Config) worker.Supervisor {
 	if cfg.Infer.Library != "" {
 		args = append(args, "--ort", cfg.Infer.Library)
 	}
+	if cfg.Infer.TensorRT != "" {
+		args = append(args, "--trt", cfg.Infer.TensorRT)
+	}
 	return &worker.Child{Path: cfg.Infer.Program, Args: args, Socket: socket, Log: a.log.With("part", "worker")}
 }
 

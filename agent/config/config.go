@@ -104,7 +104,10 @@ type Infer struct {
 	Socket  string `yaml:"socket"`  // unix socket of the worker; "" = in the data folder (child)
 	Program string `yaml:"program"` // path of fulmar-infer (child)
 	Library string `yaml:"library"` // path of libonnxruntime; "" = where the worker looks
-	Threads int    `yaml:"threads"`
+	// TensorRT are the folders of its libraries, with : between them; "" = where the
+	// worker looks.
+	TensorRT string `yaml:"tensorrt"`
+	Threads  int    `yaml:"threads"`
 	// EngineCache is the folder of engines built on this board, "" = in the data folder.
 	EngineCache string `yaml:"engine_cache"`
 	// EngineCacheMiB bounds it.

@@ -152,7 +152,7 @@ fleet: {address: %q, token_file: %s}
 link: {keep_alive: 10s, reconnect_window: 1s}
 %s`, b.Name, dir, s.HTTPS, tokenFile, b.Extra)
 	if !b.NoInfer {
-		text += fmt.Sprintf("infer: {mode: child, program: %s, library: %s, threads: 1}\n", filepath.Join(s.Bin, "fulmar-infer"), s.ORT)
+		text += fmt.Sprintf("infer: {mode: child, program: %s, library: %s, tensorrt: %q, threads: 1}\n", filepath.Join(s.Bin, "fulmar-infer"), s.ORT, os.Getenv("FULMAR_TRT"))
 	}
 	return config, os.WriteFile(config, []byte(text), 0o600)
 }
