@@ -31,8 +31,9 @@ type Prep interface {
 
 // Preparer is an Engine that can fill its input on its device.
 type Preparer interface {
-	// NewPrep makes a Prep for picture index of the batch, from 0. An error means that
-	// it cannot for this spec: the picture is prepared on the CPU then.
+	// NewPrep makes a Prep for picture index of the batch, from 0. An error for the
+	// first means that it cannot for this spec: all are prepared on the CPU then. One
+	// for a later picture refuses the model, for the device has taken over the input.
 	NewPrep(spec tensor.Spec, index int) (Prep, error)
 }
 

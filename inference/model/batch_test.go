@@ -194,31 +194,42 @@ func (p devicePrep) Run(img image.Image) (tensor.Mapping, error) {
 	return m, err
 }
 
-// TestPreparer has an engine that prepares pictures for places 0 and 2 itself. One
-// that does it wrongly in any place is refused by the golden pictures.
+// TestPreparer has an engine that prepares pictures itself: in all places, or in none
+// if it cannot in the first. One that fails in a later place is refused, because what
+// the device fills it does not take from the host any more; one that does it wrongly in
+// any place is refused by the golden pictures.
 func TestPreparer(t *testing.T) {
-	dev := &device{used: map[int]int{}, cpu: 1, fault: -1}
+	dev := &device{used: map[int]int{}, fault: -1}
 	cfg := several(t, 3, func(e model.Engine) model.Engine {
 		dev.Engine, dev.Batcher = e, e.(model.Batcher)
 		return dev
 	})
-	d := shipped(t, cfg)
-	clear(dev.used)
 	var belt line
 	img, _ := belt.picture(t, 0)
-	dst, errs := make([][]schema.Box, 3), make([]error, 3)
-	d.DetectBatch(t.Context(), []image.Image{img, img, img}, dst, errs)
-	if dev.used[0] != 1 || dev.used[1] != 0 || dev.used[2] != 1 {
-		t.Errorf("prepared by place: %v", dev.used)
+	for _, c := range []struct{ cpu, used int }{{-1, 1}, {0, 0}} {
+		dev.cpu = c.cpu
+		d := shipped(t, cfg)
+		clear(dev.used)
+		dst, errs := make([][]schema.Box, 3), make([]error, 3)
+		d.DetectBatch(t.Context(), []image.Image{img, img, img}, dst, errs)
+		for place := range 3 {
+			if dev.used[place] != c.used {
+				t.Errorf("with place %d refused, prepared by the device: %v", c.cpu, dev.used)
+			}
+		}
+		if len(dst[0]) == 0 || !slices.Equal(dst[0], dst[1]) || !slices.Equal(dst[0], dst[2]) {
+			t.Errorf("boxes %v, errors %v", dst, errs)
+		}
 	}
-	if len(dst[0]) == 0 || !slices.Equal(dst[0], dst[1]) || !slices.Equal(dst[0], dst[2]) {
-		t.Errorf("boxes %v, errors %v", dst, errs)
-	}
-	dev.fault = 2
 	p, err := model.Open(parcels.Files())
 	if err != nil {
 		t.Fatal(err)
 	}
+	dev.cpu = 1
+	if _, err := p.Load(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "place 1 of 3: not this one") {
+		t.Errorf("a later place that cannot be prepared: %v", err)
+	}
+	dev.cpu, dev.fault = -1, 2
 	if _, err := p.Load(t.Context(), cfg); !errors.Is(err, model.ErrGolden) || !strings.Contains(err.Error(), "in place 3 of 3") {
 		t.Errorf("a place that is prepared wrongly: %v, want %v", err, model.ErrGolden)
 	}
