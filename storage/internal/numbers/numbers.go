@@ -143,13 +143,15 @@ func (b *Book) CursorDue(ahead bool) time.Time {
 }
 
 // Check refuses an acknowledgement of what nobody can have seen; unknown is wrapped.
+// At the bound of intervals it still takes what closes or joins one: refused for
+// ever, an acknowledgement would hold up all that come after it.
 func (b *Book) Check(epoch, first, last uint64, unknown error) error {
 	switch {
 	case epoch != b.Epoch:
 		return fmt.Errorf("%w: epoch %016x, the spool's is %016x", unknown, epoch, b.Epoch)
 	case first == 0 || last < first || last > b.Given():
 		return fmt.Errorf("%w: %d to %d, given out are 1 to %d", unknown, first, last, b.Given())
-	case len(b.Done.Above()) >= classconf.MaxIntervals:
+	case len(b.Done.Above()) >= classconf.MaxIntervals && b.Done.Splits(first, last):
 		return fmt.Errorf("%d separate ranges are acknowledged; acknowledge %d first", classconf.MaxIntervals, b.Done.Low()+1)
 	}
 	return nil

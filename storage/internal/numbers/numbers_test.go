@@ -121,11 +121,18 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%v: %v", bad, err)
 		}
 	}
-	for n := uint64(12); len(b.Done.Above()) < 4096; n += 2 {
+	n := uint64(12)
+	for ; len(b.Done.Above()) < 4096; n += 2 {
 		b.Done.Add(n, n)
 	}
-	if err := b.Check(7, 1, 1, unknown); err == nil || errors.Is(err, unknown) {
-		t.Errorf("4096 intervals: %v", err)
+	b.Committed(1, 2*n)
+	if err := b.Check(7, n+1, n+1, unknown); err == nil || errors.Is(err, unknown) {
+		t.Errorf("one interval more than 4096: %v", err)
+	}
+	for _, good := range [][2]uint64{{1, 1}, {1, 11}, {13, 13}, {n - 1, n - 1}, {n - 2, n + 7}, {12, 2 * n}} {
+		if err := b.Check(7, good[0], good[1], unknown); err != nil {
+			t.Errorf("4096 intervals, and one that closes or joins some: %v", err)
+		}
 	}
 }
 

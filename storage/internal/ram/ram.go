@@ -23,6 +23,7 @@ import (
 var (
 	ErrFull    = errors.New("memory is full")
 	ErrUnknown = errors.New("unknown range")
+	errHoles   = errors.New("too many separate ranges are acknowledged")
 )
 
 const (
@@ -35,7 +36,7 @@ const (
 	overhead = 64
 	// gapReserve is what only gap records may fill of the alarms' share.
 	gapReserve = 16 << 10
-	// maxIntervals bounds the acknowledged intervals of a class.
+	// maxIntervals bounds the settled intervals of a class.
 	maxIntervals = 1024
 )
 
@@ -55,7 +56,7 @@ type ring struct {
 	next    uint64
 	items   []item
 	bytes   int
-	acked   ranges.Settled // what the fleet has
+	done    ranges.Settled // acknowledged, refused or dropped: all that is not in items
 	untold  ranges.Range   // dropped, and no gap record made yet; zero: none
 	dropped uint64
 }
@@ -101,7 +102,8 @@ func (r *ring) add(payload []byte) uint64 {
 }
 
 // drop loses the oldest record. Records go in the order of their numbers, so one
-// range tells of all; what of it the fleet has, it knows.
+// range tells of all; what of it the fleet has, it knows. The number is settled:
+// nobody will acknowledge it, and a hole that stays would be there for ever.
 func (r *ring) drop() {
 	it := r.items[0]
 	r.remove(0)
@@ -109,6 +111,7 @@ func (r *ring) drop() {
 		r.untold.First = it.seq
 	}
 	r.untold.Last = it.seq
+	r.done.Add(it.seq, it.seq)
 	r.dropped++
 }
 
@@ -168,15 +171,18 @@ func (s *Store) addGap(g *schema.Gap) bool {
 	return true
 }
 
-// Ack frees what the fleet has.
+// Ack frees what the fleet has. Many records acknowledged out of order are refused at
+// a bound, but never those that close or join what was acknowledged before.
 func (s *Store) Ack(c schema.Class, epoch, first, last uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.rings[c]
-	if !r.knows(epoch, first, last) || len(r.acked.Above()) >= maxIntervals {
+	switch {
+	case !r.knows(epoch, first, last):
 		return fmt.Errorf("%w: %d to %d of epoch %016x, kept in memory", ErrUnknown, first, last, epoch)
+	case len(r.done.Above()) >= maxIntervals && r.done.Splits(first, last):
+		return fmt.Errorf("%w: %d, kept in memory; acknowledge %d first", errHoles, maxIntervals, r.done.Low()+1)
 	}
-	r.acked.Add(first, last)
 	r.forget(first, last)
 	return nil
 }
@@ -185,7 +191,9 @@ func (r *ring) knows(epoch, first, last uint64) bool {
 	return r.epoch != 0 && r.epoch == epoch && first > 0 && first <= last && last < r.next
 }
 
+// forget settles numbers and lets go of their records.
 func (r *ring) forget(first, last uint64) {
+	r.done.Add(first, last)
 	r.items = slices.DeleteFunc(r.items, func(it item) bool {
 		gone := it.seq >= first && it.seq <= last
 		if gone {
@@ -195,13 +203,17 @@ func (r *ring) forget(first, last uint64) {
 	})
 }
 
-// Refuse tells one record as lost for a reason that only its sender knows.
+// Refuse tells one record as lost for a reason that only its sender knows. One that
+// is settled already stays as it was told.
 func (s *Store) Refuse(c schema.Class, epoch, seq uint64, why schema.Reason) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.rings[c]
 	if !r.knows(epoch, seq, seq) {
 		return fmt.Errorf("%w: number %d of epoch %016x, kept in memory", ErrUnknown, seq, epoch)
+	}
+	if r.done.Has(seq) {
+		return nil
 	}
 	g := schema.Gap{Class: c, Epoch: epoch, First: seq, Last: seq, Reason: why}
 	if !s.addGap(&g) {
@@ -211,20 +223,29 @@ func (s *Store) Refuse(c schema.Class, epoch, seq uint64, why schema.Reason) err
 	return nil
 }
 
-// Cursors tells where the classes stand that hold or held something.
+// Cursors tells where the classes stand that hold or held something. What was dropped
+// counts as settled once a gap record of it is among the alarms.
 func (s *Store) Cursors() (out []schema.Cursor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tellDropped() // else a reader would not learn that there are alarms
 	for c := range s.rings {
-		if r := &s.rings[c]; r.epoch != 0 {
-			out = append(out, schema.Cursor{Class: schema.Class(c), Epoch: r.epoch, Acked: r.acked.Low(), Last: r.next - 1})
+		r := &s.rings[c]
+		if r.epoch == 0 {
+			continue
 		}
+		low := r.done.Low()
+		if r.untold.First > 0 {
+			low = min(low, r.untold.First-1)
+		}
+		out = append(out, schema.Cursor{Class: schema.Class(c), Epoch: r.epoch, Acked: low, Last: r.next - 1})
 	}
 	return out
 }
 
-// Left tells what the fleet does not have, as gaps, for whoever ends with a disk.
+// Left tells what the fleet does not have, as gaps, for whoever ends with a disk: the
+// records held, what was dropped and not told, and the gap records that nobody took,
+// as they are.
 func (s *Store) Left() (out []schema.Gap) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,7 +254,16 @@ func (s *Store) Left() (out []schema.Gap) {
 		if r.epoch == 0 {
 			continue
 		}
-		out = append(out, gaps.Of(r.acked.Missing(1, r.next-1), schema.Gap{Class: schema.Class(c), Epoch: r.epoch, Reason: schema.ReasonUnsavable})...)
+		lost := schema.Gap{Class: schema.Class(c), Epoch: r.epoch, Reason: schema.ReasonUnsavable}
+		if r.untold.First > 0 {
+			out = append(out, gaps.Of([]ranges.Range{r.untold}, lost)...)
+		}
+		out = append(out, gaps.Of(r.done.Missing(1, r.next-1), lost)...)
+	}
+	for _, it := range s.rings[schema.ClassAlarm].items {
+		if rec, err := schema.DecodeRecord(it.payload); err == nil && rec.Kind == schema.KindGap && rec.Gap != nil {
+			out = append(out, *rec.Gap)
+		}
 	}
 	return out
 }

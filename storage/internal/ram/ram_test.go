@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"fulmar/schema"
@@ -114,5 +115,122 @@ func TestUnknownIsRefused(t *testing.T) {
 	}
 	if left := s.Left(); len(left) != 1 || left[0].First != 1 || left[0].Last != 1 || left[0].Epoch != e {
 		t.Errorf("left is %v", left)
+	}
+}
+
+// TestMoreMadeThanSent: for longer than any bound, twice as much is made as the link
+// takes. Each acknowledgement goes through and the cursor follows: what was dropped
+// leaves no hole.
+func TestMoreMadeThanSent(t *testing.T) {
+	t.Parallel()
+	s, c, from := New(schema.Clock{}), schema.ClassMetric, uint64(0)
+	var e uint64
+	for round := range 3 * maxIntervals {
+		for range 20 {
+			if _, err := s.Append(c, make([]byte, 400)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e = epoch(s, c)
+		recs := s.Read(c, e, from, 10, 1<<20)
+		from = recs[len(recs)-1].Seq + 1
+		if err := s.Ack(c, e, recs[0].Seq, from-1); err != nil {
+			t.Fatalf("round %d: %v; %+v", round, err, s.Stats(c))
+		}
+		if round%50 == 7 { // the alarms, and among them the gaps, go as well
+			ae := epoch(s, schema.ClassAlarm)
+			for _, g := range s.Read(schema.ClassAlarm, ae, 0, 100, 1<<20) {
+				if err := s.Ack(schema.ClassAlarm, ae, g.Seq, g.Seq); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if s.Stats(c).Dropped == 0 {
+		t.Fatal("nothing was dropped: the test proves nothing")
+	}
+	for recs := s.Read(c, e, 0, 100, 1<<20); len(recs) > 0; recs = s.Read(c, e, 0, 100, 1<<20) {
+		if err := s.Ack(c, e, recs[0].Seq, recs[len(recs)-1].Seq); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, cur := range s.Cursors() {
+		if cur.Class == c && cur.Acked != cur.Last {
+			t.Errorf("all is sent or dropped and told, and the cursor stands at %d of %d", cur.Acked, cur.Last)
+		}
+	}
+}
+
+// TestBoundOfHoles: at the bound an acknowledgement that makes one more hole is
+// refused, one that closes or joins some is taken.
+func TestBoundOfHoles(t *testing.T) {
+	t.Parallel()
+	s, c := New(schema.Clock{}), schema.ClassEvent
+	for range 2*maxIntervals + 10 {
+		if _, err := s.Append(c, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := epoch(s, c)
+	n := uint64(2)
+	for ; n <= 2*maxIntervals; n += 2 {
+		if err := s.Ack(c, e, n, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Ack(c, e, n+1, n+1); err == nil || errors.Is(err, ErrUnknown) {
+		t.Errorf("one hole more than %d: %v", maxIntervals, err)
+	}
+	for _, ok := range [][2]uint64{{n - 1, n}, {5, 7}, {4, 4}, {1, 1}} {
+		if err := s.Ack(c, e, ok[0], ok[1]); err != nil {
+			t.Errorf("at the bound, and %d to %d makes no hole: %v", ok[0], ok[1], err)
+		}
+	}
+	if err := s.Ack(c, e, n+2, n+2); err != nil {
+		t.Errorf("holes were closed and there is room again: %v", err)
+	}
+}
+
+// TestSettledAsWhatItIs: what was refused or dropped is settled and told once, under
+// its reason; for the end with a disk also where nobody took the gap, or there was no
+// room for it.
+func TestSettledAsWhatItIs(t *testing.T) {
+	t.Parallel()
+	s, c := New(schema.Clock{}), schema.ClassMetric
+	for range 3 {
+		if _, err := s.Append(c, make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := epoch(s, c)
+	for range 2 {
+		if err := s.Refuse(c, e, 1, schema.ReasonOversize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := epoch(s, schema.ClassAlarm)
+	if n := len(s.Read(schema.ClassAlarm, a, 0, 100, 1<<20)); n != 1 {
+		t.Errorf("%d gaps of one refusal", n)
+	}
+	for s.addGap(&schema.Gap{Class: schema.ClassEvent, Epoch: 9, First: 1, Last: 1, Reason: schema.ReasonQuota}) {
+	}
+	for range 2 {
+		if _, err := s.Append(c, make([]byte, quota(c)-2*(100+2*overhead))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i := slices.IndexFunc(s.Cursors(), func(cur schema.Cursor) bool { return cur.Class == c })
+	if cur := s.Cursors()[i]; cur.Acked != 1 || cur.Last != 5 {
+		t.Errorf("2 to 4 are dropped and the alarms have no room to tell it, and the cursor says %+v", cur)
+	}
+	told := map[uint64]schema.Reason{}
+	for _, g := range s.Left() {
+		for n := g.First; g.Class == c && n <= g.Last; n++ {
+			told[n] = g.Reason
+		}
+	}
+	want := map[uint64]schema.Reason{1: schema.ReasonOversize, 2: schema.ReasonUnsavable, 3: schema.ReasonUnsavable, 4: schema.ReasonUnsavable, 5: schema.ReasonUnsavable}
+	if fmt.Sprint(told) != fmt.Sprint(want) {
+		t.Errorf("left is %v, want %v", told, want)
 	}
 }

@@ -76,6 +76,21 @@ func (s *Settled) Add(first, last uint64) (added uint64) {
 	return added
 }
 
+// Splits tells whether Add of first to last would make one more interval above Low:
+// it joins none that is there.
+func (s *Settled) Splits(first, last uint64) bool {
+	if first <= s.low+1 {
+		return false
+	}
+	i, _ := slices.BinarySearchFunc(s.above, first, func(r Range, f uint64) int {
+		if r.Last+1 < f {
+			return -1
+		}
+		return 1
+	})
+	return i == len(s.above) || s.above[i].First > last+1
+}
+
 // Has tells whether n is settled.
 func (s *Settled) Has(n uint64) bool { return s.Next(n) != n }
 

@@ -32,8 +32,12 @@ func TestSettledAgainstMap(t *testing.T) {
 				}
 				model[n] = true
 			}
+			splits, before := s.Splits(first, last), len(s.Above())
 			if got := s.Add(first, last); got != want {
 				t.Fatalf("seed %d: Add(%d, %d) = %d new, want %d", seed, first, last, got, want)
+			}
+			if more := len(s.Above()) > before; more != splits {
+				t.Fatalf("seed %d: Splits(%d, %d) = %v, one interval more: %v", seed, first, last, splits, more)
 			}
 			compare(t, seed, &s, model, rng, top+20)
 		}
