@@ -33,12 +33,19 @@ const (
 	blobTmp = ".put-"
 	// blobTmpAge is after how long such a file was left by a crash: no Put takes as long.
 	blobTmpAge = 10 * time.Minute
+	// blobStep is how far apart the files' times are at least: every file system that
+	// carries a spool keeps milliseconds.
+	blobStep = time.Millisecond
 	// blobTries bounds how often one Put evicts on a full disk.
 	blobTries = 3
 )
 
 // Blobs keeps pictures as files of one folder, bounded in bytes; the oldest go
-// first. Two processes use the folder at once: the worker puts and evicts,
+// first, in the order of the files' times. These never run backwards: each Put
+// dates its file after all that are there, whatever the wall clock says. Where a file
+// system knows no later time they are equal, and names decide.
+//
+// Two processes use the folder at once: the worker puts and evicts,
 // fulmard opens and removes. So a file may vanish at any time, and an opened one
 // stays readable. The methods may be called from any goroutine.
 type Blobs struct {
@@ -46,7 +53,8 @@ type Blobs struct {
 	quota int64
 
 	mu      sync.Mutex
-	used    int64 // at most this much: other processes only take away
+	used    int64     // at most this much: other processes only take away
+	newest  time.Time // no file is dated later
 	evicted atomic.Uint64
 }
 
@@ -74,12 +82,23 @@ func OpenBlobs(dir string, quota int64) (*Blobs, error) {
 		return nil, err
 	}
 	b.used = used
+	b.sawNewest(files)
 	for _, f := range files {
-		if f.tmp && time.Since(f.at) > blobTmpAge {
+		// Abs: what was written while the clock stood ahead is left over, too.
+		if f.tmp && time.Since(f.at).Abs() > blobTmpAge {
 			_ = os.Remove(f.path) // not ours, or gone already: the next start tries again
 		}
 	}
 	return b, nil
+}
+
+// sawNewest notes the latest time in a list by scan.
+func (b *Blobs) sawNewest(files []blobFile) {
+	for _, f := range files {
+		if !f.tmp && f.at.After(b.newest) {
+			b.newest = f.at
+		}
+	}
 }
 
 type blobFile struct {
@@ -131,8 +150,13 @@ func (b *Blobs) Put(name string, data []byte) (sum [32]byte, err error) {
 	if err := b.makeRoom(size, false); err != nil {
 		return sum, fmt.Errorf("put blob %s: %w", name, err)
 	}
+	at := time.Now()
+	if next := b.newest.Add(blobStep); at.Before(next) {
+		at = next
+	}
+	b.newest = at
 	for try := 1; ; try++ {
-		err = b.write(name, data)
+		err = b.write(name, data, at)
 		if try == blobTries || !disk.Full(err) || b.makeRoom(size, true) != nil {
 			break
 		}
@@ -144,7 +168,7 @@ func (b *Blobs) Put(name string, data []byte) (sum [32]byte, err error) {
 	return sha256.Sum256(data), nil
 }
 
-func (b *Blobs) write(name string, data []byte) error {
+func (b *Blobs) write(name string, data []byte, at time.Time) error {
 	f, err := os.CreateTemp(b.dir, blobTmp+"*")
 	if err != nil {
 		return err
@@ -152,6 +176,9 @@ func (b *Blobs) write(name string, data []byte) error {
 	_, err = f.Write(data)
 	if err == nil {
 		err = f.Chmod(0o640)
+	}
+	if err == nil {
+		err = os.Chtimes(f.Name(), at, at)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -184,6 +211,7 @@ func (b *Blobs) makeRoom(size int64, force bool) error {
 		goal = max(0, min(goal, used-size))
 	}
 	before := used
+	b.sawNewest(files)
 	for _, f := range files {
 		if used <= goal {
 			break

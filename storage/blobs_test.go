@@ -189,3 +189,54 @@ func TestBlobsShared(t *testing.T) {
 	})
 	wg.Wait()
 }
+
+// TestBlobsOfALyingClock: the newest pictures stay, whatever the clock did: while the
+// process ran, or over a restart with a clock that stands behind. The old files are
+// as an older release left them, dated by a clock of 50 years on.
+func TestBlobsOfALyingClock(t *testing.T) {
+	t.Parallel()
+	for name, restart := range map[string]bool{"running": false, "restart": true} {
+		dir := t.TempDir()
+		b := blobs(t, dir, 10_000)
+		ahead := time.Now().AddDate(50, 0, 0)
+		for i := range 10 {
+			old := fmt.Sprintf("old%d.jpg", i)
+			if _, err := b.Put(old, make([]byte, 1000)); err != nil {
+				t.Fatal(err)
+			}
+			at := ahead.Add(time.Duration(i) * time.Second)
+			if err := os.Chtimes(filepath.Join(dir, old), at, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stale := filepath.Join(dir, ".put-stale")
+		if err := errors.Join(os.WriteFile(stale, []byte("x"), 0o600), os.Chtimes(stale, ahead, ahead)); err != nil {
+			t.Fatal(err)
+		}
+		if restart {
+			b = blobs(t, dir, 10_000)
+			if _, err := os.Stat(stale); !os.IsNotExist(err) {
+				t.Error("what a crash left of a Put while the clock stood ahead is still there")
+			}
+		}
+		reader := blobs(t, dir, 10_000) // the other process
+		for i := range 15 {
+			// Falling names: where times were equal, names would decide wrongly.
+			if _, err := b.Put(fmt.Sprintf("new%02d.jpg", 20-i), make([]byte, 1000)); err != nil {
+				t.Fatal(err)
+			}
+			for k := 0; k <= i; k++ {
+				f, err := reader.Open(fmt.Sprintf("new%02d.jpg", 20-k))
+				if want := k > i-9; want && err != nil {
+					t.Errorf("%s: after %d new ones the one put at %d is gone: %v", name, i+1, k, err)
+				}
+				if err == nil {
+					f.Close()
+				}
+			}
+		}
+		if ents, err := filepath.Glob(filepath.Join(dir, "old*")); err != nil || len(ents) > 0 {
+			t.Errorf("%s: of 15 new pictures in room for 10 the old ones %v are left, %v", name, ents, err)
+		}
+	}
+}
