@@ -29,9 +29,9 @@ type API struct {
 	client *http.Client
 }
 
-// API makes a client with a token that may only read.
+// API makes a client with a token that may only read; it outlives a long soak.
 func (s *Site) API() (*API, error) {
-	token, err := s.fleetCommand("api-token", "--scope", "read", "--for", "1h")
+	token, err := s.fleetCommand("api-token", "--scope", "read", "--for", "24h")
 	if err != nil {
 		return nil, err
 	}
