@@ -228,18 +228,7 @@ func TestDiskFull(t *testing.T) {
 // next start accounts for every number of the disk.
 func TestDiskDead(t *testing.T) {
 	t.Parallel()
-	img := filepath.Join(t.TempDir(), "img")
-	if err := os.WriteFile(img, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(img, 24<<20); err != nil {
-		t.Fatal(err)
-	}
-	need(t, "mkfs.ext4", "-q", "-F", img)
-	out := need(t, "losetup", "--find", "--show", img)
-	loop := strings.TrimSpace(string(out))
-	t.Cleanup(func() { _ = exec.Command("losetup", "-d", loop).Run() })
-	dir := mount(t, loop, "ext4", "")
+	dir, putBack := loopDisk(t)
 	cfg := small(filepath.Join(dir, "spool"))
 	cfg.NoSync = false
 	cfg.Classes[schema.ClassMetric].Linger = time.Millisecond
@@ -273,12 +262,7 @@ func TestDiskDead(t *testing.T) {
 		t.Error("Close says that all is well")
 	}
 	// The card works again after a power cycle.
-	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(loop, dir, "ext4", 0, ""); err != nil {
-		t.Fatal(err)
-	}
+	putBack()
 	s2 := open(t, cfg)
 	var a account
 	a.take(t, s2)
