@@ -192,6 +192,9 @@ const (
 	ReasonUnsavable Reason = 8  // the disk failed and memory was full
 	ReasonRefused   Reason = 9  // the broker ended each connection that carried it
 	ReasonKeyLost   Reason = 10 // encrypted with a key that is gone from this board
+	// Of the fleet's own books; no board sends these.
+	ReasonUnreadable Reason = 11 // it came, and the fleet could not read it
+	ReasonFreed      Reason = 12 // acknowledged to the board, and not at this fleet
 )
 
 // String gives the words used in the loss ledger.
@@ -217,6 +220,10 @@ func (r Reason) String() string {
 		return "refused by the broker"
 	case ReasonKeyLost:
 		return "key lost"
+	case ReasonUnreadable:
+		return "unreadable"
+	case ReasonFreed:
+		return "acknowledged, not here"
 	}
 	return fmt.Sprintf("reason-%d", uint8(r))
 }

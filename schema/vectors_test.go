@@ -64,6 +64,9 @@ func vectors() []vector {
 		record("gap", Record{Kind: KindGap, Gap: &Gap{
 			Class: ClassMetric, Epoch: math.MaxUint64, First: 7, Last: 1 << 33, Reason: ReasonQuota, FromWall: 1, ToWall: 1_767_225_600_000,
 		}}),
+		// The fleet's own reasons: in its books, and the last ones given out.
+		record("gap-unreadable", Record{Kind: KindGap, Gap: &Gap{Class: ClassEvent, Epoch: 1, First: 1, Last: 2, Reason: ReasonUnreadable}}),
+		record("gap-freed", Record{Kind: KindGap, Gap: &Gap{Class: ClassEvent, Epoch: 1, First: 1, Last: 2, Reason: ReasonFreed}}),
 		record("snapshot", Record{Kind: KindSnapshot, Snapshot: &Snapshot{
 			Name: "cam0-000001.jpg", Size: 48_213, SHA256: sum, Media: "image/jpeg", Source: "cam0", Frame: 9,
 		}}),

@@ -273,16 +273,18 @@ func byReason(cs []Class) string {
 // Why gives a reason of schema.Reason in plain words; others as they are.
 func Why(reason string) string {
 	for r, why := range map[schema.Reason]string{
-		schema.ReasonCrash:     "the board stopped without warning; these numbers were set aside and may never have been used",
-		schema.ReasonQuota:     "the space set aside for them was full, so the oldest gave way",
-		schema.ReasonDiskFull:  "the disk was full",
-		schema.ReasonCorrupt:   "they were damaged on the disk",
-		schema.ReasonOversize:  "too large to be sent",
-		schema.ReasonBlobGone:  "the picture gave way to newer ones before it was sent",
-		schema.ReasonThinned:   "kept as 1-minute summaries to save space",
-		schema.ReasonUnsavable: "the disk failed and memory was full",
-		schema.ReasonKeyLost:   "the key that they were encrypted with is gone",
-		schema.ReasonRefused:   "the broker ended each connection that carried them",
+		schema.ReasonCrash:      "the board stopped without warning; these numbers were set aside and may never have been used",
+		schema.ReasonQuota:      "the space set aside for them was full, so the oldest gave way",
+		schema.ReasonDiskFull:   "the disk was full",
+		schema.ReasonCorrupt:    "they were damaged on the disk",
+		schema.ReasonOversize:   "too large to be sent",
+		schema.ReasonBlobGone:   "the picture gave way to newer ones before it was sent",
+		schema.ReasonThinned:    "kept as 1-minute summaries to save space",
+		schema.ReasonUnsavable:  "the disk failed and memory was full",
+		schema.ReasonKeyLost:    "the key that they were encrypted with is gone",
+		schema.ReasonRefused:    "the broker ended each connection that carried them",
+		schema.ReasonUnreadable: "they came, and this fleet could not read them",
+		schema.ReasonFreed:      "they were acknowledged to the board and are not at this fleet: it could not read what carried them, or somebody else acknowledged them",
 	} {
 		if r.String() == reason {
 			return why
