@@ -287,8 +287,11 @@ func (s *Spool) settle(c schema.Class, epoch uint64, onDisk func(*chain.Class) e
 func (s *Spool) Cursors() []schema.Cursor {
 	out := make([]schema.Cursor, 0, 2*schema.NumClasses)
 	if cl := s.classes.Load(); cl != nil {
-		for _, c := range cl {
-			out = append(out, c.Cursor())
+		// Alarms are asked last: a gap is among them before a class counts its numbers
+		// as settled, so whoever has all these alarms knows each gap below Acked.
+		out = out[:len(cl)]
+		for i := len(cl) - 1; i >= 0; i-- {
+			out[i] = cl[i].Cursor()
 		}
 	}
 	return append(out, s.ram.Cursors()...)
