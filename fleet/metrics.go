@@ -26,6 +26,8 @@ func (s *Server) metrics(who api.Auth) http.Handler {
 	counter("records_total", "Records stored, each once.", func() uint64 { return s.ingest.Stats().Records })
 	counter("duplicates_total", "Records turned away because they had arrived before.", func() uint64 { return s.ingest.Stats().Duplicates })
 	counter("refused_total", "Messages and records that can never be understood.", func() uint64 { return s.ingest.Stats().Refused })
+	counter("unknown_total", "Messages refused of which not even the record numbers could be told.", func() uint64 { return s.ingest.Stats().Unknown })
+	counter("newer_total", "Messages of a newer wire version than this fleet reads; their boards keep them.", func() uint64 { return s.ingest.Stats().Newer })
 	counter("commits_total", "Transactions of the ledger.", func() uint64 { return s.ingest.Stats().Commits })
 	counter("commit_failures_total", "Transactions of the ledger that failed.", func() uint64 { return s.ingest.Stats().Failures })
 	counter("chunks_total", "Pieces of pictures stored.", func() uint64 { return s.ingest.Stats().Chunks })

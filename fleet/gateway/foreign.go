@@ -74,6 +74,7 @@ type ForeignStats struct {
 	Messages  uint64 // stored
 	Dropped   uint64 // not taken or not stored: their boards send again
 	Refused   uint64 // payloads that can never be understood
+	Newer     uint64 // words of a newer wire version: not taken, not acknowledged
 }
 
 // Foreign ingests from somebody else's broker. That broker's PUBACK says nothing
@@ -90,8 +91,8 @@ type Foreign struct {
 	boards map[string]bool
 	tried  map[string]int // pictures whose index came before all of them, by board and name
 
-	connected                  atomic.Bool
-	messages, dropped, refused atomic.Uint64
+	connected                         atomic.Bool
+	messages, dropped, refused, newer atomic.Uint64
 }
 
 // letter is one message on its way to ingest.
@@ -119,7 +120,7 @@ func NewForeign(cfg ForeignConfig, in Ingester, log *slog.Logger) (*Foreign, err
 
 // Stats tells the counters.
 func (f *Foreign) Stats() ForeignStats {
-	return ForeignStats{Connected: f.connected.Load(), Messages: f.messages.Load(), Dropped: f.dropped.Load(), Refused: f.refused.Load()}
+	return ForeignStats{Connected: f.connected.Load(), Messages: f.messages.Load(), Dropped: f.dropped.Load(), Refused: f.refused.Load(), Newer: f.newer.Load()}
 }
 
 // Run stays connected until the context ends.
@@ -329,6 +330,9 @@ func (f *Foreign) work(ctx context.Context, lane <-chan letter) error {
 // take stores a message and tells its board.
 func (f *Foreign) take(ctx context.Context, l letter) error {
 	key := ingest.BoardKey{Tenant: l.topic.Tenant, Board: l.topic.Board}
+	if v, newer := schema.Newer(l.payload); newer {
+		return f.wait(ctx, key, l, v)
+	}
 	switch l.topic.Channel {
 	case schema.ChanPresence:
 		var p schema.Presence
@@ -350,13 +354,29 @@ func (f *Foreign) take(ctx context.Context, l letter) error {
 	}
 	if refused {
 		f.refused.Add(1)
-		return nil
+	} else {
+		f.messages.Add(1)
 	}
-	f.messages.Add(1)
 	if ack == nil {
-		return nil // a piece of a picture: its index record is acknowledged
+		return nil // a piece of a picture, whose index is; or nobody knows what was in it
 	}
 	return f.answer(l.wire, key, schema.ChanAck, ack)
+}
+
+// wait notes that a board speaks a newer wire version. It keeps what is not
+// acknowledged; where it said hello it is asked to stay away for a while.
+func (f *Foreign) wait(ctx context.Context, key ingest.BoardKey, l letter, version uint8) error {
+	f.newer.Add(1)
+	if err := f.ingest.Newer(ctx, key, version); !errors.Is(err, ingest.ErrNewer) {
+		return err
+	}
+	if l.topic.Channel != schema.ChanHello {
+		return nil
+	}
+	return f.answer(l.wire, key, schema.ChanHelloAck, &schema.HelloAck{
+		V: schema.Version, Conn: schema.HelloConn(l.payload), Mode: schema.AckFleet, Wall: time.Now().UnixMilli(),
+		ReconnectMs: minWindow.Milliseconds(), RetryAfterMs: newerAway.Milliseconds(),
+	})
 }
 
 // whole refuses the index of a picture that is not here whole: pieces may have been

@@ -24,6 +24,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 	"github.com/eclipse/paho.mqtt.golang/packets"
+	"github.com/fxamacker/cbor/v2"
 
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/store"
@@ -447,4 +448,52 @@ type few struct{ *storage.Spool }
 
 func (f few) Read(c schema.Class, from uint64, n, size int) ([]schema.Stored, error) {
 	return f.Spool.Read(c, from, min(n, 10), size)
+}
+
+// TestUnreadableAbroad: behind somebody else's broker the same rules hold. What can
+// never be read is booked as lost and acknowledged, what a newer fleet can read is
+// neither.
+func TestUnreadableAbroad(t *testing.T) {
+	t.Parallel()
+	a := openAbroad(t, true)
+	say := func(topic string, v any) {
+		t.Helper()
+		mode, err := cbor.CoreDetEncOptions().EncMode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := mode.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := finish(a.board.Publish("f/v1/default/b1/"+topic, 1, false, p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	message := func(version uint8, board string, first uint64) *schema.Message {
+		return &schema.Message{V: version, Board: board, Class: schema.ClassMetric, Epoch: 9, Records: []schema.SeqRecord{{Seq: first, Payload: []byte{0xff}}, {Seq: first + 1, Payload: []byte{0xff}}}}
+	}
+	say("t/host", message(2, "b1", 1)) // answered with silence: the next word is of another message
+	say("hello", &schema.Hello{V: 2, Board: "b1", Conn: 5})
+	var ha schema.HelloAck
+	if err := schema.Decode(wait(t, a.hellos), &ha); err != nil || ha.Conn != 5 || ha.RetryAfterMs != newerAway.Milliseconds() {
+		t.Errorf("hello/ack %+v, %v", ha, err)
+	}
+	for _, c := range []struct {
+		board string
+		first uint64
+	}{{"b1", 3}, {"b2", 7}} {
+		say("t/host", message(1, c.board, c.first))
+		var ack schema.Ack
+		if err := schema.Decode(wait(t, a.acks), &ack); err != nil || len(ack.Ranges) != 1 || ack.Ranges[0] != [2]uint64{c.first, c.first + 1} {
+			t.Errorf("ack %+v, %v", ack, err)
+		}
+	}
+	var heard, lost, told int
+	if err := a.db.Read.QueryRow(`SELECT heard, lost, (SELECT count(*) FROM report WHERE subject = 'fleet/version' AND severity = 2) FROM stream`).Scan(&heard, &lost, &told); err != nil || heard != 8 || lost != 4 || told != 1 {
+		t.Errorf("heard of %d, lost %d, told %d, %v", heard, lost, told, err)
+	}
+	if st := a.foreign.Stats(); st.Newer != 2 || st.Dropped != 0 || st.Refused != 1 {
+		t.Errorf("%+v", st)
+	}
 }

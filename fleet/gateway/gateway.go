@@ -32,6 +32,10 @@ const (
 	maxInflight = 64
 	// maxClients bounds connections; 50,000 is what one server is meant for.
 	maxClients = 50_000
+	// newerAway is how long a board stays away that speaks a newer wire version: long
+	// enough that a fleet of them costs little, short enough that nobody waits for
+	// their records once this program is updated.
+	newerAway = 5 * time.Minute
 	// ingestTimeout is how long a board's message may wait for its commit. Longer
 	// than any healthy disk needs; then the connection is closed.
 	ingestTimeout = 30 * time.Second
@@ -44,6 +48,8 @@ type Ingester interface {
 	Publish(ctx context.Context, key ingest.BoardKey, topic string, payload []byte) (ack *schema.Ack, refused bool, err error)
 	Hello(ctx context.Context, key ingest.BoardKey, h *schema.Hello) error
 	Presence(ctx context.Context, key ingest.BoardKey, p schema.Presence) error
+	// Newer notes that a board speaks a newer wire version; its error is ingest.ErrNewer.
+	Newer(ctx context.Context, key ingest.BoardKey, version uint8) error
 }
 
 // Admitter knows which certificates are good.
@@ -68,6 +74,7 @@ type Stats struct {
 	Failed    uint64 // messages not stored: connection closed without PUBACK
 	TakenOver uint64 // sessions ended by a newer one of the same board
 	SentAway  uint64 // hellos answered with a time to come back
+	Newer     uint64 // words of a newer wire version: not taken, their boards sent away
 }
 
 // Gateway is the broker for boards.
@@ -93,7 +100,8 @@ type Gateway struct {
 
 	serial atomic.Uint64 // of connections
 	rate   atomic.Int64  // bytes a second that each board may send; 0 no bound
-	n      struct{ connected, accepted, denied, refused, failed, takenOver, sentAway atomic.Int64 }
+	away   atomic.Int64  // newerAway; less in tests
+	n      struct{ connected, accepted, denied, refused, failed, takenOver, sentAway, newer atomic.Int64 }
 }
 
 // session is one connection of a board.
@@ -104,6 +112,7 @@ type session struct {
 	boot, conn atomic.Uint64
 	spoke      atomic.Bool
 	rate       meter // of its messages; owned by the connection's goroutine
+	newer      bool  // it speaks a newer wire version; owned like rate
 }
 
 // New makes a gateway.
@@ -116,6 +125,7 @@ func New(cfg Config, in Ingester, admit Admitter, log *slog.Logger) (*Gateway, e
 		sessions: map[ingest.BoardKey]*session{}, conns: map[net.Conn]*session{}, warned: map[ingest.BoardKey]time.Time{},
 	}
 	g.rate.Store(max(cfg.Rate, 0))
+	g.away.Store(int64(newerAway))
 	caps := mqtt.NewDefaultServerCapabilities()
 	caps.MaximumClients = maxClients
 	caps.MaximumClientWritesPending = writesPending
@@ -147,7 +157,7 @@ func (g *Gateway) Stats() Stats {
 	return Stats{
 		Connected: g.n.connected.Load(), Accepted: uint64(g.n.accepted.Load()), Denied: uint64(g.n.denied.Load()),
 		Refused: uint64(g.n.refused.Load()), Failed: uint64(g.n.failed.Load()), TakenOver: uint64(g.n.takenOver.Load()),
-		SentAway: uint64(g.n.sentAway.Load()),
+		SentAway: uint64(g.n.sentAway.Load()), Newer: uint64(g.n.newer.Load()),
 	}
 }
 

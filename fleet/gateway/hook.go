@@ -181,12 +181,15 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 	if pk.FixedHeader.Qos == 0 {
 		return pk, packets.ErrRejectPacket // nobody waits for it to be stored
 	}
-	if !s.slow(h.g.ctx) {
+	if !s.slow(h.g.ctx) || s.newer {
 		return pk, packets.ErrRejectPacket
 	}
 	ctx, cancel := context.WithTimeout(h.g.ctx, ingestTimeout)
 	defer cancel()
-	if err := h.take(ctx, s, pk); err != nil {
+	switch err := h.take(ctx, s, pk); {
+	case errors.Is(err, ingest.ErrNewer):
+		return h.newer(cl, s, pk)
+	case err != nil:
 		h.g.n.failed.Add(1)
 		h.g.log.Error("message not stored, connection closed", "board", s.key.Board, "error", err.Error())
 		cutOff(cl)
@@ -201,6 +204,9 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 	if err != nil {
 		return err // OnACLCheck has parsed it
 	}
+	if v, newer := schema.Newer(pk.Payload); newer {
+		return h.g.ingest.Newer(ctx, s.key, v)
+	}
 	switch t.Channel {
 	case schema.ChanPresence:
 		var p schema.Presence
@@ -214,9 +220,33 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 	}
 	_, refused, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
 	if refused {
-		h.warn(s.key)
+		h.refused(s.key)
 	}
 	return err
+}
+
+// newer deals with a word of a newer wire version, which ingest has noted. The board
+// is asked to go and come back later: that is no end that the link would blame a
+// message for. What comes after it in this connection is not answered either, so that
+// no later message is acknowledged before it. A hello or a presence holds no record,
+// and a board hears the answer to its hello only after the PUBACK.
+func (h *hook) newer(cl *mqtt.Client, s *session, pk packets.Packet) (packets.Packet, error) {
+	h.g.n.newer.Add(1)
+	h.warn(s.key, "board speaks a newer wire version; its records stay on it until this fleet is updated")
+	conn := s.conn.Load()
+	t, _ := schema.ParseTopic(pk.TopicName)
+	record := t.Channel != schema.ChanHello && t.Channel != schema.ChanPresence
+	if t.Channel == schema.ChanHello {
+		conn = schema.HelloConn(pk.Payload)
+	}
+	if err := h.g.answer(s.key, conn, time.Duration(h.g.away.Load())); err != nil {
+		h.g.log.Warn("board not told to wait", "board", s.key.Board, "error", err.Error())
+	}
+	s.newer = record
+	if record {
+		return pk, packets.ErrRejectPacket
+	}
+	return pk, packets.CodeSuccessIgnore
 }
 
 func (s *session) heard(boot, conn uint64) {
@@ -228,7 +258,7 @@ func (s *session) heard(boot, conn uint64) {
 // bad hands what is not understood to ingest, which keeps the proof.
 func (h *hook) bad(ctx context.Context, s *session, pk packets.Packet) error {
 	_, _, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
-	h.warn(s.key)
+	h.refused(s.key)
 	return err
 }
 
@@ -254,10 +284,15 @@ func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
 	return h.g.answer(s.key, hello.Conn, 0)
 }
 
-// warn counts a payload that was not understood and logs it once a minute.
-func (h *hook) warn(key ingest.BoardKey) {
+// refused counts a payload that was not understood.
+func (h *hook) refused(key ingest.BoardKey) {
+	h.g.n.refused.Add(1)
+	h.warn(key, "payload refused, see table refused of the ledger")
+}
+
+// warn logs what is wrong with a board's payloads, once a minute.
+func (h *hook) warn(key ingest.BoardKey, what string) {
 	g := h.g
-	g.n.refused.Add(1)
 	now := time.Now()
 	g.mu.Lock()
 	last, known := g.warned[key]
@@ -270,7 +305,7 @@ func (h *hook) warn(key ingest.BoardKey) {
 	}
 	g.mu.Unlock()
 	if due {
-		g.log.Warn("payload refused, see table refused of the ledger", "tenant", key.Tenant, "board", key.Board)
+		g.log.Warn(what, "tenant", key.Tenant, "board", key.Board)
 	}
 }
 

@@ -26,8 +26,12 @@
 //
 // A message of an enrolled board that does not decode will not decode the next
 // time either. Answering with silence would make the board send it for ever and
-// block everything behind it, so it is taken: a row in table refused says what
-// and why, the counter rises, and its numbers, if they are ever heard of, stand
-// as waiting in the ledger, where the loss is visible. Within a good message one
-// bad record is refused alone.
+// block everything behind it, so it is taken: a row in table refused says what and
+// why, the numbers known to have been in it are booked as lost in the same
+// transaction, and a report tells a person. Within a good message one bad record is
+// refused and booked alone. Where not even the numbers are known, the board's next
+// hello tells what it let go of that is not here.
+//
+// A message of a newer wire version is another matter: this program cannot read it,
+// the next one can. It is not taken, see [ErrNewer] and ADR 0019.
 package ingest

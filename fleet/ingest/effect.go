@@ -4,12 +4,13 @@
 package ingest
 
 import (
-	"database/sql"
-	"errors"
 	"fmt"
 
 	"fulmar/fleet/ingest/book"
 	"fulmar/fleet/ingest/clocks"
+	"fulmar/fleet/ingest/losses"
+	"fulmar/fleet/ingest/reports"
+	"fulmar/fleet/ingest/rows"
 
 	"fulmar/fleet/store"
 	"fulmar/schema"
@@ -36,9 +37,13 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 			return err
 		}
 		if d.bad != nil {
-			e.Hear(d.seq) // it was given out: the ledger shows it as waiting
 			if err := x.refuse(key, topic, d.size, d.bad); err != nil {
 				return err
+			}
+			if d.seq <= book.MaxSeq { // else no board can have given it out
+				if err := x.lose(b, key, m, [2]uint64{d.seq, d.seq}, d.bad); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -52,7 +57,7 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 		}
 		x.n.records++
 		if arrival == book.Returned {
-			if err := x.returned(b, m, d.seq); err != nil {
+			if err := losses.Returned(x, b.id, m.Class, m.Epoch, d.seq); err != nil {
 				return err
 			}
 		}
@@ -63,23 +68,10 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 		}
 	}
 	b.seen(x.now)
+	if m.Class == schema.ClassAlarm {
+		return x.freed(b)
+	}
 	return nil
-}
-
-// returned takes a number out of the gap that had told it as lost, and out of the
-// sum of that reason. A gap too old to be kept leaves the sum as it is.
-func (x *txn) returned(b *boardState, m *schema.Message, seq uint64) error {
-	var reason schema.Reason
-	err := x.row(`UPDATE gap SET count = count - 1 WHERE id = (
-  SELECT id FROM gap WHERE board = ?1 AND class = ?2 AND epoch = ?3 AND first <= ?4 AND last >= ?4 AND count > 0 ORDER BY id LIMIT 1) RETURNING reason`,
-		[]any{b.id, m.Class, int64(m.Epoch), int64(seq)}, &reason)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("book a returned record: %w", err)
-	}
-	return x.exec(`UPDATE loss SET count = count - 1 WHERE board = ? AND class = ? AND reason = ?`, b.id, m.Class, reason)
 }
 
 // effect writes what the record says, and gives the moment it was made.
@@ -87,22 +79,22 @@ func (x *txn) effect(b *boardState, key BoardKey, m *schema.Message, d *decoded)
 	w := x.place(b, d.rec.Time)
 	switch r := d.rec; r.Kind {
 	case schema.KindSamples:
-		return w.at, x.samples(b, m, r.Samples, w)
+		return w.At, x.samples(b, m, r.Samples, w)
 	case schema.KindEvent:
-		return w.at, x.event(b, m, d.seq, r.Event, w)
+		return w.At, x.event(b, m, d.seq, r.Event, w)
 	case schema.KindAnchor:
-		return w.at, x.anchor(b, r.Anchor, w)
+		return w.At, rows.Anchor(x, b.id, r.Anchor, w, x.now) // note has used it already
 	case schema.KindGap:
-		return w.at, x.gap(b, r.Gap, r.Time, w.at)
+		return w.At, x.gap(b, r.Gap, r.Time, w.At)
 	case schema.KindSnapshot:
-		return w.at, x.snapshot(b, key, r.Snapshot, d.picture, w.at)
+		return w.At, x.snapshot(b, key, r.Snapshot, d.picture, w.At)
 	case schema.KindReport:
-		return w.at, x.report(b, r.Report, w.at)
+		return w.At, reports.Put(x, b.id, r.Report, w.At, x.now)
 	}
-	return w.at, fmt.Errorf("kind %s has no effect", d.rec.Kind) // Validate knows the kinds
+	return w.At, fmt.Errorf("kind %s has no effect", d.rec.Kind) // Validate knows the kinds
 }
 
-func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, w when) error {
+func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, w rows.When) error {
 	raw, err := schema.Encode(s)
 	if err != nil {
 		return err
@@ -114,59 +106,26 @@ func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, w whe
 				q = s.Quality[i]
 			}
 			old, known := b.latest[name]
-			if (known && old.At > w.at && old.At <= x.now) || (!known && len(b.latest) >= maxLatest) {
+			if (known && old.At > w.At && old.At <= x.now) || (!known && len(b.latest) >= maxLatest) {
 				continue
 			}
-			b.latest[name] = store.Reading{Value: s.Value[i], Quality: q, At: w.at}
+			b.latest[name] = store.Reading{Value: s.Value[i], Quality: q, At: w.At}
 		}
 	}
 	err = x.exec(`INSERT INTO telemetry (board, at, arrived, payload, boot, mono, timed, open) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		b.id, w.at, x.now, raw, int64(w.boot), w.mono, w.grade, w.open)
+		b.id, w.At, x.now, raw, int64(w.Boot), w.Mono, w.Grade, w.Open)
 	if err != nil {
 		return err
 	}
 	return x.use("telemetry", int64(len(raw))+rowOverhead, 1)
 }
 
-func (x *txn) event(b *boardState, m *schema.Message, seq uint64, e *schema.Event, w when) error {
-	raw, err := schema.Encode(e)
+func (x *txn) event(b *boardState, m *schema.Message, seq uint64, e *schema.Event, w rows.When) error {
+	size, err := rows.Event(x, b.id, m, seq, e, w, x.now)
 	if err != nil {
 		return err
 	}
-	var right, wrong, missed int
-	known := len(e.Truth) > 0
-	for _, box := range e.Boxes {
-		switch box.Match {
-		case schema.MatchTrue:
-			right++
-		case schema.MatchFalse:
-			wrong++
-		}
-		known = known || box.Match != schema.MatchUnknown
-	}
-	for _, box := range e.Truth {
-		if box.Match == schema.MatchMissed {
-			missed++
-		}
-	}
-	err = x.exec(`INSERT INTO event (board, class, epoch, seq, at, arrived, replayed, source, model, engine, snapshot,
-  boxes, known, n_true, n_false, n_missed, payload, boot, mono, timed, open) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		b.id, m.Class, int64(m.Epoch), int64(seq), w.at, x.now, m.Replay, e.Source, e.Model, e.Engine, e.Snapshot,
-		len(e.Boxes), known, right, wrong, missed, raw, int64(w.boot), w.mono, w.grade, w.open)
-	if err != nil {
-		return err
-	}
-	err = x.exec(`INSERT INTO camera (board, name, model, engine, last) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (board, name) DO UPDATE SET model = excluded.model, engine = excluded.engine, last = excluded.last WHERE excluded.last >= last`,
-		b.id, e.Source, e.Model, e.Engine, w.at)
-	if err != nil {
-		return err
-	}
-	err = x.exec(`DELETE FROM camera WHERE board = ?1 AND name NOT IN (SELECT name FROM camera WHERE board = ?1 ORDER BY last DESC LIMIT ?2)`, b.id, maxSources)
-	if err != nil {
-		return err
-	}
-	return x.use("event", int64(len(raw))+2*rowOverhead, 1)
+	return x.use("event", int64(size)+2*rowOverhead, 1)
 }
 
 func (x *txn) gap(b *boardState, g *schema.Gap, t schema.Time, at int64) error {
@@ -174,22 +133,9 @@ func (x *txn) gap(b *boardState, g *schema.Gap, t schema.Time, at int64) error {
 	if err != nil {
 		return err
 	}
-	lost, err := e.Lose(g.First, g.Last)
-	if err != nil {
-		return err
-	}
-	from, to := clocks.Span(g.FromWall, g.ToWall, t.Wall, at)
-	err = x.exec(`INSERT INTO gap (board, class, epoch, first, last, reason, from_ms, to_ms, at, count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		b.id, g.Class, int64(g.Epoch), int64(g.First), int64(g.Last), g.Reason, from, to, at, int64(lost))
-	if err != nil {
-		return err
-	}
-	err = x.exec(`INSERT INTO loss (board, class, reason, count) VALUES (?, ?, ?, ?)
-ON CONFLICT (board, class, reason) DO UPDATE SET count = count + excluded.count`, b.id, g.Class, g.Reason, int64(lost))
-	if err != nil {
-		return err
-	}
-	return x.exec(`DELETE FROM gap WHERE board = ?1 AND id <= (SELECT id FROM gap WHERE board = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, b.id, maxGaps)
+	told := *g
+	told.FromWall, told.ToWall = clocks.Span(g.FromWall, g.ToWall, t.Wall, at)
+	return losses.Told(x, e, b.id, told, at)
 }
 
 func (x *txn) snapshot(b *boardState, key BoardKey, s *schema.Snapshot, whole bool, at int64) error {
@@ -245,18 +191,4 @@ func (x *txn) dropPicture(b *boardState, key BoardKey, id, size int64, name stri
 	b.sums = true
 	x.remove = append(x.remove, blobFile{key.Tenant, key.Board, name})
 	return x.use("picture", -size, 0)
-}
-
-func (x *txn) report(b *boardState, r *schema.Report, at int64) error {
-	// The newest word of a subject stands; `since` is when its state began.
-	err := x.exec(`INSERT INTO report (board, subject, state, severity, text, at, arrived, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6)
-ON CONFLICT (board, subject) DO UPDATE SET
-  since = CASE WHEN state = excluded.state AND severity = excluded.severity THEN since ELSE excluded.at END,
-  state = excluded.state, severity = excluded.severity, text = excluded.text, at = excluded.at, arrived = excluded.arrived
-WHERE excluded.at >= at`, b.id, r.Subject, r.State, min(r.Severity, schema.SeverityAlarm), r.Text, at, x.now)
-	if err != nil {
-		return err
-	}
-	return x.exec(`DELETE FROM report WHERE board = ?1 AND subject NOT IN (SELECT subject FROM report WHERE board = ?1 ORDER BY at DESC LIMIT ?2)`,
-		b.id, maxReports)
 }

@@ -77,6 +77,8 @@ type Stats struct {
 	Records    uint64 // fresh records
 	Duplicates uint64 // records turned away because they had arrived
 	Refused    uint64 // messages and records that can never be understood
+	Unknown    uint64 // messages refused of which not even the numbers are known
+	Newer      uint64 // messages of a newer wire version: not taken
 	Commits    uint64
 	Failures   uint64 // transactions that failed
 	Chunks     uint64
@@ -84,7 +86,7 @@ type Stats struct {
 }
 
 type counters struct {
-	messages, records, duplicates, refused, commits, failures, chunks, noPicture atomic.Uint64
+	messages, records, duplicates, refused, unknown, newer, commits, failures, chunks, noPicture atomic.Uint64
 }
 
 // job is one thing to write and who waits for it.
@@ -127,7 +129,7 @@ func New(cfg Config, db *store.DB, blobs *pictures.Folder, log *slog.Logger) *In
 func (in *Ingest) Stats() Stats {
 	return Stats{
 		Messages: in.n.messages.Load(), Records: in.n.records.Load(), Duplicates: in.n.duplicates.Load(),
-		Refused: in.n.refused.Load(), Commits: in.n.commits.Load(), Failures: in.n.failures.Load(),
+		Refused: in.n.refused.Load(), Unknown: in.n.unknown.Load(), Newer: in.n.newer.Load(), Commits: in.n.commits.Load(), Failures: in.n.failures.Load(),
 		Chunks: in.n.chunks.Load(), NoPicture: in.n.noPicture.Load(),
 	}
 }
@@ -140,6 +142,10 @@ func (in *Ingest) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("open ledger for writing: %w", err)
 	}
 	if _, err := in.conn.ExecContext(ctx, "UPDATE board SET online = 0 WHERE online = 1"); err != nil {
+		return fmt.Errorf("open ledger for writing: %w", err)
+	}
+	// This program may be the one that was asked for. Who is still newer says so again.
+	if _, err := in.conn.ExecContext(ctx, "DELETE FROM report WHERE subject = ?", store.SubjectVersion); err != nil {
 		return fmt.Errorf("open ledger for writing: %w", err)
 	}
 	if err := in.sweep(ctx); err != nil {

@@ -219,7 +219,7 @@ func TestRefusedIsTakenOnce(t *testing.T) {
 	if n := r.int(t, "SELECT count(*) FROM refused"); n != 7 {
 		t.Errorf("%d rows in refused, want 7", n)
 	}
-	// One bad record in a good message: the others are stored, its number waits.
+	// One bad record in a good message: the others are stored, its number is lost.
 	r.send(t, testKey, schema.ClassMetric, 5,
 		schema.SeqRecord{Seq: 1, Payload: samples(t, 1)}, schema.SeqRecord{Seq: 2, Payload: []byte{0xff}}, schema.SeqRecord{Seq: 3, Payload: samples(t, 3)})
 	if a, h := r.int(t, "SELECT arrived FROM stream WHERE epoch = 5"), r.int(t, "SELECT heard FROM stream WHERE epoch = 5"); a != 2 || h != 3 {

@@ -32,7 +32,7 @@ const (
 func (in *Ingest) chunk(key BoardKey, name string, payload []byte) error {
 	c := new(schema.Chunk)
 	if err := schema.Decode(payload, c); err != nil {
-		return errRefused{err}
+		return errRefused{why: err}
 	}
 	if err := in.blobs.Write(key.Tenant, key.Board, name, c); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"fulmar/fleet/ingest/clocks"
 	"fulmar/fleet/ingest/fold"
+	"fulmar/fleet/ingest/rows"
 	"fulmar/schema"
 )
 
@@ -29,18 +30,7 @@ const (
 	foldMany = 2000
 	// rollupBytes is what a rollup takes on disk, its share of the pages included.
 	rollupBytes = 64
-	// maxAnchors bounds the anchors kept of one board; they have done their work.
-	maxAnchors = 256
 )
-
-// when is a moment of a board on the fleet's clock.
-type when struct {
-	at    int64 // ms since 1970
-	grade clocks.Grade
-	boot  uint64
-	mono  int64 // ms
-	open  bool  // may be placed anew
-}
 
 // clocksOf gives what is known of a board's boots.
 func (x *txn) clocksOf(b *boardState) (*clocks.Board, error) {
@@ -104,11 +94,11 @@ func (x *txn) settle(b *boardState, c *clocks.Board) error {
 }
 
 // place gives a record's moment. A message noted before has made its boot known.
-func (x *txn) place(b *boardState, t schema.Time) when {
-	w := when{boot: t.Boot, mono: t.Mono / int64(time.Millisecond)}
-	w.at, w.grade = b.clocks.Place(t, x.now)
-	w.open = b.clocks.Stored(t.Boot)
-	if w.open {
+func (x *txn) place(b *boardState, t schema.Time) rows.When {
+	w := rows.When{Boot: t.Boot, Mono: t.Mono / int64(time.Millisecond)}
+	w.At, w.Grade = b.clocks.Place(t, x.now)
+	w.Open = b.clocks.Stored(t.Boot)
+	if w.Open {
 		x.opened[openBoot{b.id, t.Boot}] = true
 		b.told = b.told || b.clocks.News()
 	}
@@ -138,16 +128,6 @@ func (x *txn) writeClocks(b *boardState) error {
 		return fmt.Errorf("write clocks: %w", err)
 	}
 	return nil
-}
-
-// anchor keeps an anchor for a person to look at; note has used it already.
-func (x *txn) anchor(b *boardState, a *schema.Anchor, w when) error {
-	err := x.exec(`INSERT INTO anchor (board, boot, mono, old, new, synced, start, at, arrived) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		b.id, int64(w.boot), w.mono, a.Old, a.New, a.Synced, a.Start, w.at, x.now)
-	if err != nil {
-		return err
-	}
-	return x.exec(`DELETE FROM anchor WHERE board = ?1 AND id <= (SELECT id FROM anchor WHERE board = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)`, b.id, maxAnchors)
 }
 
 // Exec, Query and Row make a transaction a fold.DB.

@@ -44,6 +44,9 @@ type boardState struct {
 	sums     bool          // pictures not yet written
 	clocks   *clocks.Board // nil: not read yet
 	told     bool          // clocks has something to be written now
+	// cursors are those of the newest hello, until what they say of losses is booked.
+	cursors []schema.Cursor
+	worded  int64 // when a newer version was reported, ms
 }
 
 type usage struct {
@@ -73,7 +76,7 @@ type txn struct {
 	changed map[BoardKey]bool
 	opened  map[openBoot]bool // boots with new open rows
 	remove  []blobFile        // pictures to unlink once the commit stands
-	n       struct{ messages, records, duplicates, refused, noPicture, commits uint64 }
+	n       struct{ messages, records, duplicates, refused, unknown, newer, noPicture, commits uint64 }
 }
 
 type blobFile struct{ tenant, board, name string }
@@ -128,6 +131,8 @@ func (x *txn) committed() {
 	c.records.Add(x.n.records)
 	c.duplicates.Add(x.n.duplicates)
 	c.refused.Add(x.n.refused)
+	c.unknown.Add(x.n.unknown)
+	c.newer.Add(x.n.newer)
 	c.noPicture.Add(x.n.noPicture)
 	for _, f := range x.remove {
 		if err := x.in.blobs.Remove(f.tenant, f.board, f.name); err != nil {

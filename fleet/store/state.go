@@ -21,8 +21,15 @@ const (
 	namedSensors = 3
 )
 
+// What the fleet itself reports about a board, beside what the board does.
+const (
+	SubjectVersion    = "fleet/version"    // it speaks a newer wire version: nothing of it is taken
+	SubjectUnreadable = "fleet/unreadable" // what it sent in this connection could not be read
+)
+
 // judge gives the board its one state and the primary cause. The order is fixed:
-// who was never heard of, then who cannot be reached, then what the board says of
+// who speaks a newer version
+// than this program, who was never heard of, who cannot be reached, then what the board says of
 // itself, worst first, then what its sensors show.
 func (r *row) judge(now time.Time, e Enrolled) {
 	r.State, r.Cause, r.Since = r.verdict(now, e)
@@ -32,6 +39,8 @@ func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) 
 	switch {
 	case e.Revoked:
 		return web.StateUnreachable, "shut out: its certificate was revoked", r.LastSeen
+	case r.newer() != "":
+		return web.StateFailing, r.newer(), at(r.reportSince[SubjectVersion])
 	case r.LastSeen.IsZero():
 		return web.StateNeverHeard, "enrolled, but has not connected yet", e.At
 	case !r.Online:
@@ -55,6 +64,17 @@ func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) 
 		return web.StateDegraded, cause, since
 	}
 	return web.StateHealthy, "", at(r.onlineSince)
+}
+
+// newer gives the fleet's word that the board speaks a newer version. Such a board is
+// told to stay away, so it comes before all that a lost connection would say.
+func (r *row) newer() string {
+	for _, rep := range r.Reports {
+		if rep.Subject == SubjectVersion && rep.Severity == schema.SeverityAlarm {
+			return rep.Text
+		}
+	}
+	return ""
 }
 
 // badSensors names the sensors that should give a value and do not. Offline is not

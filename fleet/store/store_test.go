@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,21 @@ func TestStates(t *testing.T) {
 	say(false)
 	expect(web.StateUnreachable, "connection lost")
 	say(true)
+	expect(web.StateFailing, "worker: The worker died three times")
+	// A board of a newer version is sent away: why comes before that it is gone.
+	for _, online := range []bool{true, false} {
+		say(online)
+		if err := r.in.Newer(ctx, key, 2); !errors.Is(err, ingest.ErrNewer) {
+			t.Fatal(err)
+		}
+		if b := r.board(t); b.State != web.StateFailing || !strings.Contains(b.Cause, "board b1 speaks wire version 2 ") || !strings.Contains(b.Cause, "update fulmar-fleet") {
+			t.Fatalf("online %v: %s (%q)", online, b.State, b.Cause)
+		}
+	}
+	say(true)
+	if err := r.in.Hello(ctx, key, &schema.Hello{V: 1, Board: "b1", Now: boardTime(time.Now())}); err != nil {
+		t.Fatal(err)
+	}
 	expect(web.StateFailing, "worker: The worker died three times")
 	r.put(t, schema.ClassAlarm, 0, 0, report(schema.SeverityInfo, "worker", ""))
 	r.put(t, schema.ClassAlarm, 0, 0, report(schema.SeverityInfo, "spool", ""))

@@ -111,6 +111,19 @@ func (b *Book) Hear(last uint64) {
 	}
 }
 
+// Settled tells whether each number above from and up to to has arrived or is lost.
+func (b *Book) Settled(from, to uint64) bool {
+	at := max(from, b.Floor)
+	for at < to {
+		end := max(b.spans.end(at+1), b.gaps.end(at+1))
+		if end == 0 {
+			return false
+		}
+		at = end
+	}
+	return true
+}
+
 // settle raises the floor and keeps the sets bounded.
 func (b *Book) settle() {
 	for {

@@ -78,6 +78,14 @@ func TestBookAgainstSets(t *testing.T) {
 				}
 				b = again
 			}
+			from, to := r.Uint64N(top), r.Uint64N(top)
+			all := true
+			for n := from + 1; n <= to; n++ {
+				all = all && (m.arrived[n] || m.lost[n])
+			}
+			if got := b.Settled(from, to); got != all {
+				t.Fatalf("seed %d step %d: settled over %d to %d: %v", seed, step, from, to, got)
+			}
 			if b.Heard != m.heard || b.Arrived != uint64(len(m.arrived)) || b.Lost() != uint64(len(m.lost)) || b.Dups != m.dups ||
 				b.Waiting() != m.heard-uint64(len(m.arrived))-uint64(len(m.lost)) {
 				t.Fatalf("seed %d step %d: heard %d arrived %d lost %d dups %d, want %d %d %d %d", seed, step,

@@ -34,6 +34,14 @@ func (s spans) has(n uint64) bool {
 	return i < len(s) && s[i].first <= n
 }
 
+// end gives the last number of the range that holds n, 0 where none does.
+func (s spans) end(n uint64) uint64 {
+	if i := s.find(n); i < len(s) && s[i].first <= n {
+		return s[i].last
+	}
+	return 0
+}
+
 // add puts a range into the set, joining what it touches.
 func (s spans) add(r span) spans {
 	lo := r.first
