@@ -70,7 +70,15 @@ func TestSlowFlush(t *testing.T) {
 	if flushes > 20+6*int(spent/flush) { // three classes commit side by side, two flushes each
 		t.Errorf("%d flushes in %v", flushes, spent)
 	}
-	if worst := took[len(took)-1]; worst > 24*flush {
+	// A caller waits for the rest of the commit at hand and for its own. One takes
+	// three flushes at most (two of the journal for the records, one for bbolt's meta
+	// page; 2 to 3 were counted), each behind one for another class, as the disk does one at a
+	// time: 2 * 3 * 2 = 12, and two of slack. That does not grow with the
+	// number of events; where it did, it would pass this bound within seconds.
+	if p99 > 14*flush {
+		t.Errorf("p99 of events is %v, %d flushes", p99, p99/flush)
+	}
+	if worst := took[len(took)-1]; worst > 16*flush {
 		t.Errorf("an event took %v, %d flushes", worst, worst/flush)
 	}
 	if err := stop(); err != nil {
