@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/link/internal/claims"
 	"fulmar/link/internal/flights"
 	"fulmar/link/internal/pace"
 	"fulmar/link/internal/suspect"
@@ -39,6 +40,7 @@ type Status struct {
 	Refused    uint64 // records that can never be sent, or not in this generation
 	InFlight   int    // messages
 	Suspects   int    // messages held back: the broker ends each connection that carries them
+	FalseAcks  uint64 // words of the fleet that acknowledge records which were never sent; nothing is freed by them
 	// Err says why the last generation ended. While up it is nil, or says what the
 	// broker does not let through.
 	Err error
@@ -60,6 +62,7 @@ type Session struct {
 	retryAfter time.Duration
 	unsure     flights.Unsure
 	suspects   suspect.Watch
+	claims     claims.Book
 	blocked    [schema.NumClasses]error // of a class nothing gets through, and why it is thought so
 }
 
@@ -81,7 +84,7 @@ func (s *Session) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.status
-	st.Suspects = s.suspects.Held()
+	st.Suspects, st.FalseAcks = s.suspects.Held(), s.claims.False()
 	return st
 }
 
