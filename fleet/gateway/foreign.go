@@ -61,6 +61,8 @@ type ForeignConfig struct {
 	Username string
 	Password string
 	Pictures Pictures // nil: not looked at
+	// Dial opens the connection before TLS, within its context; nil: by TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Pictures tells whether a board's picture is here, whole and as its index says.
@@ -107,6 +109,9 @@ type letter struct {
 func NewForeign(cfg ForeignConfig, in Ingester, log *slog.Logger) (*Foreign, error) {
 	if cfg.Tenant == "" {
 		cfg.Tenant = "default"
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
 	}
 	if err := schema.CheckBoard(cfg.Tenant); err != nil {
 		return nil, fmt.Errorf("foreign broker: tenant: %w", err)
@@ -206,7 +211,7 @@ func (f *Foreign) once(ctx context.Context) error {
 func (f *Foreign) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, foreignTimeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", f.cfg.Address)
+	conn, err := f.cfg.Dial(ctx, "tcp", f.cfg.Address)
 	if err != nil {
 		return nil, err
 	}
