@@ -6,7 +6,6 @@ package link
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -95,7 +94,7 @@ func (s *Session) Run(ctx context.Context) error {
 		s.mu.Lock()
 		// What the fleet asks for comes on top of the jitter: boards that were all
 		// told the same must not all come back at the same moment.
-		wait := s.retryAfter + pace.Backoff(s.window, try, rand.Float64())
+		wait := s.retryAfter + pace.Backoff(s.window, try, s.cfg.Jitter())
 		s.retryAfter = 0
 		s.mu.Unlock()
 		select {
