@@ -106,7 +106,7 @@ type Config struct {
 	WindowBytes        int             // bytes in flight
 	KeepAlive          time.Duration
 	AckTimeout         time.Duration
-	ReconnectWindow    time.Duration // until the fleet tells its own
+	ReconnectWindow    time.Duration  // until the fleet tells its own
 	Jitter             func() float64 // 0 to below 1, for each reconnect; nil: seeded by the system, unlike on any other board
 	// Report is given what an operator should know: a record that a broker refuses, a
 	// class of which nothing gets through. Nil: only the log is.

@@ -11,7 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/url"
 	"sync"
@@ -63,6 +63,8 @@ type ForeignConfig struct {
 	Pictures Pictures // nil: not looked at
 	// Dial opens the connection before TLS, within its context; nil: by TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Jitter gives 0 to below 1 for each wait before a connection; nil: by the system.
+	Jitter func() float64
 }
 
 // Pictures tells whether a board's picture is here, whole and as its index says.
@@ -113,6 +115,9 @@ func NewForeign(cfg ForeignConfig, in Ingester, log *slog.Logger) (*Foreign, err
 	if cfg.Dial == nil {
 		cfg.Dial = new(net.Dialer).DialContext
 	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = mathrand.Float64
+	}
 	if err := schema.CheckBoard(cfg.Tenant); err != nil {
 		return nil, fmt.Errorf("foreign broker: tenant: %w", err)
 	}
@@ -154,21 +159,12 @@ func (f *Foreign) stay(ctx context.Context) error {
 		}
 		f.log.Warn("foreign broker not connected", "address", f.cfg.Address, "error", err.Error(), "next_within", wait.String())
 		select {
-		case <-time.After(jitter(wait)):
+		case <-time.After(time.Duration(f.cfg.Jitter() * float64(wait))):
 		case <-ctx.Done():
 		}
 		wait = min(2*wait, retryMax)
 	}
 	return nil
-}
-
-// jitter spreads a wait over 0 to d.
-func jitter(d time.Duration) time.Duration {
-	n, err := rand.Int(rand.Reader, big.NewInt(int64(d)))
-	if err != nil {
-		return d
-	}
-	return time.Duration(n.Int64())
 }
 
 // once connects, subscribes and waits for the end of the connection.
