@@ -35,8 +35,7 @@ func newLine(c net.Conn) *line {
 }
 
 // Read gives what comes through; on a frozen line nothing does, no end either. What the
-// other side still writes goes nowhere, as into its kernel's buffer: a pipe has none, and
-// a broker that waits in a write, with a lock held, would stop simulated time.
+// other side still writes goes nowhere.
 func (l *line) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	if !l.frozen.Load() {

@@ -100,7 +100,9 @@ func (b *Broker) Dial(context.Context) (net.Conn, error) {
 	l := newLine(board)
 	b.conns[l] = true
 	go func() {
-		_ = b.server.EstablishConnection("pipe", broker)
+		end := newFar(broker)
+		defer end.Close() //nolint:errcheck // a pipe
+		_ = b.server.EstablishConnection("pipe", end)
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		delete(b.conns, l)

@@ -43,7 +43,7 @@ type board struct {
 }
 
 func newBoard(w *world, name string) *board {
-	b := &board{w: w, key: ingest.BoardKey{Tenant: "default", Board: name}, dir: w.t.TempDir()}
+	b := &board{w: w, key: ingest.BoardKey{Tenant: "default", Board: name}, dir: memoryDir(w.t)}
 	b.start()
 	return b
 }
@@ -112,7 +112,7 @@ func (b *board) end() {
 // crash goes on from a copy of the disk as it is at this moment.
 func (b *board) crash() {
 	synctest.Wait() // nobody writes
-	after := b.w.t.TempDir()
+	after := memoryDir(b.w.t)
 	if err := os.CopyFS(after, os.DirFS(b.dir)); err != nil {
 		b.w.t.Fatal(err)
 	}

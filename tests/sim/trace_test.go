@@ -119,11 +119,13 @@ func (tr *trace) message(t *testing.T, tp schema.Topic, payload []byte) {
 			return
 		}
 		s := stream{tp.Board, m.Class, m.Epoch, m.Replay}
+		// What three connections ended at is held back, and its records come later, alone.
+		alone := m.Replay && len(m.Records) == 1
 		for _, r := range m.Records {
-			if r.Seq <= tr.last[s] {
+			if r.Seq <= tr.last[s] && !alone {
 				t.Errorf("%s: %s %d came after %d in one connection", tp.Board, m.Class, r.Seq, tr.last[s])
 			}
-			tr.last[s] = r.Seq
+			tr.last[s] = max(tr.last[s], r.Seq)
 		}
 		if _, ok := tr.epochs[m.Epoch]; !ok {
 			tr.epochs[m.Epoch] = len(tr.epochs)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -75,7 +76,7 @@ func newWorld(t *testing.T, seed uint64, tr traits) *world {
 	time.Sleep(dawn)
 	w := &world{
 		traits: tr, t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 77)), jitter: rand.New(rand.NewPCG(seed, 79)), fates: newFates(seed), trace: newTrace(),
-		dir: t.TempDir(),
+		dir: memoryDir(t),
 	}
 	w.quiet.Store(tr.calm)
 	w.startFleet()
@@ -83,6 +84,21 @@ func newWorld(t *testing.T, seed uint64, tr traits) *world {
 		w.boards = append(w.boards, newBoard(w, fmt.Sprintf("dock-%d", i+1)))
 	}
 	return w
+}
+
+// memoryDir is a folder for files in memory, where there is one: what a disk does is
+// shown elsewhere, and a third of a world's time would be file systems.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "fulmar-sim-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // openBroker begins the network; before that there is none. Of a broker that was there
