@@ -81,6 +81,16 @@ func FuzzHelloAck(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { stable[HelloAck](t, b) })
 }
 
+func FuzzAttestation(f *testing.F) {
+	seedWith(f, new(Attestation))
+	f.Fuzz(func(t *testing.T, b []byte) { stable[Attestation](t, b) })
+}
+
+func FuzzAttestReport(f *testing.F) {
+	seedWith(f, new(AttestReport))
+	f.Fuzz(func(t *testing.T, b []byte) { stable[AttestReport](t, b) })
+}
+
 func FuzzAck(f *testing.F) {
 	seedWith(f, new(Ack))
 	f.Fuzz(func(t *testing.T, b []byte) { stable[Ack](t, b) })

@@ -193,6 +193,8 @@ type HelloAck struct {
 	// Rate bounds what the board sends beside alarms, in bytes of payload a second;
 	// 0 no bound.
 	Rate int64 `cbor:"7,keyasint,omitempty"`
+	// Attest, if not empty, asks for an [Attestation] with this nonce.
+	Attest []byte `cbor:"8,keyasint,omitempty"`
 }
 
 // Validate checks the version and refuses a mode this program does not know: a
@@ -206,6 +208,9 @@ func (a *HelloAck) Validate() error {
 	}
 	if a.RetryAfterMs < 0 || a.ReconnectMs < 0 || a.Rate < 0 {
 		return fmt.Errorf("hello/ack with a wait of %d ms, a window of %d ms and a rate of %d bytes a second", a.RetryAfterMs, a.ReconnectMs, a.Rate)
+	}
+	if len(a.Attest) > MaxAttestNonce {
+		return fmt.Errorf("hello/ack with a nonce of %d bytes, at most %d", len(a.Attest), MaxAttestNonce)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -89,6 +90,15 @@ func vectors() []vector {
 		}, of[Hello]},
 		{"hello-ack", &HelloAck{V: 1, Conn: 3_600_123, Mode: AckFleet, Wall: 1_767_225_600_123, RetryAfterMs: 1500, ReconnectMs: 30_000}, of[HelloAck]},
 		{"hello-ack-rate", &HelloAck{V: 1, Conn: 3_600_123, Wall: 1_767_225_600_123, Rate: 64 << 10}, of[HelloAck]},
+		{"hello-ack-attest", &HelloAck{V: 1, Conn: 3_600_123, Wall: 1_767_225_600_123, Attest: bytes.Repeat([]byte{7}, 32)}, of[HelloAck]},
+		{"attestation", &Attestation{
+			V: 1, Nonce: bytes.Repeat([]byte{7}, 32), Report: []byte{0xa1, 1, 1}, Attested: []byte{0xff, 'T', 'C', 'G'}, Signature: []byte{0, 0x18},
+			PCRs: slices.Repeat([][]byte{bytes.Repeat([]byte{9}, 32)}, 16),
+		}, of[Attestation]},
+		{"attest-report", &AttestReport{
+			V: 1, Release: "1.4.0", Program: bytes.Repeat([]byte{1}, 32), Models: map[string][]byte{"parcels": bytes.Repeat([]byte{2}, 32)},
+			Boot: 77, Kind: "firmware", Maker: "MSFT", Firmware: "8217.4131", Rollback: "unknown",
+		}, of[AttestReport]},
 		{"ack", &Ack{V: 1, Class: ClassEvent, Epoch: 42, Ranges: [][2]uint64{{1, 1}, {3, 900}}}, of[Ack]},
 	}
 }
