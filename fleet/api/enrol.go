@@ -121,7 +121,9 @@ func (e *Enrolment) enrol(ctx context.Context, req *schema.EnrolRequest) (string
 	}
 	return e.reg.Enrol(ctx, registry.Enrolment{
 		Secret: req.Token, Board: req.Board, KeyMode: req.Mode, Facts: req.Facts, KeyHash: ca.KeyHash(csr),
-	}, func(tenant string) (*ca.Leaf, error) { return e.ca.Issue([]byte(req.CSR), tenant, req.Board, schema.TrustSoftware) })
+	}, func(tenant string) (*ca.Leaf, error) {
+		return e.ca.Issue([]byte(req.CSR), tenant, req.Board, schema.TrustSoftware)
+	})
 }
 
 func (e *Enrolment) renew(ctx context.Context, r *http.Request, req *schema.EnrolRequest) (string, *ca.Leaf, error) {

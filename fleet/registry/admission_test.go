@@ -440,4 +440,3 @@ func TestAudited(t *testing.T) {
 		t.Errorf("an act without its row: %v", err)
 	}
 }
-

@@ -217,6 +217,7 @@ func (r *Registry) Shut(ctx context.Context, mark int64) (boards []Name, next in
 
 // Name names a board.
 type Name struct{ Tenant, Board string }
+
 // Known counts the boards that may connect, of all tenants.
 func (r *Registry) Known(ctx context.Context) (n int, err error) {
 	if err := r.db.Read.QueryRowContext(ctx, `SELECT count(*) FROM board WHERE revoked_at IS NULL`).Scan(&n); err != nil {
