@@ -18,7 +18,7 @@ func TestActivate(t *testing.T) {
 	a := open(t, p.Path())
 	ak := must[*tpm.Key](t)(a.CreateKey(tpm.Attestation))
 	ak2 := must[*tpm.Key](t)(a.CreateKey(tpm.Attestation))
-	ek := must[[]byte](t)(a.EndorsementKey())
+	ek := endorsementKey(t, a)
 	secret := bytes.Repeat([]byte{1, 2, 3, 4}, 8)
 	c := must[*attest.Credential](t)(attest.MakeCredential(ek, ak.Area(), secret))
 	if got := must[[]byte](t)(ak.Activate(c)); !bytes.Equal(got, secret) {
@@ -29,11 +29,20 @@ func TestActivate(t *testing.T) {
 	}
 	_, err := ak2.Activate(c)
 	wants(t, err, tpm.ErrForeign)
-	other := must[[]byte](t)(open(t, tpmtest.Start(t).Path()).EndorsementKey())
+	other := endorsementKey(t, open(t, tpmtest.Start(t).Path()))
 	c = must[*attest.Credential](t)(attest.MakeCredential(other, ak.Area(), secret))
 	if _, err = ak.Activate(c); err == nil {
 		t.Error("a credential for another TPM was opened")
 	}
 	_, err = attest.MakeCredential(ak.Area(), ak.Area(), secret)
 	wants(t, err, attest.ErrKey)
+}
+
+func endorsementKey(tb testing.TB, a *tpm.TPM) []byte {
+	tb.Helper()
+	area, _, err := a.EndorsementKey()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return area
 }
