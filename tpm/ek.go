@@ -35,6 +35,7 @@ const (
 // ekSlot is the endorsement key a TPM is known by.
 type ekSlot struct {
 	template attest.EKTemplate
+	key      crypto.PublicKey // of the certificate; nil if there is none
 	certs    [][]byte
 }
 
@@ -57,7 +58,7 @@ func (t *TPM) EndorsementKey() (area []byte, certs [][]byte, err error) {
 // endorsement gives the endorsement key, loaded until done is called.
 func (t *TPM) endorsement() (o object, done func(), err error) {
 	if t.ek != nil {
-		return t.endorsed(t.ek.template, nil)
+		return t.endorsed(t.ek.template, t.ek.key)
 	}
 	all := attest.EKTemplates()
 	for _, e := range all {
@@ -82,7 +83,7 @@ func (t *TPM) endorsement() (o object, done func(), err error) {
 				done()
 				return object{}, nil, err
 			}
-			t.ek = &ekSlot{e, append([][]byte{der}, chain...)}
+			t.ek = &ekSlot{e, c.PublicKey, append([][]byte{der}, chain...)}
 		}
 		return o, done, err
 	}
@@ -276,6 +277,14 @@ func (k *Key) Activate(c *attest.Credential) (secret []byte, err error) {
 			ActivateHandle: ak.auth(), KeyHandle: tpm2.AuthHandle{Handle: ek.handle, Name: ek.name, Auth: session},
 			CredentialBlob: tpm2.TPM2BIDObject{Buffer: c.Blob}, Secret: tpm2.TPM2BEncryptedSecret{Buffer: c.Secret},
 		}.Execute(t.t)
+		// What is for another TPM or key, or damaged, shows in many codes, all about
+		// one of the two parameters.
+		var f tpm2.TPMFmt1Error
+		if errors.As(err, &f) {
+			if about, _ := f.Parameter(); about {
+				return fmt.Errorf("%w: the credential is not for this TPM and key: %w", ErrForeign, err)
+			}
+		}
 		if err == nil {
 			secret = r.CertInfo.Buffer
 		}
