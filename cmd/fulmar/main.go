@@ -3,20 +3,23 @@
 
 // Command fulmar is for the person at a desk: it reads the spool of a board that
 // does not run any more, and makes the recovery key with which that is possible
-// though the spool is encrypted. It changes nothing that it reads. On a board it says
-// what models can run on.
+// though the spool is encrypted. It changes nothing that it reads. It tells a fleet
+// which boards to let in and which to shut out. On a board it says what models can
+// run on.
 //
 //	fulmar spool inspect DIR      what is there
 //	fulmar spool verify DIR       read every record; say what is wrong
 //	fulmar spool export DIR       the records, as JSON lines or CSV
 //	fulmar recovery new --out DIR make the fleet's recovery key
 //	fulmar recovery id FILE       which recovery key a file is
+//	fulmar board list             the boards of a fleet, and those that ask to join
+//	fulmar board approve BOARD    and refuse, revoke, wipe
 //	fulmar doctor                 what models can run on here, and what is missing
 //	fulmar version
 //	fulmar help
 //
 // Exit codes: 0 all is well, 1 something is wrong and stands on standard error, 2
-// wrong usage.
+// wrong usage, 6 the fleet did not answer: what was asked may have been done or not.
 package main
 
 import (
@@ -42,7 +45,7 @@ const usage = `usage:
   fulmar recovery id FILE               tell which recovery key a file is
   fulmar doctor [--json] [...]          what models can run on here, what is missing and what
                                         to do: runs fulmar-infer doctor, and ends as it does
-  fulmar version
+` + boardUsage + `  fulmar version
   fulmar help
 
 DIR is the folder "spool" of a board's state, on its disk or in a copy of it; a
@@ -58,12 +61,13 @@ export options
   --class CLASS         alarm, event, metric or snapshot; default all (csv: metric)
   --all                 also the records that the fleet has acknowledged
   --out FILE            a new file instead of standard output
-`
+` + fleetUsage
 
 const (
 	exitGood  = 0
 	exitWrong = 1
 	exitUsage = 2
+	exitAway  = 6 // the fleet did not answer
 )
 
 func main() {
@@ -95,6 +99,8 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 		if code, err = doctor(args[1:], stdout, stderr); err == nil {
 			return code
 		}
+	case word(0) == "board":
+		err = board(args[1:], stdout, stderr)
 	case word(0) == "version" && len(args) == 1:
 		fmt.Fprintln(stdout, "fulmar", release)
 	case len(args) == 1 && (word(0) == "help" || word(0) == "-h" || word(0) == "--help"):
@@ -109,6 +115,9 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, errUsage):
 		fmt.Fprintf(stderr, "fulmar: %v\nfulmar help tells the usage\n", err)
 		return exitUsage
+	case errors.Is(err, errUnreachable):
+		fmt.Fprintf(stderr, "fulmar: %v\n", err)
+		return exitAway
 	}
 	fmt.Fprintf(stderr, "fulmar: %v\n", err)
 	return exitWrong
