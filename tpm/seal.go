@@ -160,14 +160,18 @@ func (t *TPM) Unseal(sealed []byte, approval *attest.Approval) ([]byte, error) {
 			return err
 		}
 		defer t.flush(o.handle)
-		r, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: o.handle, Name: o.name, Auth: session}}.Execute(t.t)
-		if err != nil {
-			return err
-		}
-		out = r.OutData.Buffer
-		return nil
+		out, err = t.unseal(o, session)
+		return err
 	})
 	return out, err
+}
+
+func (t *TPM) unseal(o object, session tpm2.Session) ([]byte, error) {
+	r, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: o.handle, Name: o.name, Auth: session}}.Execute(t.t)
+	if err != nil {
+		return nil, err
+	}
+	return r.OutData.Buffer, nil
 }
 
 func policyPCR(p attest.PCRs) tpm2.PolicyCallback {
