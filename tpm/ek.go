@@ -271,7 +271,7 @@ func (k *Key) Activate(c *attest.Credential) (secret []byte, err error) {
 		salted := []tpm2.AuthOption{tpm2.Salted(ek.handle, ek.pub), tpm2.AESEncryption(128, tpm2.EncryptOut)}
 		session := tpm2.HMAC(tpm2.TPMAlgSHA256, 16, salted...) // the key's own authorization is empty
 		if !ek.pub.ObjectAttributes.UserWithAuth {
-			session = tpm2.Policy(tpm2.TPMAlgSHA256, 16, endorse, salted...)
+			session = policy(endorse, salted...)
 		}
 		r, err := tpm2.ActivateCredential{
 			ActivateHandle: ak.auth(), KeyHandle: tpm2.AuthHandle{Handle: ek.handle, Name: ek.name, Auth: session},

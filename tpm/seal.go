@@ -151,9 +151,9 @@ func (t *TPM) Unseal(sealed []byte, approval *attest.Approval) ([]byte, error) {
 			if err != nil {
 				return err
 			}
-			session = tpm2.Policy(tpm2.TPMAlgSHA256, 16, p, opts...)
+			session = policy(p, opts...)
 		} else if b.pcrs != 0 {
-			session = tpm2.Policy(tpm2.TPMAlgSHA256, 16, policyPCR(b.pcrs), opts...)
+			session = policy(policyPCR(b.pcrs), opts...)
 		}
 		o, err := t.load(*pub, *priv)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"fulmar/tpm/attest"
 
 	"github.com/google/go-tpm/tpm2"
+	gotpm "github.com/google/go-tpm/tpm2/transport"
 )
 
 // SRKHandle is where the storage root key lies (TCG TPM v2.0 Provisioning Guidance).
@@ -222,4 +223,16 @@ func (t *TPM) load(pub tpm2.TPM2BPublic, priv tpm2.TPM2BPrivate) (object, error)
 // encrypted, with a secret only this storage root key can unwrap.
 func (t *TPM) secret(dir tpm2.AuthOption) []tpm2.AuthOption {
 	return []tpm2.AuthOption{tpm2.Salted(t.srk.handle, t.srk.pub), dir}
+}
+
+// policy is a session that meets a policy. The library leaves the session loaded when
+// a step of the policy fails.
+func policy(steps tpm2.PolicyCallback, opts ...tpm2.AuthOption) tpm2.Session {
+	return tpm2.Policy(tpm2.TPMAlgSHA256, 16, func(t gotpm.TPM, h tpm2.TPMISHPolicy, nonce tpm2.TPM2BNonce) error {
+		err := steps(t, h, nonce)
+		if err != nil {
+			_, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t)
+		}
+		return err
+	}, opts...)
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -208,10 +207,4 @@ func TestBadAnswers(t *testing.T) {
 			t.Errorf("after %s: %v", c.name, err)
 		}
 	}
-}
-
-func TestNoTPM(t *testing.T) {
-	t.Parallel()
-	_, err := tpm.Open(tpm.Config{Path: filepath.Join(t.TempDir(), "tpmrm0")})
-	wants(t, err, tpm.ErrNoTPM)
 }
