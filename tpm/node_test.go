@@ -174,10 +174,15 @@ func TestNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	set(func() { d.wait = 30 * time.Millisecond; d.early = 0 })
-	if err := sign(k); err != nil || d.early == 0 {
-		t.Errorf("answers that come late: %v, read %d times too early", err, d.early)
+	if err := sign(k); err != nil {
+		t.Errorf("answers that come late: %v", err)
 	}
-	set(func() { d.wait, d.writing = 0, syscall.EBUSY })
+	set(func() {
+		if d.early == 0 {
+			t.Error("no read came too early")
+		}
+		d.wait, d.writing = 0, syscall.EBUSY
+	})
 	wants(t, sign(k), tpm.ErrBusy)
 	set(func() { d.writing = syscall.EIO })
 	wants(t, sign(k), tpm.ErrGone)

@@ -103,7 +103,13 @@ func (t *TPM) do(doing string, f func() error) error {
 	if err := t.ready(); err != nil {
 		return fail(doing, err)
 	}
-	return fail(doing, f())
+	err := f()
+	if t.srk.handle != 0 && errors.Is(err, tpm2.TPMRCHandle) { // what is missing?
+		if _, gone := t.read(SRKHandle); errors.Is(gone, tpm2.TPMRCHandle) {
+			err = fmt.Errorf("%w: the storage root key is gone: %w", ErrForeign, err)
+		}
+	}
+	return fail(doing, err)
 }
 
 // ready starts a TPM that nobody else starts, and removes what a broken connection
@@ -206,9 +212,6 @@ func (t *TPM) primary(hierarchy tpm2.TPMHandle, template tpm2.TPMTPublic) (objec
 // load loads a child of the storage root key; the caller flushes it.
 func (t *TPM) load(pub tpm2.TPM2BPublic, priv tpm2.TPM2BPrivate) (object, error) {
 	r, err := tpm2.Load{ParentHandle: t.srk.auth(), InPrivate: priv, InPublic: pub}.Execute(t.t)
-	if errors.Is(err, tpm2.TPMRCHandle) { // the storage root key is gone
-		return object{}, fmt.Errorf("%w: the storage root key is gone: %w", ErrForeign, err)
-	}
 	if err != nil {
 		return object{}, err
 	}
