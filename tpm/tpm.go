@@ -69,7 +69,7 @@ func Open(c Config) (*TPM, error) {
 	}
 	// Behind /dev/tpmrm0 the kernel starts the TPM and clears up; elsewhere we do.
 	t := &TPM{t: bus.New(c.Path, c.Timeout), own: !strings.HasPrefix(c.Path, "/dev/tpmrm")}
-	err := t.do("open "+c.Path, func() error {
+	err := t.do("open", func() error {
 		if err := t.adopt(); err != nil {
 			return err
 		}

@@ -4,13 +4,15 @@
 // Command fulmar is for the person at a desk: it reads the spool of a board that
 // does not run any more, and makes the recovery key with which that is possible
 // though the spool is encrypted. It changes nothing that it reads. On a board it says
-// what models can run on.
+// what models can run on, and what its TPM can prove.
 //
 //	fulmar spool inspect DIR      what is there
 //	fulmar spool verify DIR       read every record; say what is wrong
 //	fulmar spool export DIR       the records, as JSON lines or CSV
 //	fulmar recovery new --out DIR make the fleet's recovery key
 //	fulmar recovery id FILE       which recovery key a file is
+//	fulmar tpm info               what a board's TPM is and can prove
+//	fulmar tpm test               each thing once that a board needs of it
 //	fulmar doctor                 what models can run on here, and what is missing
 //	fulmar version
 //	fulmar help
@@ -40,6 +42,9 @@ const usage = `usage:
                                         the records that the fleet has not acknowledged
   fulmar recovery new --out DIR         make a recovery key: do this offline, once
   fulmar recovery id FILE               tell which recovery key a file is
+  fulmar tpm info [--path P] [--json]   what this board's TPM is, and what it can prove
+  fulmar tpm test [--path P]            do each thing once that a board needs, with times; exit 1
+                                        and say what to do if one fails
   fulmar doctor [--json] [...]          what models can run on here, what is missing and what
                                         to do: runs fulmar-infer doctor, and ends as it does
   fulmar version
@@ -51,6 +56,9 @@ read-only mount will do. Nothing in it is changed.
 KEY opens an encrypted spool, and is one of
   --recovery-key FILE   the private half that fulmar recovery new made
   --key FILE            the key file of the board
+
+P is the TPM: /dev/tpmrm0 if not given, or unix:/path or tcp:host:port of a software
+TPM. If there is no storage root key in it one is made, which stays; nothing else does.
 
 export options
   --format jsonl|csv    jsonl (default): one record a line, of all kinds
@@ -90,6 +98,10 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 		err = recoveryNew(args[2:], stdout)
 	case word(0) == "recovery" && word(1) == "id" && len(args) == 3:
 		err = recoveryID(args[2], stdout)
+	case word(0) == "tpm" && word(1) == "info":
+		err = tpmInfo(args[2:], stdout)
+	case word(0) == "tpm" && word(1) == "test":
+		err = tpmTest(args[2:], stdout)
 	case word(0) == "doctor":
 		var code int
 		if code, err = doctor(args[1:], stdout, stderr); err == nil {

@@ -246,7 +246,7 @@ func opened(path string, err error) error {
 	case errors.Is(err, syscall.EBUSY):
 		c = ErrBusy
 	}
-	return fmt.Errorf("open %s: %w: %w", path, c, err)
+	return fmt.Errorf("%s: %w: %w", path, c, err)
 }
 
 // Driver is the kernel's driver of the node, "virtual" for one with no device behind
