@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package board
 
 import (
 	"bytes"
@@ -31,8 +31,12 @@ const (
 	maxTokenFile = 4 << 10
 )
 
-// errUnreachable: the fleet gave no answer.
-var errUnreachable = errors.New("no answer from the fleet")
+// Errors that end with an exit code of their own.
+var (
+	ErrUsage = errors.New("wrong usage")
+	// ErrUnreachable: the fleet gave no answer.
+	ErrUnreachable = errors.New("no answer from the fleet")
+)
 
 // fleetFlags are what the commands that talk to a fleet have in common.
 type fleetFlags struct{ address, tokenFile, pin, ca string }
@@ -52,11 +56,11 @@ type fleet struct {
 
 func (f *fleetFlags) open() (*fleet, error) {
 	if f.address == "" {
-		return nil, fmt.Errorf("%w: which fleet? --fleet HOST:PORT or FULMAR_FLEET", errUsage)
+		return nil, fmt.Errorf("%w: which fleet? --fleet HOST:PORT or FULMAR_FLEET", ErrUsage)
 	}
 	host, _, err := net.SplitHostPort(f.address)
 	if err != nil || host == "" {
-		return nil, fmt.Errorf("%w: --fleet %q is not HOST:PORT", errUsage, f.address)
+		return nil, fmt.Errorf("%w: --fleet %q is not HOST:PORT", ErrUsage, f.address)
 	}
 	token, err := readToken(f.tokenFile)
 	if err != nil {
@@ -77,7 +81,7 @@ func (f *fleetFlags) open() (*fleet, error) {
 // user of the machine sees it.
 func readToken(path string) (string, error) {
 	if path == "" {
-		return "", fmt.Errorf("%w: which token? --token-file FILE or FULMAR_TOKEN_FILE, with what `fulmar-fleet api-token --scope admin` printed", errUsage)
+		return "", fmt.Errorf("%w: which token? --token-file FILE or FULMAR_TOKEN_FILE, with what `fulmar-fleet api-token --scope admin` printed", ErrUsage)
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -115,7 +119,7 @@ func (f *fleetFlags) trust(host string) (*tls.Config, error) {
 	case f.pin != "":
 		want, err := hex.DecodeString(f.pin)
 		if err != nil || len(want) != sha256.Size {
-			return nil, fmt.Errorf("%w: the pin is 64 hex digits, as `fulmar-fleet pin` prints them", errUsage)
+			return nil, fmt.Errorf("%w: the pin is 64 hex digits, as `fulmar-fleet pin` prints them", ErrUsage)
 		}
 		cfg.InsecureSkipVerify = true // the pin decides, below
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return pinned(cs, want, host) }
@@ -159,17 +163,17 @@ func (f *fleet) ask(ctx context.Context, method, path string, body, v any) error
 	}
 	req, err := http.NewRequestWithContext(ctx, method, f.base+path, bytes.NewReader(b))
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+f.token)
 	res, err := f.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUnreachable, err)
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer res.Body.Close() //nolint:errcheck // only read
 	b, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil || len(b) > maxAnswer {
-		return fmt.Errorf("%w: its answer was cut off or is over %d bytes", errUnreachable, maxAnswer)
+		return fmt.Errorf("%w: its answer was cut off or is over %d bytes", ErrUnreachable, maxAnswer)
 	}
 	if res.StatusCode/100 != 2 {
 		p := &problem{status: res.StatusCode}
@@ -182,7 +186,7 @@ func (f *fleet) ask(ctx context.Context, method, path string, body, v any) error
 		return nil
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%w: its answer is not JSON: %w", errUnreachable, err)
+		return fmt.Errorf("%w: its answer is not JSON: %w", ErrUnreachable, err)
 	}
 	return nil
 }

@@ -1,9 +1,10 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package board
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -22,6 +23,30 @@ import (
 	fleetserver "fulmar/fleet"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+)
+
+// run runs a command and gives what became of it, standard output and standard error.
+func run(args ...string) (end string, out, talk string) {
+	var o, e bytes.Buffer
+	err := Run(args, &o, &e)
+	switch {
+	case err == nil:
+		return good, o.String(), e.String()
+	case errors.Is(err, ErrUsage):
+		end = usage
+	case errors.Is(err, ErrUnreachable):
+		end = away
+	default:
+		end = wrong
+	}
+	return end, o.String(), e.String() + err.Error()
+}
+
+const (
+	good  = "good"
+	wrong = "wrong"
+	usage = "wrong usage"
+	away  = "no answer"
 )
 
 // served is a real fleet, and what a person at a desk needs of it.
@@ -83,8 +108,8 @@ func (s *served) asks(t *testing.T, board string, key byte) error {
 func TestBoardCommands(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
-	do := func(args ...string) (int, string, string) {
-		return run(append(append([]string{"board"}, args...), "--fleet", s.address, "--token-file", s.token, "--pin", s.pin)...)
+	do := func(args ...string) (string, string, string) {
+		return run(append(args, "--fleet", s.address, "--token-file", s.token, "--pin", s.pin)...)
 	}
 	for key, board := range map[byte]string{1: "b1", 2: "b2", 3: "b2", 4: "b3"} {
 		var w *registry.Waiting
@@ -93,20 +118,20 @@ func TestBoardCommands(t *testing.T) {
 		}
 	}
 	code, out, talk := do("list")
-	if code != 0 || strings.Count(out, "\n") != 5 || !strings.Contains(out, "0100000000000000") || !strings.Contains(out, "asks (") || !strings.Contains(talk, "4 boards ask to join") {
+	if code != good || strings.Count(out, "\n") != 5 || !strings.Contains(out, "0100000000000000") || !strings.Contains(out, "asks (") || !strings.Contains(talk, "4 boards ask to join") {
 		t.Fatal(code, out, talk)
 	}
 	for args, want := range map[string]string{
 		"approve b2": "more than one", "approve b9": "no board of this name", "approve b1 --fingerprint ab": "it is another one",
 		"revoke b1": "no board of this name", "wipe b9 --yes b9": "knows no board",
 	} {
-		if code, _, talk := do(strings.Fields(args)...); code != exitWrong || !strings.Contains(talk, want) {
-			t.Errorf("%s: %d %s", args, code, talk)
+		if code, _, talk := do(strings.Fields(args)...); code != wrong || !strings.Contains(talk, want) {
+			t.Errorf("%s: %s %s", args, code, talk)
 		}
 	}
 	for _, args := range []string{"", "love b1", "approve", "approve b1 b2", "wipe b1", "wipe b1 --yes b2", "list --token fk1_x"} {
-		if code, _, talk := do(strings.Fields(args)...); code != exitUsage {
-			t.Errorf("%s: %d %s", args, code, talk)
+		if code, _, talk := do(strings.Fields(args)...); code != usage {
+			t.Errorf("%s: %s %s", args, code, talk)
 		}
 	}
 	steps := []struct {
@@ -119,20 +144,20 @@ func TestBoardCommands(t *testing.T) {
 		{"revoke b1 --why stolen", "token --board b1", func() error { return s.asks(t, "b1", 1) }, registry.ErrRevoked},
 	}
 	for _, st := range steps {
-		if code, _, talk := do(strings.Fields(st.args)...); code != 0 || !strings.Contains(talk, st.says) {
-			t.Fatalf("%s: %d %s", st.args, code, talk)
+		if code, _, talk := do(strings.Fields(st.args)...); code != good || !strings.Contains(talk, st.says) {
+			t.Fatalf("%s: %s %s", st.args, code, talk)
 		}
 		if err := st.then(); !errors.Is(err, st.want) {
 			t.Errorf("after %s: %v", st.args, err)
 		}
 	}
-	if code, out, _ := do("list"); code != 0 || !strings.Contains(out, "revoked") || !strings.Contains(out, "refused") {
+	if code, out, _ := do("list"); code != good || !strings.Contains(out, "revoked") || !strings.Contains(out, "refused") {
 		t.Error(code, out)
 	}
-	if code, out, _ := do("list", "--json"); code != 0 || !strings.Contains(out, `"revoked": "`) {
+	if code, out, _ := do("list", "--json"); code != good || !strings.Contains(out, `"revoked": "`) {
 		t.Error(code, out)
 	}
-	if code, _, talk := do("wipe", "b1", "--yes", "b1", "--why", "sold"); code != 0 || !strings.Contains(talk, "is gone from the fleet") {
+	if code, _, talk := do("wipe", "b1", "--yes", "b1", "--why", "sold"); code != good || !strings.Contains(talk, "is gone from the fleet") {
 		t.Fatal(code, talk)
 	}
 	var w *registry.Waiting
@@ -167,33 +192,33 @@ func TestBoardTrust(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		args []string
-		code int
+		code string
 		want string
 	}{
-		"by pin":           {[]string{"--fleet", s.address, "--token-file", s.token, "--pin", s.pin}, 0, ""},
-		"by file":          {[]string{"--fleet", s.address, "--token-file", s.token, "--ca", s.pem}, 0, ""},
-		"to read":          {[]string{"--fleet", s.address, "--token-file", s.readToken, "--pin", s.pin}, 0, ""},
-		"by the system":    {[]string{"--fleet", s.address, "--token-file", s.token}, exitAway, "certificate"},
-		"a stranger, pin":  {[]string{"--fleet", there, "--token-file", s.token, "--pin", s.pin}, exitAway, "another fingerprint"},
-		"a stranger, file": {[]string{"--fleet", there, "--token-file", s.token, "--ca", s.pem}, exitAway, "certificate"},
-		"another's file":   {[]string{"--fleet", s.address, "--token-file", s.token, "--ca", strangerPEM}, exitAway, "certificate"},
-		"another name":     {[]string{"--fleet", "0.0.0.0:" + port, "--token-file", s.token, "--pin", s.pin}, exitAway, "not 0.0.0.0"},
-		"nobody there":     {[]string{"--fleet", "127.0.0.1:1", "--token-file", s.token, "--pin", s.pin}, exitAway, "no answer"},
-		"no fleet":         {[]string{"--token-file", s.token}, exitUsage, "FULMAR_FLEET"},
-		"no port":          {[]string{"--fleet", "fleet", "--token-file", s.token}, exitUsage, "HOST:PORT"},
-		"no token":         {[]string{"--fleet", s.address, "--pin", s.pin}, exitUsage, "FULMAR_TOKEN_FILE"},
-		"a short pin":      {[]string{"--fleet", s.address, "--token-file", s.token, "--pin", "ab"}, exitUsage, "fulmar-fleet pin"},
-		"others read it":   {[]string{"--fleet", s.address, "--token-file", loose, "--pin", s.pin}, exitWrong, "chmod 600"},
-		"no such token":    {[]string{"--fleet", s.address, "--token-file", none, "--pin", s.pin}, exitWrong, "fk1_"},
-		"no such file":     {[]string{"--fleet", s.address, "--token-file", none + "x", "--pin", s.pin}, exitWrong, "no such file"},
+		"by pin":           {[]string{"--fleet", s.address, "--token-file", s.token, "--pin", s.pin}, good, ""},
+		"by file":          {[]string{"--fleet", s.address, "--token-file", s.token, "--ca", s.pem}, good, ""},
+		"to read":          {[]string{"--fleet", s.address, "--token-file", s.readToken, "--pin", s.pin}, good, ""},
+		"by the system":    {[]string{"--fleet", s.address, "--token-file", s.token}, away, "certificate"},
+		"a stranger, pin":  {[]string{"--fleet", there, "--token-file", s.token, "--pin", s.pin}, away, "another fingerprint"},
+		"a stranger, file": {[]string{"--fleet", there, "--token-file", s.token, "--ca", s.pem}, away, "certificate"},
+		"another's file":   {[]string{"--fleet", s.address, "--token-file", s.token, "--ca", strangerPEM}, away, "certificate"},
+		"another name":     {[]string{"--fleet", "0.0.0.0:" + port, "--token-file", s.token, "--pin", s.pin}, away, "not 0.0.0.0"},
+		"nobody there":     {[]string{"--fleet", "127.0.0.1:1", "--token-file", s.token, "--pin", s.pin}, away, "no answer"},
+		"no fleet":         {[]string{"--token-file", s.token}, usage, "FULMAR_FLEET"},
+		"no port":          {[]string{"--fleet", "fleet", "--token-file", s.token}, usage, "HOST:PORT"},
+		"no token":         {[]string{"--fleet", s.address, "--pin", s.pin}, usage, "FULMAR_TOKEN_FILE"},
+		"a short pin":      {[]string{"--fleet", s.address, "--token-file", s.token, "--pin", "ab"}, usage, "fulmar-fleet pin"},
+		"others read it":   {[]string{"--fleet", s.address, "--token-file", loose, "--pin", s.pin}, wrong, "chmod 600"},
+		"no such token":    {[]string{"--fleet", s.address, "--token-file", none, "--pin", s.pin}, wrong, "fk1_"},
+		"no such file":     {[]string{"--fleet", s.address, "--token-file", none + "x", "--pin", s.pin}, wrong, "no such file"},
 	} {
-		code, _, talk := run(append([]string{"board", "list"}, c.args...)...)
+		code, _, talk := run(append([]string{"list"}, c.args...)...)
 		if code != c.code || !strings.Contains(talk, c.want) || strings.Contains(talk, "fk1_") && c.want != "fk1_" {
-			t.Errorf("%s: %d %s", name, code, talk)
+			t.Errorf("%s: %s %s", name, code, talk)
 		}
 	}
-	code, _, talk := run("board", "revoke", "b1", "--fleet", s.address, "--token-file", s.readToken, "--pin", s.pin)
-	if code != exitWrong || !strings.Contains(talk, "may not do that") {
-		t.Errorf("with a token to read: %d %s", code, talk)
+	code, _, talk := run("revoke", "b1", "--fleet", s.address, "--token-file", s.readToken, "--pin", s.pin)
+	if code != wrong || !strings.Contains(talk, "may not do that") {
+		t.Errorf("with a token to read: %s %s", code, talk)
 	}
 }

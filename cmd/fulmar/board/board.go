@@ -1,7 +1,8 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package board has the commands of fulmar about the boards of a fleet. They ask its API.
+package board
 
 import (
 	"context"
@@ -21,7 +22,8 @@ import (
 	"time"
 )
 
-const boardUsage = `  fulmar board list [--json]            the boards of a fleet, and those that ask to join
+// Usage are the lines of the commands in fulmar help.
+const Usage = `  fulmar board list [--json]            the boards of a fleet, and those that ask to join
   fulmar board approve ID|BOARD [--fingerprint HEX]
   fulmar board refuse  ID|BOARD         decide on a board that asks
   fulmar board revoke  BOARD [--why TEXT]
@@ -30,7 +32,8 @@ const boardUsage = `  fulmar board list [--json]            the boards of a flee
                                         forget a board and remove all that it sent
 `
 
-const fleetUsage = `
+// Options are those of their options.
+const Options = `
 options of fulmar board (or environment)
   --fleet HOST:PORT     the fleet's page (FULMAR_FLEET)
   --token-file FILE     what fulmar-fleet api-token --scope admin printed (FULMAR_TOKEN_FILE)
@@ -67,15 +70,15 @@ type waiting struct {
 	DecidedBy   string `json:"decided_by"`
 }
 
-// board runs a command of fulmar board.
-func board(args []string, stdout, stderr io.Writer) error {
+// Run runs a command of fulmar board. Its error tells what, and what to do.
+func Run(args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("%w: board list, approve, refuse, revoke or wipe", errUsage)
+		return fmt.Errorf("%w: board list, approve, refuse, revoke or wipe", ErrUsage)
 	}
 	name, rest := args[0], args[1:]
 	do, words := boardCommand(name)
 	if do == nil {
-		return fmt.Errorf("%w: board %s: wants list, approve, refuse, revoke or wipe", errUsage, name)
+		return fmt.Errorf("%w: board %s: wants list, approve, refuse, revoke or wipe", ErrUsage, name)
 	}
 	f := new(boardFlags)
 	fs := flag.NewFlagSet("board "+name, flag.ContinueOnError)
@@ -94,7 +97,7 @@ func board(args []string, stdout, stderr io.Writer) error {
 	}
 	for { // flags before and after the words
 		if err := fs.Parse(rest); err != nil {
-			return fmt.Errorf("%w: %w", errUsage, err)
+			return fmt.Errorf("%w: %w", ErrUsage, err)
 		}
 		if rest = fs.Args(); len(rest) == 0 {
 			break
@@ -102,7 +105,7 @@ func board(args []string, stdout, stderr io.Writer) error {
 		f.words, rest = append(f.words, rest[0]), rest[1:]
 	}
 	if len(f.words) != words {
-		return fmt.Errorf("%w: board %s: which board? one", errUsage, name)
+		return fmt.Errorf("%w: board %s: which board? one", ErrUsage, name)
 	}
 	fl, err := f.open()
 	if err != nil {
@@ -238,7 +241,7 @@ func boardDecide(ctx context.Context, fl *fleet, f *boardFlags, what string, std
 
 // unsure says of a change that got no answer that it may have been made.
 func unsure(err error) error {
-	if errors.Is(err, errUnreachable) {
+	if errors.Is(err, ErrUnreachable) {
 		return fmt.Errorf("%w; it may have been done or not: see fulmar board list", err)
 	}
 	return err
@@ -262,7 +265,7 @@ func boardRevoke(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Wri
 func boardWipe(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Writer) error {
 	name := f.words[0]
 	if f.yes != name {
-		return fmt.Errorf("%w: this removes %s from the fleet with all its readings, events and pictures, for good; say so with --yes %s", errUsage, name, name)
+		return fmt.Errorf("%w: this removes %s from the fleet with all its readings, events and pictures, for good; say so with --yes %s", ErrUsage, name, name)
 	}
 	err := fl.ask(ctx, http.MethodDelete, "/api/v1/boards/"+url.PathEscape(name)+"?confirm="+url.QueryEscape(name), map[string]string{"why": f.why}, nil)
 	var p *problem
