@@ -329,3 +329,41 @@ func tpmBoard(t *testing.T, name, token string) (schema.EnrolRequest, func(*sche
 		return schema.ProveRequest{ID: w.ID, Proof: mac.Sum(nil), Quote: schema.TPMStatement(*q), PCRs: values}
 	}
 }
+
+// TestWipeWhileSending: a board that goes on sending while it is wiped leaves nothing.
+func TestWipeWhileSending(t *testing.T) {
+	t.Parallel()
+	c := serve(t)
+	secret, err := c.reg.NewJoinToken(t.Context(), registry.DefaultTenant, "", 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, csr := newCSR(t)
+	_, reply, _ := c.post(t, schema.EnrolPath, schema.EnrolRequest{Token: secret, Board: "b1", CSR: csr, Mode: schema.KeySoftware}, nil)
+	board, err := connect(c.MQTTAddr(), "b1", c.ca.Pool(), certOf(t, reply.Certificate, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for seq := uint64(1); ; seq++ {
+			tok := board.Publish("f/v1/default/b1/t/host", 1, false, batch(t, seq))
+			if !tok.WaitTimeout(10*time.Second) || tok.Error() != nil || !board.IsConnectionOpen() {
+				return
+			}
+			if seq == 20 {
+				close(sending)
+			}
+		}
+	}()
+	<-sending
+	if status, body := c.do(t, "DELETE", "/api/v1/boards/b1?confirm=b1", c.apiToken(t, registry.ScopeAdmin), ""); status != http.StatusNoContent {
+		t.Fatalf("%d %s", status, body)
+	}
+	<-ended
+	var n int
+	if err := c.ledger.Read.QueryRow("SELECT (SELECT count(*) FROM board) + (SELECT count(*) FROM telemetry)").Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d rows are left, %v", n, err)
+	}
+}
