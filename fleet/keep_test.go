@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/hmac"
@@ -14,12 +15,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
 	"fulmar/schema"
 	"fulmar/tpm"
@@ -366,4 +371,58 @@ func TestWipeWhileSending(t *testing.T) {
 	if err := c.ledger.Read.QueryRow("SELECT (SELECT count(*) FROM board) + (SELECT count(*) FROM telemetry)").Scan(&n); err != nil || n != 0 {
 		t.Errorf("%d rows are left, %v", n, err)
 	}
+}
+
+// TestRevokedByAnotherProcess: a server in a process of its own hears of what this one
+// does with the file, as the command line does.
+func TestRevokedByAnotherProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, err := ca.Open(filepath.Join(dir, "ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg, err := registry.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	secret, err := reg.NewJoinToken(t.Context(), registry.DefaultTenant, "", 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, csr := newCSR(t)
+	_, leaf, err := reg.Enrol(t.Context(), registry.Enrolment{Secret: secret, Board: "b1", KeyHash: [32]byte{1}},
+		func(tenant string) (*ca.Leaf, error) { return a.Issue([]byte(csr), tenant, "b1", schema.TrustSoftware) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	board, err := connect(strings.TrimSpace(addr), "b1", a.Pool(), certOf(t, string(leaf.PEM), key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := reg.Revoke(t.Context(), registry.DefaultTenant, "b1", "admin", "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	for ; board.IsConnectionOpen(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > 5*time.Second {
+			t.Fatal("the session goes on after the board was revoked")
+		}
+	}
+	t.Logf("ended after %v", time.Since(began))
 }
