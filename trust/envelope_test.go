@@ -83,10 +83,11 @@ func TestDSSE(t *testing.T) {
 		t.Fatalf("PAE %q", got)
 	}
 	number := func(s string) *big.Int { n, _ := new(big.Int).SetString(s, 10); return n }
-	key := &ecdsa.PublicKey{
-		Curve: elliptic.P256(),
-		X:     number("46950820868899156662930047687818585632848591499744589407958293238635476079160"),
-		Y:     number("5640078356564379163099075877009565129882514886557779369047442380624545832820"),
+	point := number("46950820868899156662930047687818585632848591499744589407958293238635476079160").FillBytes(make([]byte, 32))
+	point = append(append([]byte{4}, point...), number("5640078356564379163099075877009565129882514886557779369047442380624545832820").FillBytes(make([]byte, 32))...)
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		t.Fatal(err)
 	}
 	raw := j.Signatures[0].Sig
 	der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:32]), new(big.Int).SetBytes(raw[32:])})
@@ -134,9 +135,6 @@ func TestEnvelopeThereAndBack(t *testing.T) {
 	}
 	if p384, _ := ecdsa.GenerateKey(elliptic.P384(), rand.Reader); !errors.Is(e.Sign(p384), ErrKeyKind) {
 		t.Fatal("a P-384 key signs")
-	}
-	if back.SignedBy(ec.Public().(*ecdsa.PublicKey).X) {
-		t.Fatal("a number verifies")
 	}
 	if err := e.Sign(liar{ed}); err == nil || len(e.Signatures) != 2 || !e.SignedBy(ed.Public()) {
 		t.Fatalf("a wrong signature is taken: %v", err)

@@ -206,6 +206,15 @@ func OpenKeySet(e *Envelope, pin [32]byte) (*KeySet, error) {
 	return s, nil
 }
 
+// DraftKeySet reads a set that nobody has vouched for yet: to show it to those who are
+// to sign it.
+func DraftKeySet(e *Envelope) (*KeySet, error) {
+	if e.Type != TypeKeySet {
+		return nil, fmt.Errorf("%w: envelope of type %.100q, wants %q", ErrMalformed, e.Type, TypeKeySet)
+	}
+	return parseKeySet(e.payload)
+}
+
 // Pin is the SHA-256 of the payload the set was read from, see [OpenKeySet].
 func (s *KeySet) Pin() [32]byte { return s.sum }
 

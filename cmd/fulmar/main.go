@@ -11,6 +11,8 @@
 //	fulmar spool export DIR       the records, as JSON lines or CSV
 //	fulmar recovery new --out DIR make the fleet's recovery key
 //	fulmar recovery id FILE       which recovery key a file is
+//	fulmar key new|public|sign|verify|rotate
+//	                              signing keys and key sets: fulmar key help
 //	fulmar doctor                 what models can run on here, and what is missing
 //	fulmar version
 //	fulmar help
@@ -40,6 +42,8 @@ const usage = `usage:
                                         the records that the fleet has not acknowledged
   fulmar recovery new --out DIR         make a recovery key: do this offline, once
   fulmar recovery id FILE               tell which recovery key a file is
+  fulmar key new|public|sign|verify|rotate
+                                        signing keys and key sets, offline; fulmar key help tells more
   fulmar doctor [--json] [...]          what models can run on here, what is missing and what
                                         to do: runs fulmar-infer doctor, and ends as it does
   fulmar version
@@ -90,6 +94,8 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 		err = recoveryNew(args[2:], stdout)
 	case word(0) == "recovery" && word(1) == "id" && len(args) == 3:
 		err = recoveryID(args[2], stdout)
+	case word(0) == "key":
+		err = key(args[1:], stdout, stderr)
 	case word(0) == "doctor":
 		var code int
 		if code, err = doctor(args[1:], stdout, stderr); err == nil {
