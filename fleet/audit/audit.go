@@ -74,6 +74,10 @@ func clip(s string, n int) string {
 // Append adds a row within the transaction of the act it tells of. Seq, At and Hash
 // are given here.
 func Append(ctx context.Context, tx *sql.Tx, e Entry) error {
+	return add(ctx, tx, e, keep, drop)
+}
+
+func add(ctx context.Context, tx *sql.Tx, e Entry, keep, drop int64) error {
 	base, tip, err := ends(ctx, tx)
 	if err != nil {
 		return err
