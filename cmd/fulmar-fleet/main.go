@@ -62,6 +62,8 @@ func command(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "serve":
 		return serve(ctx, fs, data, args[1:])
+	case "ca":
+		return authority(ctx, data, args[1:])
 	case "token":
 		return token(ctx, fs, data, args[1:])
 	case "api-token":
@@ -113,7 +115,7 @@ func token(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 	board := fs.String("board", "", "only for this board, which may be enrolled already")
 	life := fs.Duration("for", time.Hour, "how long it is good for")
 	return tool(fs, data, args, func(reg *registry.Registry) error {
-		a, err := ca.Open(filepath.Join(*data, "ca"))
+		pin, err := ca.Pin(filepath.Join(*data, "ca"))
 		if err != nil {
 			return err
 		}
@@ -121,7 +123,7 @@ func token(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 		if err != nil {
 			return err
 		}
-		fmt.Println(schema.JoinToken{Secret: secret, CAHash: a.Hash()})
+		fmt.Println(schema.JoinToken{Secret: secret, CAHash: pin})
 		fmt.Fprintf(os.Stderr, "join token, good for %v, shown this once\n", *life)
 		return nil
 	})
