@@ -290,7 +290,7 @@ func TestEvents(t *testing.T) {
 	}
 	until("event: reset")
 	key, csr := newCSR(t)
-	leaf, err := c.ca.Issue([]byte(csr), "default", "b1")
+	leaf, err := c.ca.Issue([]byte(csr), "default", "b1", schema.TrustSoftware)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,7 +405,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	key, csr := newCSR(t)
-	leaf, err := s.ca.Issue([]byte(csr), "default", "b1")
+	leaf, err := s.ca.Issue([]byte(csr), "default", "b1", schema.TrustSoftware)
 	if err != nil {
 		t.Fatal(err)
 	}

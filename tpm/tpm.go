@@ -42,6 +42,8 @@ type TPM struct {
 	clean int // the opening of the transport that was cleaned
 	own   bool
 	srk   object
+	made  bool    // the srk, by this Open
+	ek    *ekSlot // which endorsement key this TPM is known by, once asked
 }
 
 // object is something in the TPM.
@@ -150,6 +152,7 @@ func (t *TPM) adopt() error {
 		}.Execute(t.t)
 		t.flush(p.handle)
 		if err == nil {
+			t.made = true
 			o, err = t.read(SRKHandle)
 		}
 	}

@@ -121,7 +121,9 @@ func (e *Enrolment) enrol(ctx context.Context, req *schema.EnrolRequest) (string
 	}
 	return e.reg.Enrol(ctx, registry.Enrolment{
 		Secret: req.Token, Board: req.Board, KeyMode: req.Mode, Facts: req.Facts, KeyHash: ca.KeyHash(csr),
-	}, func(tenant string) (*ca.Leaf, error) { return e.ca.Issue([]byte(req.CSR), tenant, req.Board) })
+	}, func(tenant string) (*ca.Leaf, error) {
+		return e.ca.Issue([]byte(req.CSR), tenant, req.Board, schema.TrustSoftware)
+	})
 }
 
 func (e *Enrolment) renew(ctx context.Context, r *http.Request, req *schema.EnrolRequest) (string, *ca.Leaf, error) {
@@ -132,7 +134,11 @@ func (e *Enrolment) renew(ctx context.Context, r *http.Request, req *schema.Enro
 	if err != nil || id.Board != req.Board {
 		return "", nil, errors.Join(registry.ErrUnknown, err)
 	}
-	leaf, err := e.reg.Renew(ctx, id, func() (*ca.Leaf, error) { return e.ca.Issue([]byte(req.CSR), id.Tenant, id.Board) })
+	csr, err := ca.ParseRequest([]byte(req.CSR))
+	if err != nil {
+		return "", nil, err
+	}
+	leaf, _, err := e.reg.Renew(ctx, id, ca.KeyHash(csr), func(trust string) (*ca.Leaf, error) { return e.ca.Issue([]byte(req.CSR), id.Tenant, id.Board, trust) })
 	return id.Tenant, leaf, err
 }
 
@@ -142,6 +148,10 @@ func (e *Enrolment) refuse(w http.ResponseWriter, r *http.Request, board string,
 		Problem(w, http.StatusForbidden, "token", "The join token or certificate is unknown, used up or expired; ask the fleet for a new token")
 	case errors.Is(err, registry.ErrNameTaken):
 		Problem(w, http.StatusConflict, "name-taken", "A board of this name is enrolled; choose another name, or ask for a token for this board")
+	case errors.Is(err, registry.ErrElsewhere):
+		Problem(w, http.StatusForbidden, "elsewhere", "The board's key is that of a board with another name; forget that one first, or give this one a key of its own")
+	case errors.Is(err, registry.ErrRevoked):
+		Problem(w, http.StatusForbidden, "revoked", "This board was revoked; only a person can let it in again")
 	case errors.Is(err, ca.ErrBadRequest):
 		Problem(w, http.StatusBadRequest, "csr", "The certificate request is not acceptable: wants PEM PKCS #10 with an ECDSA P-256, P-384 or Ed25519 key")
 	case errors.Is(err, registry.ErrTooMany):

@@ -72,8 +72,9 @@ func KeyHash(req *x509.CertificateRequest) [32]byte {
 }
 
 // Issue signs the request's key as the identity of a board. Only the key is
-// taken from the request: names and usages are ours.
-func (a *Authority) Issue(csr []byte, tenant, board string) (*Leaf, error) {
+// taken from the request: names and usages are ours. trust, a schema.Trust constant,
+// is the organizational unit: whoever sees the certificate sees how its key is kept.
+func (a *Authority) Issue(csr []byte, tenant, board, trust string) (*Leaf, error) {
 	if err := errors.Join(schema.CheckBoard(tenant), schema.CheckBoard(board)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
@@ -88,7 +89,7 @@ func (a *Authority) Issue(csr []byte, tenant, board string) (*Leaf, error) {
 	now := time.Now()
 	t := &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: board, Organization: []string{tenant}},
+		Subject:      pkix.Name{CommonName: board, Organization: []string{tenant}, OrganizationalUnit: []string{trust}},
 		URIs:         []*url.URL{identityURI(tenant, board)},
 		NotBefore:    now.Add(-skew),
 		NotAfter:     minTime(now.Add(boardLife), a.cert.NotAfter),

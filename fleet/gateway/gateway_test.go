@@ -145,7 +145,7 @@ func (h *hall) enrol(t testing.TB, board string) tls.Certificate {
 		t.Fatal(err)
 	}
 	_, leaf, err := h.reg.Enrol(ctx, registry.Enrolment{Secret: secret, Board: board, KeyMode: "software", KeyHash: ca.KeyHash(parsed)},
-		func(tenant string) (*ca.Leaf, error) { return h.ca.Issue(req, tenant, board) })
+		func(tenant string) (*ca.Leaf, error) { return h.ca.Issue(req, tenant, board, schema.TrustSoftware) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,18 +303,18 @@ func TestDoor(t *testing.T) {
 		t.Fatal(err)
 	}
 	key, req := csr(t)
-	leaf, err := other.Issue(req, "default", "b1")
+	leaf, err := other.Issue(req, "default", "b1", schema.TrustSoftware)
 	if err != nil {
 		t.Fatal(err)
 	}
 	alien := pair(t, leaf, key)
 	refused("wrong authority", "b1", &alien, nil)
-	if leaf, err = h.ca.Issue(req, "default", "b9"); err != nil {
+	if leaf, err = h.ca.Issue(req, "default", "b9", schema.TrustSoftware); err != nil {
 		t.Fatal(err)
 	}
 	unknown := pair(t, leaf, key)
 	refused("signed but not enrolled", "b9", &unknown, nil)
-	if leaf, err = h.ca.Issue(req, "default", "b1"); err != nil {
+	if leaf, err = h.ca.Issue(req, "default", "b1", schema.TrustSoftware); err != nil {
 		t.Fatal(err)
 	}
 	second := pair(t, leaf, key)
@@ -331,7 +331,7 @@ func TestDoor(t *testing.T) {
 	refused("will on a foreign topic", "b1", &cert, func(o *mqtt.ClientOptions) { o.SetBinaryWill("f/v1/default/b2/st", []byte{1}, 1, false) })
 	refused("no keep-alive", "b1", &cert, func(o *mqtt.ClientOptions) { o.SetKeepAlive(0) })
 	h.connect(t, "b1", &cert).Disconnect(10) // the right one
-	if err := h.reg.Revoke(context.Background(), "default", "b1"); err != nil {
+	if err := h.reg.Revoke(context.Background(), "default", "b1", "admin", ""); err != nil {
 		t.Fatal(err)
 	}
 	refused("revoked", "b1", &cert, nil)

@@ -122,16 +122,16 @@ func TestRenewKeepsOldUntilUsed(t *testing.T) {
 		}
 		return ok
 	}
-	if _, err := r.Renew(ctx, id(7), func() (*ca.Leaf, error) { return leafOf(2), nil }); !errors.Is(err, ErrUnknown) {
+	if _, _, err := r.Renew(ctx, id(7), [32]byte{2}, func(string) (*ca.Leaf, error) { return leafOf(2), nil }); !errors.Is(err, ErrUnknown) {
 		t.Fatalf("stranger renews: %v", err)
 	}
-	if _, err := r.Renew(ctx, id(1), func() (*ca.Leaf, error) { return leafOf(2), nil }); err != nil {
+	if _, _, err := r.Renew(ctx, id(1), [32]byte{2}, func(string) (*ca.Leaf, error) { return leafOf(2), nil }); err != nil {
 		t.Fatal(err)
 	}
 	if !admitted(1) || !admitted(2) || admitted(1) {
 		t.Fatal("the old certificate has to stay good until the new one is used, and no longer")
 	}
-	if err := r.Revoke(ctx, DefaultTenant, "b1"); err != nil || admitted(2) {
+	if err := r.Revoke(ctx, DefaultTenant, "b1", "admin", "stolen"); err != nil || admitted(2) {
 		t.Fatal("revoked board admitted")
 	}
 }

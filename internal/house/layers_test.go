@@ -70,7 +70,7 @@ var edges = map[string][]string{
 	"fleet/audit":      {"fleet/store"},
 	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
 	"fleet/proof":      {"fleet/store", "fleet/registry", "tpm/attest"},
-	"fleet/registry":   {"fleet/ca", "fleet/store"}, // store: how a database file is opened
+	"fleet/registry":   {"fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
 	"fleet/web":        {"fleet/web+"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},

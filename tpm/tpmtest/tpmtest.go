@@ -28,6 +28,13 @@ type Chip struct {
 // skipped, under CI=true it fails.
 func Start(tb testing.TB) *Chip {
 	tb.Helper()
+	c := stopped(tb)
+	c.Run(tb)
+	return c
+}
+
+func stopped(tb testing.TB) *Chip {
+	tb.Helper()
 	Need(tb, "swtpm")
 	dir, err := os.MkdirTemp("/tmp", "swtpm") // a socket's path has at most 108 bytes
 	if err != nil {
@@ -35,7 +42,6 @@ func Start(tb testing.TB) *Chip {
 	}
 	c := &Chip{Dir: dir, Sock: filepath.Join(dir, "s")}
 	tb.Cleanup(func() { c.Kill(); _ = os.RemoveAll(dir) })
-	c.Run(tb)
 	return c
 }
 
