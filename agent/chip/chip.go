@@ -55,6 +55,8 @@ const (
 var ErrBetween = errors.New("the TPM shows another storage root key than the one pinned in " + PinFile +
 	", yet holds the board's key: somebody is between, or that file was changed; look at the board")
 
+var errEnded = fmt.Errorf("%w: the program ends", tpm.ErrGone)
+
 // Chip is the TPM of a board. Safe for use by many goroutines.
 type Chip struct {
 	path   string
@@ -62,6 +64,7 @@ type Chip struct {
 	uptime func() time.Duration // of the machine
 	log    *slog.Logger
 	turn   chan struct{} // held by who uses the TPM
+	ended  chan struct{} // closed by Stop
 
 	mu    sync.Mutex
 	tpm   *tpm.TPM
@@ -72,7 +75,7 @@ type Chip struct {
 // New touches nothing. dir is where the board's identity lies, path as in tpm.Config,
 // uptime the time since the boot.
 func New(path, dir string, uptime func() time.Duration, log *slog.Logger) *Chip {
-	return &Chip{path: path, dir: dir, uptime: uptime, log: log, turn: make(chan struct{}, 1)}
+	return &Chip{path: path, dir: dir, uptime: uptime, log: log, turn: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 // Awaited tells whether a TPM that is not there may still appear, as long after the
@@ -93,6 +96,8 @@ func Use[T any](ctx context.Context, c *Chip, limit time.Duration, f func(*tpm.T
 		return none, late
 	case <-ctx.Done():
 		return none, ctx.Err()
+	case <-c.ended:
+		return none, errEnded
 	}
 	type result struct {
 		v   T
@@ -119,8 +124,14 @@ func Use[T any](ctx context.Context, c *Chip, limit time.Duration, f func(*tpm.T
 		return none, late
 	case <-ctx.Done():
 		return none, ctx.Err()
+	case <-c.ended:
+		return none, errEnded
 	}
 }
+
+// Stop makes every use end at once, for good: a TPM that hangs must not hold up the
+// end of the program. It is called once.
+func (c *Chip) Stop() { close(c.ended) }
 
 // Present tells whether there is something where the TPM should be.
 func (c *Chip) Present() bool {
@@ -292,6 +303,10 @@ func (h holder) Unseal(blob []byte) ([]byte, error) {
 // await gives a TPM that may still appear a moment.
 func (h holder) await() {
 	for end := time.Now().Add(nodeWait); h.c.Awaited() && time.Now().Before(end); {
-		time.Sleep(nodeLook)
+		select {
+		case <-time.After(nodeLook):
+		case <-h.c.ended:
+			return
+		}
 	}
 }

@@ -51,14 +51,18 @@ type Enroller struct {
 	// Replaced is told when keys of another TPM were set aside, with the reason.
 	Replaced func(why error)
 
-	last   string // trouble that was logged
-	spent  string // secret of a token that the fleet refused
-	warned bool   // of a key in a file
+	broken chan struct{} // the TPM does not know the board's key any more
+	last   string        // trouble that was logged
+	spent  string        // secret of a token that the fleet refused
+	warned bool          // of a key in a file
 }
 
 // Enrol returns the board's identity: the stored one, or a new one from the fleet. It
 // goes on trying until the context ends, and says why it is not there yet.
 func (e *Enroller) Enrol(ctx context.Context) (*Identity, error) {
+	if e.broken == nil {
+		e.broken = make(chan struct{}, 1)
+	}
 	key, err := e.openKey(ctx)
 	if err != nil {
 		return nil, err
@@ -226,10 +230,10 @@ func (e *Enroller) renewed(id *Identity, r *schema.EnrolReply) (*Identity, error
 	return next, next.save(e.Dir, r)
 }
 
-// Keep renews the certificate at two thirds of its life, and enrols anew when broken
-// says that the TPM does not know the board's key any more, until the context ends. It
-// reads the present identity with get and gives the next one to set.
-func (e *Enroller) Keep(ctx context.Context, get func() *Identity, set func(*Identity), broken <-chan struct{}) error {
+// Keep renews the certificate at two thirds of its life, and enrols anew where the TPM
+// turns out not to know the board's key any more, until the context ends. It reads the
+// present identity with get and gives the next one to set.
+func (e *Enroller) Keep(ctx context.Context, get func() *Identity, set func(*Identity)) error {
 	var got time.Time // when the present certificate came, in this run
 	for {
 		id := get()
@@ -253,7 +257,7 @@ func (e *Enroller) Keep(ctx context.Context, get func() *Identity, set func(*Ide
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-broken:
+		case <-e.broken:
 			next, err := e.Enrol(ctx)
 			if err != nil {
 				return err

@@ -144,6 +144,9 @@ func newIdentity(r *schema.EnrolReply, key Key, clock Clock) (*Identity, error) 
 	if err := errors.Join(schema.CheckBoard(r.Tenant), schema.CheckBoard(r.Board), checkAddress(r.Broker)); err != nil {
 		return nil, fmt.Errorf("enrolment reply: %w", err)
 	}
+	if len(r.Trust) > schema.MaxName {
+		return nil, fmt.Errorf("enrolment reply: trust of %d bytes, at most %d", len(r.Trust), schema.MaxName)
+	}
 	ca, err := parseCert(r.CA)
 	if err != nil {
 		return nil, fmt.Errorf("enrolment reply: authority: %w", err)

@@ -40,7 +40,7 @@ type TPMKey struct {
 	chip    *chip.Chip
 	key, ak []byte // PEM
 	pub     *ecdsa.PublicKey
-	akArea  []byte // TPMT_PUBLIC
+	broken  chan<- struct{} // 1-buffered: told that this TPM is not the key's
 }
 
 // Signer implements [Key].
@@ -54,13 +54,20 @@ func (k *TPMKey) Public() crypto.PublicKey { return k.pub }
 
 // Sign implements [crypto.Signer] in the TPM, within chip.Quick.
 func (k *TPMKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	return chip.Use(context.Background(), k.chip, chip.Quick, func(t *tpm.TPM) ([]byte, error) {
+	sig, err := chip.Use(context.Background(), k.chip, chip.Quick, func(t *tpm.TPM) ([]byte, error) {
 		key, err := t.ParseKey(k.key)
 		if err != nil {
 			return nil, err
 		}
 		return key.Sign(nil, digest, opts)
 	})
+	if errors.Is(err, tpm.ErrForeign) { // crypto/tls keeps the error's text only
+		select {
+		case k.broken <- struct{}{}:
+		default:
+		}
+	}
+	return sig, err
 }
 
 // Info is what the TPM says of itself.
@@ -199,7 +206,7 @@ func (e *Enroller) loadTPMKey(t *tpm.TPM) (*TPMKey, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	k := &TPMKey{chip: e.Chip, key: text, ak: akText}
+	k := &TPMKey{chip: e.Chip, key: text, ak: akText, broken: e.broken}
 	key, ak, err := k.parse(t)
 	if err != nil {
 		return nil, err
@@ -208,8 +215,7 @@ func (e *Enroller) loadTPMKey(t *tpm.TPM) (*TPMKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.akArea = ak.Area()
-	if k.pub, err = attest.VerifyCertify(k.akArea, key.Area(), *st, nil, nil); err != nil {
+	if k.pub, err = attest.VerifyCertify(ak.Area(), key.Area(), *st, nil, nil); err != nil {
 		return nil, fmt.Errorf("%w: %w", tpm.ErrDamaged, err) // keys that lie in each other's file
 	}
 	return k, nil
