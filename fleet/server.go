@@ -21,6 +21,7 @@ import (
 
 	"fulmar/fleet/api"
 	"fulmar/fleet/ca"
+	"fulmar/fleet/enrol"
 	"fulmar/fleet/gateway"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/registry"
@@ -51,6 +52,7 @@ type Server struct {
 	ledger *store.DB
 	ingest *ingest.Ingest
 	gate   *gateway.Gateway
+	desk   *enrol.Desk
 	page   *web.Handler
 	https  net.Listener
 	mqtt   net.Listener
@@ -164,10 +166,16 @@ func (s *Server) wire() error {
 	if err := s.wireForeign(blobs); err != nil {
 		return err
 	}
-	enrol := api.NewEnrolment(s.ca, s.reg, broker, s.log)
+	policy, err := s.cfg.Enrol.policy()
+	if err != nil {
+		return err
+	}
+	s.desk = enrol.New(policy, s.ca, s.reg, s.log)
 	mux := http.NewServeMux()
-	mux.Handle(schema.EnrolPath, enrol)
-	mux.Handle(schema.RenewPath, enrol)
+	boards := api.NewEnrolment(s.desk, s.ca.PEM(), broker, s.log)
+	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
+		mux.Handle(path, boards)
+	}
 	mux.Handle("/api/", api.New(src, src, who, hub, s.log))
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and

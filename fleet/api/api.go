@@ -114,12 +114,15 @@ func Problem(w http.ResponseWriter, status int, code, title string) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"type": "urn:fulmar:problem:" + code, "title": title, "status": status})
 }
 
-func reply(w http.ResponseWriter, v any) error {
-	w.Header().Set("Content-Type", "application/json")
+func reply(w http.ResponseWriter, v any) error { return replyWith(w, http.StatusOK, v) }
+
+func replyWith(w http.ResponseWriter, status int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // a client that has gone is no error of ours
 	return nil
 }

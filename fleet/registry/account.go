@@ -121,7 +121,7 @@ type Session struct {
 
 // verify checks the administrator's password under the limit on tries.
 func (r *Registry) verify(ctx context.Context, pw string, from netip.Addr) error {
-	if !r.tries.take(from, time.Now()) {
+	if !r.tries.Take(from, time.Now()) {
 		return ErrTooManyTries
 	}
 	if len(pw) > maxPassword {
@@ -140,7 +140,7 @@ func (r *Registry) verify(ctx context.Context, pw string, from netip.Addr) error
 	if !checkPassword(stored, pw) {
 		return ErrWrongPassword
 	}
-	r.tries.forget(from)
+	r.tries.Forget(from)
 	return nil
 }
 

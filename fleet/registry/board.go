@@ -35,6 +35,7 @@ type Board struct {
 	EKHash []byte
 	// What the board says of its TPM: discrete, firmware, virtual or unknown; "IFX"; "7.85".
 	TPMKind, TPMMaker, TPMFirmware string
+	EKNote                         string // what the fleet found of its maker's certificate, a sentence
 }
 
 // Fingerprint is what a person compares: the first 16 hex digits of the hash of the
@@ -83,25 +84,8 @@ func (r *Registry) NewJoinToken(ctx context.Context, tenant, board string, uses 
 	return secret, err
 }
 
-type queryer interface {
-	QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row
-}
-
-// accepts tells whether the certificate is the current (or just replaced) one of
-// a board that is not revoked.
-func accepts(ctx context.Context, q queryer, id ca.Identity) (bool, error) {
-	current, previous, err := certsOf(ctx, q, id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look up board: %w", err)
-	}
-	return bytes.Equal(current, id.Fingerprint[:]) || bytes.Equal(previous, id.Fingerprint[:]), nil
-}
-
-func certsOf(ctx context.Context, q queryer, id ca.Identity) (current, previous []byte, err error) {
-	err = q.QueryRowContext(ctx, `SELECT fingerprint, previous FROM board WHERE tenant = ? AND name = ? AND revoked_at IS NULL`,
+func (r *Registry) certsOf(ctx context.Context, id ca.Identity) (current, previous []byte, err error) {
+	err = r.db.Read.QueryRowContext(ctx, `SELECT fingerprint, previous FROM board WHERE tenant = ? AND name = ? AND revoked_at IS NULL`,
 		id.Tenant, id.Board).Scan(&current, &previous)
 	return current, previous, err
 }
@@ -109,7 +93,7 @@ func certsOf(ctx context.Context, q queryer, id ca.Identity) (current, previous 
 // Admit tells whether a board may connect with this certificate. The first use of
 // a renewed certificate ends the one before it.
 func (r *Registry) Admit(ctx context.Context, id ca.Identity) (bool, error) {
-	current, previous, err := certsOf(ctx, r.db.Read, id)
+	current, previous, err := r.certsOf(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -228,7 +212,7 @@ func (r *Registry) Known(ctx context.Context) (n int, err error) {
 
 // Boards lists a tenant's boards by name.
 func (r *Registry) Boards(ctx context.Context, tenant string) ([]Board, error) {
-	rows, err := r.db.Read.QueryContext(ctx, `SELECT name, key_mode, facts, enrolled_at, not_after, coalesce(revoked_at, 0), trust, key_hash, ek_hash, tpm_kind, tpm_maker, tpm_firmware
+	rows, err := r.db.Read.QueryContext(ctx, `SELECT name, key_mode, facts, enrolled_at, not_after, coalesce(revoked_at, 0), trust, key_hash, ek_hash, tpm_kind, tpm_maker, tpm_firmware, ek_note
 FROM board WHERE tenant = ? ORDER BY name`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list boards: %w", err)
@@ -240,7 +224,7 @@ FROM board WHERE tenant = ? ORDER BY name`, tenant)
 		var facts string
 		var at, until, revoked int64
 		var key []byte
-		if err := rows.Scan(&b.Name, &b.KeyMode, &facts, &at, &until, &revoked, &b.Trust, &key, &b.EKHash, &b.TPMKind, &b.TPMMaker, &b.TPMFirmware); err != nil {
+		if err := rows.Scan(&b.Name, &b.KeyMode, &facts, &at, &until, &revoked, &b.Trust, &key, &b.EKHash, &b.TPMKind, &b.TPMMaker, &b.TPMFirmware, &b.EKNote); err != nil {
 			return nil, fmt.Errorf("list boards: %w", err)
 		}
 		if err := json.Unmarshal([]byte(facts), &b.Facts); err != nil {

@@ -67,7 +67,7 @@ const (
 type Registry struct {
 	db    *store.DB
 	hash  chan struct{} // bounds password hashes at one time
-	tries *limiter
+	tries *Limiter
 }
 
 // Open opens the registry in the data folder.
@@ -76,11 +76,16 @@ func Open(dir string) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: newLimiter()}, nil
+	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: NewLimiter(burst, refill)}, nil
 }
 
 // Audit reads the log of who did what to which board.
 func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
+
+// Note writes a row of the audit log that is of no act on the registry.
+func (r *Registry) Note(ctx context.Context, e audit.Entry) error {
+	return r.within(ctx, func(tx *sql.Tx) error { return audit.Append(ctx, tx, e) })
+}
 
 // Close closes the registry.
 func (r *Registry) Close() error { return r.db.Close() }
