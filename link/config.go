@@ -82,6 +82,7 @@ const (
 	lossGrace          = 200 * time.Millisecond // after a loss; a publisher stuck in the client ends by itself
 	byeTimeout         = 500 * time.Millisecond
 	reasonTimeout      = 100 * time.Millisecond // between a token's failure and its reason
+	attestTimeout      = time.Minute            // of one attestation: a slow TPM takes seconds, one that hangs is given up
 	maxInbound         = 64                     // messages waiting; more ends the generation, the fleet asks again
 	maxPacket          = guard.MaxPacket
 	maxRetryAfter      = 15 * time.Minute // a fleet may ask for patience, not for silence
@@ -109,6 +110,10 @@ type Config struct {
 	// Report is given what an operator should know: a record that a broker refuses, a
 	// class of which nothing gets through. Nil: only the log is.
 	Report func(schema.Report)
+	// Attest answers a nonce of the fleet with an encoded [schema.Attestation]. It must
+	// obey its context, and may take its time: nothing waits for it. Nil: the board
+	// proves nothing, and no answer is sent.
+	Attest func(ctx context.Context, nonce []byte) ([]byte, error)
 	Log    *slog.Logger
 }
 

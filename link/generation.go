@@ -50,6 +50,7 @@ type gen struct {
 	pace *pace.Pace
 
 	quiet chan struct{} // the publisher has ended
+	asked chan []byte   // 1-buffered: the fleet's newest nonce for an attestation
 	*flights.Window
 }
 
@@ -76,7 +77,7 @@ func (g *gen) abandoned() bool {
 func (s *Session) generation(ctx context.Context) (up time.Duration, err error) {
 	g := &gen{
 		s: s, number: s.begin(), in: make(chan inbound, maxInbound), lost: make(chan struct{}),
-		quiet: make(chan struct{}), Window: flights.New(s.cfg.Window, s.cfg.WindowBytes), pace: pace.New(s.cfg.WindowBytes),
+		quiet: make(chan struct{}), asked: make(chan []byte, 1), Window: flights.New(s.cfg.Window, s.cfg.WindowBytes), pace: pace.New(s.cfg.WindowBytes),
 	}
 	s.to(StateConnecting, nil)
 	g.client = mqtt.NewClient(g.options(ctx))
@@ -119,6 +120,7 @@ func (g *gen) carry(ctx context.Context) error {
 	}
 	part("acker", g.acknowledge)
 	part("publisher", g.publish)
+	part("attestations", g.attest)
 	group.Go("loss", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
@@ -302,6 +304,7 @@ func (g *gen) awaitHello(ctx context.Context) error {
 			}
 			g.s.heard(&a)
 			g.pace.SetRate(a.Rate, time.Now())
+			g.ask(a.Attest)
 			if fixed == nil {
 				g.mode = a.Mode
 			}

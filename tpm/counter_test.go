@@ -4,10 +4,6 @@
 package tpm_test
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"fulmar/tpm"
@@ -39,24 +35,5 @@ func TestCounter(t *testing.T) {
 	}
 	if _, err = a.Counter(0x01c00002); err == nil {
 		t.Error("the maker's range was given out")
-	}
-}
-
-// tpm2-tools agrees with us on the Name of the storage root key.
-func TestPeerName(t *testing.T) {
-	t.Parallel()
-	tpmtest.Need(t, "tpm2_readpublic")
-	chip := tpmtest.Start(t)
-	a := open(t, chip.Path())
-	name := a.SRKName()
-	_ = a.Close()
-	out := filepath.Join(t.TempDir(), "name")
-	cmd := exec.Command("tpm2_readpublic", "-Q", "-c", "0x81000001", "-n", out)
-	cmd.Env = append(os.Environ(), "TPM2TOOLS_TCTI=swtpm:path="+chip.Sock)
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatal(err, strings.TrimSpace(string(text)))
-	}
-	if b := must[[]byte](t)(os.ReadFile(out)); string(b) != string(name) {
-		t.Errorf("%x, we say %x", b, name)
 	}
 }

@@ -271,19 +271,14 @@ func (k *Key) Activate(c *attest.Credential) (secret []byte, err error) {
 		salted := []tpm2.AuthOption{tpm2.Salted(ek.handle, ek.pub), tpm2.AESEncryption(128, tpm2.EncryptOut)}
 		session := tpm2.HMAC(tpm2.TPMAlgSHA256, 16, salted...) // the key's own authorization is empty
 		if !ek.pub.ObjectAttributes.UserWithAuth {
-			session = tpm2.Policy(tpm2.TPMAlgSHA256, 16, endorse, salted...)
+			session = policy(endorse, salted...)
 		}
 		r, err := tpm2.ActivateCredential{
 			ActivateHandle: ak.auth(), KeyHandle: tpm2.AuthHandle{Handle: ek.handle, Name: ek.name, Auth: session},
 			CredentialBlob: tpm2.TPM2BIDObject{Buffer: c.Blob}, Secret: tpm2.TPM2BEncryptedSecret{Buffer: c.Secret},
 		}.Execute(t.t)
-		// What is for another TPM or key, or damaged, shows in many codes, all about
-		// one of the two parameters.
-		var f tpm2.TPMFmt1Error
-		if errors.As(err, &f) {
-			if about, _ := f.Parameter(); about {
-				return fmt.Errorf("%w: the credential is not for this TPM and key: %w", ErrForeign, err)
-			}
+		if foreign(err) {
+			return fmt.Errorf("%w: the credential is not for this TPM and key: %w", ErrForeign, err)
 		}
 		if err == nil {
 			secret = r.CertInfo.Buffer

@@ -28,6 +28,7 @@ var (
 	ErrDamaged    = errors.New("the stored bytes are damaged")
 	ErrMissing    = errors.New("not in the TPM")
 	ErrNoSpace    = errors.New("the TPM has no space left")
+	ErrRollback   = errors.New("an older state was put back")
 	ErrFailure    = errors.New("the TPM is in failure mode, only a power cycle helps")
 )
 
@@ -59,7 +60,7 @@ var codes = []struct {
 func class(err error) error {
 	for _, own := range []error{
 		ErrNoTPM, ErrPermission, ErrBusy, ErrTimeout, ErrGone, ErrProtocol, ErrLockout, ErrAuth, ErrPolicy,
-		ErrForeign, ErrDamaged, ErrMissing, ErrNoSpace, ErrFailure,
+		ErrForeign, ErrDamaged, ErrMissing, ErrNoSpace, ErrRollback, ErrFailure,
 	} {
 		if errors.Is(err, own) {
 			return nil // already said

@@ -15,6 +15,7 @@ import (
 	"fulmar/tpm/attest"
 
 	"github.com/google/go-tpm/tpm2"
+	gotpm "github.com/google/go-tpm/tpm2/transport"
 )
 
 // SRKHandle is where the storage root key lies (TCG TPM v2.0 Provisioning Guidance).
@@ -102,7 +103,13 @@ func (t *TPM) do(doing string, f func() error) error {
 	if err := t.ready(); err != nil {
 		return fail(doing, err)
 	}
-	return fail(doing, f())
+	err := f()
+	if t.srk.handle != 0 && errors.Is(err, tpm2.TPMRCHandle) { // what is missing?
+		if _, gone := t.read(SRKHandle); errors.Is(gone, tpm2.TPMRCHandle) {
+			err = fmt.Errorf("%w: the storage root key is gone: %w", ErrForeign, err)
+		}
+	}
+	return fail(doing, err)
 }
 
 // ready starts a TPM that nobody else starts, and removes what a broken connection
@@ -205,9 +212,6 @@ func (t *TPM) primary(hierarchy tpm2.TPMHandle, template tpm2.TPMTPublic) (objec
 // load loads a child of the storage root key; the caller flushes it.
 func (t *TPM) load(pub tpm2.TPM2BPublic, priv tpm2.TPM2BPrivate) (object, error) {
 	r, err := tpm2.Load{ParentHandle: t.srk.auth(), InPrivate: priv, InPublic: pub}.Execute(t.t)
-	if errors.Is(err, tpm2.TPMRCHandle) { // the storage root key is gone
-		return object{}, fmt.Errorf("%w: the storage root key is gone: %w", ErrForeign, err)
-	}
 	if err != nil {
 		return object{}, err
 	}
@@ -222,4 +226,16 @@ func (t *TPM) load(pub tpm2.TPM2BPublic, priv tpm2.TPM2BPrivate) (object, error)
 // encrypted, with a secret only this storage root key can unwrap.
 func (t *TPM) secret(dir tpm2.AuthOption) []tpm2.AuthOption {
 	return []tpm2.AuthOption{tpm2.Salted(t.srk.handle, t.srk.pub), dir}
+}
+
+// policy is a session that meets a policy. The library leaves the session loaded when
+// a step of the policy fails.
+func policy(steps tpm2.PolicyCallback, opts ...tpm2.AuthOption) tpm2.Session {
+	return tpm2.Policy(tpm2.TPMAlgSHA256, 16, func(t gotpm.TPM, h tpm2.TPMISHPolicy, nonce tpm2.TPM2BNonce) error {
+		err := steps(t, h, nonce)
+		if err != nil {
+			_, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t)
+		}
+		return err
+	}, opts...)
 }

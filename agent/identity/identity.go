@@ -14,29 +14,29 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"time"
 
 	"fulmar/internal/atomicfile"
 	"fulmar/schema"
 )
 
-// Key is a board's private key, wherever it lives. A later TPM key is another
-// implementation; the private part never passes through here.
+// Key is a board's private key, wherever it lives: in a file, or in a TPM ([TPMKey]).
+// The private part never passes through here.
 type Key interface {
 	// Signer signs with the key.
 	Signer() crypto.Signer
-	// Mode names where it lives, as in the certificate and on the page: "software".
+	// Mode names where it lives, schema.KeySoftware or schema.KeyTPM.
 	Mode() string
 }
 
 type softKey struct{ *ecdsa.PrivateKey }
 
 func (k softKey) Signer() crypto.Signer { return k.PrivateKey }
-func (softKey) Mode() string            { return "software" }
+func (softKey) Mode() string            { return schema.KeySoftware }
 
 // openSoftKey reads the key file, or makes it (ECDSA P-256, readable by the
 // owner only) on first start.
@@ -87,19 +87,39 @@ type Identity struct {
 	Tenant string
 	Board  string
 	Broker string // host:port
+	Trust  string // how the fleet knows where the key is, one of schema's Trust constants; "" of an older fleet
 
-	key  Key
-	leaf *x509.Certificate
-	cert tls.Certificate
-	pool *x509.CertPool
-	ca   *x509.Certificate
+	key      Key
+	leaf     *x509.Certificate
+	cert     tls.Certificate
+	ca       *x509.Certificate
+	clock    Clock
+	sessions tls.ClientSessionCache // with the broker
+}
+
+// Prover is the board's key where it is in a TPM, nil where the board can prove nothing.
+func (id *Identity) Prover() *TPMKey {
+	k, _ := id.key.(*TPMKey)
+	return k
 }
 
 // identityFile is the fleet's reply as it came; it holds no secret.
 const identityFile = "identity.json"
 
-func loadIdentity(dir string, key Key) (*Identity, error) {
-	b, err := os.ReadFile(filepath.Join(dir, identityFile))
+// maxIdentity bounds it: two certificates of a kilobyte and some names.
+const maxIdentity = maxEnrolReply
+
+func readSmallJSON(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxIdentity))
+}
+
+func loadIdentity(dir string, key Key, clock Clock) (*Identity, error) {
+	b, err := readSmallJSON(filepath.Join(dir, identityFile))
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +127,7 @@ func loadIdentity(dir string, key Key) (*Identity, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("identity in %s: %w", dir, err)
 	}
-	return newIdentity(&r, key)
+	return newIdentity(&r, key, clock)
 }
 
 func (id *Identity) save(dir string, r *schema.EnrolReply) error {
@@ -120,9 +140,12 @@ func (id *Identity) save(dir string, r *schema.EnrolReply) error {
 
 // newIdentity checks that the reply's certificate is for this key and signed by
 // the authority beside it.
-func newIdentity(r *schema.EnrolReply, key Key) (*Identity, error) {
+func newIdentity(r *schema.EnrolReply, key Key, clock Clock) (*Identity, error) {
 	if err := errors.Join(schema.CheckBoard(r.Tenant), schema.CheckBoard(r.Board), checkAddress(r.Broker)); err != nil {
 		return nil, fmt.Errorf("enrolment reply: %w", err)
+	}
+	if len(r.Trust) > schema.MaxName {
+		return nil, fmt.Errorf("enrolment reply: trust of %d bytes, at most %d", len(r.Trust), schema.MaxName)
 	}
 	ca, err := parseCert(r.CA)
 	if err != nil {
@@ -139,12 +162,12 @@ func newIdentity(r *schema.EnrolReply, key Key) (*Identity, error) {
 	if err := leaf.CheckSignatureFrom(ca); err != nil {
 		return nil, fmt.Errorf("enrolment reply: certificate is not signed by its authority: %w", err)
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
 	return &Identity{
-		Tenant: r.Tenant, Board: r.Board, Broker: r.Broker,
-		key: key, leaf: leaf, pool: pool, ca: ca,
+		Tenant: r.Tenant, Board: r.Board, Broker: r.Broker, Trust: r.Trust,
+		key: key, leaf: leaf, ca: ca, clock: clock,
 		cert: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key.Signer(), Leaf: leaf},
+		// One entry for each session ticket's server: there is one broker.
+		sessions: tls.NewLRUClientSessionCache(1),
 	}, nil
 }
 
@@ -161,30 +184,4 @@ func parseCert(s string) (*x509.Certificate, error) {
 		return nil, errors.New("is not a PEM certificate")
 	}
 	return x509.ParseCertificate(block.Bytes)
-}
-
-// TLS gives the client side of mutual TLS 1.3. Sessions are resumed, so that a
-// reconnect costs no signature of the board's key. A board without a clock
-// battery wakes in 1970: validity is judged no earlier than the moment its own
-// certificate began.
-func (id *Identity) TLS() *tls.Config {
-	floor := id.leaf.NotBefore
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		RootCAs:            id.pool,
-		Certificates:       []tls.Certificate{id.cert},
-		ClientSessionCache: tls.NewLRUClientSessionCache(4),
-		Time: func() time.Time {
-			if now := time.Now(); now.After(floor) {
-				return now
-			}
-			return floor
-		},
-	}
-}
-
-// RenewAt is when two thirds of the certificate's life are over.
-func (id *Identity) RenewAt() time.Time {
-	life := id.leaf.NotAfter.Sub(id.leaf.NotBefore)
-	return id.leaf.NotBefore.Add(life * 2 / 3)
 }

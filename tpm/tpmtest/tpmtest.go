@@ -102,9 +102,10 @@ type Proxy struct {
 	// Change, if not nil, replaces the chip's answer.
 	Change func(cmd, rsp []byte) []byte
 
-	mu   sync.Mutex
-	seen []byte
-	sock string
+	mu    sync.Mutex
+	seen  []byte
+	conns []net.Conn
+	sock  string
 }
 
 // Between starts a proxy before c until the test ends.
@@ -142,6 +143,17 @@ func (p *Proxy) Seen() []byte {
 	return append([]byte(nil), p.seen...)
 }
 
+// Drop breaks every connection, so that the chip can be talked to; a TPM that is open
+// connects again at its next operation but one.
+func (p *Proxy) Drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.conns {
+		_ = n.Close()
+	}
+	p.conns = nil
+}
+
 func (p *Proxy) serve(n net.Conn, sock string) {
 	defer func() { _ = n.Close() }()
 	chip, err := net.Dial("unix", sock)
@@ -149,6 +161,9 @@ func (p *Proxy) serve(n net.Conn, sock string) {
 		return
 	}
 	defer func() { _ = chip.Close() }()
+	p.mu.Lock()
+	p.conns = append(p.conns, n, chip)
+	p.mu.Unlock()
 	for {
 		cmd, err := Message(n)
 		if err != nil {
