@@ -6,14 +6,16 @@ package identity
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/subtle"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"fulmar/agent/chip"
@@ -114,7 +116,7 @@ func (e *Enroller) enrolOnce(ctx context.Context, key Key) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := newClient(pinned(c.pin, e.Fleet))
+	client := newClient(pinned(c.pins, e.Fleet))
 	defer client.CloseIdleConnections()
 	reply, err := e.ask(ctx, client, c, key)
 	if err != nil {
@@ -128,7 +130,7 @@ func (e *Enroller) enrolOnce(ctx context.Context, key Key) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sum := sha256.Sum256(id.ca.Raw); subtle.ConstantTimeCompare(sum[:], c.pin) != 1 {
+	if !slices.ContainsFunc(hashes(id.cas), func(h [sha256.Size]byte) bool { return slices.Contains(c.pins, h) }) {
 		return nil, errors.New("enrolment reply: authority is not the one the token or the pin names")
 	}
 	if e.Board != "" && id.Board != e.Board {
@@ -149,8 +151,8 @@ func (e *Enroller) enrolOnce(ctx context.Context, key Key) (*Identity, error) {
 
 // contact is how the fleet is asked: with which secret, and who it has to be.
 type contact struct {
-	secret string // of a join token; "": none
-	pin    []byte // SHA-256 of the fleet's CA certificate
+	secret string              // of a join token; "": none
+	pins   [][sha256.Size]byte // SHA-256 of the fleet's CA certificate, or of the two it has
 }
 
 // contact takes the token while it is good for anything. Without one, the board knows
@@ -158,15 +160,15 @@ type contact struct {
 func (e *Enroller) contact() (contact, error) {
 	token, err := readToken(e.TokenFile)
 	if err == nil && token.Secret != e.spent {
-		return contact{token.Secret, token.CAHash[:]}, nil
+		return contact{token.Secret, [][sha256.Size]byte{token.CAHash}}, nil
 	}
-	switch known := knownCA(e.Dir); {
+	switch known := knownCAs(e.Dir); {
 	case e.Pin != nil:
-		return contact{pin: e.Pin}, nil
+		return contact{pins: [][sha256.Size]byte{[sha256.Size]byte(e.Pin)}}, nil
 	case known != nil:
-		return contact{pin: known}, nil
+		return contact{pins: known}, nil
 	case err == nil:
-		return contact{pin: token.CAHash[:]}, nil
+		return contact{pins: [][sha256.Size]byte{token.CAHash}}, nil
 	}
 	return contact{}, err
 }
@@ -190,7 +192,9 @@ func readToken(path string) (schema.JoinToken, error) {
 // Renew asks for the next certificate over mutual TLS with the present one, which may
 // have expired.
 func (e *Enroller) Renew(ctx context.Context, id *Identity) (*Identity, error) {
-	client := newClient(id.TLS(e.Fleet))
+	cfg := id.TLS(e.Fleet)
+	server := seen(cfg)
+	client := newClient(cfg)
 	defer client.CloseIdleConnections()
 	req, _, err := e.request(id.key)
 	if err != nil {
@@ -203,29 +207,41 @@ func (e *Enroller) Renew(ctx context.Context, id *Identity) (*Identity, error) {
 	if a.reply == nil {
 		return nil, errors.New("the fleet wants proof or approval for a renewal")
 	}
-	return e.renewed(id, a.reply)
+	return e.renewed(id, a.reply, server())
 }
 
 // reprove gets the next certificate by what the TPM proves, where the present one is
 // not taken any more.
 func (e *Enroller) reprove(ctx context.Context, id *Identity) (*Identity, error) {
-	sum := sha256.Sum256(id.ca.Raw)
-	client := newClient(pinned(sum[:], e.Fleet))
+	pins := hashes(id.cas)
+	cfg := pinned(pins, e.Fleet)
+	server := seen(cfg)
+	client := newClient(cfg)
 	defer client.CloseIdleConnections()
-	reply, err := e.ask(ctx, client, contact{pin: sum[:]}, id.key)
+	reply, err := e.ask(ctx, client, contact{pins: pins}, id.key)
 	if err != nil {
 		return nil, err
 	}
-	return e.renewed(id, reply)
+	return e.renewed(id, reply, server())
 }
 
-func (e *Enroller) renewed(id *Identity, r *schema.EnrolReply) (*Identity, error) {
+// renewed takes a renewal that came from a server with the given certificate. It may
+// name other authorities than before: one that was trusted so far vouches for them. But
+// that server must stay one that the board talks to.
+func (e *Enroller) renewed(id *Identity, r *schema.EnrolReply, server *x509.Certificate) (*Identity, error) {
 	next, err := newIdentity(r, id.key, e.Clock)
 	if err != nil {
 		return nil, err
 	}
-	if !next.ca.Equal(id.ca) || next.Board != id.Board || next.Tenant != id.Tenant {
-		return nil, errors.New("renewal names another board or authority; keeping the present certificate")
+	if next.Board != id.Board || next.Tenant != id.Tenant {
+		return nil, errors.New("renewal names another board; keeping the present certificate")
+	}
+	host, _, _ := net.SplitHostPort(e.Fleet)
+	if err := verify(server, next.cas, host, server.NotBefore.Add(time.Minute)); err != nil {
+		return nil, fmt.Errorf("renewal names only authorities that the fleet's own server is not under; keeping the present certificate: %w", err)
+	}
+	if !slices.EqualFunc(next.cas, id.cas, (*x509.Certificate).Equal) {
+		e.Log.Info("the fleet's authorities have changed", "now", len(next.cas), "hash", fmt.Sprintf("%x", sha256.Sum256(next.cas[0].Raw)))
 	}
 	return next, next.save(e.Dir, r)
 }

@@ -4,6 +4,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,6 +20,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"fulmar/internal/atomicfile"
 	"fulmar/schema"
@@ -92,7 +94,7 @@ type Identity struct {
 	key      Key
 	leaf     *x509.Certificate
 	cert     tls.Certificate
-	ca       *x509.Certificate
+	cas      []*x509.Certificate // the fleet's authorities, at least one
 	clock    Clock
 	sessions tls.ClientSessionCache // with the broker
 }
@@ -147,7 +149,7 @@ func newIdentity(r *schema.EnrolReply, key Key, clock Clock) (*Identity, error) 
 	if len(r.Trust) > schema.MaxName {
 		return nil, fmt.Errorf("enrolment reply: trust of %d bytes, at most %d", len(r.Trust), schema.MaxName)
 	}
-	ca, err := parseCert(r.CA)
+	cas, err := parseCerts(r.CA)
 	if err != nil {
 		return nil, fmt.Errorf("enrolment reply: authority: %w", err)
 	}
@@ -159,12 +161,12 @@ func newIdentity(r *schema.EnrolReply, key Key, clock Clock) (*Identity, error) 
 	if !ok || !pub.Equal(key.Signer().Public()) {
 		return nil, errors.New("enrolment reply: certificate is for another key")
 	}
-	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return nil, fmt.Errorf("enrolment reply: certificate is not signed by its authority: %w", err)
+	if !slices.ContainsFunc(cas, func(ca *x509.Certificate) bool { return leaf.CheckSignatureFrom(ca) == nil }) {
+		return nil, errors.New("enrolment reply: certificate is not signed by its authority")
 	}
 	return &Identity{
 		Tenant: r.Tenant, Board: r.Board, Broker: r.Broker, Trust: r.Trust,
-		key: key, leaf: leaf, ca: ca, clock: clock,
+		key: key, leaf: leaf, cas: cas, clock: clock,
 		cert: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key.Signer(), Leaf: leaf},
 		// One entry for each session ticket's server: there is one broker.
 		sessions: tls.NewLRUClientSessionCache(1),
@@ -176,6 +178,26 @@ func checkAddress(s string) error {
 		return errors.New("broker is not host:port")
 	}
 	return nil
+}
+
+// maxAuthorities bounds what a fleet may have a board trust: one that issues and one
+// that comes or goes, with some earlier certificates of each key.
+const maxAuthorities = 8
+
+func parseCerts(s string) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for rest := []byte(s); len(out) == 0 || len(bytes.TrimSpace(rest)) > 0; {
+		block, more := pem.Decode(rest)
+		if block == nil || block.Type != "CERTIFICATE" || len(out) == maxAuthorities {
+			return nil, fmt.Errorf("is not 1 to %d PEM certificates", maxAuthorities)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		out, rest = append(out, c), more
+	}
+	return out, nil
 }
 
 func parseCert(s string) (*x509.Certificate, error) {

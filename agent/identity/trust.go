@@ -5,13 +5,14 @@ package identity
 
 import (
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net"
 	"path/filepath"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"fulmar/schema"
@@ -28,11 +29,11 @@ func (c Clock) read() (time.Time, bool) {
 	return c()
 }
 
-// pinned trusts exactly the authority with a SHA-256: the server shows it in its chain,
-// it hashes to the pin, and it signed the server's certificate for this name. The
-// board's clock is not asked: at first contact it may be anything, and the pin does not
+// pinned trusts exactly the authorities with a SHA-256: the server shows one in its
+// chain, it hashes to a pin, and it signed the server's certificate for this name. The
+// board's clock is not asked: at first contact it may be anything, and a pin does not
 // expire.
-func pinned(pin []byte, address string) *tls.Config {
+func pinned(pins [][sha256.Size]byte, address string) *tls.Config {
 	host, _, _ := net.SplitHostPort(address)
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS13,
@@ -40,10 +41,14 @@ func pinned(pin []byte, address string) *tls.Config {
 		InsecureSkipVerify: true, // replaced by VerifyConnection below, which is stricter
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			leaf := cs.PeerCertificates[0]
+			var named []*x509.Certificate
 			for _, c := range cs.PeerCertificates[1:] {
-				if sum := sha256.Sum256(c.Raw); subtle.ConstantTimeCompare(sum[:], pin) == 1 {
-					return verify(leaf, c, host, leaf.NotBefore.Add(time.Minute))
+				if slices.Contains(pins, sha256.Sum256(c.Raw)) {
+					named = append(named, c)
 				}
+			}
+			if named != nil {
+				return verify(leaf, named, host, leaf.NotBefore.Add(time.Minute))
 			}
 			return errors.New("the server is not the fleet that the join token or the pin names (its authority has another fingerprint)")
 		},
@@ -63,7 +68,7 @@ func (id *Identity) TLS(address string) *tls.Config {
 		InsecureSkipVerify: true, // replaced by VerifyConnection below, which resumed sessions pass too
 		VerifyConnection: func(cs tls.ConnectionState) error {
 			now, kept := id.clock.read()
-			return verify(cs.PeerCertificates[0], id.ca, host, judgedAt(cs.PeerCertificates[0], now, kept, id.leaf.NotBefore))
+			return verify(cs.PeerCertificates[0], id.cas, host, judgedAt(cs.PeerCertificates[0], now, kept, id.leaf.NotBefore))
 		},
 	}
 	if address == id.Broker {
@@ -72,9 +77,25 @@ func (id *Identity) TLS(address string) *tls.Config {
 	return c
 }
 
-func verify(leaf, ca *x509.Certificate, host string, at time.Time) error {
+// seen has a client tell the certificate of the last server that it found good.
+func seen(c *tls.Config) func() *x509.Certificate {
+	var last atomic.Pointer[x509.Certificate]
+	check := c.VerifyConnection
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := check(cs); err != nil {
+			return err
+		}
+		last.Store(cs.PeerCertificates[0])
+		return nil
+	}
+	return last.Load
+}
+
+func verify(leaf *x509.Certificate, cas []*x509.Certificate, host string, at time.Time) error {
 	roots := x509.NewCertPool()
-	roots.AddCert(ca)
+	for _, ca := range cas {
+		roots.AddCert(ca)
+	}
 	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, CurrentTime: at})
 	return err
 }
@@ -116,9 +137,17 @@ func (id *Identity) renewIn(got time.Time) time.Duration {
 	return max(life, renewRetry) - time.Since(got)
 }
 
-// knownCA is the SHA-256 of the authority of an earlier enrolment; nil if there was
+// hashes are the pins of authorities.
+func hashes(cas []*x509.Certificate) (out [][sha256.Size]byte) {
+	for _, c := range cas {
+		out = append(out, sha256.Sum256(c.Raw))
+	}
+	return out
+}
+
+// knownCAs are the pins of the authorities of an earlier enrolment; nil if there was
 // none.
-func knownCA(dir string) []byte {
+func knownCAs(dir string) [][sha256.Size]byte {
 	for _, n := range []string{identityFile, identityFile + aside} {
 		b, err := readSmallJSON(filepath.Join(dir, n))
 		if err != nil {
@@ -128,9 +157,8 @@ func knownCA(dir string) []byte {
 		if json.Unmarshal(b, &r) != nil {
 			continue
 		}
-		if c, err := parseCert(r.CA); err == nil {
-			sum := sha256.Sum256(c.Raw)
-			return sum[:]
+		if cas, err := parseCerts(r.CA); err == nil {
+			return hashes(cas)
 		}
 	}
 	return nil
