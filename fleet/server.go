@@ -125,6 +125,9 @@ func (s *Server) openData() (err error) {
 	if s.ca, err = ca.OpenWith(filepath.Join(s.cfg.Data, "ca"), OpenTPMKey); err != nil {
 		return err
 	}
+	if _, err = s.certificate(nil); err != nil { // a key that cannot sign is found now, not by the first board
+		return err
+	}
 	if left := time.Until(s.ca.NotAfter()); left < authorityWarn {
 		s.log.Warn("the certificate of the authority ends soon: no board connects after that; see docs/keys.md", "ends", s.ca.NotAfter().Format(time.DateOnly))
 	}
