@@ -329,7 +329,6 @@ func (h *hook) OnWill(_ *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 func (g *Gateway) ended(conn net.Conn) {
 	g.mu.Lock()
 	s := g.conns[conn]
-	delete(g.conns, conn)
 	newest := s != nil && g.sessions[s.key] == s
 	if newest {
 		delete(g.sessions, s.key)
@@ -338,6 +337,11 @@ func (g *Gateway) ended(conn net.Conn) {
 	if s == nil {
 		return
 	}
+	defer func() { // last, for Drop
+		g.mu.Lock()
+		delete(g.conns, conn)
+		g.mu.Unlock()
+	}()
 	g.n.connected.Add(-1)
 	if !newest || !s.spoke.Load() {
 		return

@@ -5,6 +5,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"fulmar/fleet/ca"
@@ -83,4 +84,30 @@ func (g *Gateway) recheck(ctx context.Context, key ingest.BoardKey) bool {
 		cutOff(s.client)
 	}
 	return true
+}
+
+// Drop ends the connections of a board that was shut out, and returns when nothing of
+// them is left to be stored.
+func (g *Gateway) Drop(ctx context.Context, key ingest.BoardKey) error {
+	for {
+		var open []*session
+		g.mu.Lock()
+		for _, s := range g.conns {
+			if s.key == key {
+				open = append(open, s)
+			}
+		}
+		g.mu.Unlock()
+		if len(open) == 0 {
+			return nil
+		}
+		for _, s := range open {
+			cutOff(s.client)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("end connections of board %s: %w", key.Board, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
