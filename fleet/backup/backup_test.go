@@ -136,6 +136,12 @@ func TestThereAndBack(t *testing.T) {
 			back := must(store.OpenLedger(to))
 			defer back.Close()
 			var n, sum, vacuum int
+			if _, err := back.Read.Exec("ATTACH ? AS r", filepath.Join(to, "registry.db")); err != nil {
+				t.Fatal(err)
+			}
+			if err := back.Read.QueryRow("SELECT count(*) FROM r.join_token").Scan(&n); err != nil || n != 0 {
+				t.Errorf("%d join tokens are good again, %v", n, err)
+			}
 			if err := back.Read.QueryRow("SELECT count(*), sum(n) FROM mark").Scan(&n, &sum); err != nil || n != 1 || sum != 7 {
 				t.Errorf("%d rows, sum %d, %v", n, sum, err)
 			}
@@ -233,26 +239,43 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// TestEntriesStayInside: a tar made by somebody else.
+// TestEntriesStayInside: a tar made by somebody else, with sums that fit.
 func TestEntriesStayInside(t *testing.T) {
 	t.Parallel()
-	for _, h := range []tar.Header{
-		{Name: "data/../../evil", Typeflag: tar.TypeReg},
-		{Name: "/etc/evil", Typeflag: tar.TypeReg},
-		{Name: "data//etc/evil", Typeflag: tar.TypeReg},
-		{Name: "evil", Typeflag: tar.TypeReg},
-		{Name: "data/link", Typeflag: tar.TypeSymlink, Linkname: "/etc"},
-		{Name: "data/dir", Typeflag: tar.TypeDir},
-		{Name: "data/" + strings.Repeat("x", maxName), Typeflag: tar.TypeReg},
+	const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" // SHA-256 of nothing
+	for _, c := range []struct {
+		h    tar.Header
+		want string
+	}{
+		{tar.Header{Name: "data/../../evil", Typeflag: tar.TypeReg}, "no place"},
+		{tar.Header{Name: "/etc/evil", Typeflag: tar.TypeReg}, "no place"},
+		{tar.Header{Name: "data//etc/evil", Typeflag: tar.TypeReg}, "no place"},
+		{tar.Header{Name: "evil", Typeflag: tar.TypeReg}, "no place"},
+		{tar.Header{Name: "data/link", Typeflag: tar.TypeSymlink, Linkname: "/etc"}, "no plain file"},
+		{tar.Header{Name: "data/dir", Typeflag: tar.TypeDir}, "no plain file"},
+		{tar.Header{Name: "data/" + strings.Repeat("x", maxName), Typeflag: tar.TypeReg}, "no plain file"},
+		{tar.Header{Name: "data/extra", Typeflag: tar.TypeReg}, "its sums 0"},
 	} {
 		var b bytes.Buffer
 		b.WriteString(magic + "{\"v\":1}\n")
 		w := tar.NewWriter(&b)
-		if err := errors.Join(w.WriteHeader(&h), w.Close()); err != nil {
+		sums := "{}"
+		if c.want != "its sums 0" {
+			sums = fmt.Sprintf("{%q:%q}", c.h.Name, empty)
+		}
+		if err := errors.Join(w.WriteHeader(&c.h), w.WriteHeader(&tar.Header{Name: sumsName, Typeflag: tar.TypeReg, Size: int64(len(sums))})); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Restore(t.Context(), &b, filepath.Join(t.TempDir(), "d"), nil); !errors.Is(err, ErrDamaged) {
-			t.Errorf("%s: %v", h.Name, err)
+		must(w.Write([]byte(sums)))
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if _, err := Restore(t.Context(), &b, filepath.Join(dir, "d"), nil); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%.40s: %v, wants %q", c.h.Name, err, c.want)
+		}
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%.40s: %s is left", c.h.Name, left[0].Name())
 		}
 	}
 }

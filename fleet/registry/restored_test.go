@@ -59,15 +59,18 @@ func TestRecall(t *testing.T) {
 	if ok, err := r.Admit(ctx, later); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	if ok, err := r.Admit(ctx, later); !ok || err != nil {
-		t.Error("the second time:", ok, err)
-	}
 	first := ca.Identity{Tenant: DefaultTenant, Board: "b1", Fingerprint: [32]byte{1}, KeyHash: [32]byte{1}, NotAfter: time.Now().Add(time.Hour)}
 	if ok, err := r.Admit(ctx, first); ok || err != nil {
 		t.Error("the certificate before it:", ok, err)
 	}
+	if ok, err := r.Admit(ctx, later); !ok || err != nil {
+		t.Error("the second time:", ok, err)
+	}
 	if w := words(t, r, "b1"); !slices.Equal(w, []string{"enrol", "recall"}) {
 		t.Errorf("the audit log tells %v", w)
+	}
+	if w := words(t, r, "b3"); slices.Contains(w, "recall") {
+		t.Errorf("of a revoked board the audit log tells %v", w)
 	}
 	// One that has never connected since renews with it at once.
 	later.Fingerprint[0], later.NotAfter = 10, later.NotAfter.Add(time.Hour)
