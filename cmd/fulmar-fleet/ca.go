@@ -47,15 +47,23 @@ func authority(ctx context.Context, data *string, args []string) error {
 	chip := f.String("tpm", "", "FILE[,DEVICE] of a key in the TPM")
 	next := f.Bool("next", false, "of the next authority")
 	force := f.Bool("force", false, "though boards will have to enrol anew")
-	if err := f.Parse(args[1:]); err != nil {
-		return err
+	var words []string
+	for rest := args[1:]; ; { // flags before and after the words
+		if err := f.Parse(rest); err != nil {
+			return err
+		}
+		if rest = f.Args(); len(rest) == 0 {
+			break
+		}
+		words, rest = append(words, rest[0]), rest[1:]
 	}
 	dir := filepath.Join(*data, "ca")
 	want := 0
 	if args[0] == "install" {
 		want = 1
 	}
-	if f.NArg() != want {
+	if len(words) != want {
+		fmt.Fprintln(os.Stderr, caUsage)
 		return errUsage
 	}
 	switch args[0] {
@@ -75,7 +83,7 @@ func authority(ctx context.Context, data *string, args []string) error {
 		_, err = os.Stdout.Write(text)
 		return err
 	case "install":
-		return caInstall(dir, f.Arg(0))
+		return caInstall(dir, words[0])
 	case "switch":
 		if err := everyBoardTold(ctx, *data, *force); err != nil {
 			return err
@@ -250,7 +258,7 @@ func noBoardUnder(ctx context.Context, data string, force bool) error {
 		return err
 	}
 	since, err := ca.Since(dir)
-	if err != nil {
+	if err != nil && !force {
 		return err
 	}
 	all, err := boards(ctx, data)

@@ -34,6 +34,7 @@ import (
 	"os"
 
 	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/key"
 	"fulmar/storage/salvage"
 	"fulmar/storage/vault"
 )
@@ -48,14 +49,12 @@ const usage = `usage:
                                         the records that the fleet has not acknowledged
   fulmar recovery new --out DIR         make a recovery key: do this offline, once
   fulmar recovery id FILE               tell which recovery key a file is
-  fulmar key new|public|sign|verify|rotate
-                                        signing keys and key sets, offline; fulmar key help tells more
   fulmar tpm info [--path P] [--json]   what this board's TPM is, and what it can prove
   fulmar tpm test [--path P]            do each thing once that a board needs, with times; exit 1
                                         and say what to do if one fails
   fulmar doctor [--json] [...]          what models can run on here, what is missing and what
                                         to do: runs fulmar-infer doctor, and ends as it does
-` + board.Usage + `  fulmar version
+` + key.Usage + board.Usage + `  fulmar version
   fulmar help
 
 DIR is the folder "spool" of a board's state, on its disk or in a copy of it; a
@@ -108,7 +107,7 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 	case word(0) == "recovery" && word(1) == "id" && len(args) == 3:
 		err = recoveryID(args[2], stdout)
 	case word(0) == "key":
-		err = key(args[1:], stdout, stderr)
+		err = key.Command(args[1:], stdout, stderr)
 	case word(0) == "tpm" && word(1) == "info":
 		err = tpmInfo(args[2:], stdout)
 	case word(0) == "tpm" && word(1) == "test":
@@ -131,7 +130,7 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitGood
-	case errors.Is(err, errUsage), errors.Is(err, board.ErrUsage):
+	case errors.Is(err, errUsage), errors.Is(err, board.ErrUsage), errors.Is(err, key.ErrUsage):
 		fmt.Fprintf(stderr, "fulmar: %v\nfulmar help tells the usage\n", err)
 		return exitUsage
 	case errors.Is(err, board.ErrUnreachable):

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package key has the commands of fulmar about signing keys and key sets. They work
+// without a network.
+package key
 
 import (
 	"crypto/sha256"
@@ -18,7 +20,15 @@ import (
 	"fulmar/trust"
 )
 
-const keyUsage = `usage:
+// ErrUsage is wrapped by errors about words and flags.
+var ErrUsage = errors.New("wrong usage")
+
+// Usage is the line of the commands in fulmar help.
+const Usage = `  fulmar key new|public|sign|verify|rotate
+                                        signing keys and key sets, offline; fulmar key help tells more
+`
+
+const usage = `usage:
   fulmar key new --out FILE [--kind ed25519|p256]
                           make a key in a file, which is never written over
   fulmar key public KEY   its public half as PEM, to standard output
@@ -40,10 +50,10 @@ ID    the first 8 or more hex digits of a key's id
 All of it works without a network. docs/keys.md tells which key is for what.
 `
 
-// key runs one command of the group.
-func key(args []string, stdout, stderr io.Writer) error {
+// Command runs one command of the group.
+func Command(args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("%w: fulmar key new, public, sign, verify or rotate; fulmar key help tells more", errUsage)
+		return fmt.Errorf("%w: fulmar key new, public, sign, verify or rotate; fulmar key help tells more", ErrUsage)
 	}
 	switch word, rest := args[0], args[1:]; word {
 	case "new":
@@ -57,10 +67,10 @@ func key(args []string, stdout, stderr io.Writer) error {
 	case "rotate":
 		return keyRotate(rest, stdout)
 	case "help":
-		fmt.Fprint(stdout, keyUsage)
+		fmt.Fprint(stdout, usage)
 		return nil
 	default:
-		return fmt.Errorf("%w: fulmar key %s is no command; fulmar key help tells them", errUsage, word)
+		return fmt.Errorf("%w: fulmar key %s is no command; fulmar key help tells them", ErrUsage, word)
 	}
 }
 
@@ -70,14 +80,14 @@ func keyFlags(f *flag.FlagSet, args []string, n int) ([]string, error) {
 	var words []string
 	for len(args) > 0 {
 		if err := f.Parse(args); err != nil {
-			return nil, fmt.Errorf("%w: %w", errUsage, err)
+			return nil, fmt.Errorf("%w: %w", ErrUsage, err)
 		}
 		if args = f.Args(); len(args) > 0 {
 			words, args = append(words, args[0]), args[1:]
 		}
 	}
 	if len(words) != n {
-		return nil, fmt.Errorf("%w: %s wants %d arguments and got %d; fulmar key help tells them", errUsage, f.Name(), n, len(words))
+		return nil, fmt.Errorf("%w: %s wants %d arguments and got %d; fulmar key help tells them", ErrUsage, f.Name(), n, len(words))
 	}
 	return words, nil
 }
@@ -90,7 +100,7 @@ func keyNew(args []string, stdout io.Writer) error {
 		return err
 	}
 	if *out == "" {
-		return fmt.Errorf("%w: fulmar key new --out FILE", errUsage)
+		return fmt.Errorf("%w: fulmar key new --out FILE", ErrUsage)
 	}
 	k, err := trust.NewKeyFile(*out, *kind)
 	if err != nil {
@@ -126,7 +136,7 @@ func typeOf(word string) (trust.Type, error) {
 		t = trust.TypeCommand
 	}
 	if t.Role() == "" {
-		return "", fmt.Errorf("%w: --type %q is none; wants keyset, release, assignment, freshness, time, pcrs, command or audit-head", errUsage, word)
+		return "", fmt.Errorf("%w: --type %q is none; wants keyset, release, assignment, freshness, time, pcrs, command or audit-head", ErrUsage, word)
 	}
 	return t, nil
 }
@@ -139,7 +149,7 @@ func keySign(args []string, stdout io.Writer) error {
 		return err
 	}
 	if (*word == "") != (*out == "") {
-		return fmt.Errorf("%w: --type and --out make an envelope of a file, neither adds a signature to one", errUsage)
+		return fmt.Errorf("%w: --type and --out make an envelope of a file, neither adds a signature to one", ErrUsage)
 	}
 	var e *trust.Envelope
 	if *word == "" {
@@ -219,7 +229,7 @@ func keyVerify(args []string, stdout io.Writer) error {
 // openSet opens a key set file. Without a pin it is what the person says it is.
 func openSet(path, pin string) (*trust.KeySet, error) {
 	if path == "" {
-		return nil, fmt.Errorf("%w: --set FILE names the key set", errUsage)
+		return nil, fmt.Errorf("%w: --set FILE names the key set", ErrUsage)
 	}
 	e, err := readEnvelope(path)
 	if err != nil {
@@ -229,7 +239,7 @@ func openSet(path, pin string) (*trust.KeySet, error) {
 	if pin != "" {
 		b, err := hex.DecodeString(pin)
 		if err != nil || len(b) != len(want) {
-			return nil, fmt.Errorf("%w: --pin wants 64 hex digits", errUsage)
+			return nil, fmt.Errorf("%w: --pin wants 64 hex digits", ErrUsage)
 		}
 		want = [32]byte(b)
 	}

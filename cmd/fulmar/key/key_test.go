@@ -1,14 +1,31 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package key
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
+
+const (
+	exitGood  = 0
+	exitWrong = 1
+)
+
+// run runs a command and gives exit code, standard output and standard error.
+func run(args ...string) (code int, out, errs string) {
+	var o, e bytes.Buffer
+	if err := Command(args, &o, &e); err != nil {
+		fmt.Fprintln(&e, err)
+		code = exitWrong
+	}
+	return code, o.String(), e.String()
+}
 
 // desk is a folder with keys; its commands must end as they are said to.
 type desk struct {
@@ -22,7 +39,7 @@ func (d desk) path(name string) string { return filepath.Join(d.dir, name) }
 // desk, as are those after the last = or : (of flags and references).
 func (d desk) do(wantCode int, want string, line string) string {
 	d.Helper()
-	args := []string{"key"}
+	var args []string
 	for _, w := range strings.Fields(line) {
 		args = append(args, strings.ReplaceAll(w, "@", d.dir+"/"))
 	}
@@ -74,7 +91,7 @@ func TestKeysThroughTheirLife(t *testing.T) {
 	d.do(exitWrong, "release wants 1", "verify --set @set1 --type release @usurped")
 
 	// Root 3 is lost, the release key ends at epoch 2.
-	root3 := strings.Fields(run3(t, "key", "public", "file:"+d.path("root3")))[1]
+	root3 := strings.Fields(run3(t, "public", "file:"+d.path("root3")))[1]
 	d.do(exitGood, "key set 2", "rotate --set @set1 --drop "+root3[:12]+" --add root=@root4.pub --end "+release[:8]+"=2 --add release=@release2.pub,1 --out @set2")
 	d.do(exitGood, "", "sign file:@root1 @set2")
 	d.do(exitGood, "", "sign file:@root4 @set2") // enough of the new set, too few of the old
@@ -130,7 +147,7 @@ func TestKeyUsage(t *testing.T) {
 		"rotate --add root=@k.pub --threshold root=x --out @z":    "ROLE=N",
 		"rotate --add root=@k.pub --threshold root=2 --out @z":    "wants 2 signatures",
 	} {
-		args := []string{"key"}
+		var args []string
 		for _, w := range strings.Fields(line) {
 			args = append(args, strings.ReplaceAll(w, "@", d.dir+"/"))
 		}
@@ -141,7 +158,7 @@ func TestKeyUsage(t *testing.T) {
 	if _, err := os.Stat(d.path("z")); err == nil {
 		t.Error("a refused change left a file")
 	}
-	if code, out, _ := run("key", "help"); code != exitGood || !strings.Contains(out, "rotate") {
+	if code, out, _ := run("help"); code != exitGood || !strings.Contains(out, "rotate") {
 		t.Error("no help")
 	}
 }

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package key
 
 import (
 	"errors"
@@ -48,7 +48,7 @@ func keyRotate(args []string, stdout io.Writer) error {
 		return err
 	}
 	if *out == "" || len(todo) == 0 {
-		return fmt.Errorf("%w: fulmar key rotate wants --out and at least one change", errUsage)
+		return fmt.Errorf("%w: fulmar key rotate wants --out and at least one change", ErrUsage)
 	}
 	if _, err := os.Lstat(*out); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s is there already; choose another file", *out)
