@@ -97,7 +97,7 @@ func (g *generation) told() time.Time {
 // noteTold notes what a server does from now on: the authorities that it tells boards
 // of, and the one that issues.
 func (f *folder) noteTold() error {
-	now := time.Now().UTC().Format(time.RFC3339) + "\n"
+	now := time.Now().UTC().Format(time.RFC3339Nano) + "\n"
 	for _, g := range f.all {
 		if len(g.certs) > 0 && g.told().IsZero() {
 			if err := atomicfile.WriteFile(g.path(toldFile), []byte(now), 0o600); err != nil {
@@ -110,7 +110,7 @@ func (f *folder) noteTold() error {
 	case err == nil && n == f.main:
 		return nil
 	case at.IsZero() && f.main == 1: // there was no other one before
-		now = f.issuing().certs[0].NotBefore.UTC().Format(time.RFC3339) + "\n"
+		now = f.issuing().certs[0].NotBefore.UTC().Format(time.RFC3339Nano) + "\n"
 	}
 	if err := atomicfile.WriteFile(filepath.Join(f.dir, sinceFile), []byte(strconv.Itoa(f.main)+" "+now), 0o600); err != nil {
 		return fmt.Errorf("note who issues: %w", err)
