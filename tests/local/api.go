@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"fulmar/fleet/web"
@@ -35,11 +33,7 @@ func (s *Site) API() (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := filepath.Glob(filepath.Join(s.fleetDir(), "*", "ca.pem"))
-	if err != nil || len(found) != 1 {
-		return nil, fmt.Errorf("%d authorities in %s, wants 1", len(found), s.fleetDir())
-	}
-	pem, err := os.ReadFile(found[0])
+	pem, err := s.authority()
 	if err != nil {
 		return nil, err
 	}
