@@ -22,8 +22,9 @@ const cookieName = "__Host-fulmar"
 type auth struct{ reg *registry.Registry }
 
 var (
-	_ web.Auth = auth{}
-	_ api.Auth = auth{}
+	_ web.Auth      = auth{}
+	_ api.Auth      = auth{}
+	_ api.AdminAuth = auth{}
 )
 
 func remote(r *http.Request) netip.Addr {
@@ -127,4 +128,22 @@ func (a auth) Reader(r *http.Request) (string, error) {
 		return "", api.ErrNotAllowed
 	}
 	return s.Tenant, nil
+}
+
+// Admin implements [api.AdminAuth]: a session whose password is settled, or a token of
+// scope admin.
+func (a auth) Admin(r *http.Request) (tenant, who string, err error) {
+	tenant, err = a.Reader(r)
+	if err != nil {
+		return "", "", err
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok { // Reader has let a session in
+		return tenant, registry.AdminUser, nil
+	}
+	_, scope, err := a.reg.APIToken(r.Context(), token)
+	if err != nil || scope != registry.ScopeAdmin {
+		return "", "", errors.Join(api.ErrNotAllowed, err)
+	}
+	return tenant, registry.TokenName(token), nil
 }

@@ -35,6 +35,8 @@ func (s *Server) metrics(who api.Auth) http.Handler {
 	counter("connections_denied_total", "Connections of boards turned away.", func() uint64 { return s.gate.Stats().Denied })
 	counter("connections_total", "Connections of boards accepted.", func() uint64 { return s.gate.Stats().Accepted })
 	counter("messages_not_stored_total", "Messages whose connection was closed without an answer.", func() uint64 { return s.gate.Stats().Failed })
+	counter("sessions_shut_total", "Connections ended because the certificate is good no longer.", func() uint64 { return s.gate.Stats().Shut })
+	counter("clones_total", "Times that two boards were found to use one identity.", s.twins.Load)
 	counter("enrolled_total", "First certificates given to boards, and those of boards that enrolled again.", func() uint64 { return s.desk.Stats().Issued })
 	counter("renewed_total", "Certificates renewed.", func() uint64 { return s.desk.Stats().Renewed })
 	counter("enrol_waiting_total", "Requests of boards answered with: a person has to decide.", func() uint64 { return s.desk.Stats().Waiting })

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 
 	"fulmar/fleet/api"
 	"fulmar/fleet/ca"
+	"fulmar/fleet/clones"
 	"fulmar/fleet/enrol"
 	"fulmar/fleet/gateway"
 	"fulmar/fleet/ingest"
@@ -53,6 +55,9 @@ type Server struct {
 	ingest *ingest.Ingest
 	gate   *gateway.Gateway
 	desk   *enrol.Desk
+	clones *clones.Watch
+	twins  atomic.Uint64 // clones found
+	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
 	mqtt   net.Listener
@@ -142,7 +147,8 @@ func (s *Server) wire() error {
 		PicturesBytes: keep.PicturesMiB << 20, BoardPictures: keep.BoardPicturesMiB << 20,
 		Changed: hub.Notify,
 	}, s.ledger, blobs, s.log)
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, TLS: &tls.Config{
+	s.clones = clones.New()
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -176,7 +182,9 @@ func (s *Server) wire() error {
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
-	mux.Handle("/api/", api.New(src, src, who, hub, s.log))
+	programs := api.New(src, src, who, hub, s.log)
+	programs.Keep(keeper{s.reg, s}, who)
+	mux.Handle("/api/", programs)
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.

@@ -4,10 +4,14 @@
 package tpm_test
 
 import (
+	"encoding/binary"
+	"sync/atomic"
 	"testing"
 
 	"fulmar/tpm"
 	"fulmar/tpm/tpmtest"
+
+	"github.com/google/go-tpm/tpm2"
 )
 
 // The counter keeps its value through a power cut and never goes back.
@@ -35,5 +39,32 @@ func TestCounter(t *testing.T) {
 	}
 	if _, err = a.Counter(0x01c00002); err == nil {
 		t.Error("the maker's range was given out")
+	}
+}
+
+// NV_RATE: the TPM does not want to write so often, and says that it has not begun.
+func TestCounterRate(t *testing.T) {
+	t.Parallel()
+	p := tpmtest.Between(t, tpmtest.Start(t))
+	var left atomic.Int64 // refusals
+	p.Answer = func(cmd []byte) ([]byte, bool) {
+		if binary.BigEndian.Uint32(cmd[6:]) == uint32(tpm2.TPMCCNVIncrement) && left.Load() > 0 {
+			left.Add(-1)
+			return tpmtest.Code(0x920), true
+		}
+		return nil, true
+	}
+	c := must[*tpm.Counter](t)(open(t, p.Path()).Counter(0x01800011))
+	v := must[uint64](t)(c.Define())
+	left.Store(4)
+	if w := must[uint64](t)(c.Increment()); w != v+1 || left.Load() != 0 {
+		t.Errorf("%d after %d, %d refusals left", w, v, left.Load())
+	}
+	left.Store(1 << 30)
+	_, err := c.Increment()
+	wants(t, err, tpm.ErrBusy)
+	left.Store(0)
+	if w := must[uint64](t)(c.Value()); w != v+1 {
+		t.Errorf("%d after %d", w, v+1)
 	}
 }

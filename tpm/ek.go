@@ -154,16 +154,15 @@ func (t *TPM) certificate(index uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var v asn1.RawValue
-	if _, err = asn1.Unmarshal(b, &v); err != nil || v.Tag != asn1.TagSequence || len(v.FullBytes) > attest.MaxCertificate {
-		return nil, fmt.Errorf("%w: what lies at %#x is no certificate", ErrMissing, index)
+	if l := split(b); len(l) > 0 {
+		return l[0], nil
 	}
-	return v.FullBytes, nil
+	return nil, fmt.Errorf("%w: what lies at %#x is no certificate", ErrMissing, index)
 }
 
 // chain reads the certificates between: one after another, over as many indexes as
 // the maker needed.
-func (t *TPM) chain() (certs [][]byte, err error) {
+func (t *TPM) chain() ([][]byte, error) {
 	there, err := t.handles(firstChain, lastChain, maxIndexes)
 	if err != nil {
 		return nil, err
@@ -179,16 +178,23 @@ func (t *TPM) chain() (certs [][]byte, err error) {
 		}
 		all = append(all, b...)
 	}
+	return split(all), nil
+}
+
+// split gives the certificates that lie one behind another, until padding.
+func split(all []byte) (certs [][]byte) {
 	for len(all) > 0 && len(certs) < attest.MaxChain-1 {
 		var v asn1.RawValue
-		if all, err = asn1.Unmarshal(all, &v); err != nil || v.Tag != asn1.TagSequence {
-			break // padding
+		rest, err := asn1.Unmarshal(all, &v)
+		if err != nil || v.Tag != asn1.TagSequence {
+			break
 		}
 		if len(v.FullBytes) <= attest.MaxCertificate {
 			certs = append(certs, v.FullBytes)
 		}
+		all = rest
 	}
-	return certs, nil
+	return certs
 }
 
 // handles lists what is there from first to last, at most n.

@@ -14,6 +14,7 @@ import (
 
 	"fulmar/tpm"
 	"fulmar/tpm/attest"
+	"fulmar/tpm/floor"
 	"fulmar/tpm/tpmtest"
 
 	"github.com/google/go-tpm/tpm2"
@@ -44,10 +45,18 @@ func newBoard(tb testing.TB, a *tpm.TPM) *board {
 	boss, pcrs := must[*ecdsa.PrivateKey](tb)(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), attest.NewPCRs(9, 13)
 	b.approved = pem(a.Seal([]byte("secret"), tpm.Policy{Authority: &boss.PublicKey}))
 	b.approval = must[*attest.Approval](tb)(attest.Approve(boss, pcrs, must[[][]byte](tb)(a.ReadPCRs(pcrs)), nil))
-	if err := must[*tpm.Floor](tb)(a.Floor(b.dir, floorKey())).Create(1); err != nil {
+	if err := must[*floor.Floor](tb)(b.floor(a)).Create(1); err != nil {
 		tb.Fatal(err)
 	}
 	return b
+}
+
+func (b *board) floor(a *tpm.TPM) (*floor.Floor, error) {
+	c, err := a.Counter(floor.Index)
+	if err != nil {
+		return nil, err
+	}
+	return floor.New(c, b.dir, make([]byte, 32))
 }
 
 type operation struct {
@@ -87,7 +96,7 @@ func (b *board) operations() []operation {
 		{"unseal by approval", func(a *tpm.TPM) error { return none(a.Unseal(b.approved, b.approval)) }},
 		{"import", func(a *tpm.TPM) error { return none(a.Import(b.wrapped)) }},
 		{"raise the floor", func(a *tpm.TPM) error {
-			f, err := a.Floor(b.dir, floorKey())
+			f, err := b.floor(a)
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"fulmar/tpm/attest"
+	"fulmar/tpm/bus"
 
 	"github.com/google/go-tpm/tpm2"
 	gotpm "github.com/google/go-tpm/tpm2/transport"
@@ -39,7 +40,7 @@ type Config struct {
 // TPM is an open TPM. Safe for concurrent use; operations wait for each other.
 type TPM struct {
 	mu    sync.Mutex // one operation
-	t     *transport
+	t     *bus.Bus
 	clean int // the opening of the transport that was cleaned
 	own   bool
 	srk   object
@@ -67,8 +68,8 @@ func Open(c Config) (*TPM, error) {
 		c.Timeout = DefaultTimeout
 	}
 	// Behind /dev/tpmrm0 the kernel starts the TPM and clears up; elsewhere we do.
-	t := &TPM{t: &transport{path: c.Path, timeout: c.Timeout}, own: !strings.HasPrefix(c.Path, "/dev/tpmrm")}
-	err := t.do("open "+c.Path, func() error {
+	t := &TPM{t: bus.New(c.Path, c.Timeout), own: !strings.HasPrefix(c.Path, "/dev/tpmrm")}
+	err := t.do("open", func() error {
 		if err := t.adopt(); err != nil {
 			return err
 		}
@@ -115,10 +116,7 @@ func (t *TPM) do(doing string, f func() error) error {
 // ready starts a TPM that nobody else starts, and removes what a broken connection
 // left loaded: without a resource manager that stays and the slots run out.
 func (t *TPM) ready() error {
-	t.t.mu.Lock()
-	err := t.t.open()
-	now := t.t.opens
-	t.t.mu.Unlock()
+	now, err := t.t.Open()
 	if err != nil || now == t.clean || !t.own {
 		return err
 	}

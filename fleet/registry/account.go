@@ -252,13 +252,13 @@ func (r *Registry) NewAPIToken(ctx context.Context, tenant string, scope Scope, 
 			return fmt.Errorf("keep API token: %w", err)
 		}
 		return audit.Append(ctx, tx, audit.Entry{
-			Who: Console, Tenant: tenant, What: "api-token", Why: fmt.Sprintf("%s with scope %s, good for %v", tokenName(secret), scope, life),
+			Who: Console, Tenant: tenant, What: "api-token", Why: fmt.Sprintf("%s with scope %s, good for %v", TokenName(secret), scope, life),
 		})
 	})
 }
 
-// tokenName names an API token without giving it away.
-func tokenName(secret string) string { return "token " + hex.EncodeToString(hashOf(secret)[:4]) }
+// TokenName names an API token without giving it away.
+func TokenName(secret string) string { return "token " + hex.EncodeToString(hashOf(secret)[:4]) }
 
 // APIToken tells what a token may do and for which tenant.
 func (r *Registry) APIToken(ctx context.Context, secret string) (tenant string, scope Scope, err error) {

@@ -260,7 +260,7 @@ func TestRevoked(t *testing.T) {
 		t.Error("revoked twice:", err)
 	}
 	shut, next, err := r.Shut(ctx, mark)
-	if err != nil || len(shut) != 2 || shut[0] != (Name{DefaultTenant, "b1"}) || next <= mark {
+	if err != nil || len(shut) != 2 || shut[0] != (ca.Identity{Tenant: DefaultTenant, Board: "b1"}) || next <= mark {
 		t.Fatal(shut, next, err)
 	}
 	if shut, _, err := r.Shut(ctx, next); err != nil || len(shut) != 0 {

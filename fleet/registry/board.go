@@ -175,8 +175,8 @@ func shut(ctx context.Context, tx *sql.Tx, tenant, board string) error {
 
 // Shut lists the boards of which a certificate stopped being good since the mark of an
 // earlier call, at most 1000, and the next mark. A mark below 0 gives the newest and no
-// board: where a server begins that has no sessions yet.
-func (r *Registry) Shut(ctx context.Context, mark int64) (boards []Name, next int64, err error) {
+// board: where a server begins that has no sessions yet. An identity here has no fingerprint.
+func (r *Registry) Shut(ctx context.Context, mark int64) (boards []ca.Identity, next int64, err error) {
 	if mark < 0 {
 		err := r.db.Read.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'shut'`).Scan(&next)
 		if err != nil {
@@ -190,7 +190,7 @@ func (r *Registry) Shut(ctx context.Context, mark int64) (boards []Name, next in
 	}
 	defer rows.Close() //nolint:errcheck // Err tells
 	for next = mark; rows.Next(); {
-		var n Name
+		var n ca.Identity
 		if err := rows.Scan(&next, &n.Tenant, &n.Board); err != nil {
 			return nil, mark, fmt.Errorf("list shut boards: %w", err)
 		}
@@ -198,9 +198,6 @@ func (r *Registry) Shut(ctx context.Context, mark int64) (boards []Name, next in
 	}
 	return boards, next, rows.Err()
 }
-
-// Name names a board.
-type Name struct{ Tenant, Board string }
 
 // Known counts the boards that may connect, of all tenants.
 func (r *Registry) Known(ctx context.Context) (n int, err error) {

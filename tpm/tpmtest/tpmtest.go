@@ -20,6 +20,8 @@ import (
 type Chip struct {
 	Dir  string // its state, the only thing that outlives Kill
 	Sock string
+
+	mu   sync.Mutex // Kill is also called by who stands between
 	cmd  *exec.Cmd
 	done chan struct{}
 }
@@ -63,21 +65,23 @@ func (c *Chip) Path() string { return "unix:" + c.Sock }
 func (c *Chip) Run(tb testing.TB) {
 	tb.Helper()
 	_ = os.Remove(c.Sock)
-	c.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+c.Dir,
+	cmd, done := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+c.Dir,
 		"--server", "type=unixio,path="+c.Sock+",mode=0600", "--ctrl", "type=unixio,path="+c.Sock+".ctrl,mode=0600",
-		"--flags", "not-need-init,startup-clear")
-	c.done = make(chan struct{})
-	if err := c.cmd.Start(); err != nil {
+		"--flags", "not-need-init,startup-clear"), make(chan struct{})
+	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	go func(cmd *exec.Cmd, done chan struct{}) { _ = cmd.Wait(); close(done) }(c.cmd, c.done)
+	go func() { _ = cmd.Wait(); close(done) }()
+	c.mu.Lock()
+	c.cmd, c.done = cmd, done
+	c.mu.Unlock()
 	for range 2000 {
 		if n, err := net.Dial("unix", c.Sock); err == nil {
 			_ = n.Close()
 			return
 		}
 		select {
-		case <-c.done:
+		case <-done:
 			tb.Fatal("swtpm ended at once")
 		case <-time.After(5 * time.Millisecond):
 		}
@@ -87,6 +91,8 @@ func (c *Chip) Run(tb testing.TB) {
 
 // Kill ends it as a power cut does.
 func (c *Chip) Kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.cmd != nil {
 		_ = c.cmd.Process.Signal(syscall.SIGKILL)
 		<-c.done

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package tpm
+// Package floor keeps a number that never goes back, the lowest release that a board may
+// install, with a TPM's counter and two files.
+package floor
 
 import (
 	"crypto/hmac"
@@ -14,10 +16,18 @@ import (
 	"sync"
 
 	"fulmar/internal/atomicfile"
+	"fulmar/tpm"
 )
 
-// FloorIndex is the NV index of a board's counter for its floor, in the owner's range.
-const FloorIndex = 0x01804601
+// Index is the NV index of a board's counter for its floor, in the owner's range.
+const Index = 0x01804601
+
+// Counter only rises, through power cuts too; *tpm.Counter is one.
+type Counter interface {
+	Define() (uint64, error) // makes it, if it is not there
+	Value() (uint64, error)  // tpm.ErrMissing if it is not there
+	Increment() (uint64, error)
+}
 
 // Floor is a number that never goes back, though a TPM's counter only counts: a record
 // in a file says "floor f while the counter is c". The record whose c the counter has
@@ -36,33 +46,29 @@ const FloorIndex = 0x01804601
 // only against who has no copy of the TPM's state.
 type Floor struct {
 	mu  sync.Mutex
-	c   *Counter
+	c   Counter
 	dir string
 	key []byte
 }
 
-// minFloorKey: a shorter key could be guessed.
-const minFloorKey = 16
+// minKey: a shorter key could be guessed.
+const minKey = 16
 
-// Floor gives the floor whose record lies in the folder dir (which must be there) and
-// whose counter is at FloorIndex. The key, at least 16 bytes, authenticates the record:
-// who has it, the folder and the TPM can lower the floor, so keep it sealed.
-func (t *TPM) Floor(dir string, key []byte) (*Floor, error) {
-	if len(key) < minFloorKey {
-		return nil, fmt.Errorf("tpm: floor: a key of %d bytes, at least %d", len(key), minFloorKey)
-	}
-	c, err := t.Counter(FloorIndex)
-	if err != nil {
-		return nil, err
+// New gives the floor whose record lies in the folder dir (which must be there). The
+// key, at least 16 bytes, authenticates the record: who has it, the folder and the TPM
+// can lower the floor, so keep it sealed.
+func New(c Counter, dir string, key []byte) (*Floor, error) {
+	if len(key) < minKey {
+		return nil, fmt.Errorf("floor: a key of %d bytes, at least %d", len(key), minKey)
 	}
 	return &Floor{c: c, dir: dir, key: key}, nil
 }
 
 // A record: version, floor, counter, MAC.
 const (
-	floorVersion = 1
-	floorBody    = 1 + 8 + 8
-	floorBytes   = floorBody + sha256.Size
+	version     = 1
+	bodyBytes   = 1 + 8 + 8
+	recordBytes = bodyBytes + sha256.Size
 )
 
 func (f *Floor) path(next bool) string {
@@ -74,7 +80,7 @@ func (f *Floor) path(next bool) string {
 
 func (f *Floor) mac(body []byte) []byte {
 	h := hmac.New(sha256.New, f.key)
-	h.Write(binary.BigEndian.AppendUint32([]byte("fulmar floor"), FloorIndex))
+	h.Write([]byte("fulmar floor"))
 	h.Write(body)
 	return h.Sum(nil)
 }
@@ -84,11 +90,11 @@ func (f *Floor) record(next bool) (floor, counter uint64, err error) {
 	b, err := os.ReadFile(f.path(next))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return 0, 0, fmt.Errorf("%w: the record of the floor, %s, is not there", ErrDamaged, f.path(next))
+		return 0, 0, fmt.Errorf("%w: the record of the floor, %s, is not there", tpm.ErrDamaged, f.path(next))
 	case err != nil:
 		return 0, 0, err
-	case len(b) != floorBytes || b[0] != floorVersion || !hmac.Equal(f.mac(b[:floorBody]), b[floorBody:]):
-		return 0, 0, fmt.Errorf("%w: %s is no record of this board's floor", ErrDamaged, f.path(next))
+	case len(b) != recordBytes || b[0] != version || !hmac.Equal(f.mac(b[:bodyBytes]), b[bodyBytes:]):
+		return 0, 0, fmt.Errorf("%w: %s is no record of this board's floor", tpm.ErrDamaged, f.path(next))
 	}
 	return binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:]), nil
 }
@@ -115,9 +121,9 @@ func (f *Floor) value() (floor, now uint64, next bool, err error) {
 		return floor, now, true, nil
 	}
 	if err == nil {
-		err = fmt.Errorf("%w: the record is for value %d of the counter, which is at %d", ErrRollback, counter, now)
+		err = fmt.Errorf("%w: the record is for value %d of the counter, which is at %d", tpm.ErrRollback, counter, now)
 	}
-	return 0, 0, false, fmt.Errorf("tpm: read the floor: %w", err)
+	return 0, 0, false, fmt.Errorf("floor: read it: %w", err)
 }
 
 // Raise raises the floor; to what it is or less changes nothing. After an error it is
@@ -158,17 +164,17 @@ func (f *Floor) Create(floor uint64) error {
 
 // commit moves the counter from now to the next value, under this floor.
 func (f *Floor) commit(floor, now uint64) (uint64, error) {
-	b := binary.BigEndian.AppendUint64([]byte{floorVersion}, floor)
+	b := binary.BigEndian.AppendUint64([]byte{version}, floor)
 	b = binary.BigEndian.AppendUint64(b, now+1)
 	if err := f.write(append(b, f.mac(b)...)); err != nil {
-		return 0, fmt.Errorf("tpm: write the next floor: %w", err)
+		return 0, fmt.Errorf("floor: write the next: %w", err)
 	}
 	v, err := f.c.Increment()
 	if err != nil {
 		return 0, err
 	}
 	if v != now+1 {
-		return 0, fmt.Errorf("tpm: raise the floor: %w: the counter went from %d to %d, somebody else raises it", ErrRollback, now, v)
+		return 0, fmt.Errorf("floor: raise it: %w: the counter went from %d to %d, somebody else raises it", tpm.ErrRollback, now, v)
 	}
 	return v, f.place()
 }
@@ -193,7 +199,7 @@ func (f *Floor) place() error {
 		err = atomicfile.SyncDir(f.dir)
 	}
 	if err != nil {
-		return fmt.Errorf("tpm: put the next floor in place: %w", err)
+		return fmt.Errorf("floor: put the next in place: %w", err)
 	}
 	return nil
 }

@@ -1,11 +1,11 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package tpm_test
+package floor_test
 
 import (
 	"bytes"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,11 +13,34 @@ import (
 	"testing"
 
 	"fulmar/tpm"
+	"fulmar/tpm/floor"
 	"fulmar/tpm/tpmtest"
 
 	"github.com/google/go-tpm/tpm2"
 	gotpm "github.com/google/go-tpm/tpm2/transport"
 )
+
+func must[T any](tb testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		tb.Helper()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return v
+	}
+}
+
+func wants(tb testing.TB, err, class error) {
+	tb.Helper()
+	if !errors.Is(err, class) {
+		tb.Errorf("got %v, want %v", err, class)
+	}
+}
+
+func open(tb testing.TB, a *tpm.TPM, dir string, key []byte) *floor.Floor {
+	tb.Helper()
+	return must[*floor.Floor](tb)(floor.New(must[*tpm.Counter](tb)(a.Counter(floor.Index)), dir, key))
+}
 
 func floorKey() []byte { return bytes.Repeat([]byte{5}, 32) }
 
@@ -49,7 +72,7 @@ func (f files) put(tb testing.TB, dir string) {
 
 // cutting runs f on the floor, and cuts the power at the n-th command from now:
 // before the TPM gets it, or after it has done it and before anybody hears of that.
-func cutting(tb testing.TB, chip *tpmtest.Chip, dir string, n int, after bool, f func(*tpm.Floor) error) error {
+func cutting(tb testing.TB, chip *tpmtest.Chip, dir string, n int, after bool, f func(*floor.Floor) error) error {
 	tb.Helper()
 	p := tpmtest.Between(tb, chip)
 	var left atomic.Int64 // commands until the cut; below 1 there is none
@@ -68,7 +91,7 @@ func cutting(tb testing.TB, chip *tpmtest.Chip, dir string, n int, after bool, f
 		return rsp
 	}
 	a := must[*tpm.TPM](tb)(tpm.Open(tpm.Config{Path: p.Path()}))
-	l := must[*tpm.Floor](tb)(a.Floor(dir, floorKey()))
+	l := open(tb, a, dir, floorKey())
 	left.Store(int64(n))
 	err := f(l)
 	_ = a.Close()
@@ -81,17 +104,19 @@ func value(tb testing.TB, chip *tpmtest.Chip, dir string) (uint64, error) {
 	tb.Helper()
 	a := must[*tpm.TPM](tb)(tpm.Open(tpm.Config{Path: chip.Path()}))
 	defer func() { _ = a.Close() }()
-	return must[*tpm.Floor](tb)(a.Floor(dir, floorKey())).Value()
+	return open(tb, a, dir, floorKey()).Value()
 }
 
-func raise(to uint64) func(*tpm.Floor) error {
-	return func(f *tpm.Floor) error { return f.Raise(to) }
+func raise(to uint64) func(*floor.Floor) error {
+	return func(f *floor.Floor) error { return f.Raise(to) }
 }
 
 func TestFloor(t *testing.T) {
 	t.Parallel()
-	a, dir := open(t, tpmtest.Start(t).Path()), t.TempDir()
-	f := must[*tpm.Floor](t)(a.Floor(dir, floorKey()))
+	a := must[*tpm.TPM](t)(tpm.Open(tpm.Config{Path: tpmtest.Start(t).Path()}))
+	t.Cleanup(func() { _ = a.Close() })
+	dir := t.TempDir()
+	f := open(t, a, dir, floorKey())
 	_, err := f.Value()
 	wants(t, err, tpm.ErrMissing)
 	wants(t, f.Raise(1), tpm.ErrMissing)
@@ -102,12 +127,12 @@ func TestFloor(t *testing.T) {
 		if err = f.Raise(c[0]); err != nil {
 			t.Fatal(err)
 		}
-		again := must[*tpm.Floor](t)(a.Floor(dir, floorKey()))
+		again := open(t, a, dir, floorKey())
 		if v := must[uint64](t)(again.Value()); v != c[1] {
 			t.Errorf("raised to %d it is %d, want %d", c[0], v, c[1])
 		}
 	}
-	if _, err = a.Floor(dir, make([]byte, 15)); err == nil {
+	if _, err = floor.New(nil, dir, make([]byte, 15)); err == nil {
 		t.Error("a short key was taken")
 	}
 }
@@ -117,7 +142,7 @@ func TestFloor(t *testing.T) {
 func TestFloorPowerCuts(t *testing.T) {
 	t.Parallel()
 	chip, dir := tpmtest.Start(t), t.TempDir()
-	if err := cutting(t, chip, dir, 0, false, func(f *tpm.Floor) error { return f.Create(1) }); err != nil {
+	if err := cutting(t, chip, dir, 0, false, func(f *floor.Floor) error { return f.Create(1) }); err != nil {
 		t.Fatal(err)
 	}
 	said, asked := uint64(1), uint64(1)
@@ -165,7 +190,7 @@ func TestFloorPowerCuts(t *testing.T) {
 func TestFloorTornRecord(t *testing.T) {
 	t.Parallel()
 	chip, dir := tpmtest.Start(t), t.TempDir()
-	if err := cutting(t, chip, dir, 0, false, func(f *tpm.Floor) error { return f.Create(1) }); err != nil {
+	if err := cutting(t, chip, dir, 0, false, func(f *floor.Floor) error { return f.Create(1) }); err != nil {
 		t.Fatal(err)
 	}
 	if cutting(t, chip, dir, 4, false, raise(2)) == nil {
@@ -175,8 +200,9 @@ func TestFloorTornRecord(t *testing.T) {
 	if len(whole["floor.next"]) == 0 {
 		t.Fatal("the cut was not between the next record and the counter")
 	}
-	a := open(t, chip.Path())
-	f := must[*tpm.Floor](t)(a.Floor(dir, floorKey()))
+	a := must[*tpm.TPM](t)(tpm.Open(tpm.Config{Path: chip.Path()}))
+	t.Cleanup(func() { _ = a.Close() })
+	f := open(t, a, dir, floorKey())
 	for n := range len(whole["floor.next"]) + 1 {
 		files{"floor": whole["floor"], "floor.next": whole["floor.next"][:n]}.put(t, dir)
 		if v := must[uint64](t)(f.Value()); v != 1 {
@@ -194,7 +220,7 @@ func TestFloorRollback(t *testing.T) {
 	t.Parallel()
 	chip, dir := tpmtest.Start(t), t.TempDir()
 	a := must[*tpm.TPM](t)(tpm.Open(tpm.Config{Path: chip.Path()}))
-	f := must[*tpm.Floor](t)(a.Floor(dir, floorKey()))
+	f := open(t, a, dir, floorKey())
 	if err := f.Create(1); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +229,7 @@ func TestFloorRollback(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := keep(t, dir)
-	refused := func(class error, what string, f *tpm.Floor, fs files) {
+	refused := func(class error, what string, f *floor.Floor, fs files) {
 		t.Helper()
 		fs.put(t, dir)
 		_, err := f.Value()
@@ -223,20 +249,20 @@ func TestFloorRollback(t *testing.T) {
 		b[i] ^= 1
 		refused(tpm.ErrDamaged, "a changed bit", f, files{"floor": b})
 	}
-	refused(tpm.ErrDamaged, "another board's key", must[*tpm.Floor](t)(a.Floor(dir, make([]byte, 32))), now)
+	refused(tpm.ErrDamaged, "another board's key", open(t, a, dir, make([]byte, 32)), now)
 	if v := must[uint64](t)(f.Value()); v != 2 {
 		t.Errorf("%d", v)
 	}
 	_ = a.Close()
 
 	undefine := func(c gotpm.TPM) error {
-		p, err := tpm2.NVReadPublic{NVIndex: tpm2.TPMHandle(tpm.FloorIndex)}.Execute(c)
+		p, err := tpm2.NVReadPublic{NVIndex: tpm2.TPMHandle(floor.Index)}.Execute(c)
 		if err != nil {
 			return err
 		}
 		_, err = tpm2.NVUndefineSpace{
 			AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
-			NVIndex:    tpm2.NamedHandle{Handle: tpm.FloorIndex, Name: p.NVName},
+			NVIndex:    tpm2.NamedHandle{Handle: floor.Index, Name: p.NVName},
 		}.Execute(c)
 		return err
 	}
@@ -244,7 +270,7 @@ func TestFloorRollback(t *testing.T) {
 	_, err := value(t, chip, dir)
 	wants(t, err, tpm.ErrMissing)
 	a = must[*tpm.TPM](t)(tpm.Open(tpm.Config{Path: chip.Path()}))
-	must[uint64](t)(must[*tpm.Counter](t)(a.Counter(tpm.FloorIndex)).Define())
+	must[uint64](t)(must[*tpm.Counter](t)(a.Counter(floor.Index)).Define())
 	_ = a.Close()
 	for _, fs := range []files{now, old} {
 		fs.put(t, dir)
@@ -253,7 +279,7 @@ func TestFloorRollback(t *testing.T) {
 	}
 	now.put(t, dir)
 	// a person decides
-	if err = cutting(t, chip, dir, 0, false, func(f *tpm.Floor) error { return f.Create(2) }); err != nil {
+	if err = cutting(t, chip, dir, 0, false, func(f *floor.Floor) error { return f.Create(2) }); err != nil {
 		t.Fatal(err)
 	}
 	if v := must[uint64](t)(value(t, chip, dir)); v != 2 {
@@ -270,7 +296,7 @@ func TestFloorAbandonedRecord(t *testing.T) {
 	t.Parallel()
 	for n := 1; n <= 10; n++ {
 		chip, dir := tpmtest.Start(t), t.TempDir()
-		if err := cutting(t, chip, dir, 0, false, func(f *tpm.Floor) error { return f.Create(1) }); err != nil {
+		if err := cutting(t, chip, dir, 0, false, func(f *floor.Floor) error { return f.Create(1) }); err != nil {
 			t.Fatal(err)
 		}
 		if cutting(t, chip, dir, n, false, raise(2)) == nil {
@@ -301,7 +327,7 @@ func TestFloorAbandonedRecord(t *testing.T) {
 func TestFloorOfAVirtualTPMGoesBack(t *testing.T) {
 	t.Parallel()
 	chip, dir := tpmtest.Start(t), t.TempDir()
-	if err := cutting(t, chip, dir, 0, false, func(f *tpm.Floor) error { return f.Create(1) }); err != nil {
+	if err := cutting(t, chip, dir, 0, false, func(f *floor.Floor) error { return f.Create(1) }); err != nil {
 		t.Fatal(err)
 	}
 	chip.Kill()
@@ -319,32 +345,5 @@ func TestFloorOfAVirtualTPMGoesBack(t *testing.T) {
 	chip.Run(t)
 	if v := must[uint64](t)(value(t, chip, dir)); v != 1 {
 		t.Errorf("the floor is %d: then Info may say more of a virtual TPM", v)
-	}
-}
-
-// NV_RATE: the TPM does not want to write so often, and says that it has not begun.
-func TestCounterRate(t *testing.T) {
-	t.Parallel()
-	p := tpmtest.Between(t, tpmtest.Start(t))
-	var left atomic.Int64 // refusals
-	p.Answer = func(cmd []byte) ([]byte, bool) {
-		if binary.BigEndian.Uint32(cmd[6:]) == uint32(tpm2.TPMCCNVIncrement) && left.Load() > 0 {
-			left.Add(-1)
-			return tpmtest.Code(0x920), true
-		}
-		return nil, true
-	}
-	c := must[*tpm.Counter](t)(open(t, p.Path()).Counter(tpm.FloorIndex))
-	v := must[uint64](t)(c.Define())
-	left.Store(4)
-	if w := must[uint64](t)(c.Increment()); w != v+1 || left.Load() != 0 {
-		t.Errorf("%d after %d, %d refusals left", w, v, left.Load())
-	}
-	left.Store(1 << 30)
-	_, err := c.Increment()
-	wants(t, err, tpm.ErrBusy)
-	left.Store(0)
-	if w := must[uint64](t)(c.Value()); w != v+1 {
-		t.Errorf("%d after %d", w, v+1)
 	}
 }
