@@ -232,7 +232,7 @@ func TestApproval(t *testing.T) {
 	if n := strings.Count(b.log.String(), "not enrolled yet"); n != 1 {
 		t.Errorf("the same wait was logged %d times:\n%s", n, b.log.String())
 	}
-	for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, identityFile} {
+	for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, File} {
 		if st, err := os.Stat(filepath.Join(b.Dir, n)); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", n, st, err)
 		}
@@ -326,7 +326,7 @@ func TestReplaced(t *testing.T) {
 			if next.leaf.Equal(id.leaf) || !errors.Is(b.replaced, tpm.ErrForeign) || !strings.Contains(b.log.String(), "another one than before, or was cleared") {
 				t.Errorf("told %v; log:\n%s", b.replaced, b.log.String())
 			}
-			for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, identityFile} {
+			for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, File} {
 				if !exists(b.Dir, n+aside) {
 					t.Errorf("%s is not kept aside", n)
 				}
@@ -464,7 +464,7 @@ func TestCutWhileMakingKeys(t *testing.T) {
 	b, _ := a.enrolled(t, c.Path())
 	a.approved.Store(true)
 	for _, gone := range [][]string{
-		{chip.KeyFile}, {akFile}, {chip.PinFile}, {chip.KeyFile, akFile}, {identityFile}, {identityFile, chip.KeyFile, akFile, chip.PinFile},
+		{chip.KeyFile}, {akFile}, {chip.PinFile}, {chip.KeyFile, akFile}, {File}, {File, chip.KeyFile, akFile, chip.PinFile},
 	} {
 		for _, n := range gone {
 			if err := os.Remove(filepath.Join(b.Dir, n)); err != nil {

@@ -119,7 +119,7 @@ func (id *Identity) renewIn(got time.Time) time.Duration {
 // knownCA is the SHA-256 of the authority of an earlier enrolment; nil if there was
 // none.
 func knownCA(dir string) []byte {
-	for _, n := range []string{identityFile, identityFile + aside} {
+	for _, n := range []string{File, File + aside} {
 		b, err := readSmallJSON(filepath.Join(dir, n))
 		if err != nil {
 			continue
