@@ -34,7 +34,7 @@ sensors: {synthetic: 3}
 type house struct {
 	t *testing.T
 	*local.Site
-	api *local.API
+	api, admin *local.API
 }
 
 func newHouse(t *testing.T) *house {
@@ -70,7 +70,11 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &house{t, s, api}
+	admin, err := s.Admin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &house{t, s, api, admin}
 }
 
 // start starts a board with a TPM, which knows the fleet by its pin alone.
@@ -104,10 +108,10 @@ func (h *house) until(what string, ok func() bool) {
 }
 
 // asked waits until a board asks to join.
-func (h *house) asked(why registry.Reason) (q registry.Request) {
+func (h *house) asked(why registry.Reason) (q local.Request) {
 	h.t.Helper()
 	h.until("a board that asks because of "+string(why), func() bool {
-		all, err := h.Pending(h.t.Context())
+		all, err := h.admin.Requests(h.t.Context())
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -115,16 +119,16 @@ func (h *house) asked(why registry.Reason) (q registry.Request) {
 			return false
 		}
 		q = all[len(all)-1]
-		return q.Why == why && q.Decision == ""
+		return q.Why == string(why) && q.Decision == ""
 	})
 	return q
 }
 
 // admit lets the board in that asks.
-func (h *house) admit(why registry.Reason) registry.Request {
+func (h *house) admit(why registry.Reason) local.Request {
 	h.t.Helper()
 	q := h.asked(why)
-	if err := h.Approve(h.t.Context(), q.ID); err != nil {
+	if err := h.admin.Approve(h.t.Context(), q.ID); err != nil {
 		h.t.Fatal(err)
 	}
 	return q
@@ -180,9 +184,9 @@ func TestTPMFromNothing(t *testing.T) {
 	q := h.asked(registry.ReasonNew)
 	h.until("the board's word that it waits", func() bool {
 		s, err := h.Health(t.Context(), "dock-1")
-		return err == nil && s.Identity != nil && s.Identity.State == identity.StateApproval && s.Identity.Fingerprint == q.Fingerprint() && s.Identity.TPM == "virtual"
+		return err == nil && s.Identity != nil && s.Identity.State == identity.StateApproval && s.Identity.Fingerprint == q.Fingerprint && s.Identity.TPM == "virtual"
 	})
-	if q.Board != "dock-1" || q.KeyMode != schema.KeyTPM || q.Trust != schema.TrustFirstUse || q.TPMKind != "virtual" {
+	if q.Board != "dock-1" || q.Trust != schema.TrustFirstUse || q.TPM == nil || q.TPM.Kind != "virtual" {
 		t.Errorf("the person is shown %+v", q)
 	}
 	h.admit(registry.ReasonNew)
@@ -199,7 +203,7 @@ func TestTPMFromNothing(t *testing.T) {
 	h.stop(p)
 	h.start("dock-1", chip.Path())
 	h.flows("dock-1")
-	if all, err := h.Pending(t.Context()); err != nil || len(all) != 0 {
+	if all, err := h.admin.Requests(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("it asked again: %+v, %v", all, err)
 	}
 }
@@ -234,7 +238,7 @@ func TestTPMReplaced(t *testing.T) {
 			if n := h.arrived("dock-1"); n != before {
 				t.Errorf("%d samples arrived before anybody let it in", n-before)
 			}
-			if err := h.Approve(t.Context(), q.ID); err != nil {
+			if err := h.admin.Approve(t.Context(), q.ID); err != nil {
 				t.Fatal(err)
 			}
 			h.flows("dock-1")
@@ -358,7 +362,7 @@ func TestTPMGone(t *testing.T) {
 	}
 	chip.Run(t)
 	h.flows("dock-1")
-	if all, err := h.Pending(t.Context()); err != nil || len(all) != 0 {
+	if all, err := h.admin.Requests(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("it asked for approval: %+v, %v", all, err)
 	}
 }

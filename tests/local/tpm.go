@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"fulmar/agent"
-	"fulmar/fleet/registry"
+	"fulmar/agent/identity"
 )
 
 // StartTPM starts a software TPM for a board and gives what tpm.path of its config is
@@ -82,21 +82,42 @@ func (s *Site) Health(ctx context.Context, name string) (*agent.Health, error) {
 	return h, json.NewDecoder(resp.Body).Decode(h)
 }
 
-// Pending lists the boards that ask to join.
-func (s *Site) Pending(ctx context.Context) (out []registry.Request, err error) {
-	reg, err := registry.Open(s.fleetDir())
-	if err != nil {
-		return nil, err
+// Waiting waits until a board has asked to join, and gives its own word of its
+// fingerprint, which a person compares; "" where it is in already.
+func (s *Site) Waiting(ctx context.Context, name string) (fingerprint string, err error) {
+	for {
+		h, err := s.Health(ctx, name)
+		if err == nil && h.Identity != nil {
+			switch h.Identity.State {
+			case identity.StateEnrolled:
+				return "", nil
+			case identity.StateApproval:
+				return h.Identity.Fingerprint, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("%s does not ask to join: %+v, %w", name, h, errors.Join(err, ctx.Err()))
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	out, err = reg.Pending(ctx, registry.DefaultTenant)
-	return out, errors.Join(err, reg.Close())
 }
 
-// Approve lets the board of a request in, as a person at the server would.
-func (s *Site) Approve(ctx context.Context, id int64) error {
-	reg, err := registry.Open(s.fleetDir())
+// Admit lets a board in as a person with an administrator's token would: the fleet must
+// show the fingerprint that the board does.
+func (s *Site) Admit(ctx context.Context, name, fingerprint string) error {
+	api, err := s.Admin()
 	if err != nil {
 		return err
 	}
-	return errors.Join(reg.Approve(ctx, registry.DefaultTenant, id, "a test"), reg.Close())
+	all, err := api.Requests(ctx)
+	if err != nil {
+		return err
+	}
+	for _, q := range all {
+		if q.Board == name && q.Fingerprint == fingerprint {
+			return api.Approve(ctx, q.ID)
+		}
+	}
+	return fmt.Errorf("the fleet shows no request of %s with the fingerprint %s: %+v", name, fingerprint, all)
 }
