@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/store"
 )
 
@@ -81,6 +82,9 @@ func Open(dir string) (*Registry, error) {
 
 // Audit reads the log of who did what to which board.
 func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
+
+// Proofs keeps the boards' attestations.
+func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
 
 // Close closes the registry.
 func (r *Registry) Close() error { return r.db.Close() }

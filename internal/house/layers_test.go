@@ -69,8 +69,8 @@ var edges = map[string][]string{
 	"fleet/ca":         {"trust"},
 	"fleet/audit":      {"fleet/store"},
 	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
-	"fleet/proof":      {"fleet/store", "fleet/registry", "tpm/attest"},
-	"fleet/registry":   {"fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
+	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
 	"fleet/web":        {"fleet/web+"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
