@@ -34,6 +34,11 @@ func (s *Server) metrics(who api.Auth) http.Handler {
 	counter("connections_denied_total", "Connections of boards turned away.", func() uint64 { return s.gate.Stats().Denied })
 	counter("connections_total", "Connections of boards accepted.", func() uint64 { return s.gate.Stats().Accepted })
 	counter("messages_not_stored_total", "Messages whose connection was closed without an answer.", func() uint64 { return s.gate.Stats().Failed })
+	counter("attestations_asked_total", "Boards asked what they run.", func() uint64 { return s.proofs.Stats().Asked })
+	counter("attestations_good_total", "Attestations that were believed.", func() uint64 { return s.proofs.Stats().Good })
+	counter("attestations_refused_total", "Attestations that were not believed; the audit log says why.", func() uint64 { return s.proofs.Stats().Refused })
+	counter("attestations_unasked_total", "Attestations that nobody had asked for.", func() uint64 { return s.proofs.Stats().Unasked })
+	counter("attestations_failed_total", "Questions and answers lost to a fault of the registry.", func() uint64 { return s.proofs.Stats().Failed })
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fulmar_fleet_boards_connected", Help: "Boards connected now."},
 		func() float64 { return float64(s.gate.Stats().Connected) }))
 	if s.out != nil {

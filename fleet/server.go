@@ -23,6 +23,7 @@ import (
 	"fulmar/fleet/ca"
 	"fulmar/fleet/gateway"
 	"fulmar/fleet/ingest"
+	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
@@ -39,6 +40,10 @@ const (
 	idleTimeout   = 2 * time.Minute
 	writeTimeout  = 60 * time.Second // streams set their own
 	maxHeader     = 16 << 10
+
+	// askAgain is how often connected boards are looked through for attestations that
+	// are no longer fresh: often against a day, and it asks memory alone for the others.
+	askAgain = 10 * time.Minute
 )
 
 // Server is the fleet's server.
@@ -50,6 +55,7 @@ type Server struct {
 	reg    *registry.Registry
 	ledger *store.DB
 	ingest *ingest.Ingest
+	proofs *proof.Checker
 	gate   *gateway.Gateway
 	page   *web.Handler
 	https  net.Listener
@@ -140,7 +146,8 @@ func (s *Server) wire() error {
 		PicturesBytes: keep.PicturesMiB << 20, BoardPictures: keep.BoardPicturesMiB << 20,
 		Changed: hub.Notify,
 	}, s.ledger, blobs, s.log)
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, TLS: &tls.Config{
+	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Attest: s.proofs, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -250,6 +257,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	doors.Go("gateway", s.gate.Run)
+	doors.Go("attestations", s.keepAsking)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
 	if s.out != nil {
@@ -262,6 +270,20 @@ func (s *Server) Run(ctx context.Context) error {
 		err = ingestErr // the cause of the doors' closing
 	}
 	return err
+}
+
+// keepAsking asks boards anew whose connections outlast their attestations.
+func (s *Server) keepAsking(ctx context.Context) error {
+	t := time.NewTicker(askAgain)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			s.gate.AskAgain()
+		}
+	}
 }
 
 func (s *Server) serveHTTPS(ctx context.Context) error {
