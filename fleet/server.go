@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,8 @@ import (
 
 	"fulmar/fleet/api"
 	"fulmar/fleet/ca"
+	"fulmar/fleet/clones"
+	"fulmar/fleet/enrol"
 	"fulmar/fleet/gateway"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/proof"
@@ -57,6 +60,10 @@ type Server struct {
 	ingest *ingest.Ingest
 	proofs *proof.Checker
 	gate   *gateway.Gateway
+	desk   *enrol.Desk
+	clones *clones.Watch
+	twins  atomic.Uint64 // clones found
+	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
 	mqtt   net.Listener
@@ -147,7 +154,8 @@ func (s *Server) wire() error {
 		Changed: hub.Notify,
 	}, s.ledger, blobs, s.log)
 	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Attest: s.proofs, TLS: &tls.Config{
+	s.clones = clones.New()
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -171,11 +179,19 @@ func (s *Server) wire() error {
 	if err := s.wireForeign(blobs); err != nil {
 		return err
 	}
-	enrol := api.NewEnrolment(s.ca, s.reg, broker, s.log)
+	policy, err := s.cfg.Enrol.policy()
+	if err != nil {
+		return err
+	}
+	s.desk = enrol.New(policy, s.ca, s.reg, s.log)
 	mux := http.NewServeMux()
-	mux.Handle(schema.EnrolPath, enrol)
-	mux.Handle(schema.RenewPath, enrol)
-	mux.Handle("/api/", api.New(src, src, who, hub, s.log))
+	boards := api.NewEnrolment(s.desk, s.ca.PEM(), broker, s.log)
+	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
+		mux.Handle(path, boards)
+	}
+	programs := api.New(src, src, who, hub, s.log)
+	programs.Keep(keeper{s.reg, s}, who)
+	mux.Handle("/api/", programs)
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.

@@ -154,16 +154,15 @@ func (t *TPM) certificate(index uint32) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var v asn1.RawValue
-	if _, err = asn1.Unmarshal(b, &v); err != nil || v.Tag != asn1.TagSequence || len(v.FullBytes) > attest.MaxCertificate {
-		return nil, fmt.Errorf("%w: what lies at %#x is no certificate", ErrMissing, index)
+	if l := split(b); len(l) > 0 {
+		return l[0], nil
 	}
-	return v.FullBytes, nil
+	return nil, fmt.Errorf("%w: what lies at %#x is no certificate", ErrMissing, index)
 }
 
 // chain reads the certificates between: one after another, over as many indexes as
 // the maker needed.
-func (t *TPM) chain() (certs [][]byte, err error) {
+func (t *TPM) chain() ([][]byte, error) {
 	there, err := t.handles(firstChain, lastChain, maxIndexes)
 	if err != nil {
 		return nil, err
@@ -179,16 +178,23 @@ func (t *TPM) chain() (certs [][]byte, err error) {
 		}
 		all = append(all, b...)
 	}
+	return split(all), nil
+}
+
+// split gives the certificates that lie one behind another, until padding.
+func split(all []byte) (certs [][]byte) {
 	for len(all) > 0 && len(certs) < attest.MaxChain-1 {
 		var v asn1.RawValue
-		if all, err = asn1.Unmarshal(all, &v); err != nil || v.Tag != asn1.TagSequence {
-			break // padding
+		rest, err := asn1.Unmarshal(all, &v)
+		if err != nil || v.Tag != asn1.TagSequence {
+			break
 		}
 		if len(v.FullBytes) <= attest.MaxCertificate {
 			certs = append(certs, v.FullBytes)
 		}
+		all = rest
 	}
-	return certs, nil
+	return certs
 }
 
 // handles lists what is there from first to last, at most n.
@@ -271,19 +277,14 @@ func (k *Key) Activate(c *attest.Credential) (secret []byte, err error) {
 		salted := []tpm2.AuthOption{tpm2.Salted(ek.handle, ek.pub), tpm2.AESEncryption(128, tpm2.EncryptOut)}
 		session := tpm2.HMAC(tpm2.TPMAlgSHA256, 16, salted...) // the key's own authorization is empty
 		if !ek.pub.ObjectAttributes.UserWithAuth {
-			session = tpm2.Policy(tpm2.TPMAlgSHA256, 16, endorse, salted...)
+			session = policy(endorse, salted...)
 		}
 		r, err := tpm2.ActivateCredential{
 			ActivateHandle: ak.auth(), KeyHandle: tpm2.AuthHandle{Handle: ek.handle, Name: ek.name, Auth: session},
 			CredentialBlob: tpm2.TPM2BIDObject{Buffer: c.Blob}, Secret: tpm2.TPM2BEncryptedSecret{Buffer: c.Secret},
 		}.Execute(t.t)
-		// What is for another TPM or key, or damaged, shows in many codes, all about
-		// one of the two parameters.
-		var f tpm2.TPMFmt1Error
-		if errors.As(err, &f) {
-			if about, _ := f.Parameter(); about {
-				return fmt.Errorf("%w: the credential is not for this TPM and key: %w", ErrForeign, err)
-			}
+		if foreign(err) {
+			return fmt.Errorf("%w: the credential is not for this TPM and key: %w", ErrForeign, err)
 		}
 		if err == nil {
 			secret = r.CertInfo.Buffer

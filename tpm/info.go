@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"fulmar/tpm/attest"
@@ -79,7 +78,7 @@ func (t *TPM) info(i *Info) error {
 	i.Model = letters(fixed[tpm2.TPMPTVendorString1], fixed[tpm2.TPMPTVendorString2], fixed[tpm2.TPMPTVendorString3], fixed[tpm2.TPMPTVendorString4])
 	v1, v2 := fixed[tpm2.TPMPTFirmwareVersion1], fixed[tpm2.TPMPTFirmwareVersion2]
 	i.Firmware = fmt.Sprintf("%d.%d.%d.%d", v1>>16, v1&0xffff, v2>>16, v2&0xffff)
-	i.Driver = driver("/sys", t.t.path)
+	i.Driver = t.t.Driver()
 	i.Kind = kind(i.Maker, i.Model, i.Driver)
 	i.Rollback = map[string]string{Discrete: RollbackYes, Virtual: RollbackNo}[i.Kind]
 	if i.Rollback == "" {
@@ -141,30 +140,6 @@ func letters(words ...uint32) string {
 		return r
 	}, b)
 	return strings.Join(strings.Fields(string(b)), " ")
-}
-
-// driver is the kernel's driver of a node, "virtual" for one with no device behind
-// it, "" if there is no telling.
-func driver(sys, path string) string {
-	n, ok := strings.CutPrefix(filepath.Base(path), "tpmrm")
-	if !ok {
-		n, ok = strings.CutPrefix(filepath.Base(path), "tpm")
-	}
-	if !ok || filepath.Dir(path) != "/dev" {
-		return ""
-	}
-	at, err := filepath.EvalSymlinks(filepath.Join(sys, "class/tpm/tpm"+n))
-	if err != nil {
-		return ""
-	}
-	if strings.Contains(at, "/devices/virtual/") {
-		return "virtual"
-	}
-	d, err := filepath.EvalSymlinks(filepath.Join(at, "device/driver"))
-	if err != nil {
-		return ""
-	}
-	return filepath.Base(d)
 }
 
 // kind goes by the maker (TCG Vendor ID Registry) where he makes one kind only, and by

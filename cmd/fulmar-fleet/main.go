@@ -7,6 +7,12 @@
 //	fulmar-fleet token [--data DIR] [--boards N | --board NAME] [--for 1h]
 //	fulmar-fleet api-token [--data DIR] [--scope read|admin] [--for 1h]
 //	fulmar-fleet reset-password [--data DIR]
+//	fulmar-fleet pin [--data DIR]
+//	fulmar-fleet pending [--data DIR] [--json]
+//	fulmar-fleet approve ID|BOARD [--data DIR] [--fingerprint HEX]
+//	fulmar-fleet refuse ID|BOARD [--data DIR]
+//	fulmar-fleet revoke BOARD [--data DIR] [--why TEXT]
+//	fulmar-fleet audit [--data DIR] [--json] [--verify] [--head SEQ:HASH]
 //
 // The tools work on the data folder while the server runs; whoever may read the
 // folder may use them. Secrets go to standard output, all talk to standard error.
@@ -31,7 +37,8 @@ import (
 	"fulmar/schema"
 )
 
-const usage = `fulmar-fleet serve | token | api-token | reset-password   (each with -h)`
+const usage = `fulmar-fleet serve | token | api-token | reset-password
+fulmar-fleet pin | pending | approve ID|BOARD | refuse ID|BOARD | revoke BOARD | audit   (each with -h)`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -86,6 +93,9 @@ func command(ctx context.Context, args []string) error {
 			fmt.Fprintln(os.Stderr, "one-time password of the administrator; all sessions have ended")
 			return nil
 		})
+	}
+	if known, err := keep(ctx, fs, data, args[0], args[1:], os.Stdout, os.Stderr); known {
+		return err
 	}
 	return errUsage
 }

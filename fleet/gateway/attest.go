@@ -7,14 +7,11 @@ import (
 	"context"
 
 	"fulmar/fleet/ingest"
-	"fulmar/schema"
 )
 
 // Attester asks boards for attestations and takes what they answer. Whatever becomes
 // of one, the link goes on.
 type Attester interface {
-	// Hello tells that a board began a connection; what was asked before is void.
-	Hello(tenant, board string, h *schema.Hello)
 	// Ask gives the nonce to ask a connection with, nil where no attestation is due.
 	Ask(ctx context.Context, tenant, board string, conn uint64) []byte
 	// Answer takes the payload of a message on schema.ChanAttest.

@@ -12,6 +12,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
+	"fulmar/fleet/ingest"
 	"fulmar/schema"
 )
 
@@ -24,10 +25,10 @@ type asker struct {
 	slow  chan struct{}
 }
 
-func (a *asker) Hello(tenant, board string, h *schema.Hello) {
+func (a *asker) hello(key ingest.BoardKey, h *schema.Hello) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.heard = append(a.heard, tenant+"/"+board+" "+h.Release)
+	a.heard = append(a.heard, key.Tenant+"/"+key.Board+" "+h.Release)
 }
 
 func (a *asker) Ask(context.Context, string, string, uint64) []byte {
@@ -53,7 +54,7 @@ func TestAttest(t *testing.T) {
 	t.Parallel()
 	a := &asker{nonce: bytes.Repeat([]byte{7}, 32), got: make(chan uint64, 4), slow: make(chan struct{})}
 	h := open(t, nil)
-	h.gate.cfg.Attest = a // before anybody connects
+	h.gate.cfg.Attest, h.gate.cfg.Hello = a, a.hello // before anybody connects
 	cert, other := h.enrol(t, "b1"), h.enrol(t, "b2")
 	c, d := h.connect(t, "b1", &cert), h.connect(t, "b2", &other)
 	asked := make(chan *schema.HelloAck, 8)

@@ -65,6 +65,8 @@ type Config struct {
 	Rate int64
 	// Attest asks boards what they run; nil asks none.
 	Attest Attester
+	// Hello is told of each hello before it is answered; nil: nobody is.
+	Hello func(key ingest.BoardKey, h *schema.Hello)
 }
 
 // Stats are counters since the start.
@@ -75,6 +77,7 @@ type Stats struct {
 	Refused   uint64 // payloads that can never be understood
 	Failed    uint64 // messages not stored: connection closed without PUBACK
 	TakenOver uint64 // sessions ended by a newer one of the same board
+	Shut      uint64 // sessions ended because their certificate is good no longer
 	SentAway  uint64 // hellos answered with a time to come back
 	Newer     uint64 // words of a newer wire version: not taken, their boards sent away
 }
@@ -101,14 +104,16 @@ type Gateway struct {
 	warned   map[ingest.BoardKey]time.Time // last log line about a bad payload
 
 	serial atomic.Uint64 // of connections
+	mark   atomic.Int64  // how far shut boards were looked at
 	rate   atomic.Int64  // bytes a second that each board may send; 0 no bound
 	away   atomic.Int64  // newerAway; less in tests
-	n      struct{ connected, accepted, denied, refused, failed, takenOver, sentAway, newer atomic.Int64 }
+	n      struct{ connected, accepted, denied, refused, failed, takenOver, shut, sentAway, newer atomic.Int64 }
 }
 
 // session is one connection of a board.
 type session struct {
 	key    ingest.BoardKey
+	id     ca.Identity // of its certificate
 	client *mqtt.Client
 	// boot and conn are those of the board's own word (st or hello), for its will.
 	boot, conn atomic.Uint64
@@ -158,7 +163,7 @@ func New(cfg Config, in Ingester, admit Admitter, log *slog.Logger) (*Gateway, e
 func (g *Gateway) Stats() Stats {
 	return Stats{
 		Connected: g.n.connected.Load(), Accepted: uint64(g.n.accepted.Load()), Denied: uint64(g.n.denied.Load()),
-		Refused: uint64(g.n.refused.Load()), Failed: uint64(g.n.failed.Load()), TakenOver: uint64(g.n.takenOver.Load()),
+		Refused: uint64(g.n.refused.Load()), Failed: uint64(g.n.failed.Load()), TakenOver: uint64(g.n.takenOver.Load()), Shut: uint64(g.n.shut.Load()),
 		SentAway: uint64(g.n.sentAway.Load()), Newer: uint64(g.n.newer.Load()),
 	}
 }
@@ -169,6 +174,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	hooks, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g.ctx = hooks
+	watch, err := g.watcher(ctx)
+	if err != nil {
+		return fmt.Errorf("serve boards: %w", err)
+	}
 	l := newListener(g.cfg.Listener, g.cfg.TLS, func() { g.n.denied.Add(1) }, g.ended)
 	if err := g.server.AddListener(l); err != nil {
 		return fmt.Errorf("serve boards: %w", err)
@@ -176,21 +185,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.server.Serve(); err != nil {
 		return fmt.Errorf("serve boards: %w", err)
 	}
-	<-ctx.Done()
+	watch() // until the context ends
 	stop := time.AfterFunc(stopTimeout, cancel)
 	defer stop.Stop()
 	l.shut()
 	return g.server.Close()
-}
-
-// Kick ends a board's connection, after it was revoked.
-func (g *Gateway) Kick(key ingest.BoardKey) {
-	g.mu.Lock()
-	s := g.sessions[key]
-	g.mu.Unlock()
-	if s != nil {
-		cutOff(s.client)
-	}
 }
 
 // SetRate bounds what each board sends beside alarms from now on, in bytes a second;

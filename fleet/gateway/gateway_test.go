@@ -40,6 +40,7 @@ type hall struct {
 	db   *store.DB
 	gate *Gateway
 	addr string
+	dir  string
 	stop func()
 }
 
@@ -65,8 +66,14 @@ func (b *between) Publish(ctx context.Context, k ingest.BoardKey, topic string, 
 
 func open(t testing.TB, wrap func(Ingester) Ingester) *hall {
 	t.Helper()
+	return openWith(t, wrap, nil)
+}
+
+// openWith puts something between the gateway and the registry too.
+func openWith(t testing.TB, wrap func(Ingester) Ingester, door func(*registry.Registry, func() *Gateway) Admitter) *hall {
+	t.Helper()
 	dir := t.TempDir()
-	h := &hall{}
+	h := &hall{dir: dir}
 	var err error
 	fatal := func(err error) {
 		t.Helper()
@@ -88,6 +95,10 @@ func open(t testing.TB, wrap func(Ingester) Ingester) *hall {
 	if wrap != nil {
 		in = wrap(in)
 	}
+	var admit Admitter = h.reg
+	if door != nil {
+		admit = door(h.reg, func() *Gateway { return h.gate })
+	}
 	srv, err := h.ca.Server(nil)
 	fatal(err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -95,7 +106,7 @@ func open(t testing.TB, wrap func(Ingester) Ingester) *hall {
 	h.addr = l.Addr().String()
 	h.gate, err = New(Config{Listener: l, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*srv}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.ca.Pool(),
-	}}, in, h.reg, log)
+	}}, in, admit, log)
 	fatal(err)
 	inCtx, stopIn := context.WithCancel(context.Background())
 	gateCtx, stopGate := context.WithCancel(context.Background())
@@ -265,7 +276,12 @@ func TestCutBetweenCommitAndPuback(t *testing.T) {
 	var mid *between
 	h := open(t, func(in Ingester) Ingester { mid = &between{Ingester: in}; return mid })
 	cert := h.enrol(t, "b1")
-	mid.pass = sync.OnceFunc(func() { h.gate.Kick(ingest.BoardKey{Tenant: "default", Board: "b1"}) })
+	mid.pass = sync.OnceFunc(func() {
+		h.gate.mu.Lock()
+		s := h.gate.sessions[ingest.BoardKey{Tenant: "default", Board: "b1"}]
+		h.gate.mu.Unlock()
+		cutOff(s.client)
+	})
 	topic, p := payload(t, "b1", 1)
 	c := h.connect(t, "b1", &cert)
 	if err := finish(c.Publish(topic, 1, false, p)); err == nil {

@@ -121,7 +121,7 @@ type Session struct {
 
 // verify checks the administrator's password under the limit on tries.
 func (r *Registry) verify(ctx context.Context, pw string, from netip.Addr) error {
-	if !r.tries.take(from, time.Now()) {
+	if !r.tries.Take(from, time.Now()) {
 		return ErrTooManyTries
 	}
 	if len(pw) > maxPassword {
@@ -140,7 +140,7 @@ func (r *Registry) verify(ctx context.Context, pw string, from netip.Addr) error
 	if !checkPassword(stored, pw) {
 		return ErrWrongPassword
 	}
-	r.tries.forget(from)
+	r.tries.Forget(from)
 	return nil
 }
 
@@ -252,13 +252,13 @@ func (r *Registry) NewAPIToken(ctx context.Context, tenant string, scope Scope, 
 			return fmt.Errorf("keep API token: %w", err)
 		}
 		return audit.Append(ctx, tx, audit.Entry{
-			Who: Console, Tenant: tenant, What: "api-token", Why: fmt.Sprintf("%s with scope %s, good for %v", tokenName(secret), scope, life),
+			Who: Console, Tenant: tenant, What: "api-token", Why: fmt.Sprintf("%s with scope %s, good for %v", TokenName(secret), scope, life),
 		})
 	})
 }
 
-// tokenName names an API token without giving it away.
-func tokenName(secret string) string { return "token " + hex.EncodeToString(hashOf(secret)[:4]) }
+// TokenName names an API token without giving it away.
+func TokenName(secret string) string { return "token " + hex.EncodeToString(hashOf(secret)[:4]) }
 
 // APIToken tells what a token may do and for which tenant.
 func (r *Registry) APIToken(ctx context.Context, secret string) (tenant string, scope Scope, err error) {

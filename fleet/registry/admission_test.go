@@ -260,7 +260,7 @@ func TestRevoked(t *testing.T) {
 		t.Error("revoked twice:", err)
 	}
 	shut, next, err := r.Shut(ctx, mark)
-	if err != nil || len(shut) != 2 || shut[0] != (Name{DefaultTenant, "b1"}) || next <= mark {
+	if err != nil || len(shut) != 2 || shut[0] != (ca.Identity{Tenant: DefaultTenant, Board: "b1"}) || next <= mark {
 		t.Fatal(shut, next, err)
 	}
 	if shut, _, err := r.Shut(ctx, next); err != nil || len(shut) != 0 {
@@ -362,8 +362,8 @@ func TestRequestsAreBounded(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	if _, err := r.db.Write.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < ?)
-INSERT INTO request (tenant, board, key_mode, key_hash, ek_hash, ak, trust, tpm_kind, tpm_maker, tpm_firmware, facts, why, other, remote, first, last, asked)
-SELECT 'default', 'x' || i, '', zeroblob(32), '', '', '', '', '', '', '{}', 'new', '', 'x' || i, 1, ?, 1 FROM n`, maxRequests-maxFrom, nowMs()); err != nil {
+INSERT INTO request (tenant, board, key_mode, key_hash, ek_hash, ak, trust, tpm_kind, tpm_maker, tpm_firmware, ek_note, facts, why, other, remote, first, last, asked)
+SELECT 'default', 'x' || i, '', zeroblob(32), '', '', '', '', '', '', '', '{}', 'new', '', 'x' || i, 1, ?, 1 FROM n`, maxRequests-maxFrom, nowMs()); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := fill("2001:db8::1", 1); n != 0 || err == nil {

@@ -35,6 +35,7 @@ type Board struct {
 	EKHash []byte
 	// What the board says of its TPM: discrete, firmware, virtual or unknown; "IFX"; "7.85".
 	TPMKind, TPMMaker, TPMFirmware string
+	EKNote                         string // what the fleet found of its maker's certificate, a sentence
 }
 
 // Fingerprint is what a person compares: the first 16 hex digits of the hash of the
@@ -83,25 +84,8 @@ func (r *Registry) NewJoinToken(ctx context.Context, tenant, board string, uses 
 	return secret, err
 }
 
-type queryer interface {
-	QueryRowContext(ctx context.Context, q string, args ...any) *sql.Row
-}
-
-// accepts tells whether the certificate is the current (or just replaced) one of
-// a board that is not revoked.
-func accepts(ctx context.Context, q queryer, id ca.Identity) (bool, error) {
-	current, previous, err := certsOf(ctx, q, id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("look up board: %w", err)
-	}
-	return bytes.Equal(current, id.Fingerprint[:]) || bytes.Equal(previous, id.Fingerprint[:]), nil
-}
-
-func certsOf(ctx context.Context, q queryer, id ca.Identity) (current, previous []byte, err error) {
-	err = q.QueryRowContext(ctx, `SELECT fingerprint, previous FROM board WHERE tenant = ? AND name = ? AND revoked_at IS NULL`,
+func (r *Registry) certsOf(ctx context.Context, id ca.Identity) (current, previous []byte, err error) {
+	err = r.db.Read.QueryRowContext(ctx, `SELECT fingerprint, previous FROM board WHERE tenant = ? AND name = ? AND revoked_at IS NULL`,
 		id.Tenant, id.Board).Scan(&current, &previous)
 	return current, previous, err
 }
@@ -109,7 +93,7 @@ func certsOf(ctx context.Context, q queryer, id ca.Identity) (current, previous 
 // Admit tells whether a board may connect with this certificate. The first use of
 // a renewed certificate ends the one before it.
 func (r *Registry) Admit(ctx context.Context, id ca.Identity) (bool, error) {
-	current, previous, err := certsOf(ctx, r.db.Read, id)
+	current, previous, err := r.certsOf(ctx, id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -191,8 +175,8 @@ func shut(ctx context.Context, tx *sql.Tx, tenant, board string) error {
 
 // Shut lists the boards of which a certificate stopped being good since the mark of an
 // earlier call, at most 1000, and the next mark. A mark below 0 gives the newest and no
-// board: where a server begins that has no sessions yet.
-func (r *Registry) Shut(ctx context.Context, mark int64) (boards []Name, next int64, err error) {
+// board: where a server begins that has no sessions yet. An identity here has no fingerprint.
+func (r *Registry) Shut(ctx context.Context, mark int64) (boards []ca.Identity, next int64, err error) {
 	if mark < 0 {
 		err := r.db.Read.QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'shut'`).Scan(&next)
 		if err != nil {
@@ -206,7 +190,7 @@ func (r *Registry) Shut(ctx context.Context, mark int64) (boards []Name, next in
 	}
 	defer rows.Close() //nolint:errcheck // Err tells
 	for next = mark; rows.Next(); {
-		var n Name
+		var n ca.Identity
 		if err := rows.Scan(&next, &n.Tenant, &n.Board); err != nil {
 			return nil, mark, fmt.Errorf("list shut boards: %w", err)
 		}
@@ -214,9 +198,6 @@ func (r *Registry) Shut(ctx context.Context, mark int64) (boards []Name, next in
 	}
 	return boards, next, rows.Err()
 }
-
-// Name names a board.
-type Name struct{ Tenant, Board string }
 
 // Known counts the boards that may connect, of all tenants.
 func (r *Registry) Known(ctx context.Context) (n int, err error) {
@@ -228,7 +209,7 @@ func (r *Registry) Known(ctx context.Context) (n int, err error) {
 
 // Boards lists a tenant's boards by name.
 func (r *Registry) Boards(ctx context.Context, tenant string) ([]Board, error) {
-	rows, err := r.db.Read.QueryContext(ctx, `SELECT name, key_mode, facts, enrolled_at, not_after, coalesce(revoked_at, 0), trust, key_hash, ek_hash, tpm_kind, tpm_maker, tpm_firmware
+	rows, err := r.db.Read.QueryContext(ctx, `SELECT name, key_mode, facts, enrolled_at, not_after, coalesce(revoked_at, 0), trust, key_hash, ek_hash, tpm_kind, tpm_maker, tpm_firmware, ek_note
 FROM board WHERE tenant = ? ORDER BY name`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list boards: %w", err)
@@ -240,7 +221,7 @@ FROM board WHERE tenant = ? ORDER BY name`, tenant)
 		var facts string
 		var at, until, revoked int64
 		var key []byte
-		if err := rows.Scan(&b.Name, &b.KeyMode, &facts, &at, &until, &revoked, &b.Trust, &key, &b.EKHash, &b.TPMKind, &b.TPMMaker, &b.TPMFirmware); err != nil {
+		if err := rows.Scan(&b.Name, &b.KeyMode, &facts, &at, &until, &revoked, &b.Trust, &key, &b.EKHash, &b.TPMKind, &b.TPMMaker, &b.TPMFirmware, &b.EKNote); err != nil {
 			return nil, fmt.Errorf("list boards: %w", err)
 		}
 		if err := json.Unmarshal([]byte(facts), &b.Facts); err != nil {

@@ -24,6 +24,7 @@ type TPM struct {
 	AK     []byte   // public area of the attestation key that lives beside it
 	// The board's own words.
 	Kind, Maker, Firmware string
+	Note                  string // what was found of its maker's certificate, a sentence
 }
 
 // Enrolment is what a board asks for, and what may let it in beside a token.
@@ -45,8 +46,9 @@ type Enrolment struct {
 
 // Waiting is the error of an enrolment that a person has to decide.
 type Waiting struct {
-	ID  int64 // of the Request
-	Say string
+	ID    int64 // of the Request
+	Say   string
+	Among int // how many wait
 }
 
 func (w *Waiting) Error() string { return "waits for a person: " + w.Say }
@@ -82,7 +84,7 @@ const (
 	byPerson   = "a person's approval"
 )
 
-// decide tells what lets a board in, or why it is not. The order is that of ADR 0021.
+// decide tells what lets a board in, or why it is not. The order is that of ADR 0024.
 func decide(e *Enrolment, s standing) (by string, err error) {
 	switch {
 	case s.revoked && (s.other != "" || s.token != tokenOwn):
@@ -273,17 +275,17 @@ func keepBoard(ctx context.Context, tx *sql.Tx, tenant string, e *Enrolment, s s
 	}
 	// The certificate in use stays good until the new one is used, for the answer may
 	// get lost; but not that of another key.
-	_, err = tx.ExecContext(ctx, `INSERT INTO board (tenant, name, key_mode, facts, key_hash, token_hash, serial, fingerprint, not_after, enrolled_at, trust, ek_hash, ak, tpm_kind, tpm_maker, tpm_firmware)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err = tx.ExecContext(ctx, `INSERT INTO board (tenant, name, key_mode, facts, key_hash, token_hash, serial, fingerprint, not_after, enrolled_at, trust, ek_hash, ak, tpm_kind, tpm_maker, tpm_firmware, ek_note)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, name) DO UPDATE SET key_mode = excluded.key_mode, facts = excluded.facts, key_hash = excluded.key_hash,
   token_hash = CASE WHEN ? THEN token_hash ELSE excluded.token_hash END,
   previous = CASE WHEN ? THEN coalesce(previous, fingerprint) END,
   serial = excluded.serial, fingerprint = excluded.fingerprint, not_after = excluded.not_after,
   enrolled_at = CASE WHEN ? THEN enrolled_at ELSE excluded.enrolled_at END,
   revoked_at = NULL, trust = excluded.trust, ek_hash = excluded.ek_hash, ak = excluded.ak, tpm_kind = excluded.tpm_kind,
-  tpm_maker = excluded.tpm_maker, tpm_firmware = excluded.tpm_firmware`,
+  tpm_maker = excluded.tpm_maker, tpm_firmware = excluded.tpm_firmware, ek_note = excluded.ek_note`,
 		tenant, e.Board, e.KeyMode, string(facts), e.KeyHash[:], used, leaf.Serial, leaf.Fingerprint[:], leaf.NotAfter.UnixMilli(), nowMs(),
-		e.Trust, ek, ak, tpm.Kind, tpm.Maker, tpm.Firmware, s.same, s.same, s.same)
+		e.Trust, ek, ak, tpm.Kind, tpm.Maker, tpm.Firmware, tpm.Note, s.same, s.same, s.same)
 	if err != nil {
 		return fmt.Errorf("keep board: %w", err)
 	}

@@ -68,7 +68,7 @@ const (
 type Registry struct {
 	db    *store.DB
 	hash  chan struct{} // bounds password hashes at one time
-	tries *limiter
+	tries *Limiter
 }
 
 // Open opens the registry in the data folder.
@@ -77,7 +77,7 @@ func Open(dir string) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: newLimiter()}, nil
+	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: NewLimiter(burst, refill)}, nil
 }
 
 // Audit reads the log of who did what to which board.
@@ -85,6 +85,11 @@ func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
 
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Note writes a row of the audit log that is of no act on the registry.
+func (r *Registry) Note(ctx context.Context, e audit.Entry) error {
+	return r.within(ctx, func(tx *sql.Tx) error { return audit.Append(ctx, tx, e) })
+}
 
 // Close closes the registry.
 func (r *Registry) Close() error { return r.db.Close() }

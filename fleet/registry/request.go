@@ -67,6 +67,7 @@ type Request struct {
 	Trust   string // what it would have: a schema.Trust constant
 	// The board's own words, as in Board.
 	TPMKind, TPMMaker, TPMFirmware string
+	EKNote                         string // what the fleet found of its maker's certificate, a sentence
 	Facts                          map[string]string
 	Why                            Reason
 	Other                          string // the board that has its TPM or key already
@@ -101,18 +102,25 @@ func keepRequest(ctx context.Context, tx *sql.Tx, tenant string, e *Enrolment, s
 		return nil, fmt.Errorf("prune requests: %w", err)
 	}
 	w := &Waiting{Say: why.say(s.other)}
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM request`).Scan(&w.Among); err != nil {
+		return nil, fmt.Errorf("count requests: %w", err)
+	}
+	var tpm TPM
+	if e.TPM != nil {
+		tpm = *e.TPM
+	}
 	ek, ak := e.ids()
-	err = tx.QueryRowContext(ctx, `UPDATE request SET last = ?, asked = asked + 1, remote = ?, why = ?, other = ?, facts = ?, trust = ?
+	err = tx.QueryRowContext(ctx, `UPDATE request SET last = ?, asked = asked + 1, remote = ?, why = ?, other = ?, facts = ?, trust = ?, ek_note = ?
 WHERE tenant = ? AND board = ? AND key_hash = ? AND ek_hash = ? AND ak = ? RETURNING id`,
-		now, e.From, string(why), s.other, string(facts), e.Trust, tenant, e.Board, e.KeyHash[:], ek, ak).Scan(&w.ID)
+		now, e.From, string(why), s.other, string(facts), e.Trust, tpm.Note, tenant, e.Board, e.KeyHash[:], ek, ak).Scan(&w.ID)
 	if err == nil {
 		return w, nil
 	}
 	if !errors.Is(err, sql.ErrNoRows) {
 		return nil, fmt.Errorf("keep request: %w", err)
 	}
-	if err := count(ctx, tx, "request", maxRequests); err != nil {
-		return nil, err
+	if w.Among >= maxRequests {
+		return nil, fmt.Errorf("%w: %d boards wait for a person", ErrTooMany, w.Among)
 	}
 	var here int
 	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM request WHERE remote = ?`, e.From).Scan(&here); err != nil {
@@ -121,13 +129,9 @@ WHERE tenant = ? AND board = ? AND key_hash = ? AND ek_hash = ? AND ak = ? RETUR
 	if here >= maxFrom {
 		return nil, fmt.Errorf("%w: %d boards of one address wait for a person", ErrTooMany, here)
 	}
-	var tpm TPM
-	if e.TPM != nil {
-		tpm = *e.TPM
-	}
-	err = tx.QueryRowContext(ctx, `INSERT INTO request (tenant, board, key_mode, key_hash, ek_hash, ak, trust, tpm_kind, tpm_maker, tpm_firmware, facts, why, other, remote, first, last, asked)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING id`,
-		tenant, e.Board, e.KeyMode, e.KeyHash[:], ek, ak, e.Trust, tpm.Kind, tpm.Maker, tpm.Firmware, string(facts), string(why), s.other, e.From, now, now).Scan(&w.ID)
+	err = tx.QueryRowContext(ctx, `INSERT INTO request (tenant, board, key_mode, key_hash, ek_hash, ak, trust, tpm_kind, tpm_maker, tpm_firmware, ek_note, facts, why, other, remote, first, last, asked)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING id`,
+		tenant, e.Board, e.KeyMode, e.KeyHash[:], ek, ak, e.Trust, tpm.Kind, tpm.Maker, tpm.Firmware, tpm.Note, string(facts), string(why), s.other, e.From, now, now).Scan(&w.ID)
 	if err != nil {
 		return nil, fmt.Errorf("keep request: %w", err)
 	}
@@ -140,7 +144,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) RETURNING id`,
 // Pending lists the boards that wait for a person, those decided and not back yet too,
 // oldest first.
 func (r *Registry) Pending(ctx context.Context, tenant string) ([]Request, error) {
-	rows, err := r.db.Read.QueryContext(ctx, `SELECT id, board, key_mode, key_hash, ek_hash, trust, tpm_kind, tpm_maker, tpm_firmware, facts, why, other, remote, first, last, asked, decision, decided_by, decided_at
+	rows, err := r.db.Read.QueryContext(ctx, `SELECT id, board, key_mode, key_hash, ek_hash, trust, tpm_kind, tpm_maker, tpm_firmware, ek_note, facts, why, other, remote, first, last, asked, decision, decided_by, decided_at
 FROM request WHERE tenant = ? AND max(last, decided_at) >= ? ORDER BY first, id`, tenant, nowMs()-requestLife.Milliseconds())
 	if err != nil {
 		return nil, fmt.Errorf("list requests: %w", err)
@@ -151,7 +155,7 @@ FROM request WHERE tenant = ? AND max(last, decided_at) >= ? ORDER BY first, id`
 		q := Request{Tenant: tenant}
 		var facts string
 		var first, last, decided int64
-		err := rows.Scan(&q.ID, &q.Board, &q.KeyMode, &q.KeyHash, &q.EKHash, &q.Trust, &q.TPMKind, &q.TPMMaker, &q.TPMFirmware, &facts,
+		err := rows.Scan(&q.ID, &q.Board, &q.KeyMode, &q.KeyHash, &q.EKHash, &q.Trust, &q.TPMKind, &q.TPMMaker, &q.TPMFirmware, &q.EKNote, &facts,
 			&q.Why, &q.Other, &q.From, &first, &last, &q.Asked, &q.Decision, &q.DecidedBy, &decided)
 		if err != nil {
 			return nil, fmt.Errorf("list requests: %w", err)

@@ -50,6 +50,7 @@ ALTER TABLE board ADD COLUMN ak BLOB; -- public area of its attestation key
 ALTER TABLE board ADD COLUMN tpm_kind TEXT NOT NULL DEFAULT '';
 ALTER TABLE board ADD COLUMN tpm_maker TEXT NOT NULL DEFAULT '';
 ALTER TABLE board ADD COLUMN tpm_firmware TEXT NOT NULL DEFAULT '';
+ALTER TABLE board ADD COLUMN ek_note TEXT NOT NULL DEFAULT ''; -- what was found of its maker's certificate, a sentence
 -- One TPM is one board, of all tenants.
 CREATE UNIQUE INDEX board_ek ON board(ek_hash) WHERE ek_hash IS NOT NULL;
 CREATE INDEX board_key ON board(key_hash);
@@ -58,7 +59,7 @@ CREATE TABLE request (
   id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL REFERENCES tenant(name), board TEXT NOT NULL,
   key_mode TEXT NOT NULL, key_hash BLOB NOT NULL, ek_hash BLOB NOT NULL, ak BLOB NOT NULL,
   trust TEXT NOT NULL, tpm_kind TEXT NOT NULL, tpm_maker TEXT NOT NULL, tpm_firmware TEXT NOT NULL,
-  facts TEXT NOT NULL, why TEXT NOT NULL, other TEXT NOT NULL, -- other: the board that has the TPM or key already
+  ek_note TEXT NOT NULL, facts TEXT NOT NULL, why TEXT NOT NULL, other TEXT NOT NULL, -- other: the board that has the TPM or key already
   remote TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, asked INTEGER NOT NULL,
   decision TEXT NOT NULL DEFAULT '', decided_by TEXT NOT NULL DEFAULT '', decided_at INTEGER NOT NULL DEFAULT 0,
   UNIQUE (tenant, board, key_hash, ek_hash, ak)

@@ -113,6 +113,9 @@ func CheckEK(area []byte) (crypto.PublicKey, error) {
 		if err != nil {
 			return nil, refuse(ErrKey, err)
 		}
+		if !fixedSize(*p) {
+			return nil, fmt.Errorf("attest: %w: its numbers are not of their full size", ErrKey)
+		}
 		switch k := k.(type) {
 		case *ecdsa.PublicKey:
 			if _, err = k.ECDH(); err != nil { // the point is on the curve
@@ -126,6 +129,23 @@ func CheckEK(area []byte) (crypto.PublicKey, error) {
 		return k, nil
 	}
 	return nil, fmt.Errorf("attest: %w: no endorsement key by a template of the TCG", ErrKey)
+}
+
+// fixedSize tells whether the numbers of a key are as long as a TPM writes them. With
+// zeros in front the same key would have another hash, and one TPM be many.
+func fixedSize(p tpm2.TPMTPublic) bool {
+	if n, err := p.Unique.RSA(); err == nil {
+		return len(n.Buffer) == 256
+	}
+	e, err := p.Unique.ECC()
+	if err != nil {
+		return false
+	}
+	size := 32
+	if c, err := p.Parameters.ECCDetail(); err == nil && c.CurveID == tpm2.TPMECCNistP384 {
+		size = 48
+	}
+	return len(e.X.Buffer) == size && len(e.Y.Buffer) == size
 }
 
 // Credential is a secret that only the TPM with a certain EK opens, and only while

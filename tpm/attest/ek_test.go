@@ -154,6 +154,15 @@ func TestCheckEK(t *testing.T) {
 		"is the point at nothing": func(p *tpm2.TPMTPublic) {
 			p.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgECC, &tpm2.TPMSECCPoint{})
 		},
+		"is written with a zero in front": func(p *tpm2.TPMTPublic) {
+			e, _ := p.Unique.ECC()
+			e.X.Buffer = append([]byte{0}, e.X.Buffer...)
+		},
+		"is a modulus with a zero in front": func(p *tpm2.TPMTPublic) {
+			*p = attest.EKTemplates()[3].Public
+			n := append([]byte{0}, bytes.Repeat([]byte{0xff}, 256)...)
+			p.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: n})
+		},
 		"is too small a modulus": func(p *tpm2.TPMTPublic) {
 			*p = attest.EKTemplates()[3].Public
 			p.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: []byte{0xff, 1}})

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package tpm
+package bus
 
 import (
 	"encoding/binary"
@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +27,16 @@ const (
 	longestWait = 500 * time.Millisecond
 )
 
+// What went wrong, for errors.Is.
+var (
+	ErrNoTPM      = errors.New("there is no TPM")
+	ErrPermission = errors.New("no right to open the TPM (is the user in group tss?)")
+	ErrBusy       = errors.New("the TPM is busy or used by another program, try later")
+	ErrTimeout    = errors.New("the TPM did not answer in time")
+	ErrGone       = errors.New("the connection to the TPM broke")
+	ErrProtocol   = errors.New("the TPM answered something that is no answer")
+)
+
 // link is one open connection.
 type link interface {
 	// exchange sends cmd and gives the answer, read into buf.
@@ -33,20 +44,33 @@ type link interface {
 	Close() error
 }
 
-// transport sends one command at a time and opens the TPM again after a failure.
-// It never repeats a command that the TPM may have carried out.
-type transport struct {
+// Bus sends one command at a time and opens the TPM again after a failure. It never
+// repeats a command that the TPM may have carried out.
+type Bus struct {
 	mu      sync.Mutex
 	path    string
-	timeout time.Duration
+	timeout time.Duration // of one command
 	link    link
 	opens   int // how often it was opened
 	closed  bool
 	buf     [maxMessage]byte
 }
 
-// Send implements the transport of go-tpm.
-func (t *transport) Send(cmd []byte) ([]byte, error) {
+// New gives the bus to a TPM at a node (/dev/tpmrm0) or a socket of a software TPM
+// (unix:/path, tcp:host:port). It is opened when it is first needed.
+func New(path string, timeout time.Duration) *Bus { return &Bus{path: path, timeout: timeout} }
+
+// Open opens it, unless it is open, and gives how often it was opened: with each time
+// the TPM may be another, or may hold what was left in it.
+func (t *Bus) Open() (times int, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	err = t.open()
+	return t.opens, err
+}
+
+// Send implements the transport of go-tpm. Its errors wrap one of this package's.
+func (t *Bus) Send(cmd []byte) ([]byte, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	wait := firstWait
@@ -76,7 +100,7 @@ func again(rsp []byte) bool {
 	return false
 }
 
-func (t *transport) once(cmd []byte, deadline time.Time) ([]byte, error) {
+func (t *Bus) once(cmd []byte, deadline time.Time) ([]byte, error) {
 	if err := t.open(); err != nil {
 		return nil, err
 	}
@@ -103,7 +127,7 @@ func check(rsp []byte) error {
 	return nil
 }
 
-func (t *transport) open() error {
+func (t *Bus) open() error {
 	if t.closed {
 		return fmt.Errorf("%w: it was closed", ErrGone)
 	}
@@ -131,7 +155,7 @@ func (t *transport) open() error {
 }
 
 // Close closes the connection for good.
-func (t *transport) Close() error {
+func (t *Bus) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.closed = true
@@ -210,3 +234,43 @@ func (d node) exchange(cmd, buf []byte, deadline time.Time) (int, error) {
 }
 
 func (d node) Close() error { return unix.Close(int(d)) }
+
+// opened is the class of an error of opening a node or socket.
+func opened(path string, err error) error {
+	c := ErrGone
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		c = ErrNoTPM
+	case errors.Is(err, os.ErrPermission):
+		c = ErrPermission
+	case errors.Is(err, syscall.EBUSY):
+		c = ErrBusy
+	}
+	return fmt.Errorf("%s: %w: %w", path, c, err)
+}
+
+// Driver is the kernel's driver of the node, "virtual" for one with no device behind
+// it, "" if there is no telling.
+func (t *Bus) Driver() string { return driver("/sys", t.path) }
+
+func driver(sys, path string) string {
+	n, ok := strings.CutPrefix(filepath.Base(path), "tpmrm")
+	if !ok {
+		n, ok = strings.CutPrefix(filepath.Base(path), "tpm")
+	}
+	if !ok || filepath.Dir(path) != "/dev" {
+		return ""
+	}
+	at, err := filepath.EvalSymlinks(filepath.Join(sys, "class/tpm/tpm"+n))
+	if err != nil {
+		return ""
+	}
+	if strings.Contains(at, "/devices/virtual/") {
+		return "virtual"
+	}
+	d, err := filepath.EvalSymlinks(filepath.Join(at, "device/driver"))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(d)
+}
