@@ -25,6 +25,7 @@ import (
 	"fulmar/fleet/clones"
 	"fulmar/fleet/enrol"
 	"fulmar/fleet/gateway"
+	"fulmar/fleet/gateway/foreign"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
@@ -68,7 +69,7 @@ type Server struct {
 	https  net.Listener
 	mqtt   net.Listener
 	http   *http.Server
-	out    *gateway.Foreign // nil where no foreign broker is named
+	out    *foreign.Client // nil where no foreign broker is named
 
 	certMu sync.Mutex
 	cert   *tls.Certificate

@@ -9,7 +9,7 @@
 // ingest has committed it, so a PUBACK means stored. When ingest fails the
 // connection is closed without an answer and the board sends again.
 //
-// [Foreign] is the other way round: a client of somebody else's broker, whose
+// Package foreign is the other way round: a client of somebody else's broker, whose
 // PUBACK means nothing to us; there the fleet answers with [schema.Ack] messages.
 //
 // Boards that all come at once are let in at a pace, a board that sends without end is

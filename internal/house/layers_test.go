@@ -74,7 +74,7 @@ var edges = map[string][]string{
 	"fleet/web":        {"fleet/web+"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
-	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // what a client of a broker needs on either side
+	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar":       {"cmd/fulmar/board", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
