@@ -260,8 +260,9 @@ func TestApproval(t *testing.T) {
 	}
 }
 
-// A token lets a board with a TPM in at once, and is bound into what it proves; one
-// that was used before lets it ask a person, with the fleet that the token named.
+// A token lets a board with a TPM in at once, and is bound into what it proves. One that
+// the fleet refuses stays refused, unless the config has a pin beside it: then a person
+// is asked.
 func TestTokenAndTPM(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -273,12 +274,17 @@ func TestTokenAndTPM(t *testing.T) {
 	}
 	a.refuse.Store(true)
 	b = a.board(t, filepath.Join(t.TempDir(), "identity"), tpmtest.Start(t).Path())
-	b.TokenFile, b.Pin = soft.TokenFile, nil
+	b.TokenFile = soft.TokenFile
+	pin := b.Pin
+	b.Pin = nil
+	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	defer cancel()
+	if _, err := b.Enrol(ctx); err == nil || b.last().State != StateEnrolling || !strings.Contains(b.last().Err.Error(), "this token was used") {
+		t.Errorf("with a refused token: %v, %+v", err, b.last())
+	}
+	a.refuse.Store(false)
+	b.Pin = pin
 	b.enrol(t, func() {
-		until(t, "a refusal", func() bool {
-			return b.last().Err != nil && strings.Contains(b.last().Err.Error(), "this token was used")
-		})
-		a.refuse.Store(false)
 		until(t, "a question without the token", func() bool { return a.waits.Load() > 0 })
 		a.approved.Store(true)
 	})

@@ -4,7 +4,9 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +21,7 @@ import (
 	"time"
 
 	"fulmar/agent/identity"
+	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
 	"fulmar/schema"
 	"fulmar/tests/local"
@@ -195,6 +198,22 @@ func TestTPMFromNothing(t *testing.T) {
 	if err != nil || s.Identity.State != identity.StateEnrolled || s.Identity.Trust != schema.TrustFirstUse || s.Identity.Key != schema.KeyTPM {
 		t.Errorf("health %+v, %v", s, err)
 	}
+	h.until("what it runs, proven", func() bool {
+		p, err := h.Proof(t.Context(), "dock-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := proof.Report(p)
+		if err != nil || p.Why != "" {
+			t.Fatalf("%s, %v", proof.Say(p.Why), err)
+		}
+		exe, err := os.ReadFile(filepath.Join(h.Bin, "fulmard"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(exe)
+		return p.Level == proof.Bound && bytes.Equal(r.Program, sum[:]) && r.Kind == "virtual" && r.Rollback == "no"
+	})
 	for _, name := range []string{"identity/board.key", "spool.key"} {
 		if _, err := os.Stat(filepath.Join(h.BoardDir("dock-1"), name)); err == nil {
 			t.Errorf("%s: there is a key in a file", name)

@@ -17,6 +17,8 @@ import (
 
 	"fulmar/agent"
 	"fulmar/agent/identity"
+	"fulmar/fleet/registry"
+	"fulmar/fleet/registry/proofs"
 )
 
 // StartTPM starts a software TPM for a board and gives what tpm.path of its config is
@@ -120,4 +122,14 @@ func (s *Site) Admit(ctx context.Context, name, fingerprint string) error {
 		}
 	}
 	return fmt.Errorf("the fleet shows no request of %s with the fingerprint %s: %+v", name, fingerprint, all)
+}
+
+// Proof is what the fleet holds of a board's newest attestation.
+func (s *Site) Proof(ctx context.Context, name string) (p proofs.Proof, err error) {
+	reg, err := registry.Open(s.fleetDir())
+	if err != nil {
+		return p, err
+	}
+	p, err = reg.Proofs().Get(ctx, registry.DefaultTenant, name)
+	return p, errors.Join(err, reg.Close())
 }
