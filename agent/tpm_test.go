@@ -89,7 +89,7 @@ func TestSpoolAndTPM(t *testing.T) {
 	fill := func(a *Agent, want uint64, kind string) {
 		t.Helper()
 		st := a.spool.Stats()
-		if st.Memory != "" || st.Keys == nil || st.Keys.Kind != kind {
+		if st.Memory != "" || st.Keys == nil || st.Keys.Kind != kind || len(st.Keys.Lost) > 0 {
 			t.Fatalf("keys %+v, memory %q, wants keys held by %s", st.Keys, st.Memory, kind)
 		}
 		for range 10 {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 
 	"fulmar/fleet/api"
@@ -26,14 +25,6 @@ var (
 	_ api.Auth      = auth{}
 	_ api.AdminAuth = auth{}
 )
-
-func remote(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{} // all of unknown origin share one limit
-	}
-	return ap.Addr()
-}
 
 func secretOf(r *http.Request) string {
 	c, err := r.Cookie(cookieName)
@@ -77,7 +68,7 @@ func words(err error) error {
 
 // Login implements [web.Auth].
 func (a auth) Login(w http.ResponseWriter, r *http.Request, password string) error {
-	secret, err := a.reg.Login(r.Context(), password, remote(r))
+	secret, err := a.reg.Login(r.Context(), password, api.Remote(r))
 	if err != nil {
 		return words(err)
 	}
@@ -90,7 +81,7 @@ func (a auth) SetPassword(w http.ResponseWriter, r *http.Request, old, fresh str
 	if _, ok := a.Session(r); !ok {
 		return web.ErrWrongPassword
 	}
-	secret, err := a.reg.SetPassword(r.Context(), old, fresh, remote(r))
+	secret, err := a.reg.SetPassword(r.Context(), old, fresh, api.Remote(r))
 	if err != nil {
 		return words(err)
 	}

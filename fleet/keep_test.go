@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/hmac"
@@ -14,12 +15,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
 	"fulmar/schema"
 	"fulmar/tpm"
@@ -328,4 +333,96 @@ func tpmBoard(t *testing.T, name, token string) (schema.EnrolRequest, func(*sche
 		mac.Write(report[:])
 		return schema.ProveRequest{ID: w.ID, Proof: mac.Sum(nil), Quote: schema.TPMStatement(*q), PCRs: values}
 	}
+}
+
+// TestWipeWhileSending: a board that goes on sending while it is wiped leaves nothing.
+func TestWipeWhileSending(t *testing.T) {
+	t.Parallel()
+	c := serve(t)
+	secret, err := c.reg.NewJoinToken(t.Context(), registry.DefaultTenant, "", 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, csr := newCSR(t)
+	_, reply, _ := c.post(t, schema.EnrolPath, schema.EnrolRequest{Token: secret, Board: "b1", CSR: csr, Mode: schema.KeySoftware}, nil)
+	board, err := connect(c.MQTTAddr(), "b1", c.ca.Pool(), certOf(t, reply.Certificate, key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for seq := uint64(1); ; seq++ {
+			tok := board.Publish("f/v1/default/b1/t/host", 1, false, batch(t, seq))
+			if !tok.WaitTimeout(10*time.Second) || tok.Error() != nil || !board.IsConnectionOpen() {
+				return
+			}
+			if seq == 20 {
+				close(sending)
+			}
+		}
+	}()
+	<-sending
+	if status, body := c.do(t, "DELETE", "/api/v1/boards/b1?confirm=b1", c.apiToken(t, registry.ScopeAdmin), ""); status != http.StatusNoContent {
+		t.Fatalf("%d %s", status, body)
+	}
+	<-ended
+	var n int
+	if err := c.ledger.Read.QueryRow("SELECT (SELECT count(*) FROM board) + (SELECT count(*) FROM telemetry)").Scan(&n); err != nil || n != 0 {
+		t.Errorf("%d rows are left, %v", n, err)
+	}
+}
+
+// TestRevokedByAnotherProcess: a server in a process of its own hears of what this one
+// does with the file, as the command line does.
+func TestRevokedByAnotherProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, err := ca.Open(filepath.Join(dir, "ca"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	reg, err := registry.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reg.Close()
+	secret, err := reg.NewJoinToken(t.Context(), registry.DefaultTenant, "", 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, csr := newCSR(t)
+	_, leaf, err := reg.Enrol(t.Context(), registry.Enrolment{Secret: secret, Board: "b1", KeyHash: [32]byte{1}},
+		func(tenant string) (*ca.Leaf, error) { return a.Issue([]byte(csr), tenant, "b1", schema.TrustSoftware) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	board, err := connect(strings.TrimSpace(addr), "b1", a.Pool(), certOf(t, string(leaf.PEM), key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := reg.Revoke(t.Context(), registry.DefaultTenant, "b1", "admin", "stolen"); err != nil {
+		t.Fatal(err)
+	}
+	for ; board.IsConnectionOpen(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > 5*time.Second {
+			t.Fatal("the session goes on after the board was revoked")
+		}
+	}
+	t.Logf("ended after %v", time.Since(began))
 }

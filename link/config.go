@@ -82,7 +82,6 @@ const (
 	lossGrace          = 200 * time.Millisecond // after a loss; a publisher stuck in the client ends by itself
 	byeTimeout         = 500 * time.Millisecond
 	reasonTimeout      = 100 * time.Millisecond // between a token's failure and its reason
-	attestTimeout      = time.Minute            // of one attestation: a slow TPM takes seconds, one that hangs is given up
 	maxInbound         = 64                     // messages waiting; more ends the generation, the fleet asks again
 	maxPacket          = guard.MaxPacket
 	maxRetryAfter      = 15 * time.Minute // a fleet may ask for patience, not for silence

@@ -37,8 +37,27 @@ func TestCounter(t *testing.T) {
 	if v := must[uint64](t)(c.Value()); v != first+1 {
 		t.Errorf("%d after a power cut, was %d", v, first+1)
 	}
+	if err := c.Delete(); err != nil {
+		t.Error(err)
+	}
+	wants(t, c.Delete(), tpm.ErrMissing)
+	if v := must[uint64](t)(c.Define()); v <= first+1 {
+		t.Errorf("%d after deletion, was %d", v, first+1)
+	}
 	if _, err = a.Counter(0x01c00002); err == nil {
 		t.Error("the maker's range was given out")
+	}
+}
+
+// What lies at the counter's index and is none is not taken for one.
+func TestNoCounter(t *testing.T) {
+	t.Parallel()
+	chip := tpmtest.Start(t)
+	chip.Write(t, 0x01800012, make([]byte, 8))
+	c := must[*tpm.Counter](t)(open(t, chip.Path()).Counter(0x01800012))
+	for _, do := range []func() (uint64, error){c.Value, c.Increment, c.Define} {
+		_, err := do()
+		wants(t, err, tpm.ErrForeign)
 	}
 }
 

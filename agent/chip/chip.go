@@ -27,7 +27,7 @@ import (
 const (
 	// Quick is for what a handshake or an open spool waits for: loading a key and using
 	// it once takes a slow chip one second, and others may be before it.
-	Quick = 15 * time.Second
+	Quick = 10 * time.Second
 	// Slow is for making keys, an RSA endorsement key among them, which takes most of a
 	// minute on a discrete TPM.
 	Slow = 3 * time.Minute

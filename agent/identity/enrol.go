@@ -122,7 +122,7 @@ func (e *Enroller) enrolOnce(ctx context.Context, key Key) (*Identity, error) {
 	if err != nil {
 		var r *refusal
 		if errors.As(err, &r) && r.code == "token" && c.secret != "" {
-			e.spent = c.secret // it will not get better; a person still can let the board in
+			e.spent = c.secret // it will not get better
 		}
 		return nil, err
 	}
@@ -155,20 +155,19 @@ type contact struct {
 	pins   [][sha256.Size]byte // SHA-256 of the fleet's CA certificate, or of the two it has
 }
 
-// contact takes the token while it is good for anything. Without one, the board knows
-// its fleet by the config's pin, by an earlier enrolment, or by the used-up token.
+// contact takes the token, if there is one. Without it the board knows its fleet by the
+// config's pin, or by an earlier enrolment. A pin beside a token that the fleet refused
+// lets the board ask a person instead.
 func (e *Enroller) contact() (contact, error) {
 	token, err := readToken(e.TokenFile)
-	if err == nil && token.Secret != e.spent {
+	if err == nil && (token.Secret != e.spent || e.Pin == nil) {
 		return contact{token.Secret, [][sha256.Size]byte{token.CAHash}}, nil
 	}
-	switch known := knownCAs(e.Dir); {
-	case e.Pin != nil:
+	if e.Pin != nil {
 		return contact{pins: [][sha256.Size]byte{[sha256.Size]byte(e.Pin)}}, nil
-	case known != nil:
+	}
+	if known := knownCAs(e.Dir); known != nil {
 		return contact{pins: known}, nil
-	case err == nil:
-		return contact{pins: [][sha256.Size]byte{token.CAHash}}, nil
 	}
 	return contact{}, err
 }

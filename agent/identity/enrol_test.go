@@ -207,10 +207,16 @@ func TestBadReplies(t *testing.T) {
 	}{
 		"refused":         {refuse: true, want: "this token was used"},
 		"other authority": {tamper: func(r *schema.EnrolReply) { r.CA = pemCert(other.cert.Raw) }, want: "not signed by its authority"},
-		"no certificate":  {tamper: func(r *schema.EnrolReply) { r.Certificate = "" }, want: "not a PEM certificate"},
-		"other key":       {tamper: func(r *schema.EnrolReply) { r.Certificate = pemCert(other.cert.Raw) }, want: "for another key"},
-		"bad name":        {tamper: func(r *schema.EnrolReply) { r.Board = "a/b" }, want: "enrolment reply"},
-		"bad broker":      {tamper: func(r *schema.EnrolReply) { r.Broker = "x" }, want: "not host:port"},
+		"wholly another's": {tamper: func(r *schema.EnrolReply) {
+			block, _ := pem.Decode([]byte(r.Certificate))
+			leaf := must(x509.ParseCertificate(block.Bytes))
+			r.Certificate, r.CA = pemCert(other.sign(leaf, leaf.PublicKey)), pemCert(other.cert.Raw)
+		}, want: "authority is not the one"},
+		"another's name": {tamper: func(r *schema.EnrolReply) { r.Board = "dock-2" }, want: "names this board dock-2"},
+		"no certificate": {tamper: func(r *schema.EnrolReply) { r.Certificate = "" }, want: "not a PEM certificate"},
+		"other key":      {tamper: func(r *schema.EnrolReply) { r.Certificate = pemCert(other.cert.Raw) }, want: "for another key"},
+		"bad name":       {tamper: func(r *schema.EnrolReply) { r.Board = "a/b" }, want: "enrolment reply"},
+		"bad broker":     {tamper: func(r *schema.EnrolReply) { r.Broker = "x" }, want: "not host:port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

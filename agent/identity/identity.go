@@ -105,8 +105,8 @@ func (id *Identity) Prover() *TPMKey {
 	return k
 }
 
-// identityFile is the fleet's reply as it came; it holds no secret.
-const identityFile = "identity.json"
+// File is the fleet's reply as it came, in an identity's folder; it holds no secret.
+const File = "identity.json"
 
 // maxIdentity bounds it: two certificates of a kilobyte and some names.
 const maxIdentity = maxEnrolReply
@@ -121,7 +121,7 @@ func readSmallJSON(path string) ([]byte, error) {
 }
 
 func loadIdentity(dir string, key Key, clock Clock) (*Identity, error) {
-	b, err := readSmallJSON(filepath.Join(dir, identityFile))
+	b, err := readSmallJSON(filepath.Join(dir, File))
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (id *Identity) save(dir string, r *schema.EnrolReply) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.WriteFile(filepath.Join(dir, identityFile), b, 0o600)
+	return atomicfile.WriteFile(filepath.Join(dir, File), b, 0o600)
 }
 
 // newIdentity checks that the reply's certificate is for this key and signed by

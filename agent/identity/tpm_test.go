@@ -232,7 +232,7 @@ func TestApproval(t *testing.T) {
 	if n := strings.Count(b.log.String(), "not enrolled yet"); n != 1 {
 		t.Errorf("the same wait was logged %d times:\n%s", n, b.log.String())
 	}
-	for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, identityFile} {
+	for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, File} {
 		if st, err := os.Stat(filepath.Join(b.Dir, n)); err != nil || st.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", n, st, err)
 		}
@@ -260,8 +260,9 @@ func TestApproval(t *testing.T) {
 	}
 }
 
-// A token lets a board with a TPM in at once, and is bound into what it proves; one
-// that was used before lets it ask a person, with the fleet that the token named.
+// A token lets a board with a TPM in at once, and is bound into what it proves. One that
+// the fleet refuses stays refused, unless the config has a pin beside it: then a person
+// is asked.
 func TestTokenAndTPM(t *testing.T) {
 	t.Parallel()
 	a := newAuthority(t)
@@ -273,12 +274,17 @@ func TestTokenAndTPM(t *testing.T) {
 	}
 	a.refuse.Store(true)
 	b = a.board(t, filepath.Join(t.TempDir(), "identity"), tpmtest.Start(t).Path())
-	b.TokenFile, b.Pin = soft.TokenFile, nil
+	b.TokenFile = soft.TokenFile
+	pin := b.Pin
+	b.Pin = nil
+	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	defer cancel()
+	if _, err := b.Enrol(ctx); err == nil || b.last().State != StateEnrolling || !strings.Contains(b.last().Err.Error(), "this token was used") {
+		t.Errorf("with a refused token: %v, %+v", err, b.last())
+	}
+	a.refuse.Store(false)
+	b.Pin = pin
 	b.enrol(t, func() {
-		until(t, "a refusal", func() bool {
-			return b.last().Err != nil && strings.Contains(b.last().Err.Error(), "this token was used")
-		})
-		a.refuse.Store(false)
 		until(t, "a question without the token", func() bool { return a.waits.Load() > 0 })
 		a.approved.Store(true)
 	})
@@ -326,7 +332,7 @@ func TestReplaced(t *testing.T) {
 			if next.leaf.Equal(id.leaf) || !errors.Is(b.replaced, tpm.ErrForeign) || !strings.Contains(b.log.String(), "another one than before, or was cleared") {
 				t.Errorf("told %v; log:\n%s", b.replaced, b.log.String())
 			}
-			for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, identityFile} {
+			for _, n := range []string{chip.KeyFile, akFile, chip.PinFile, File} {
 				if !exists(b.Dir, n+aside) {
 					t.Errorf("%s is not kept aside", n)
 				}
@@ -464,7 +470,7 @@ func TestCutWhileMakingKeys(t *testing.T) {
 	b, _ := a.enrolled(t, c.Path())
 	a.approved.Store(true)
 	for _, gone := range [][]string{
-		{chip.KeyFile}, {akFile}, {chip.PinFile}, {chip.KeyFile, akFile}, {identityFile}, {identityFile, chip.KeyFile, akFile, chip.PinFile},
+		{chip.KeyFile}, {akFile}, {chip.PinFile}, {chip.KeyFile, akFile}, {File}, {File, chip.KeyFile, akFile, chip.PinFile},
 	} {
 		for _, n := range gone {
 			if err := os.Remove(filepath.Join(b.Dir, n)); err != nil {

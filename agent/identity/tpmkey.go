@@ -256,7 +256,7 @@ func (e *Enroller) makeTPMKey(t *tpm.TPM) (*TPMKey, error) {
 func (e *Enroller) setAside(why error) error {
 	e.Log.Error("the board's keys are of another TPM, or it was cleared: new ones are made, and the fleet has to let the board in anew",
 		"err", why, "kept_as", filepath.Join(e.Dir, "*"+aside))
-	for _, n := range []string{identityFile, akFile, chip.PinFile, chip.KeyFile} {
+	for _, n := range []string{File, akFile, chip.PinFile, chip.KeyFile} {
 		path := filepath.Join(e.Dir, n)
 		if err := os.Rename(path, path+aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set keys of another TPM aside: %w", err)

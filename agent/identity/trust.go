@@ -148,7 +148,7 @@ func hashes(cas []*x509.Certificate) (out [][sha256.Size]byte) {
 // knownCAs are the pins of the authorities of an earlier enrolment; nil if there was
 // none.
 func knownCAs(dir string) [][sha256.Size]byte {
-	for _, n := range []string{identityFile, identityFile + aside} {
+	for _, n := range []string{File, File + aside} {
 		b, err := readSmallJSON(filepath.Join(dir, n))
 		if err != nil {
 			continue

@@ -102,7 +102,7 @@ func (e *Enrolment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // ask hands a request to the desk. What is no JSON goes to it as an empty request, so
 // that it is counted with the others.
 func (e *Enrolment) ask(ctx context.Context, r *http.Request, body []byte) (*enrol.Answer, error) {
-	from := remote(r)
+	from := Remote(r)
 	if r.URL.Path == schema.ProvePath {
 		p := new(schema.ProveRequest)
 		if json.Unmarshal(body, p) != nil {
@@ -124,7 +124,8 @@ func (e *Enrolment) ask(ctx context.Context, r *http.Request, body []byte) (*enr
 	return e.desk.Renew(ctx, from, cert, req)
 }
 
-func remote(r *http.Request) netip.Addr {
+// Remote gives the address a request comes from.
+func Remote(r *http.Request) netip.Addr {
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return netip.Addr{} // all of unknown origin share one limit

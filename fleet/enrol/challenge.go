@@ -17,9 +17,10 @@ const (
 	// challengeLife is how long a board may take to answer: a slow chip needs seconds,
 	// one that waits for other programs minutes.
 	challengeLife = 5 * time.Minute
-	// maxChallenges bounds those open, about 2 KB each. When there are more the oldest
-	// goes, which was made long before a board in earnest answers.
-	maxChallenges = 2048
+	// maxChallenges bounds those open, 2 KB each and 20 KB at most. When there are more
+	// the oldest goes: a board in earnest answers within seconds, and at the rate that an
+	// address is held to that is the time of a thousand claims of fifty addresses.
+	maxChallenges = 1024
 )
 
 // challenge is a claim that waits for its proof.

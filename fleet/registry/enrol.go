@@ -84,7 +84,7 @@ const (
 	byPerson   = "a person's approval"
 )
 
-// decide tells what lets a board in, or why it is not. The order is that of ADR 0021.
+// decide tells what lets a board in, or why it is not. The order is that of ADR 0024.
 func decide(e *Enrolment, s standing) (by string, err error) {
 	switch {
 	case s.revoked && (s.other != "" || s.token != tokenOwn):
