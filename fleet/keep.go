@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/registry"
+	"fulmar/schema"
 )
 
 // dropTimeout bounds the wait for a wiped board's connection to end: the commit under
@@ -54,9 +55,10 @@ func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error 
 	return k.Note(ctx, audit.Entry{Who: who, Tenant: tenant, Board: board, What: "wipe", Why: why})
 }
 
-// hello watches for two boards with one identity.
-func (s *Server) hello(key ingest.BoardKey, boot uint64) {
-	if !s.clones.Heard(key, boot) {
+// hello notes a board's new connection, and watches for two with one identity.
+func (s *Server) hello(key ingest.BoardKey, h *schema.Hello) {
+	s.proofs.Hello(key.Tenant, key.Board, h)
+	if !s.clones.Heard(key, h.Now.Boot) {
 		return
 	}
 	s.log.Warn("two boards use one identity: a disk was copied; revoke the board and enrol each anew", "tenant", key.Tenant, "board", key.Board)

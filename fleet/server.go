@@ -25,7 +25,9 @@ import (
 	"fulmar/fleet/clones"
 	"fulmar/fleet/enrol"
 	"fulmar/fleet/gateway"
+	"fulmar/fleet/gateway/foreign"
 	"fulmar/fleet/ingest"
+	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
@@ -42,6 +44,14 @@ const (
 	idleTimeout   = 2 * time.Minute
 	writeTimeout  = 60 * time.Second // streams set their own
 	maxHeader     = 16 << 10
+
+	// authorityWarn is how long before its end an authority has to have a successor:
+	// boards hear of one within 60 days, and people take longer.
+	authorityWarn = 365 * 24 * time.Hour
+
+	// askAgain is how often connected boards are looked through for attestations that
+	// are no longer fresh: often against a day, and it asks memory alone for the others.
+	askAgain = 10 * time.Minute
 )
 
 // Server is the fleet's server.
@@ -53,6 +63,7 @@ type Server struct {
 	reg    *registry.Registry
 	ledger *store.DB
 	ingest *ingest.Ingest
+	proofs *proof.Checker
 	gate   *gateway.Gateway
 	desk   *enrol.Desk
 	clones *clones.Watch
@@ -62,7 +73,7 @@ type Server struct {
 	https  net.Listener
 	mqtt   net.Listener
 	http   *http.Server
-	out    *gateway.Foreign // nil where no foreign broker is named
+	out    *foreign.Client // nil where no foreign broker is named
 
 	certMu sync.Mutex
 	cert   *tls.Certificate
@@ -123,8 +134,14 @@ func (s *Server) openData() (err error) {
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("lock data folder: another fulmar-fleet serves %s; stop it first", s.cfg.Data)
 	}
-	if s.ca, err = ca.Open(filepath.Join(s.cfg.Data, "ca")); err != nil {
+	if s.ca, err = ca.OpenWith(filepath.Join(s.cfg.Data, "ca"), OpenTPMKey); err != nil {
 		return err
+	}
+	if _, err = s.certificate(nil); err != nil { // a key that cannot sign is found now, not by the first board
+		return err
+	}
+	if left := time.Until(s.ca.NotAfter()); left < authorityWarn {
+		s.log.Warn("the certificate of the authority ends soon: no board connects after that; see docs/keys.md", "ends", s.ca.NotAfter().Format(time.DateOnly))
 	}
 	if s.reg, err = registry.Open(s.cfg.Data); err != nil {
 		return err
@@ -147,8 +164,9 @@ func (s *Server) wire() error {
 		PicturesBytes: keep.PicturesMiB << 20, BoardPictures: keep.BoardPicturesMiB << 20,
 		Changed: hub.Notify,
 	}, s.ledger, blobs, s.log)
+	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
 	s.clones = clones.New()
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, TLS: &tls.Config{
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -266,6 +284,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	doors.Go("gateway", s.gate.Run)
+	doors.Go("attestations", s.keepAsking)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
 	if s.out != nil {
@@ -278,6 +297,20 @@ func (s *Server) Run(ctx context.Context) error {
 		err = ingestErr // the cause of the doors' closing
 	}
 	return err
+}
+
+// keepAsking asks boards anew whose connections outlast their attestations.
+func (s *Server) keepAsking(ctx context.Context) error {
+	t := time.NewTicker(askAgain)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			s.gate.AskAgain()
+		}
+	}
 }
 
 func (s *Server) serveHTTPS(ctx context.Context) error {
@@ -313,6 +346,9 @@ func (s *Server) close() error {
 	}
 	if s.reg != nil {
 		errs = append(errs, s.reg.Close())
+	}
+	if s.ca != nil {
+		errs = append(errs, s.ca.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

@@ -63,8 +63,10 @@ type Config struct {
 	TLS      *tls.Config  // with ClientAuth RequireAndVerifyClientCert
 	// Rate bounds what each board sends beside alarms, in bytes a second; 0 no bound.
 	Rate int64
-	// Hello is told the boot of each board that said hello; nil: nobody is.
-	Hello func(key ingest.BoardKey, boot uint64)
+	// Attest asks boards what they run; nil asks none.
+	Attest Attester
+	// Hello is told of each hello before it is answered; nil: nobody is.
+	Hello func(key ingest.BoardKey, h *schema.Hello)
 }
 
 // Stats are counters since the start.
@@ -194,26 +196,37 @@ func (g *Gateway) Run(ctx context.Context) error {
 // 0 lifts the bound. The boards connected are told.
 func (g *Gateway) SetRate(rate int64) {
 	g.rate.Store(max(rate, 0))
-	g.mu.Lock()
-	var told []*session
-	for _, s := range g.sessions {
-		if s.spoke.Load() {
-			told = append(told, s)
-		}
-	}
-	g.mu.Unlock()
-	for _, s := range told {
+	for _, s := range g.spoken() {
 		if err := g.answer(s.key, s.conn.Load(), 0); err != nil {
 			g.log.Warn("board not told of its rate", "board", s.key.Board, "error", err.Error())
 		}
 	}
 }
 
-// answer tells a board the rules that hold here.
+// spoken lists the sessions whose board has said which connection it is.
+func (g *Gateway) spoken() (out []*session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range g.sessions {
+		if s.spoke.Load() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// answer tells a board the rules that hold here, and asks it what is to be asked.
 func (g *Gateway) answer(key ingest.BoardKey, conn uint64, away time.Duration) error {
+	if away > 0 {
+		return g.tell(key, conn, away, nil)
+	}
+	return g.tell(key, conn, 0, g.question(key, conn))
+}
+
+func (g *Gateway) tell(key ingest.BoardKey, conn uint64, away time.Duration, nonce []byte) error {
 	b, err := schema.Encode(&schema.HelloAck{
 		V: schema.Version, Conn: conn, Mode: schema.AckPuback, Wall: time.Now().UnixMilli(),
-		ReconnectMs: g.window().Milliseconds(), RetryAfterMs: away.Milliseconds(), Rate: g.rate.Load(),
+		ReconnectMs: g.window().Milliseconds(), RetryAfterMs: away.Milliseconds(), Rate: g.rate.Load(), Attest: nonce,
 	})
 	if err != nil {
 		return err

@@ -165,7 +165,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	switch t.Channel {
-	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob:
+	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest:
 		return true
 	}
 	return false
@@ -223,6 +223,9 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 		return h.g.ingest.Presence(ctx, s.key, p)
 	case schema.ChanHello:
 		return h.hello(ctx, s, pk)
+	case schema.ChanAttest:
+		h.g.attested(ctx, s, pk.Payload)
+		return nil
 	}
 	_, refused, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
 	if refused {
@@ -280,7 +283,7 @@ func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
 	}
 	s.heard(hello.Now.Boot, hello.Conn)
 	if h.g.cfg.Hello != nil {
-		h.g.cfg.Hello(s.key, hello.Now.Boot)
+		h.g.cfg.Hello(s.key, hello)
 	}
 	if err := h.g.ingest.Hello(ctx, s.key, hello); err != nil {
 		return err

@@ -174,9 +174,9 @@ func TestHelloTold(t *testing.T) {
 	t.Parallel()
 	h := open(t, nil)
 	told := make(chan uint64, 4)
-	h.gate.cfg.Hello = func(key ingest.BoardKey, boot uint64) {
+	h.gate.cfg.Hello = func(key ingest.BoardKey, hello *schema.Hello) {
 		if key.Board == "b1" {
-			told <- boot
+			told <- hello.Now.Boot
 		}
 	}
 	cert := h.enrol(t, "b1")

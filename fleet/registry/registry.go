@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/store"
 )
 
@@ -81,6 +82,9 @@ func Open(dir string) (*Registry, error) {
 
 // Audit reads the log of who did what to which board.
 func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
+
+// Proofs keeps the boards' attestations.
+func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

@@ -108,7 +108,7 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), b.At.Compare(a.At))
 	})
 	for _, r := range v.Reports {
-		if b.State.needsYou() && r.Severity >= schema.SeverityAlarm && len(v.Urgent) < maxUrgent {
+		if b.State.NeedsYou() && r.Severity >= schema.SeverityAlarm && len(v.Urgent) < maxUrgent {
 			v.Urgent = append(v.Urgent, r)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"fulmar/fleet/web/verdict"
 	"fulmar/schema"
 )
 
@@ -256,11 +257,11 @@ func (b *browser) agree() {
 	t := b.t
 	t.Helper()
 	ov, _ := b.src.Overview(b.ctx, "main")
-	if got, want := eval[string](b, `document.querySelector("h1").innerText`), headline(ov.Boards); got != want {
+	if got, want := eval[string](b, `document.querySelector("h1").innerText`), verdict.Headline(judge(ov.Boards)); got != want {
 		t.Errorf("headline %q, the source says %q", got, want)
 	}
 	sum := 0
-	for s, n := range tally(ov.Boards) {
+	for s, n := range verdict.Tally(judge(ov.Boards)) {
 		chip := eval[string](b, fmt.Sprintf(`document.querySelector('[data-chip="%s"]')?.innerText || "none"`, s))
 		rows := eval[int](b, fmt.Sprintf(`document.querySelectorAll('tr[data-state="%s"]').length`, s))
 		if chip != fmt.Sprint(n) || rows != n {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fulmar/fleet/web/ledger"
+	"fulmar/fleet/web/verdict"
 	"fulmar/schema"
 )
 
@@ -33,15 +34,15 @@ type Overview struct {
 }
 
 // State is a board's one state word.
-type State string
+type State = verdict.State
 
 // The states, worst first.
 const (
-	StateFailing     State = "failing"
-	StateUnreachable State = "unreachable"
-	StateDegraded    State = "degraded"
-	StateNeverHeard  State = "never heard"
-	StateHealthy     State = "healthy"
+	StateFailing     = verdict.Failing
+	StateUnreachable = verdict.Unreachable
+	StateDegraded    = verdict.Degraded
+	StateNeverHeard  = verdict.NeverHeard
+	StateHealthy     = verdict.Healthy
 )
 
 // Board is one board as the fleet knows it.

@@ -17,6 +17,7 @@ import (
 
 	"fulmar/fleet/web/ledger"
 	"fulmar/fleet/web/live"
+	"fulmar/fleet/web/verdict"
 	"fulmar/fleet/web/words"
 	"fulmar/schema"
 )
@@ -77,7 +78,7 @@ type fleetView struct {
 	Headline string
 	Total    int
 	Chips    []chip
-	Causes   []cause
+	Causes   []verdict.Cause
 	Filter   State
 	Rows     []boardRow
 	Matching int
@@ -88,10 +89,11 @@ type fleetView struct {
 }
 
 func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Values, ov *Overview) error {
-	v := &fleetView{Headline: headline(ov.Boards), Total: len(ov.Boards), Causes: grouped(ov.Boards), Filter: State(q.Get("state"))}
+	judged := judge(ov.Boards)
+	v := &fleetView{Headline: verdict.Headline(judged), Total: len(ov.Boards), Causes: verdict.Grouped(judged), Filter: State(q.Get("state"))}
 	p.Title, p.Data = v.Headline, v
-	n := tally(ov.Boards)
-	for _, s := range states() {
+	n := verdict.Tally(judged)
+	for _, s := range verdict.States() {
 		if n[s] > 0 {
 			v.Chips = append(v.Chips, chip{s, n[s], "/?" + url.Values{"state": {string(s)}}.Encode(), s == v.Filter})
 		}
@@ -100,7 +102,7 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 	if v.Filter != "" {
 		bs = slices.DeleteFunc(bs, func(b Board) bool { return b.State != v.Filter })
 	}
-	slices.SortStableFunc(bs, func(a, b Board) int { return rank(a.State) - rank(b.State) })
+	slices.SortStableFunc(bs, func(a, b Board) int { return verdict.Rank(a.State) - verdict.Rank(b.State) })
 	v.Matching = len(bs)
 	at, _ := strconv.Atoi(q.Get("page"))
 	at = min(max(at, 0), len(bs)/rowsPerPage)
@@ -133,6 +135,15 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 	p.Shape("rows", len(ov.Boards), shape, v.More)
 	p.Shape("shots", ids(v.Shots))
 	return nil
+}
+
+// judge is what the verdict on a fleet is made from.
+func judge(bs []Board) []verdict.Board {
+	out := make([]verdict.Board, len(bs))
+	for i := range bs {
+		out[i] = verdict.Board{Name: bs[i].Name, State: bs[i].State, Cause: bs[i].Cause, Since: bs[i].Since}
+	}
+	return out
 }
 
 func (p *page) boardRow(b *Board) boardRow {

@@ -17,6 +17,7 @@ import (
 
 	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/static"
+	"fulmar/fleet/web/verdict"
 	"fulmar/fleet/web/words"
 )
 
@@ -99,7 +100,7 @@ func funcs() template.FuncMap {
 	return template.FuncMap{
 		"count": func(n any) string { return words.Count(whole(n)) }, "sentence": words.Sentence,
 		"plural": func(n any, one, many string) string { return words.Plural(int(whole(n)), one, many) },
-		"states": states, "icon": func(s State) string { return s.class() },
+		"states": verdict.States, "icon": State.Class,
 		"state": func(s string) State { return State(s) },
 		"pair":  func(a, b any) [2]any { return [2]any{a, b} },
 	}

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package gateway
+package foreign
 
 import (
 	"context"
@@ -51,10 +51,32 @@ const (
 	maxPictureTries = 3
 	// maxTried bounds the pictures remembered for that.
 	maxTried = 4096
+	// packetOverhead is what an MQTT PUBLISH adds to its payload: header, topic, id.
+	packetOverhead = 1 << 10
+	// ingestTimeout is how long a message may wait for its commit. Longer than any
+	// healthy disk needs; then it is dropped, and its board sends it again.
+	ingestTimeout = 30 * time.Second
+	// window is the time over which boards spread reconnects to that broker, whose pace
+	// is not ours to know.
+	window = 2 * time.Second
+	// newerAway is how long a board stays away that speaks a newer wire version, as at
+	// the gateway.
+	newerAway = 5 * time.Minute
+	// stopTimeout bounds the wait for the lanes to end.
+	stopTimeout = 3 * time.Second
 )
 
-// ForeignConfig names somebody else's broker.
-type ForeignConfig struct {
+// Ingester makes messages durable (fleet/ingest).
+type Ingester interface {
+	Publish(ctx context.Context, key ingest.BoardKey, topic string, payload []byte) (ack *schema.Ack, refused bool, err error)
+	Hello(ctx context.Context, key ingest.BoardKey, h *schema.Hello) error
+	Presence(ctx context.Context, key ingest.BoardKey, p schema.Presence) error
+	// Newer notes that a board speaks a newer wire version; its error is ingest.ErrNewer.
+	Newer(ctx context.Context, key ingest.BoardKey, version uint8) error
+}
+
+// Config names somebody else's broker.
+type Config struct {
 	Address  string      // host:port
 	TLS      *tls.Config // nil: plain, only for a broker on this machine
 	Tenant   string      // whose boards speak there
@@ -68,8 +90,8 @@ type Pictures interface {
 	Complete(tenant, board, name string, size int64, sum [32]byte) (bool, error)
 }
 
-// ForeignStats are counters since the start.
-type ForeignStats struct {
+// Stats are counters since the start.
+type Stats struct {
 	Connected bool
 	Messages  uint64 // stored
 	Dropped   uint64 // not taken or not stored: their boards send again
@@ -77,12 +99,12 @@ type ForeignStats struct {
 	Newer     uint64 // words of a newer wire version: not taken, not acknowledged
 }
 
-// Foreign ingests from somebody else's broker. That broker's PUBACK says nothing
+// Client ingests from somebody else's broker. That broker's PUBACK says nothing
 // of our disk, so boards keep their records until the fleet's own [schema.Ack]
 // comes on their topic ack. Who may write to which topic is up to that broker:
 // there are no certificates of ours.
-type Foreign struct {
-	cfg    ForeignConfig
+type Client struct {
+	cfg    Config
 	ingest Ingester
 	log    *slog.Logger
 	lanes  [lanes]chan letter
@@ -103,15 +125,15 @@ type letter struct {
 	payload []byte
 }
 
-// NewForeign makes an ingester from a foreign broker.
-func NewForeign(cfg ForeignConfig, in Ingester, log *slog.Logger) (*Foreign, error) {
+// New makes an ingester from a foreign broker.
+func New(cfg Config, in Ingester, log *slog.Logger) (*Client, error) {
 	if cfg.Tenant == "" {
 		cfg.Tenant = "default"
 	}
 	if err := schema.CheckBoard(cfg.Tenant); err != nil {
 		return nil, fmt.Errorf("foreign broker: tenant: %w", err)
 	}
-	f := &Foreign{cfg: cfg, ingest: in, log: log, boards: map[string]bool{}, tried: map[string]int{}}
+	f := &Client{cfg: cfg, ingest: in, log: log, boards: map[string]bool{}, tried: map[string]int{}}
 	for i := range f.lanes {
 		f.lanes[i] = make(chan letter, laneLen)
 	}
@@ -119,12 +141,12 @@ func NewForeign(cfg ForeignConfig, in Ingester, log *slog.Logger) (*Foreign, err
 }
 
 // Stats tells the counters.
-func (f *Foreign) Stats() ForeignStats {
-	return ForeignStats{Connected: f.connected.Load(), Messages: f.messages.Load(), Dropped: f.dropped.Load(), Refused: f.refused.Load(), Newer: f.newer.Load()}
+func (f *Client) Stats() Stats {
+	return Stats{Connected: f.connected.Load(), Messages: f.messages.Load(), Dropped: f.dropped.Load(), Refused: f.refused.Load(), Newer: f.newer.Load()}
 }
 
 // Run stays connected until the context ends.
-func (f *Foreign) Run(ctx context.Context) error {
+func (f *Client) Run(ctx context.Context) error {
 	g := run.New(ctx)
 	for i := range f.lanes {
 		g.Go("lane", func(ctx context.Context) error { return f.work(ctx, f.lanes[i]) })
@@ -135,7 +157,7 @@ func (f *Foreign) Run(ctx context.Context) error {
 
 // stay keeps one connection after another; each is a new client, so that nothing
 // of a lost one lives on.
-func (f *Foreign) stay(ctx context.Context) error {
+func (f *Client) stay(ctx context.Context) error {
 	wait := retryMin
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -167,7 +189,7 @@ func jitter(d time.Duration) time.Duration {
 }
 
 // once connects, subscribes and waits for the end of the connection.
-func (f *Foreign) once(ctx context.Context) error {
+func (f *Client) once(ctx context.Context) error {
 	w := &wire{lost: make(chan error, 1), answers: make(chan mqtt.Token, maxAnswers)}
 	var id [8]byte
 	_, _ = rand.Read(id[:])
@@ -203,7 +225,7 @@ func (f *Foreign) once(ctx context.Context) error {
 }
 
 // dial opens the connection, guarded as a board's: the client believes what it reads.
-func (f *Foreign) dial(ctx context.Context) (net.Conn, error) {
+func (f *Client) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, foreignTimeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", f.cfg.Address)
@@ -281,7 +303,7 @@ func within(t mqtt.Token) error {
 }
 
 // receive runs in paho's only reader: it never waits.
-func (f *Foreign) receive(w *wire, m mqtt.Message) {
+func (f *Client) receive(w *wire, m mqtt.Message) {
 	t, err := schema.ParseTopic(m.Topic())
 	if err != nil || t.Tenant != f.cfg.Tenant || !f.know(t.Board) {
 		f.dropped.Add(1)
@@ -299,7 +321,7 @@ func (f *Foreign) receive(w *wire, m mqtt.Message) {
 }
 
 // know remembers a board; false where there are too many.
-func (f *Foreign) know(board string) bool {
+func (f *Client) know(board string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.boards[board] {
@@ -311,7 +333,7 @@ func (f *Foreign) know(board string) bool {
 	return true
 }
 
-func (f *Foreign) work(ctx context.Context, lane <-chan letter) error {
+func (f *Client) work(ctx context.Context, lane <-chan letter) error {
 	for {
 		select {
 		case l := <-lane:
@@ -328,7 +350,7 @@ func (f *Foreign) work(ctx context.Context, lane <-chan letter) error {
 }
 
 // take stores a message and tells its board.
-func (f *Foreign) take(ctx context.Context, l letter) error {
+func (f *Client) take(ctx context.Context, l letter) error {
 	key := ingest.BoardKey{Tenant: l.topic.Tenant, Board: l.topic.Board}
 	if v, newer := schema.Newer(l.payload); newer {
 		return f.wait(ctx, key, l, v)
@@ -365,7 +387,7 @@ func (f *Foreign) take(ctx context.Context, l letter) error {
 
 // wait notes that a board speaks a newer wire version. It keeps what is not
 // acknowledged; where it said hello it is asked to stay away for a while.
-func (f *Foreign) wait(ctx context.Context, key ingest.BoardKey, l letter, version uint8) error {
+func (f *Client) wait(ctx context.Context, key ingest.BoardKey, l letter, version uint8) error {
 	f.newer.Add(1)
 	if err := f.ingest.Newer(ctx, key, version); !errors.Is(err, ingest.ErrNewer) {
 		return err
@@ -375,14 +397,14 @@ func (f *Foreign) wait(ctx context.Context, key ingest.BoardKey, l letter, versi
 	}
 	return f.answer(l.wire, key, schema.ChanHelloAck, &schema.HelloAck{
 		V: schema.Version, Conn: schema.HelloConn(l.payload), Mode: schema.AckFleet, Wall: time.Now().UnixMilli(),
-		ReconnectMs: minWindow.Milliseconds(), RetryAfterMs: newerAway.Milliseconds(),
+		ReconnectMs: window.Milliseconds(), RetryAfterMs: newerAway.Milliseconds(),
 	})
 }
 
 // whole refuses the index of a picture that is not here whole: pieces may have been
 // lost between the broker and us. Nothing of the message is stored or acknowledged
 // then, and its board sends the picture again.
-func (f *Foreign) whole(key ingest.BoardKey, l letter) error {
+func (f *Client) whole(key ingest.BoardKey, l letter) error {
 	if f.cfg.Pictures == nil || l.topic.Channel != schema.ChanEvent || l.topic.Tail != schema.ClassSnapshot.String() {
 		return nil
 	}
@@ -405,7 +427,7 @@ func (f *Foreign) whole(key ingest.BoardKey, l letter) error {
 }
 
 // again tells whether a picture is worth another try, and counts it.
-func (f *Foreign) again(name string) bool {
+func (f *Client) again(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.tried[name]++; f.tried[name] > maxPictureTries {
@@ -418,7 +440,7 @@ func (f *Foreign) again(name string) bool {
 	return true
 }
 
-func (f *Foreign) hello(ctx context.Context, w *wire, key ingest.BoardKey, h *schema.Hello) error {
+func (f *Client) hello(ctx context.Context, w *wire, key ingest.BoardKey, h *schema.Hello) error {
 	if err := f.ingest.Hello(ctx, key, h); err != nil {
 		return err
 	}
@@ -427,13 +449,13 @@ func (f *Foreign) hello(ctx context.Context, w *wire, key ingest.BoardKey, h *sc
 		return err
 	}
 	return f.answer(w, key, schema.ChanHelloAck, &schema.HelloAck{
-		V: schema.Version, Conn: h.Conn, Mode: schema.AckFleet, Wall: time.Now().UnixMilli(), ReconnectMs: minWindow.Milliseconds(),
+		V: schema.Version, Conn: h.Conn, Mode: schema.AckFleet, Wall: time.Now().UnixMilli(), ReconnectMs: window.Milliseconds(),
 	})
 }
 
 // answer publishes to a board. An answer that is lost does no harm: the board asks
 // or sends again.
-func (f *Foreign) answer(w *wire, key ingest.BoardKey, ch schema.Channel, v any) error {
+func (f *Client) answer(w *wire, key ingest.BoardKey, ch schema.Channel, v any) error {
 	b, err := schema.Encode(v)
 	if err != nil {
 		return err

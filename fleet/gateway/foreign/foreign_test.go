@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package gateway
+package foreign
 
 import (
 	"bytes"
@@ -91,13 +91,34 @@ func mosquitto(t *testing.T) (addr string, restart func()) {
 	}
 }
 
+func finish(tok mqtt.Token) error {
+	if !tok.WaitTimeout(10 * time.Second) {
+		return errors.New("no answer in 10 s")
+	}
+	return tok.Error()
+}
+
+func payload(t testing.TB, board string, seq uint64) (topic string, p []byte) {
+	t.Helper()
+	now := schema.Time{Boot: 1, Mono: time.Now().UnixNano(), Wall: time.Now().UnixMilli()}
+	rec, err := schema.EncodeRecord(&schema.Record{Kind: schema.KindSamples, Time: now, Samples: &schema.Samples{Series: []string{"cpu.load_percent"}, Value: []float64{1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err = schema.Encode(&schema.Message{V: 1, Board: board, Class: schema.ClassMetric, Epoch: 1, Sent: now, Records: []schema.SeqRecord{{Seq: seq, Payload: rec}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema.MessageTopic("default", board, schema.ClassMetric).String(), p
+}
+
 // abroad is a fleet behind somebody else's broker, and a board there.
 type abroad struct {
 	addr         string
 	restart      func() // kills the broker and starts it again
 	db           *store.DB
 	in           *ingest.Ingest
-	foreign      *Foreign
+	foreign      *Client
 	board        mqtt.Client
 	acks, hellos chan []byte
 }
@@ -118,7 +139,7 @@ func openAbroad(t *testing.T, withBoard bool) *abroad {
 	log := slog.New(slog.DiscardHandler)
 	in := ingest.New(ingest.Config{}, db, blobs, log)
 	ctx, cancel := context.WithCancel(context.Background())
-	f, err := NewForeign(ForeignConfig{Address: addr, Username: "fleet", Password: "one two three", Pictures: blobs}, in, log)
+	f, err := New(Config{Address: addr, Username: "fleet", Password: "one two three", Pictures: blobs}, in, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +347,7 @@ func TestForeignHostile(t *testing.T) {
 					_, _ = packets.ReadPacket(conn)
 				}
 			}()
-			f, err := NewForeign(ForeignConfig{Address: l.Addr().String()}, nil, slog.New(slog.DiscardHandler))
+			f, err := New(Config{Address: l.Addr().String()}, nil, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
