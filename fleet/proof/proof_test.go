@@ -440,6 +440,12 @@ func TestRewound(t *testing.T) {
 	}
 	// Another key on record is another TPM: its clock begins anew.
 	d.newKey()
+	if p := d.kept(); !p.Good.IsZero() || p.Why != "" {
+		t.Fatalf("kept of the key before: %+v", p)
+	}
+	if err := d.Proofs().Keep(t.Context(), tenant, "b1", good); err != nil { // as one that was under check meanwhile
+		t.Fatal(err)
+	}
 	if p := d.round(4, 5); p.Why != "" || p.Boot != 4 || !p.Since.Equal(d.now) {
 		t.Fatalf("after enrolling again: %+v", p)
 	}

@@ -98,6 +98,15 @@ func keep(ctx context.Context, x execer, tenant, board string, p Proof) error {
 	return nil
 }
 
+// Drop removes what is kept of a board, within the transaction that gives it another
+// TPM or key.
+func Drop(ctx context.Context, tx *sql.Tx, tenant, board string) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM proof WHERE tenant = ? AND board = ?`, tenant, board); err != nil {
+		return fmt.Errorf("drop proof of %s: %w", board, err)
+	}
+	return nil
+}
+
 // Get gives what is kept of a board; the zero Proof where there was no attestation.
 func (t *Table) Get(ctx context.Context, tenant, board string) (Proof, error) {
 	p, err := scan(t.db.Read.QueryRowContext(ctx, `SELECT `+columns+` FROM proof WHERE tenant = ? AND board = ?`, tenant, board).Scan)
