@@ -48,7 +48,7 @@ func (s *Server) enrolled(ctx context.Context, tenant string) ([]store.Enrolled,
 			Level: proof.Claimed, Silent: silent[b.Name], Clones: twins[b.Name].Since,
 		}
 		if t.InTPM() { // of a board that went back to a file nothing older counts
-			t.Good, t.Since, t.Boots, t.Report = p.Good, p.Since, p.Resets, p.Report
+			t.Good, t.Since, t.Boots, t.Report = p.Good, p.Since, p.Boots(), p.Report
 			t.Refused, t.RefusedAt, t.Why = p.Refused, p.RefusedAt, proof.Say(p.Why)
 			if !p.Good.IsZero() {
 				t.Level = p.Level

@@ -146,7 +146,7 @@ func (p *Panel) facts(s *live.Sheet, t *Trust) {
 		}
 		add("Measured boot", map[bool]string{true: "yes", false: "no, nothing wrote into its TPM what it started"}[t.Level == Measured], "")
 		add("Old state put back", rollback(r.Rollback), "")
-		add("Boots", words.Count(uint64(t.Boots))+" since the TPM was cleared", "")
+		add("Boots", words.Count(uint64(t.Boots))+" since its first proof, as its TPM counts them", "")
 		add("The same since", stamp(s, t.Since)+": program, release and boot", "")
 	}
 	if t.Refused > 0 {

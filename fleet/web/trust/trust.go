@@ -47,7 +47,7 @@ type Trust struct {
 	Level  string    `json:"level"`
 	Good   time.Time `json:"good,omitzero"`
 	Since  time.Time `json:"since,omitzero"`
-	Boots  uint32    `json:"boots,omitempty"` // of its TPM since it was cleared
+	Boots  uint32    `json:"boots,omitempty"` // of its TPM since its first proof
 	Report []byte    `json:"-"`               // CBOR schema.AttestReport
 
 	// Refused counts attestations not believed, the newest at RefusedAt. Why is a
