@@ -48,10 +48,6 @@ const (
 	// authorityWarn is how long before its end an authority has to have a successor:
 	// boards hear of one within 60 days, and people take longer.
 	authorityWarn = 365 * 24 * time.Hour
-
-	// askAgain is how often connected boards are looked through for attestations that
-	// are no longer fresh: often against a day, and it asks memory alone for the others.
-	askAgain = 10 * time.Minute
 )
 
 // Server is the fleet's server.
@@ -175,7 +171,7 @@ func (s *Server) wire() error {
 	}
 	src := store.New(s.ledger, s.enrolled, blobs.Open)
 	who := auth{s.reg}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Log: s.log}, src, who)
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg}, Log: s.log}, src, who)
 	if err != nil {
 		return err
 	}
@@ -232,19 +228,6 @@ func bodyDeadline(h http.Handler) http.Handler {
 	})
 }
 
-// enrolled lists boards for the store.
-func (s *Server) enrolled(ctx context.Context, tenant string) ([]store.Enrolled, error) {
-	boards, err := s.reg.Boards(ctx, tenant)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]store.Enrolled, len(boards))
-	for i, b := range boards {
-		out[i] = store.Enrolled{Name: b.Name, KeyMode: b.KeyMode, Facts: b.Facts, At: b.EnrolledAt, Revoked: b.Revoked}
-	}
-	return out, nil
-}
-
 // certificate gives the server's certificate, made anew before it ages.
 func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.certMu.Lock()
@@ -297,20 +280,6 @@ func (s *Server) Run(ctx context.Context) error {
 		err = ingestErr // the cause of the doors' closing
 	}
 	return err
-}
-
-// keepAsking asks boards anew whose connections outlast their attestations.
-func (s *Server) keepAsking(ctx context.Context) error {
-	t := time.NewTicker(askAgain)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-			s.gate.AskAgain()
-		}
-	}
 }
 
 func (s *Server) serveHTTPS(ctx context.Context) error {

@@ -107,9 +107,9 @@ func (e *Enroller) ask(ctx context.Context, client *http.Client, c contact, key 
 		return a.reply, nil
 	case a.wait.Why == schema.WaitApproval:
 		if f := a.wait.Fingerprint; f != "" && f != finger {
-			e.Log.Error("the fleet shows another fingerprint for this board; do not approve it", "fleet", printable(f), "board", finger)
+			e.Log.Error("the fleet shows another fingerprint for this board; do not approve it", "fleet", printable(f, maxSentence), "board", finger)
 		}
-		return nil, &waiting{printable(a.wait.Say), time.Duration(a.wait.RetryAfterMs) * time.Millisecond, finger}
+		return nil, &waiting{printable(a.wait.Say, maxSentence), time.Duration(a.wait.RetryAfterMs) * time.Millisecond, finger}
 	}
 	return nil, errors.New("the fleet asks for a proof that this board cannot give, or for a second one")
 }
@@ -169,7 +169,7 @@ func parseAnswer(status int, b []byte) (*answer, error) {
 	switch {
 	case w == nil:
 	case w.Why != schema.WaitProof && w.Why != schema.WaitApproval:
-		return nil, fmt.Errorf("waits for %q, which this version does not know", printable(w.Why))
+		return nil, fmt.Errorf("waits for %q, which this version does not know", printable(w.Why, maxSentence))
 	case w.RetryAfterMs < 0 || w.RetryAfterMs > time.Hour.Milliseconds():
 		return nil, fmt.Errorf("asks to come back in %d ms", w.RetryAfterMs)
 	case w.Why == schema.WaitProof && (len(w.ID) == 0 || len(w.ID) > schema.MaxName || len(w.Blob) == 0 || len(w.Blob) > maxCredential ||
@@ -179,15 +179,16 @@ func parseAnswer(status int, b []byte) (*answer, error) {
 	return a, nil
 }
 
-// printable is a text of the fleet as it may go into a log or a report.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
+// printable is a text of the fleet as it may go into a log or a report, at most limit
+// bytes of it.
+func printable(s string, limit int) string {
+	s = strings.ToValidUTF8(s[:min(len(s), limit)], "?") // never longer than it was
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '
 		}
 		return r
 	}, s)
-	return strings.ToValidUTF8(s[:min(len(s), maxSentence)], "?")
 }
 
 // problem takes code and sentence out of a problem+json body.
@@ -205,7 +206,7 @@ func problem(b []byte) (code, say string) {
 		}
 		code, _ = strings.CutPrefix(p.Type, "urn:fulmar:problem:")
 	}
-	return code, printable(say[:min(len(say), problemExcerpt)])
+	return code, printable(say, problemExcerpt)
 }
 
 // fingerprint is what a person compares for a key without a TPM: its first 16 hex

@@ -554,6 +554,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(202, []byte(`{"why":"proof","id":"x","blob":"AA==","secret":"AA==","quote_nonce":"AA=="}`))
 	f.Add(202, []byte(`{"why":"approval","say":"\u0007","retry_after_ms":5}`))
 	f.Add(200, []byte(`{"board":"a"}`))
+	f.Add(403, bytes.Repeat([]byte("\xf00"), problemExcerpt)) // not UTF-8, and longer once it is
 	f.Fuzz(func(t *testing.T, status int, b []byte) {
 		a, err := parseAnswer(status, b)
 		if err == nil && (a.reply == nil) == (a.wait == nil) {

@@ -86,7 +86,7 @@ func check(old proofs.Proof, ak []byte, told said, a *schema.Attestation, now ti
 		return old, WhyHello, fmt.Errorf("report of boot %x and release %q, hello of boot %x and release %q", r.Boot, r.Release, told.boot, told.release)
 	}
 	p := proofs.Proof{
-		AK: hash(ak), Good: now, Since: now, Boot: r.Boot, Resets: clock.Resets, Restarts: clock.Restarts, Millis: clock.Millis,
+		AK: hash(ak), Good: now, Since: now, Boot: r.Boot, First: clock.Resets, Resets: clock.Resets, Restarts: clock.Restarts, Millis: clock.Millis,
 		Level: level(a.PCRs), Chain: [32]byte(attest.Digest(a.PCRs[:bootPCRs])), Report: a.Report,
 		Refused: old.Refused, RefusedAt: old.RefusedAt,
 	}
@@ -96,6 +96,7 @@ func check(old proofs.Proof, ak []byte, told said, a *schema.Attestation, now ti
 	if rewound(old, p) {
 		return old, WhyRewound, fmt.Errorf("TPM's clock at boot %d, start %d, %d ms, was at %d, %d, %d", p.Resets, p.Restarts, p.Millis, old.Resets, old.Restarts, old.Millis)
 	}
+	p.First = old.First
 	if was, err := Report(old); err == nil && old.Level == p.Level && old.Chain == p.Chain && was.Release == r.Release && bytes.Equal(was.Program, r.Program) {
 		p.Since = old.Since
 	}
@@ -104,13 +105,15 @@ func check(old proofs.Proof, ak []byte, told said, a *schema.Attestation, now ti
 
 // rewound tells whether a TPM is at an earlier moment than it was: it counts its
 // resets, the restarts since, and the milliseconds, and none of them ever falls
-// before the one ahead of it rises (TPM 2.0 part 1, timing components).
+// before the one ahead of it rises. To both counters it adds a number that is secret
+// and the same for one key (TPM 2.0 part 3, attestation commands), so they are
+// compared around the end of their range.
 func rewound(was, is proofs.Proof) bool {
-	if was.Resets != is.Resets {
-		return is.Resets < was.Resets
+	if d := int32(is.Resets - was.Resets); d != 0 {
+		return d < 0
 	}
-	if was.Restarts != is.Restarts {
-		return is.Restarts < was.Restarts
+	if d := int32(is.Restarts - was.Restarts); d != 0 {
+		return d < 0
 	}
 	return is.Millis < was.Millis
 }

@@ -236,7 +236,7 @@ func (c *Checker) Answer(ctx context.Context, tenant, board string, conn uint64,
 	}
 	c.n.good.Add(1)
 	c.believed(k, told, p.Good.Add(Fresh))
-	c.log.Info("attestation good", "tenant", tenant, "board", board, "level", p.Level, "boots", p.Resets)
+	c.log.Info("attestation good", "tenant", tenant, "board", board, "level", p.Level, "boots", p.Boots())
 }
 
 // take ends the open question of a connection if the nonce is its own. Another nonce

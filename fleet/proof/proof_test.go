@@ -214,7 +214,7 @@ func TestGood(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
 	p := d.round(1, 10)
-	if p.Level != Bound || p.Why != "" || !p.Good.Equal(d.now) || !p.Since.Equal(d.now) || p.Resets == 0 || p.AK != sha256.Sum256(d.ak.Area()) {
+	if p.Level != Bound || p.Why != "" || !p.Good.Equal(d.now) || !p.Since.Equal(d.now) || p.Boots() != 0 || p.AK != sha256.Sum256(d.ak.Area()) {
 		t.Fatalf("kept: %+v", p)
 	}
 	r, err := Report(p)
@@ -241,7 +241,7 @@ func TestGood(t *testing.T) {
 	d.boot(nil)
 	d.wait(time.Hour)
 	q := d.round(2, 12) // another boot is asked at once
-	if q.Resets != p.Resets+1 || !q.Since.Equal(first) {
+	if q.Resets != p.Resets+1 || q.Boots() != 1 || !q.Since.Equal(first) {
 		t.Fatalf("boots %d then %d, since %v, want %v", p.Resets, q.Resets, q.Since, first)
 	}
 	if s := d.check.Stats(); s != (Stats{Asked: 3, Good: 3}) {
@@ -440,8 +440,47 @@ func TestRewound(t *testing.T) {
 	}
 	// Another key on record is another TPM: its clock begins anew.
 	d.newKey()
-	if p := d.round(4, 5); p.Why != "" || p.Boot != 4 || !p.Since.Equal(d.now) {
+	if p := d.kept(); !p.Good.IsZero() || p.Why != "" {
+		t.Fatalf("kept of the key before: %+v", p)
+	}
+	p := d.round(4, 5)
+	if p.Why != "" || p.Boot != 4 || !p.Since.Equal(d.now) || p.Boots() != 0 {
 		t.Fatalf("after enrolling again: %+v", p)
+	}
+	// One of the key before, that was under check meanwhile.
+	good.Resets, good.Good = p.Resets+100, d.now
+	if err := d.Proofs().Keep(t.Context(), tenant, "b1", good); err != nil {
+		t.Fatal(err)
+	}
+	if p := d.round(4, 6); p.Why != "" || p.Boot != 4 {
+		t.Fatalf("after one of the key before: %+v", p)
+	}
+}
+
+// TestAround: the counters of a TPM begin anywhere.
+func TestAround(t *testing.T) {
+	t.Parallel()
+	at := func(resets, restarts uint32, ms uint64) proofs.Proof {
+		return proofs.Proof{Resets: resets, Restarts: restarts, Millis: ms}
+	}
+	const end = 1<<32 - 1
+	for _, c := range []struct {
+		was, is proofs.Proof
+		back    bool
+	}{
+		{at(5, 5, 5), at(5, 5, 5), false},
+		{at(5, 5, 5), at(5, 5, 4), true},
+		{at(5, 5, 5), at(5, 6, 0), false},
+		{at(5, 5, 5), at(5, 4, 9), true},
+		{at(5, 5, 5), at(6, 0, 0), false},
+		{at(5, 5, 5), at(4, 9, 9), true},
+		{at(end, 5, 5), at(0, 5, 0), false},
+		{at(0, 5, 5), at(end, 5, 9), true},
+		{at(5, end, 5), at(5, 1, 0), false},
+	} {
+		if rewound(c.was, c.is) != c.back {
+			t.Errorf("%+v to %+v: want %v", c.was, c.is, c.back)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
+	"fulmar/fleet/registry/proofs"
 	"fulmar/schema"
 )
 
@@ -296,6 +297,9 @@ ON CONFLICT (tenant, name) DO UPDATE SET key_mode = excluded.key_mode, facts = e
 		return fmt.Errorf("settle request: %w", err)
 	}
 	if s.known && !s.same {
+		if err := proofs.Drop(ctx, tx, tenant, e.Board); err != nil {
+			return err
+		}
 		if err := shut(ctx, tx, tenant, e.Board); err != nil {
 			return err
 		}

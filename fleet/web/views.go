@@ -17,6 +17,7 @@ import (
 
 	"fulmar/fleet/web/ledger"
 	"fulmar/fleet/web/live"
+	"fulmar/fleet/web/trust"
 	"fulmar/fleet/web/verdict"
 	"fulmar/fleet/web/words"
 	"fulmar/schema"
@@ -86,6 +87,10 @@ type fleetView struct {
 	Shots    []shot
 	Enrol    string
 	Book     template.HTML // the ledgers of all boards in a sentence
+	Trust    template.HTML // and how the boards are known
+	Asks     []trust.Ask
+	MoreAsks int // boards not shown
+	Waiting  int // boards undecided
 }
 
 func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Values, ov *Overview) error {
@@ -111,17 +116,23 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 		bs = bs[:rowsPerPage]
 		v.More = "/?" + url.Values{"state": {string(v.Filter)}, "page": {strconv.Itoa(at + 1)}}.Encode()
 	}
-	books := make([]ledger.Board, len(ov.Boards))
+	books, trusts := make([]ledger.Board, len(ov.Boards)), make([]*Trust, len(ov.Boards))
 	for i := range ov.Boards {
-		books[i] = *bookOf(&ov.Boards[i])
+		books[i], trusts[i] = *bookOf(&ov.Boards[i]), ov.Boards[i].Trust
 	}
 	v.Book = p.Text("books", ledger.Fleet(books))
+	v.Trust = p.Text("trusts", trust.Fleet(trusts))
 	shape := make([]string, 0, len(bs)*4)
 	for i := range bs {
 		v.Rows = append(v.Rows, p.boardRow(&bs[i]))
 		shape = append(shape, bs[i].Name, string(bs[i].State), bs[i].Cause, bs[i].Release)
 	}
-	var err error
+	pending, err := h.pending(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	v.Asks, v.Waiting = trust.Asks(p.Sheet, pending), trust.Waiting(pending)
+	v.MoreAsks = len(pending) - len(v.Asks)
 	if len(ov.Boards) > 0 {
 		if v.Shots, err = h.shots(ctx, DetectionQuery{Tenant: tenant, Limit: fleetShots, PicturesOnly: true}); err != nil {
 			return err
@@ -132,6 +143,7 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 		}
 	}
 	p.Shape("verdict", v.Headline, n, v.Causes)
+	p.Shape("asks", trust.Shape(v.Asks), v.MoreAsks, v.Waiting)
 	p.Shape("rows", len(ov.Boards), shape, v.More)
 	p.Shape("shots", ids(v.Shots))
 	return nil

@@ -105,10 +105,12 @@ func Qualify(nonce, report []byte) []byte {
 	return h.Sum(nil)
 }
 
-// Clock is what every statement tells of its TPM's time.
+// Clock is what every statement tells of its TPM's time. To both counters the TPM adds
+// a secret number, another for each key, where the key is under the storage root key as
+// ours are: only differences between statements of one key mean something.
 type Clock struct {
 	Millis   uint64 // since the TPM was cleared, while powered
-	Resets   uint32 // boots since it was cleared
+	Resets   uint32 // boots
 	Restarts uint32
 	Safe     bool
 }

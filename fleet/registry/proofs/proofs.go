@@ -24,8 +24,11 @@ type Proof struct {
 	Good  time.Time
 	Since time.Time // of the first one that told the same as the newest
 	// Boot is the board's boot at the newest good one (schema.Time). Resets, Restarts
-	// and Millis are its TPM's clock.
+	// and Millis are its TPM's clock. A TPM adds a secret number to both counters,
+	// another for each key, so that only their differences tell something: First is
+	// Resets at the first good one of this key.
 	Boot     uint64
+	First    uint32
 	Resets   uint32
 	Restarts uint32
 	Millis   uint64
@@ -39,19 +42,22 @@ type Proof struct {
 	Why       string
 }
 
+// Boots counts the boots of the TPM since the first proof with this key.
+func (p *Proof) Boots() uint32 { return p.Resets - p.First }
+
 // Schema makes the table: a step of the registry's migrations.
 const Schema = `
 -- The newest attestation of each board.
 CREATE TABLE proof (
   tenant TEXT NOT NULL, board TEXT NOT NULL, ak BLOB NOT NULL, good INTEGER NOT NULL, since INTEGER NOT NULL,
-  boot INTEGER NOT NULL, resets INTEGER NOT NULL, restarts INTEGER NOT NULL, millis INTEGER NOT NULL,
+  boot INTEGER NOT NULL, first INTEGER NOT NULL, resets INTEGER NOT NULL, restarts INTEGER NOT NULL, millis INTEGER NOT NULL,
   level TEXT NOT NULL, chain BLOB NOT NULL, report BLOB NOT NULL,
   refused INTEGER NOT NULL, refused_at INTEGER NOT NULL, why TEXT NOT NULL,
   PRIMARY KEY (tenant, board), FOREIGN KEY (tenant, board) REFERENCES board(tenant, name) ON DELETE CASCADE
 ) WITHOUT ROWID;
 `
 
-const columns = `ak, good, since, boot, resets, restarts, millis, level, chain, report, refused, refused_at, why`
+const columns = `ak, good, since, boot, first, resets, restarts, millis, level, chain, report, refused, refused_at, why`
 
 // Table is the table in a database.
 type Table struct{ db *store.DB }
@@ -89,11 +95,20 @@ type execer interface {
 }
 
 func keep(ctx context.Context, x execer, tenant, board string, p Proof) error {
-	_, err := x.ExecContext(ctx, `INSERT OR REPLACE INTO proof (tenant, board, `+columns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		tenant, board, p.AK[:], toMs(p.Good), toMs(p.Since), int64(p.Boot), p.Resets, p.Restarts, int64(p.Millis), p.Level, p.Chain[:], notNull(p.Report),
+	_, err := x.ExecContext(ctx, `INSERT OR REPLACE INTO proof (tenant, board, `+columns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		tenant, board, p.AK[:], toMs(p.Good), toMs(p.Since), int64(p.Boot), p.First, p.Resets, p.Restarts, int64(p.Millis), p.Level, p.Chain[:], notNull(p.Report),
 		int64(p.Refused), toMs(p.RefusedAt), p.Why)
 	if err != nil {
 		return fmt.Errorf("keep proof of %s: %w", board, err)
+	}
+	return nil
+}
+
+// Drop removes what is kept of a board, within the transaction that gives it another
+// TPM or key.
+func Drop(ctx context.Context, tx *sql.Tx, tenant, board string) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM proof WHERE tenant = ? AND board = ?`, tenant, board); err != nil {
+		return fmt.Errorf("drop proof of %s: %w", board, err)
 	}
 	return nil
 }
@@ -133,7 +148,7 @@ func scan(row func(...any) error) (Proof, error) {
 	var p Proof
 	var ak, chain []byte
 	var good, since, boot, millis, refused, refusedAt int64
-	err := row(&ak, &good, &since, &boot, &p.Resets, &p.Restarts, &millis, &p.Level, &chain, &p.Report, &refused, &refusedAt, &p.Why)
+	err := row(&ak, &good, &since, &boot, &p.First, &p.Resets, &p.Restarts, &millis, &p.Level, &chain, &p.Report, &refused, &refusedAt, &p.Why)
 	if err != nil {
 		return p, err
 	}
