@@ -266,6 +266,9 @@ func (a *Agent) runLink(ctx context.Context) error {
 		lc.Tenant, lc.Board, lc.ClientID = id.Tenant, id.Board, id.Board
 		lc.Dial = a.dialFleet
 	}
+	if !a.claimSpool(ctx, lc.Board) {
+		return nil
+	}
 	s, err := link.New(lc, outbox{a.spool}, blobOpener{a.blobs})
 	if err != nil {
 		return fmt.Errorf("make link: %w", err)

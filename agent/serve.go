@@ -36,6 +36,9 @@ type Health struct {
 	Causes []string `json:"causes"` // empty when ok
 	Link   string   `json:"link"`
 	Worker string   `json:"worker"`
+	// SpoolKey is who holds the key of what lies on the disk: "file", so that whoever
+	// has the disk has the records; "none" where they lie in the clear.
+	SpoolKey string `json:"spool_key"`
 	// Models tells what each model runs on; none while the worker is silent.
 	Models []ModelHealth `json:"models,omitempty"`
 }
@@ -77,6 +80,13 @@ func (a *Agent) Health() Health {
 		h.Worker = "ok"
 		h.Causes = append(h.Causes, workerCauses(&w)...)
 		h.Models = a.models()
+	}
+	spool := a.spool.Stats()
+	if h.SpoolKey = "none"; spool.Keys != nil {
+		h.SpoolKey = spool.Keys.Kind
+	}
+	if spool.Memory != "" {
+		h.Causes = append(h.Causes, "spool: records stay in memory: "+spool.Memory)
 	}
 	if !a.alive() {
 		h.Causes = append(h.Causes, "schedule: no tick within its deadline")

@@ -20,6 +20,7 @@
 // # On disk
 //
 //	Dir/lock                       held by the one process that has the spool open
+//	Dir/owner                      the board whose records these are
 //	Dir/starts                     how many starts in a row ended badly
 //	Dir/keys, keys.bak             the keyring of an encrypted spool, see [fulmar/storage/vault]
 //	Dir/balloon                    1 MiB, given up when the disk is full, so that gaps can be written
@@ -71,6 +72,10 @@
 // [Config].OnMemory is told. The disk is tried again each minute. What memory still
 // held at a Close with a disk is written down as a gap; a crash loses it untold, for
 // there is nowhere to write.
+//
+// A disk that holds the spool of another board is left alone, too ([Config].Owner,
+// [Spool.Claim]): sent from here its records would count as this board's. It is tried
+// each minute as well, so moving the folder away is enough.
 //
 // After a start that ended badly another process looks at the newest files first
 // ([Config].Probe): a file that kills it goes to quarantine. After three such starts

@@ -81,6 +81,15 @@ func readStarts(path string, boot uint64) (bad int, err error) {
 	return bad, nil
 }
 
+// forget takes this start out of the count.
+func (g *guard) forget() error {
+	if !g.booked {
+		return nil
+	}
+	g.booked = false
+	return g.write(g.bad)
+}
+
 // end notes that all is well.
 func (g *guard) end() error {
 	if g.path == "" {

@@ -55,7 +55,7 @@ type Enroller struct {
 // fleet. It retries until the context ends; only a refusal that no retry can
 // mend (no token, a token that was used) is said once a minute, not hidden.
 func (e *Enroller) Enrol(ctx context.Context) (*Identity, error) {
-	key, err := openSoftKey(filepath.Join(e.Dir, "board.key"))
+	key, err := openSoftKey(filepath.Join(e.Dir, keyFile))
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +105,9 @@ func (e *Enroller) enrolOnce(ctx context.Context, key Key) (*Identity, error) {
 	}
 	if sum := sha256.Sum256(id.ca.Raw); subtle.ConstantTimeCompare(sum[:], token.CAHash[:]) != 1 {
 		return nil, errors.New("enrolment reply: authority is not the one the token names")
+	}
+	if e.Board != "" && id.Board != e.Board { // the board's spool is already kept under its name
+		return nil, fmt.Errorf("enrolment reply: it is for board %q, this one asked as %q", id.Board, e.Board)
 	}
 	if err := id.save(e.Dir, reply); err != nil {
 		return nil, fmt.Errorf("keep identity: %w", err)

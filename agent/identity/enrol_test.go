@@ -120,6 +120,9 @@ func TestEnrol(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v %v, wants mode 0600", st.Mode(), err)
 	}
+	if got := StoredBoard(e.Dir); got != "dock-1" {
+		t.Errorf("the stored identity is of %q", got)
+	}
 	asked := a.asked.Load()
 	again, err := e.Enrol(t.Context())
 	if err != nil || again.leaf.SerialNumber.Cmp(id.leaf.SerialNumber) != 0 || a.asked.Load() != asked {
@@ -164,6 +167,7 @@ func TestBadReplies(t *testing.T) {
 		"no certificate":  {tamper: func(r *schema.EnrolReply) { r.Certificate = "" }, want: "not a PEM certificate"},
 		"other key":       {tamper: func(r *schema.EnrolReply) { r.Certificate = pemCert(other.cert.Raw) }, want: "for another key"},
 		"bad name":        {tamper: func(r *schema.EnrolReply) { r.Board = "a/b" }, want: "enrolment reply"},
+		"another name":    {tamper: func(r *schema.EnrolReply) { r.Board = "dock-9" }, want: `for board "dock-9"`},
 		"bad broker":      {tamper: func(r *schema.EnrolReply) { r.Broker = "x" }, want: "not host:port"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -184,6 +188,31 @@ func TestBadReplies(t *testing.T) {
 				t.Errorf("said %v, wants %q in it", said, c.want)
 			}
 		})
+	}
+}
+
+// TestNoStoredBoard: an identity that Enrol would not use names nobody, and looking for
+// one makes nothing.
+func TestNoStoredBoard(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	e := a.enroller(t, sha256.Sum256(a.cert.Raw))
+	if got := StoredBoard(e.Dir); got != "" {
+		t.Errorf("an empty folder names %q", got)
+	}
+	if _, err := os.Stat(e.Dir); !os.IsNotExist(err) {
+		t.Errorf("the look made something: %v", err)
+	}
+	must(e.Enrol(t.Context()))
+	if err := os.Remove(filepath.Join(e.Dir, "board.key")); err != nil {
+		t.Fatal(err)
+	}
+	if got := StoredBoard(e.Dir); got != "" {
+		t.Errorf("an identity without its key names %q", got)
+	}
+	must(openSoftKey(filepath.Join(e.Dir, "board.key"))) // another one
+	if got := StoredBoard(e.Dir); got != "" {
+		t.Errorf("an identity of another key names %q", got)
 	}
 }
 

@@ -41,10 +41,15 @@ func (softKey) Mode() string            { return "software" }
 // openSoftKey reads the key file, or makes it (ECDSA P-256, readable by the
 // owner only) on first start.
 func openSoftKey(path string) (Key, error) {
-	b, err := os.ReadFile(path)
+	k, err := readSoftKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeSoftKey(path)
 	}
+	return k, err
+}
+
+func readSoftKey(path string) (Key, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read board key: %w", err)
 	}
@@ -94,6 +99,23 @@ type Identity struct {
 	pool *x509.CertPool
 	ca   *x509.Certificate
 }
+
+// StoredBoard is the name under which the identity kept in dir stands at its fleet; ""
+// where there is none that [Enroller.Enrol] would use.
+func StoredBoard(dir string) string {
+	key, err := readSoftKey(filepath.Join(dir, keyFile))
+	if err != nil {
+		return ""
+	}
+	id, err := loadIdentity(dir, key)
+	if err != nil {
+		return ""
+	}
+	return id.Board
+}
+
+// keyFile is the board's private key.
+const keyFile = "board.key"
 
 // identityFile is the fleet's reply as it came; it holds no secret.
 const identityFile = "identity.json"
