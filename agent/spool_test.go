@@ -51,7 +51,7 @@ func TestBoardStartsWithoutASpool(t *testing.T) {
 		why   string
 	}{
 		"a file in its place":   {func(cfg *config.Config) error { return os.WriteFile(cfg.SpoolDir(), []byte("x"), 0o600) }, "not a directory"},
-		"another board's spool": {func(cfg *config.Config) error { return spoolOf("dock-9", cfg.SpoolDir()) }, `"dock-9"`},
+		"another board's spool": {func(cfg *config.Config) error { return spoolOf("dock-9", cfg.SpoolDir()) }, `records of "dock-9" and this board is "dock-1"`},
 		"a key others can read": {func(cfg *config.Config) error { return os.WriteFile(cfg.SpoolKeyFile(), []byte("x"), 0o644) }, "spool.key"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestSpoolIsClaimed(t *testing.T) {
 		t.Error("the board's own spool is refused")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan bool)
+	ended := make(chan bool, 1)
 	go func() { ended <- a.claimSpool(ctx, "dock-9") }()
 	until(t, "a refusal in the status", func() bool { return a.Health().Link == "refused" })
 	if h := a.Health(); !slices.ContainsFunc(h.Causes, func(s string) bool { return strings.HasPrefix(s, "link: spool of another board") }) {
@@ -96,7 +96,7 @@ func TestSpoolIsClaimed(t *testing.T) {
 	}
 	select {
 	case <-ended:
-		t.Error("it does not wait")
+		t.Fatal("it does not wait")
 	default:
 	}
 	if _, err := a.spool.Append(t.Context(), schema.ClassEvent, []byte("x")); err != nil {
