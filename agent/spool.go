@@ -4,10 +4,14 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
+
+	"golang.org/x/sys/unix"
 
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
@@ -106,15 +110,43 @@ func (a *Agent) sayMemory(why error) {
 		"records stay in memory, a crash or a long outage loses them; look at the board's disk: "+why.Error())
 }
 
-// probe lets another process look at a file of the spool.
+const (
+	// probeData bounds the memory of the process that looks at a file, bytes. It was seen
+	// to come back from a sound file with 40 MiB; from one without an end it never would.
+	probeData = 128 << 20
+	// probeCPU bounds its time on a processor, s, should fulmard be killed meanwhile.
+	probeCPU = 10
+	// probing is what it says before it opens the file.
+	probing = "looking\n"
+)
+
+// probe lets another process look at a file of the spool. An error says that the file
+// ended that process; one that never came to the file says nothing about it.
 func (a *Agent) probe(ctx context.Context, path string) error {
 	cmd := exec.CommandContext(ctx, a.opt.Program, "spool-probe", path)
 	cmd.Env = []string{} // it needs nothing
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("look at %s: %w", path, err)
+	said, err := cmd.Output()
+	if err != nil && string(said) != probing {
+		a.log.Warn("spool segment could not be looked at beforehand", "path", path, "err", err)
+		return nil
 	}
-	return nil
+	if ended := new(exec.ExitError); errors.As(err, &ended) {
+		words, _, _ := bytes.Cut(ended.Stderr, []byte("\n"))
+		return fmt.Errorf("look at %s: %w: %s", path, err, words)
+	}
+	return err
 }
 
 // ProbeSpool is what that other process does. That it comes back is the answer.
-func ProbeSpool(path string) { storage.ProbeFile(path) }
+func ProbeSpool(path string, stdout io.Writer) error {
+	for what, most := range map[int]uint64{unix.RLIMIT_DATA: probeData, unix.RLIMIT_CPU: probeCPU} {
+		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			return fmt.Errorf("a look at %s wants a bound: %w", path, err)
+		}
+	}
+	if _, err := io.WriteString(stdout, probing); err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	storage.ProbeFile(path)
+	return nil
+}

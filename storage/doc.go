@@ -78,8 +78,9 @@
 // each minute as well, so moving the folder away is enough.
 //
 // After a start that ended badly another process looks at the newest files first
-// ([Config].Probe): a file that kills it goes to quarantine. After three such starts
-// in a row of one boot the files are left alone for ten minutes and the spool works from memory.
+// ([Config].Probe), after two at all of them: a file that kills it goes to quarantine.
+// After three such starts in a row of one boot the files are left alone for ten minutes
+// and the spool works from memory.
 //
 // # Encryption
 //

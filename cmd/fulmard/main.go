@@ -65,7 +65,10 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stdout, config.DefaultsYAML)
 		return 0
 	case len(args) == 2 && args[0] == "spool-probe": // fulmard's own child, see agent.ProbeSpool
-		agent.ProbeSpool(args[1])
+		if err := agent.ProbeSpool(args[1], stdout); err != nil {
+			fmt.Fprintf(stderr, "fulmard: %v\n", err)
+			return 1
+		}
 		return 0
 	case len(args) == 1 && args[0] == "version":
 		fmt.Fprintln(stdout, "fulmard", release)

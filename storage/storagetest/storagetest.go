@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package storagetest is what every engine of a spool must pass. It says nothing
-// of files: an engine on another base runs the same suite.
+// of files: an engine on another base runs the same suite. [LoopSegment] is of the
+// engine at hand.
 package storagetest
 
 import (
