@@ -23,7 +23,7 @@
 //	Dir/owner                      the board whose records these are
 //	Dir/starts                     how many starts in a row ended badly
 //	Dir/keys, keys.bak             the keyring of an encrypted spool, see [fulmar/storage/vault]
-//	Dir/balloon                    1 MiB, given up when the disk is full, so that gaps can be written
+//	Dir/balloon                    1 MiB, given up in steps when the disk is full, so that gaps can be written
 //	Dir/<class>/meta.a, meta.b     epoch, numbers reserved, cursor
 //	Dir/<class>/<first>.db         a segment: bbolt, named by its first number in 16 hex digits
 //	Dir/quarantine/<class>-<first>.db   segments that could not be opened, at most 2
@@ -58,7 +58,9 @@
 // one-minute summaries ([schema.Over]) are written first, then the gap with
 // [schema.ReasonThinned] that names what they stand for. A full class loses its
 // oldest segment (the alarm class refuses instead), a full disk the oldest segment
-// of the least urgent class, gap first.
+// of the least urgent class, gap first. Who waits for an alarm or event on a full disk
+// also waits for a class that could give way and is at work. Alarms may take half of the
+// balloon, gaps all of it, other records none; what gives way fills it again.
 //
 // # Faults
 //
