@@ -283,6 +283,9 @@ func (a *Agent) runLink(ctx context.Context) error {
 			lc.Attest = a.attest
 		}
 	}
+	if !a.claimSpool(ctx, lc.Board) {
+		return nil
+	}
 	s, err := link.New(lc, outbox{a.spool}, blobOpener{a.blobs})
 	if err != nil {
 		return fmt.Errorf("make link: %w", err)

@@ -38,6 +38,9 @@ type Health struct {
 	Worker string   `json:"worker"`
 	// Identity is who the board is to its fleet; none with a broker of one's own.
 	Identity *IdentityHealth `json:"identity,omitempty"`
+	// SpoolKey is who holds the key of what lies on the disk: "tpm"; "file", so that whoever
+	// has the disk has the records; "none" where they lie in the clear.
+	SpoolKey string `json:"spool_key"`
 	// Models tells what each model runs on; none while the worker is silent.
 	Models []ModelHealth `json:"models,omitempty"`
 }
@@ -83,8 +86,12 @@ func (a *Agent) Health() Health {
 		h.Causes = append(h.Causes, workerCauses(&w)...)
 		h.Models = a.models()
 	}
-	if why := a.spool.Stats().Memory; why != "" {
-		h.Causes = append(h.Causes, "spool: records stay in memory: "+why)
+	spool := a.spool.Stats()
+	if h.SpoolKey = "none"; spool.Keys != nil {
+		h.SpoolKey = spool.Keys.Kind
+	}
+	if spool.Memory != "" {
+		h.Causes = append(h.Causes, "spool: records stay in memory: "+spool.Memory)
 	}
 	if !a.alive() {
 		h.Causes = append(h.Causes, "schedule: no tick within its deadline")

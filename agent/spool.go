@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os/exec"
 
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
+	"fulmar/agent/probe"
 	"fulmar/schema"
 	"fulmar/storage"
 	"fulmar/storage/vault"
@@ -19,7 +19,7 @@ import (
 
 // spoolConfig is the spool under the board's config.
 func (a *Agent) spoolConfig() storage.Config {
-	c := storage.Config{Dir: a.cfg.SpoolDir(), Clock: a.clock, Log: a.log.With("part", "spool"), OnMemory: a.sayMemory}
+	c := storage.Config{Dir: a.cfg.SpoolDir(), Owner: a.boardName(), Clock: a.clock, Log: a.log.With("part", "spool"), OnMemory: a.sayMemory}
 	for class, mib := range map[schema.Class]int64{
 		schema.ClassAlarm:    a.cfg.Spool.AlarmMiB,
 		schema.ClassEvent:    a.cfg.Spool.EventMiB,
@@ -44,6 +44,34 @@ func (a *Agent) spoolConfig() storage.Config {
 		c.Recovery = pub
 	}
 	return c
+}
+
+// boardName is the name under which this board will send: that of its identity, else
+// what its config says, which is what it asks the fleet for; "": the fleet chooses.
+func (a *Agent) boardName() string {
+	if a.cfg.Broker.Address == "" {
+		if name := identity.StoredBoard(a.cfg.IdentityDir()); name != "" {
+			return name
+		}
+	}
+	return a.cfg.Board
+}
+
+// claimSpool makes sure that what the spool gives to read is this board's. Where it is
+// not, nothing may be sent: it waits for the stop and gives false. The board goes on
+// sampling and keeps what it makes, for a restart that a person sees to.
+func (a *Agent) claimSpool(ctx context.Context, board string) bool {
+	err := a.spool.Claim(board)
+	if errors.Is(err, storage.ErrOwner) {
+		a.log.Error("nothing is sent: the spool is another board's", "err", err)
+		a.setLink("refused", err)
+		<-ctx.Done()
+		return false
+	}
+	if err != nil { // the next start does it
+		a.log.Warn("spool does not say whose it is", "err", err)
+	}
+	return true
 }
 
 // keyFile is a holder that opens its file when it is asked, so that a file that
@@ -131,13 +159,5 @@ func (a *Agent) sayMemory(why error) {
 
 // probe lets another process look at a file of the spool.
 func (a *Agent) probe(ctx context.Context, path string) error {
-	cmd := exec.CommandContext(ctx, a.opt.Program, "spool-probe", path)
-	cmd.Env = []string{} // it needs nothing
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("look at %s: %w", path, err)
-	}
-	return nil
+	return probe.Look(ctx, a.opt.Program, path, a.log)
 }
-
-// ProbeSpool is what that other process does. That it comes back is the answer.
-func ProbeSpool(path string) { storage.ProbeFile(path) }

@@ -18,6 +18,7 @@ import (
 	"fulmar/schema"
 	"fulmar/storage/internal/chain"
 	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/owner"
 	"fulmar/storage/internal/ram"
 	"fulmar/storage/vault"
 )
@@ -33,6 +34,7 @@ type Spool struct {
 	// classes are those on disk; nil while there is no disk to open.
 	classes atomic.Pointer[[schema.NumClasses]*chain.Class]
 	memory  memory
+	owner   ownership
 	keys    atomic.Pointer[vault.State]
 }
 
@@ -40,8 +42,8 @@ type Spool struct {
 // left: the numbers lost are written down as gaps before it returns. It fails with
 // [ErrLocked] after 1.5 s if another process has the spool, with [ErrNewer] if a
 // newer version wrote it, or for a config that cannot be. Where the disk cannot be
-// used, or three starts in a row ended badly, the spool works from memory and
-// [Stats].Memory says why.
+// used, holds the spool of another board, or three starts in a row ended badly, the
+// spool works from memory and [Stats].Memory says why.
 func Open(cfg Config) (*Spool, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -51,7 +53,8 @@ func Open(cfg Config) (*Spool, error) {
 		Dir: cfg.Dir, Clock: cfg.Clock, Log: cfg.Log, NoSync: cfg.NoSync, Wake: make(chan struct{}, 1),
 		Failed: s.diskFailed,
 	}
-	s.memory.changed = make(chan struct{}, 1)
+	s.memory.changed, s.memory.retry = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.owner.board = cfg.Owner
 	err := s.openDisk()
 	switch {
 	case err == nil:
@@ -59,6 +62,7 @@ func Open(cfg Config) (*Spool, error) {
 	case errors.Is(err, ErrLocked), errors.Is(err, ErrNewer), errors.Is(err, errConfig):
 		return nil, err
 	}
+	// A board with another's disk comes up as well: it can say so only if it runs.
 	s.enterMemory(err)
 	return s, nil
 }
@@ -68,6 +72,13 @@ var errConfig = errors.New("spool config")
 
 // openDisk opens what is on disk; nothing of it is held where it fails.
 func (s *Spool) openDisk() (err error) {
+	s.owner.mu.Lock()
+	defer s.owner.mu.Unlock()
+	if s.owner.board != "" {
+		if err := schema.CheckBoard(s.owner.board); err != nil {
+			return fmt.Errorf("%w: owner: %w", errConfig, err)
+		}
+	}
 	classes, err := chain.New(&s.shared, s.cfg.Classes)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errConfig, err)
@@ -80,10 +91,16 @@ func (s *Spool) openDisk() (err error) {
 		return err
 	}
 	defer func() {
+		if errors.Is(err, ErrNewer) { // a start that refuses in order is no bad one
+			err = errors.Join(err, s.guard.forget())
+		}
 		if err != nil {
 			release(classes, lock)
 		}
 	}()
+	if err := s.mayOpen(); err != nil {
+		return err
+	}
 	if err := s.guard.begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.Clock.Boot(), s.cfg.NoSync); err != nil {
 		return err
 	}
@@ -109,6 +126,9 @@ func (s *Spool) openDisk() (err error) {
 			// The disk may be full: the gaps stay owed and Run tries again.
 			s.shared.Log.Error("spool could not write what the last crash lost, will try again", "class", schema.Class(i).String(), "err", err)
 		}
+	}
+	if err := s.own(); err != nil { // the next start does it
+		s.shared.Log.Warn("spool does not say whose it is", "err", err)
 	}
 	s.lock = lock
 	s.classes.Store(&classes)
@@ -147,7 +167,7 @@ func (s *Spool) lookAround() {
 	for _, e := range ents {
 		switch _, err := schema.ParseClass(e.Name()); {
 		case err == nil && e.IsDir():
-		case slices.Contains([]string{"lock", "balloon", "quarantine", "starts"}, e.Name()), vault.Owns(e.Name()):
+		case slices.Contains([]string{"lock", "balloon", "quarantine", "starts", owner.Name}, e.Name()), vault.Owns(e.Name()):
 		default:
 			s.shared.ForeignFile(filepath.Join(s.shared.Dir, e.Name()))
 		}

@@ -166,6 +166,9 @@ func TestEnrol(t *testing.T) {
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v %v, wants mode 0600", st.Mode(), err)
 	}
+	if got := StoredBoard(e.Dir); got != "dock-1" {
+		t.Errorf("the stored identity is of %q", got)
+	}
 	asked := a.asked.Load()
 	again, err := e.Enrol(t.Context())
 	if err != nil || again.leaf.SerialNumber.Cmp(id.leaf.SerialNumber) != 0 || a.asked.Load() != asked {
@@ -236,6 +239,28 @@ func TestBadReplies(t *testing.T) {
 				t.Errorf("said %v, wants %q in it", said, c.want)
 			}
 		})
+	}
+}
+
+// TestNoStoredBoard: what is no identity names nobody, and looking for one makes nothing.
+func TestNoStoredBoard(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	e := a.enroller(t, sha256.Sum256(a.cert.Raw))
+	if got := StoredBoard(e.Dir); got != "" {
+		t.Errorf("an empty folder names %q", got)
+	}
+	if _, err := os.Stat(e.Dir); !os.IsNotExist(err) {
+		t.Errorf("the look made something: %v", err)
+	}
+	must(e.Enrol(t.Context()))
+	for _, junk := range []string{"", "{", `{"board":"../x"}`, "[]", strings.Repeat(" ", maxIdentity) + `{"board":"dock-1"}`} {
+		if err := os.WriteFile(filepath.Join(e.Dir, File), []byte(junk), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := StoredBoard(e.Dir); got != "" {
+			t.Errorf("%.20q names %q", junk, got)
+		}
 	}
 }
 

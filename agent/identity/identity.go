@@ -43,10 +43,15 @@ func (softKey) Mode() string            { return schema.KeySoftware }
 // openSoftKey reads the key file, or makes it (ECDSA P-256, readable by the
 // owner only) on first start.
 func openSoftKey(path string) (Key, error) {
-	b, err := os.ReadFile(path)
+	k, err := readSoftKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeSoftKey(path)
 	}
+	return k, err
+}
+
+func readSoftKey(path string) (Key, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read board key: %w", err)
 	}
@@ -103,6 +108,21 @@ type Identity struct {
 func (id *Identity) Prover() *TPMKey {
 	k, _ := id.key.(*TPMKey)
 	return k
+}
+
+// StoredBoard is the name under which the identity kept in dir stands at its fleet; ""
+// where there is none. It is a name and no proof: whether the identity can be used is
+// for [Enroller.Enrol] to say.
+func StoredBoard(dir string) string {
+	b, err := readSmallJSON(filepath.Join(dir, File))
+	if err != nil {
+		return ""
+	}
+	var r schema.EnrolReply
+	if json.Unmarshal(b, &r) != nil || schema.CheckBoard(r.Board) != nil {
+		return ""
+	}
+	return r.Board
 }
 
 // File is the fleet's reply as it came, in an identity's folder; it holds no secret.

@@ -27,6 +27,7 @@ import (
 
 	"fulmar/agent"
 	"fulmar/agent/config"
+	"fulmar/agent/probe"
 	"fulmar/agent/wipe"
 	"fulmar/device"
 )
@@ -69,8 +70,11 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 	case len(args) == 2 && args[0] == "config" && args[1] == "--defaults":
 		fmt.Fprint(stdout, config.DefaultsYAML)
 		return 0
-	case len(args) == 2 && args[0] == "spool-probe": // fulmard's own child, see agent.ProbeSpool
-		agent.ProbeSpool(args[1])
+	case len(args) == 2 && args[0] == "spool-probe": // fulmard's own child, see agent/probe
+		if err := probe.Child(args[1], stdout); err != nil {
+			fmt.Fprintf(stderr, "fulmard: %v\n", err)
+			return 1
+		}
 		return 0
 	case len(args) >= 1 && args[0] == "wipe":
 		return wipeBoard(args[1:], stdout, stderr)

@@ -65,8 +65,12 @@ func (c *Class) commit(items []*queue.Item, gap bool) error {
 		}
 		switch {
 		case disk.Full(err): // bbolt has rolled back; a new segment would need more room
-			if try < commitTries && c.s.relieve(c, gap) {
+			ok, held := c.s.relieve(c, gap)
+			if ok && try < commitTries {
 				continue
+			}
+			if held || ok && !gap { // ok: others took the room
+				err = fmt.Errorf("%w: %w", errHeld, err)
 			}
 		case c.files.Writer() != nil:
 			c.s.Log.Error("spool segment is sealed because it cannot be appended to", "class", c.id.String(), "err", err)
@@ -135,7 +139,7 @@ func (c *Class) ready(first uint64, need int64, gap bool) error {
 		return nil
 	}
 	if !gap && disk.Low(c.dir) { // a new segment would take what others on the board need
-		c.s.evictLeast(c)
+		_, _ = c.s.evictLeast(c) // there is room for this one
 	}
 	return c.roll(first)
 }

@@ -5,6 +5,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -107,31 +108,51 @@ func (c *Class) batchFull() bool {
 // the class waiting: a full queue of the smallest default batches.
 const flushRounds = classconf.QueueMax / 256
 
-// flush commits what is queued.
+// wayTries bounds how often a flush lets others make room for it: each time there is a
+// segment less, and whoever takes its room instead has his own to take next.
+const wayTries = 4
+
+// flush commits what is queued. Records that somebody waits for do not fail because
+// another class is busy with what could make room for them.
 func (c *Class) flush() error {
+	for try := 1; ; try++ {
+		again := try < wayTries && classconf.Durable(c.id)
+		err := c.flushOnce(again)
+		if !again || !errors.Is(err, errHeld) {
+			return err
+		}
+		c.s.makeWay(c)
+	}
+}
+
+func (c *Class) flushOnce(again bool) error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	if c.isClosed() { // Close has flushed; the folder may be another's by now
 		return nil
 	}
-	return c.flushLocked()
+	return c.flushLocked(again)
 }
 
-func (c *Class) flushLocked() error {
-	err := c.commitQueued()
+// flushLocked is one try. again: there will be another after errHeld, so what waits
+// stays queued then.
+func (c *Class) flushLocked(again bool) error {
+	err := c.commitQueued(again)
 	if err == nil {
 		err = c.thin()
 	}
 	if err != nil {
-		c.failed()
+		if !again || !errors.Is(err, errHeld) {
+			c.failed()
+		}
 		return fmt.Errorf("spool class %s: %w", c.id, err)
 	}
 	return nil
 }
 
 // commitQueued writes the gaps that are owed and what is queued, a bounded number
-// of batches.
-func (c *Class) commitQueued() (err error) {
+// of batches. again: as for flushLocked.
+func (c *Class) commitQueued(again bool) (err error) {
 	for range flushRounds {
 		if oerr := c.settleOwed(c.isAlarm()); oerr != nil {
 			err = oerr
@@ -143,6 +164,10 @@ func (c *Class) commitQueued() (err error) {
 		var cerr error
 		if len(batch) > 0 {
 			cerr = c.commit(batch, false)
+		}
+		if again && errors.Is(cerr, errHeld) {
+			clear(batch)
+			return cerr
 		}
 		c.pop(n, batch, cerr)
 		clear(batch)

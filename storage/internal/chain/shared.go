@@ -138,7 +138,7 @@ func (c *Class) Close() error {
 	defer c.io.Unlock()
 	var err error
 	for err == nil && c.queued() > 0 {
-		err = c.flushLocked()
+		err = c.flushLocked(false)
 	}
 	if err == nil {
 		err = c.settleOwed(c.isAlarm())
