@@ -104,6 +104,7 @@ func (a *Agent) collectLink(gauge gaugeFunc, counter counterFunc) {
 	counter("link_acked_total", "Records acknowledged.", st.Acked)
 	counter("link_resent_total", "Records published again after a lost connection.", st.Resent)
 	counter("link_refused_total", "Records that can never be sent; each is in the loss ledger.", st.Refused)
+	counter("link_false_acks_total", "Words of the fleet that acknowledge records which were never sent; they free nothing.", st.FalseAcks)
 	gauge("link_in_flight_messages", "Messages waiting for their PUBACK.", float64(st.InFlight))
 }
 

@@ -96,6 +96,7 @@ func (g *gen) take(m inbound) error {
 			g.s.cfg.Log.Warn("acknowledgement cannot be read", "err", err)
 			return nil
 		}
+		g.s.claims.Check(&a, g.s.cfg.Log)
 		g.Covered(&a)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"time"
 
@@ -105,7 +106,8 @@ type Config struct {
 	WindowBytes        int             // bytes in flight
 	KeepAlive          time.Duration
 	AckTimeout         time.Duration
-	ReconnectWindow    time.Duration // until the fleet tells its own
+	ReconnectWindow    time.Duration  // until the fleet tells its own
+	Jitter             func() float64 // 0 to below 1, for each reconnect; nil: seeded by the system, unlike on any other board
 	// Report is given what an operator should know: a record that a broker refuses, a
 	// class of which nothing gets through. Nil: only the log is.
 	Report func(schema.Report)
@@ -156,6 +158,9 @@ func (c *Config) complete() error {
 	}
 	if c.ClientID == "" {
 		c.ClientID = c.Board
+	}
+	if c.Jitter == nil {
+		c.Jitter = rand.Float64
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -221,10 +221,10 @@ func (g *gen) greet(ctx context.Context) error {
 	if err := g.subscribe(ctx); err != nil {
 		return fmt.Errorf("subscribe: %w", err)
 	}
-	c := &g.s.cfg
+	c, cursors := &g.s.cfg, g.s.out.Cursors()
+	g.s.claims.Met(cursors)
 	hello, err := schema.Encode(&schema.Hello{
-		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number,
-		Now: c.Clock.Now(), Cursors: g.s.out.Cursors(), Facts: c.Facts,
+		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number, Now: c.Clock.Now(), Cursors: cursors, Facts: c.Facts,
 	})
 	if err != nil {
 		return fmt.Errorf("hello: %w", err)

@@ -123,6 +123,7 @@ func (p *publisher) launch(ctx context.Context, f *flights.Flight, topic string,
 			}
 		}
 	}
+	p.s.claims.Out(f)
 	token := p.client.Publish(topic, 1, false, payload)
 	if p.abandoned() { // it may have been stuck in there; the session has gone on
 		return false, p.why
@@ -174,11 +175,5 @@ func (p *publisher) read(l *lanes.Lane, limit, bytes int) ([]schema.Stored, erro
 		}
 		return nil, nil
 	}
-	n, _ := slices.BinarySearchFunc(mine, end, func(r schema.Stored, end uint64) int {
-		if r.Seq <= end {
-			return -1
-		}
-		return 1
-	})
-	return mine[:n], nil
+	return lanes.Until(mine, end), nil
 }

@@ -6,10 +6,10 @@ package link
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"fulmar/link/internal/claims"
 	"fulmar/link/internal/flights"
 	"fulmar/link/internal/pace"
 	"fulmar/link/internal/suspect"
@@ -39,6 +39,7 @@ type Status struct {
 	Refused    uint64 // records that can never be sent, or not in this generation
 	InFlight   int    // messages
 	Suspects   int    // messages held back: the broker ends each connection that carries them
+	FalseAcks  uint64 // words of the fleet that acknowledge records which were never sent; nothing is freed by them
 	// Err says why the last generation ended. While up it is nil, or says what the
 	// broker does not let through.
 	Err error
@@ -60,6 +61,7 @@ type Session struct {
 	retryAfter time.Duration
 	unsure     flights.Unsure
 	suspects   suspect.Watch
+	claims     claims.Book
 	blocked    [schema.NumClasses]error // of a class nothing gets through, and why it is thought so
 }
 
@@ -81,7 +83,7 @@ func (s *Session) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.status
-	st.Suspects = s.suspects.Held()
+	st.Suspects, st.FalseAcks = s.suspects.Held(), s.claims.False()
 	return st
 }
 
@@ -92,7 +94,7 @@ func (s *Session) Run(ctx context.Context) error {
 		s.mu.Lock()
 		// What the fleet asks for comes on top of the jitter: boards that were all
 		// told the same must not all come back at the same moment.
-		wait := s.retryAfter + pace.Backoff(s.window, try, rand.Float64())
+		wait := s.retryAfter + pace.Backoff(s.window, try, s.cfg.Jitter())
 		s.retryAfter = 0
 		s.mu.Unlock()
 		select {

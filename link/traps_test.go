@@ -153,6 +153,61 @@ func TestTrapNumbers(t *testing.T) {
 	})
 }
 
+// TestTrapHandler (6): what comes in is only taken down where the client hands it over.
+// The broker does not read, so a write of the board is stuck; it sends several messages
+// and then PUBACKs. Were anything published where messages are handed over, it would
+// stand behind the stuck write, the messages behind it and the PUBACKs behind those.
+func TestTrapHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemory()
+		const records, acked = 6, 4
+		var mu sync.Mutex
+		var numbers []uint16
+		var say func([]byte)
+		deaf := make(chan struct{})
+		script := &linktest.Script{On: func(p packets.ControlPacket, write func([]byte)) bool {
+			pub, ok := isRecord(p)
+			if !ok {
+				return false
+			}
+			mu.Lock()
+			say, numbers = write, append(numbers, pub.MessageID)
+			last := len(numbers) == records-1
+			mu.Unlock()
+			if last {
+				<-deaf
+			}
+			return true
+		}}
+		s := start(t, scripted(script), m)
+		t.Cleanup(func() { close(deaf) })
+		time.Sleep(time.Minute)
+		for range records {
+			m.add(schema.ClassEvent, record(t))
+			time.Sleep(100 * time.Millisecond)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(numbers) != records-1 { // the last one is stuck on its way
+			t.Fatalf("the broker has read %d messages, %+v", len(numbers), s.Status())
+		}
+		answer, err := schema.Encode(&schema.HelloAck{V: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 8 {
+			say(linktest.Publish("f/v1/default/dock-1/hello/ack", answer))
+		}
+		for _, id := range numbers[:acked] {
+			say([]byte{0x40, 2, byte(id >> 8), byte(id)})
+		}
+		time.Sleep(time.Second)
+		if st := s.Status(); m.left() != records-acked || st.Generation != 1 {
+			t.Errorf("%d of %d records are left a second after %d PUBACKs; %+v", m.left(), records, acked, st)
+		}
+	})
+}
+
 // TestTrapBackoff (7): boards that lost the fleet together do not come back together.
 func TestTrapBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,6 +14,7 @@ type Clock struct {
 	mono  int64 // at start, nanoseconds
 	start time.Time
 	read  func() (int64, bool) // CLOCK_BOOTTIME; nil: count from start
+	wall  func() time.Time     // nil: time.Now
 }
 
 // NewClock makes a clock for the given boot (first 8 bytes of the kernel's boot
@@ -33,10 +34,20 @@ func BootClock(boot uint64) Clock {
 	return c
 }
 
+// WithWall gives a clock whose wall time is another's; Mono stays as it was. So a
+// test turns the wall clock under parts that run.
+func (c Clock) WithWall(wall func() time.Time) Clock {
+	c.wall = wall
+	return c
+}
+
 // Now tells the time.
 func (c Clock) Now() Time {
 	now := time.Now()
 	t := Time{Boot: c.boot, Wall: now.UnixMilli()}
+	if c.wall != nil {
+		t.Wall = c.wall().UnixMilli()
+	}
 	if c.read != nil {
 		if mono, ok := c.read(); ok {
 			t.Mono = mono

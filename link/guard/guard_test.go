@@ -5,10 +5,13 @@ package guard
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -125,30 +128,50 @@ func TestOutgoing(t *testing.T) {
 	}
 }
 
-// TestWriteBound: a write to who does not read ends, also where the client took its
-// own bound away.
+// TestWriteBound: a write to who does not read ends when its bound is over, whatever
+// the client does to the bound meanwhile: it sets one for what it publishes and takes
+// it away after that, while a ping may still be waiting.
 func TestWriteBound(t *testing.T) {
 	t.Parallel()
-	board, broker := net.Pipe()
-	defer board.Close()
-	defer broker.Close()
-	g := New(stuck{board}, Config{})
-	if err := g.SetWriteDeadline(time.Time{}); err != nil {
-		t.Fatal(err)
+	for what, meddle := range map[string]func(net.Conn, time.Duration) error{
+		"left alone": func(net.Conn, time.Duration) error { return nil },
+		"taken away before": func(c net.Conn, at time.Duration) error {
+			if at > 0 {
+				return nil
+			}
+			return c.SetWriteDeadline(time.Time{})
+		},
+		"taken away meanwhile": func(c net.Conn, _ time.Duration) error { return c.SetWriteDeadline(time.Time{}) },
+		"put off meanwhile":    func(c net.Conn, _ time.Duration) error { return c.SetWriteDeadline(time.Now().Add(time.Hour)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				board, broker := net.Pipe()
+				defer board.Close()
+				defer broker.Close()
+				g := New(board, Config{})
+				if err := meddle(g, 0); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				done := make(chan error, 1)
+				go func() { _, err := g.Write([]byte{0xc0, 0}); done <- err }()
+				time.Sleep(WriteTimeout / 2)
+				if err := meddle(g, WriteTimeout/2); err != nil {
+					t.Fatal(err)
+				}
+				select {
+				case err := <-done:
+					if took := time.Since(began); took != WriteTimeout || !errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("the write ended after %v with %v, wants %v and a deadline", took, err, WriteTimeout)
+					}
+				case <-time.After(time.Hour):
+					t.Error("the write has no end")
+				}
+			})
+		})
 	}
-	if _, err := g.Write([]byte{0xc0, 0}); err == nil {
-		t.Error("a write without a reader came to an end")
-	}
-}
-
-// stuck shortens the bound of a write, which is seconds.
-type stuck struct{ net.Conn }
-
-func (s stuck) SetWriteDeadline(t time.Time) error {
-	if d := time.Until(t); t.IsZero() || d > WriteTimeout {
-		return s.Conn.SetWriteDeadline(time.Time{})
-	}
-	return s.Conn.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
 }
 
 func FuzzFraming(f *testing.F) {

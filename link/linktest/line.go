@@ -34,14 +34,18 @@ func newLine(c net.Conn) *line {
 	return &line{Conn: c, turn: make(chan struct{}, 1), closed: make(chan struct{})}
 }
 
-// Read gives what comes through; on a frozen line nothing does, no end either.
+// Read gives what comes through; on a frozen line nothing does, no end either. What the
+// other side still writes goes nowhere.
 func (l *line) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
-	if l.frozen.Load() {
-		<-l.closed
-		return 0, io.ErrClosedPipe
+	if !l.frozen.Load() {
+		return n, err
 	}
-	return n, err
+	for err == nil {
+		_, err = l.Conn.Read(p)
+	}
+	<-l.closed
+	return 0, io.ErrClosedPipe
 }
 
 // Write writes; on a frozen line it waits, once the buffer is full, for its

@@ -33,6 +33,7 @@ var ErrCut = errors.New("network is cut")
 type Broker struct {
 	mqtt.HookBase
 	server *mqtt.Server
+	once   sync.Once // of its end
 
 	mu    sync.Mutex
 	cut   bool
@@ -46,6 +47,9 @@ type Broker struct {
 	// Take is given each PUBLISH of a board before its PUBACK. An error
 	// disconnects the board, and nothing is acknowledged.
 	Take func(topic schema.Topic, payload []byte) error
+	// Post is given each PUBLISH that Take let pass, in the place of who subscribed to
+	// it. It delivers with [Broker.Publish], when it likes. It must not wait.
+	Post func(topic schema.Topic, payload []byte)
 }
 
 // New starts a broker that ends with the test.
@@ -62,8 +66,15 @@ func New(t testing.TB) *Broker {
 	if err := b.server.Serve(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.SetCut(true); _ = b.server.Close() })
+	t.Cleanup(b.Kill)
 	return b
+}
+
+// Kill ends the broker as a crash does: all connections break, and what it knew of
+// sessions and subscriptions is gone. Another one takes its place.
+func (b *Broker) Kill() {
+	b.SetCut(true)
+	b.once.Do(func() { _ = b.server.Close() })
 }
 
 // Listen opens the broker on a free port of the loopback too, for what needs a real
@@ -89,7 +100,9 @@ func (b *Broker) Dial(context.Context) (net.Conn, error) {
 	l := newLine(board)
 	b.conns[l] = true
 	go func() {
-		_ = b.server.EstablishConnection("pipe", broker)
+		end := newFar(broker)
+		defer end.Close() //nolint:errcheck // a pipe
+		_ = b.server.EstablishConnection("pipe", end)
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		delete(b.conns, l)
@@ -151,8 +164,8 @@ func (*Broker) OnACLCheck(*mqtt.Client, string, bool) bool { return true }
 // OnPublish answers hello and hands records to Take.
 func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {
 	t, err := schema.ParseTopic(pk.TopicName)
-	if err != nil || t.Channel == schema.ChanHelloAck || t.Channel == schema.ChanAck {
-		return pk, nil // what the fleet says is not for the fleet
+	if err != nil || t.Channel == schema.ChanHelloAck || t.Channel == schema.ChanAck || cl.Net.Inline {
+		return pk, nil // what the fleet says is not for the fleet, nor what was taken before
 	}
 	if t.Channel == schema.ChanHello && b.Hello != nil {
 		var h schema.Hello
@@ -174,6 +187,10 @@ func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, 
 			cl.Stop(err)
 			return pk, packets.ErrRejectPacket
 		}
+	}
+	if b.Post != nil {
+		b.Post(t, bytes.Clone(pk.Payload))
+		return pk, packets.CodeSuccessIgnore // acknowledged, given to nobody
 	}
 	return pk, nil
 }

@@ -27,7 +27,7 @@ type Script struct {
 func (s *Script) Dial(context.Context) (net.Conn, error) {
 	board, broker := net.Pipe()
 	go s.serve(broker)
-	return board, nil
+	return newLine(board), nil
 }
 
 func (s *Script) serve(conn net.Conn) {

@@ -19,23 +19,22 @@ import (
 func TestThirtyDaysOffline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		time.Sleep(27 * 365 * 24 * time.Hour) // simulated time begins in 2000, which no fleet believes
-		w := newWorld(t, 1, 10*time.Minute)
-		w.calm, w.small = true, true
+		w := newWorld(t, 1, traits{boards: 1, window: 10 * time.Minute, calm: true, small: true})
+		b := w.boards[0]
 		w.stopFleet() // it would only count its seconds
 		for minute := range 30 * 24 * 60 {
-			w.add(schema.ClassMetric, &schema.Record{Kind: schema.KindSamples, Samples: &schema.Samples{
+			b.add(schema.ClassMetric, &schema.Record{Kind: schema.KindSamples, Samples: &schema.Samples{
 				Series: []string{"cpu.load_percent", "thermal.cpu_celsius"}, Value: []float64{float64(minute), 40},
 			}})
 			if minute%10 == 0 {
-				w.frame++
-				w.add(schema.ClassEvent, &schema.Record{Kind: schema.KindEvent, Event: &schema.Event{
-					Source: "cam0", Frame: w.frame, Boxes: slices.Repeat([]schema.Box{{Score: 0.5, X1: 10.5, Y1: 20.25}}, 20),
+				b.frame++
+				b.add(schema.ClassEvent, &schema.Record{Kind: schema.KindEvent, Event: &schema.Event{
+					Source: "cam0", Frame: b.frame, Boxes: slices.Repeat([]schema.Box{{Score: 0.5, X1: 10.5, Y1: 20.25}}, 20),
 				}})
 			}
 			time.Sleep(time.Minute)
 		}
-		st := w.spool.Stats()
+		st := b.spool.Stats()
 		for _, c := range []schema.Class{schema.ClassEvent, schema.ClassMetric} {
 			if st.Classes[c].Bytes > 1<<20 || st.Classes[c].Lost[schema.ReasonQuota] == 0 {
 				t.Errorf("%s: %d bytes, %d evicted: the class should have been full", c, st.Classes[c].Bytes, st.Classes[c].Lost[schema.ReasonQuota])

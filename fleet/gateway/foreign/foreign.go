@@ -11,7 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/url"
 	"sync"
@@ -83,6 +83,10 @@ type Config struct {
 	Username string
 	Password string
 	Pictures Pictures // nil: not looked at
+	// Dial opens the connection before TLS, within its context; nil: by TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Jitter gives 0 to below 1 for each wait before a connection; nil: by the system.
+	Jitter func() float64
 }
 
 // Pictures tells whether a board's picture is here, whole and as its index says.
@@ -130,6 +134,12 @@ func New(cfg Config, in Ingester, log *slog.Logger) (*Client, error) {
 	if cfg.Tenant == "" {
 		cfg.Tenant = "default"
 	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
+	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = mathrand.Float64
+	}
 	if err := schema.CheckBoard(cfg.Tenant); err != nil {
 		return nil, fmt.Errorf("foreign broker: tenant: %w", err)
 	}
@@ -171,21 +181,12 @@ func (f *Client) stay(ctx context.Context) error {
 		}
 		f.log.Warn("foreign broker not connected", "address", f.cfg.Address, "error", err.Error(), "next_within", wait.String())
 		select {
-		case <-time.After(jitter(wait)):
+		case <-time.After(time.Duration(f.cfg.Jitter() * float64(wait))):
 		case <-ctx.Done():
 		}
 		wait = min(2*wait, retryMax)
 	}
 	return nil
-}
-
-// jitter spreads a wait over 0 to d.
-func jitter(d time.Duration) time.Duration {
-	n, err := rand.Int(rand.Reader, big.NewInt(int64(d)))
-	if err != nil {
-		return d
-	}
-	return time.Duration(n.Int64())
 }
 
 // once connects, subscribes and waits for the end of the connection.
@@ -228,7 +229,7 @@ func (f *Client) once(ctx context.Context) error {
 func (f *Client) dial(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, foreignTimeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", f.cfg.Address)
+	conn, err := f.cfg.Dial(ctx, "tcp", f.cfg.Address)
 	if err != nil {
 		return nil, err
 	}

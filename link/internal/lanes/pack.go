@@ -3,7 +3,11 @@
 
 package lanes
 
-import "fulmar/schema"
+import (
+	"sort"
+
+	"fulmar/schema"
+)
 
 // recordCost is the envelope's share of each record: number, lengths.
 const recordCost = 16
@@ -24,4 +28,9 @@ func Pack(recs []schema.Stored, room int) (n int) {
 // sendable tells whether a record may be part of a message at all.
 func sendable(r schema.Stored) bool {
 	return len(r.Payload) > 0 && len(r.Payload) <= schema.MaxRecord
+}
+
+// Until cuts rising records behind a number.
+func Until(recs []schema.Stored, last uint64) []schema.Stored {
+	return recs[:sort.Search(len(recs), func(i int) bool { return recs[i].Seq > last })]
 }

@@ -32,7 +32,7 @@ func (c *Class) Append(ctx context.Context, payload []byte) (uint64, error) {
 		return 0, err
 	}
 	now := time.Now()
-	it := queue.New(payload, now)
+	it := queue.New(payload, now, c.s.Clock.Now().Wall)
 	if !classconf.Durable(c.id) {
 		return c.enqueueMetric(it)
 	}

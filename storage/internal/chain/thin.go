@@ -76,14 +76,14 @@ func (c *Class) thinSegment(i int, from, last uint64) error {
 // appendNow gives records their numbers behind all others and writes them; false
 // when the queue has no room for them.
 func (c *Class) appendNow(records [][]byte, size int) (bool, error) {
-	now := time.Now()
+	now, wall := time.Now(), c.s.Clock.Now().Wall
 	c.mu.Lock()
 	if c.closed || c.queue.Len()+len(records) > classconf.QueueMax || c.queue.Bytes()+size > classconf.QueueBytes {
 		c.mu.Unlock()
 		return false, nil
 	}
 	for _, r := range records {
-		c.queue.Push(&queue.Item{Seq: c.book.Next, Wall: now.UnixMilli(), At: now, Payload: r})
+		c.queue.Push(&queue.Item{Seq: c.book.Next, Wall: wall, At: now, Payload: r})
 		c.book.Next++
 	}
 	last := c.book.Next - 1

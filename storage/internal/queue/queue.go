@@ -28,8 +28,8 @@ type smallItem struct {
 	buf [small]byte
 }
 
-// New makes an item with a copy of the payload.
-func New(payload []byte, now time.Time) *Item {
+// New makes an item with a copy of the payload, made at wall, ms since 1970.
+func New(payload []byte, now time.Time, wall int64) *Item {
 	var it *Item
 	if len(payload) <= small {
 		s := &smallItem{}
@@ -37,7 +37,7 @@ func New(payload []byte, now time.Time) *Item {
 	} else {
 		it = &Item{Payload: slices.Clone(payload)}
 	}
-	it.Wall, it.At = now.UnixMilli(), now
+	it.Wall, it.At = wall, now
 	return it
 }
 
