@@ -42,6 +42,18 @@ func TestCounter(t *testing.T) {
 	}
 }
 
+// What lies at the counter's index and is none is not taken for one.
+func TestNoCounter(t *testing.T) {
+	t.Parallel()
+	chip := tpmtest.Start(t)
+	chip.Write(t, 0x01800012, make([]byte, 8))
+	c := must[*tpm.Counter](t)(open(t, chip.Path()).Counter(0x01800012))
+	for _, do := range []func() (uint64, error){c.Value, c.Increment, c.Define} {
+		_, err := do()
+		wants(t, err, tpm.ErrForeign)
+	}
+}
+
 // NV_RATE: the TPM does not want to write so often, and says that it has not begun.
 func TestCounterRate(t *testing.T) {
 	t.Parallel()
