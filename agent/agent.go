@@ -16,6 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fulmar/agent/anchor"
+	"fulmar/agent/attest"
+	"fulmar/agent/chip"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
 	"fulmar/device"
@@ -72,6 +75,8 @@ type Agent struct {
 	child     *worker.Child // nil where the worker is a unit of its own
 	link      atomic.Pointer[link.Session]
 	identity  atomic.Pointer[identity.Identity]
+	chip      *chip.Chip // of the board's identity and its spool
+	attestor  *attest.Attestor
 
 	notify *sdnotify.Notifier
 	said   reports
@@ -88,6 +93,8 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 		said:  reports{last: map[string]schema.Report{}},
 	}
 	a.status.link.State = "starting"
+	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
+	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
 	var err error
 	if a.notify, err = sdnotify.FromEnv(); err != nil {
 		opt.Log.Warn("systemd is not told", "err", err)
@@ -151,12 +158,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	context.AfterFunc(spool.Context(), sender.Stop)
 	context.AfterFunc(sender.Context(), makers.Stop)
 	a.say("agent", "running", schema.SeverityInfo, "fulmard "+a.opt.Release+" started")
+	a.sayKeys()
 	a.startedWith()
 	a.tell(a.notify.Ready())
 
 	err := makers.Wait(makersGrace)
 	a.tell(a.notify.Stopping())
 	a.sendRest()
+	a.chip.Stop()
 	sender.Stop()
 	err = errors.Join(err, sender.Wait(stopGrace))
 	spool.Stop()
@@ -206,7 +215,11 @@ func (a *Agent) startMakers(g *run.Group) {
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)
-	g.Go("clock", a.keepAnchors)
+	g.Go("clock", func(ctx context.Context) error {
+		return anchor.Keep(ctx, a.clock, a.log, func(now schema.Time, x *schema.Anchor) {
+			a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindAnchor, Time: now, Anchor: x})
+		})
+	})
 	if a.opt.ConfigPath != "" {
 		g.Go("config", a.watchConfig)
 	}
@@ -248,6 +261,7 @@ func (a *Agent) tell(err error) {
 // runLink enrols, then keeps the session with the fleet until the context ends.
 func (a *Agent) runLink(ctx context.Context) error {
 	cfg := a.config()
+	e := a.enroller(&cfg)
 	lc := link.Config{
 		Release: a.opt.Release, Clock: a.clock, Facts: a.facts,
 		KeepAlive: cfg.Link.KeepAlive, ReconnectWindow: cfg.Link.ReconnectWindow,
@@ -258,13 +272,16 @@ func (a *Agent) runLink(ctx context.Context) error {
 			return err
 		}
 	} else {
-		id, err := a.enroller(&cfg).Enrol(ctx)
+		id, err := e.Enrol(ctx)
 		if err != nil {
 			return err
 		}
 		a.identity.Store(id)
 		lc.Tenant, lc.Board, lc.ClientID = id.Tenant, id.Board, id.Board
 		lc.Dial = a.dialFleet
+		if id.Prover() != nil {
+			lc.Attest = a.attest
+		}
 	}
 	s, err := link.New(lc, outbox{a.spool}, blobOpener{a.blobs})
 	if err != nil {
@@ -275,7 +292,7 @@ func (a *Agent) runLink(ctx context.Context) error {
 	g.Go("session", s.Run)
 	if a.identity.Load() != nil {
 		g.Go("certificate", func(ctx context.Context) error {
-			return a.enroller(&cfg).Keep(ctx, a.identity.Load, a.identity.Store)
+			return e.Keep(ctx, a.identity.Load, a.identity.Store)
 		})
 	}
 	return g.Wait(stopGrace)

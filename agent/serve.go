@@ -36,6 +36,8 @@ type Health struct {
 	Causes []string `json:"causes"` // empty when ok
 	Link   string   `json:"link"`
 	Worker string   `json:"worker"`
+	// Identity is who the board is to its fleet; none with a broker of one's own.
+	Identity *IdentityHealth `json:"identity,omitempty"`
 	// Models tells what each model runs on; none while the worker is silent.
 	Models []ModelHealth `json:"models,omitempty"`
 }
@@ -54,15 +56,18 @@ type ModelHealth struct {
 // Health tells how the board is now.
 func (a *Agent) Health() Health {
 	cfg := a.config()
-	h := Health{Causes: []string{}}
+	h := Health{Causes: []string{}, Identity: a.identityHealth()}
 	a.status.mu.Lock()
 	h.Link = a.status.link.State
-	linkErr := a.status.link.Err
+	linkErr, keyErr := a.status.link.Err, a.status.identity.Err
 	at, w := a.status.workerAt, a.status.worker
 	a.status.mu.Unlock()
 	if s := a.link.Load(); s != nil {
 		st := s.Status()
 		h.Link, linkErr = string(st.State), st.Err
+		if keyErr != nil {
+			h.Causes = append(h.Causes, "identity: "+keyErr.Error())
+		}
 	}
 	if linkErr != nil {
 		h.Causes = append(h.Causes, "link: "+linkErr.Error())
@@ -77,6 +82,9 @@ func (a *Agent) Health() Health {
 		h.Worker = "ok"
 		h.Causes = append(h.Causes, workerCauses(&w)...)
 		h.Models = a.models()
+	}
+	if why := a.spool.Stats().Memory; why != "" {
+		h.Causes = append(h.Causes, "spool: records stay in memory: "+why)
 	}
 	if !a.alive() {
 		h.Causes = append(h.Causes, "schedule: no tick within its deadline")

@@ -5,10 +5,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 
 	"fulmar/agent/config"
+	"fulmar/agent/identity"
 	"fulmar/schema"
 	"fulmar/storage"
 	"fulmar/storage/vault"
@@ -31,7 +34,7 @@ func (a *Agent) spoolConfig() storage.Config {
 	if a.cfg.Spool.Encrypt == config.EncryptOff {
 		return c
 	}
-	c.Holder = keyFile(a.cfg.SpoolKeyFile())
+	c.Holder, c.Former = a.holders()
 	if path := a.cfg.Spool.RecoveryKey; path != "" {
 		pub, err := vault.ReadRecoveryPublic(path)
 		if err != nil {
@@ -66,10 +69,60 @@ func (k keyFile) Unseal(blob []byte) ([]byte, error) {
 	return h.Unseal(blob)
 }
 
+// formerKeyFile opens what a key file sealed before a TPM did. It is never made anew.
+type formerKeyFile struct{ keyFile }
+
+func (k formerKeyFile) Unseal(blob []byte) ([]byte, error) {
+	h, err := vault.ReadKeyFile(string(k.keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", vault.ErrKeyLost, err)
+	} else if err != nil {
+		return nil, err
+	}
+	return h.Unseal(blob)
+}
+
+// holders gives who seals the spool's keys, and who may have sealed older ones. With
+// auto that is who holds the board's own key; what a TPM once sealed stays with it.
+func (a *Agent) holders() (vault.Holder, []vault.Holder) {
+	file, inTPM := keyFile(a.cfg.SpoolKeyFile()), a.cfg.Spool.Encrypt == config.EncryptTPM
+	if a.cfg.Spool.Encrypt == config.EncryptAuto {
+		switch where := identity.Where(a.cfg.IdentityDir(), a.cfg.Key.Mode); {
+		case where != "":
+			inTPM = where == schema.KeyTPM
+		default: // a first start, or a board without a fleet
+			inTPM = a.chip.Present() || a.cfg.TPM.Required || sealedByTPM(a.cfg.SpoolDir())
+		}
+	}
+	if inTPM {
+		return a.chip.Holder(), []vault.Holder{formerKeyFile{file}}
+	}
+	return file, []vault.Holder{a.chip.Holder()}
+}
+
+// sealedByTPM tells who sealed the newest key of a spool.
+func sealedByTPM(dir string) bool {
+	keys, err := vault.OpenReadOnly(dir, nil, nil)
+	if err != nil {
+		return false // opening it will say so
+	}
+	l := keys.List()
+	return len(l) > 0 && l[len(l)-1].Kind != vault.KindFile
+}
+
+// sayKeys tells the fleet of keys of the spool that are lost.
+func (a *Agent) sayKeys() {
+	if st := a.spool.Stats().Keys; st != nil && len(st.Lost) > 0 {
+		a.say("spool_key", "lost", schema.SeverityAlarm,
+			"what this board kept before cannot be read on it any more (another TPM, a cleared one, or another key file); it is told as lost, and only the recovery key opens it")
+	}
+}
+
 // sayMemory tells the fleet whether records go to disk.
 func (a *Agent) sayMemory(why error) {
 	if why == nil {
 		a.say("spool", "ok", schema.SeverityInfo, "records go to disk again")
+		a.sayKeys()
 		return
 	}
 	a.say("spool", "memory", schema.SeverityAlarm,

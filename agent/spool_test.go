@@ -30,7 +30,7 @@ func TestBoardStartsWithoutASpool(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			path := filepath.Join(dir, "fulmard.yaml")
-			if err := os.WriteFile(path, []byte("board: b\ndata: "+dir+"\nfleet: {address: '127.0.0.1:1', token_file: /none}\n"), 0o600); err != nil {
+			if err := os.WriteFile(path, []byte("board: b\ndata: "+dir+"\nfleet: {address: '127.0.0.1:1', token_file: /none}\nkey: {mode: software}\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			cfg, err := config.Load(path)

@@ -62,7 +62,12 @@ type town struct {
 
 func serve(t *testing.T) *town {
 	t.Helper()
-	c := &town{dir: t.TempDir()}
+	return serveIn(t, t.TempDir())
+}
+
+func serveIn(t *testing.T, dir string) *town {
+	t.Helper()
+	c := &town{dir: dir}
 	s, err := New(Config{Data: c.dir, Listen: "127.0.0.1:0", MQTT: "127.0.0.1:0"}, func(pw string) { c.password = pw }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -44,6 +44,10 @@ const (
 	idleTimeout   = 2 * time.Minute
 	writeTimeout  = 60 * time.Second // streams set their own
 	maxHeader     = 16 << 10
+
+	// authorityWarn is how long before its end an authority has to have a successor:
+	// boards hear of one within 60 days, and people take longer.
+	authorityWarn = 365 * 24 * time.Hour
 )
 
 // Server is the fleet's server.
@@ -126,8 +130,14 @@ func (s *Server) openData() (err error) {
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("lock data folder: another fulmar-fleet serves %s; stop it first", s.cfg.Data)
 	}
-	if s.ca, err = ca.Open(filepath.Join(s.cfg.Data, "ca")); err != nil {
+	if s.ca, err = ca.OpenWith(filepath.Join(s.cfg.Data, "ca"), OpenTPMKey); err != nil {
 		return err
+	}
+	if _, err = s.certificate(nil); err != nil { // a key that cannot sign is found now, not by the first board
+		return err
+	}
+	if left := time.Until(s.ca.NotAfter()); left < authorityWarn {
+		s.log.Warn("the certificate of the authority ends soon: no board connects after that; see docs/keys.md", "ends", s.ca.NotAfter().Format(time.DateOnly))
 	}
 	if s.reg, err = registry.Open(s.cfg.Data); err != nil {
 		return err
@@ -305,6 +315,9 @@ func (s *Server) close() error {
 	}
 	if s.reg != nil {
 		errs = append(errs, s.reg.Close())
+	}
+	if s.ca != nil {
+		errs = append(errs, s.ca.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

@@ -107,7 +107,7 @@ type EnrolReply struct {
 	Tenant      string `json:"tenant"`
 	Board       string `json:"board"`
 	Certificate string `json:"certificate"` // PEM, leaf
-	CA          string `json:"ca"`          // PEM, the authority of boards and server
+	CA          string `json:"ca"`          // PEM, the authorities of boards and server: one, or two while one follows the other
 	Broker      string `json:"broker"`      // host:port of MQTT over TLS
 	// Trust is how the fleet knows that the board's key is where it says, one of the
 	// Trust constants; also in the certificate (organizational unit).

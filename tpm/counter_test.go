@@ -37,6 +37,13 @@ func TestCounter(t *testing.T) {
 	if v := must[uint64](t)(c.Value()); v != first+1 {
 		t.Errorf("%d after a power cut, was %d", v, first+1)
 	}
+	if err := c.Delete(); err != nil {
+		t.Error(err)
+	}
+	wants(t, c.Delete(), tpm.ErrMissing)
+	if v := must[uint64](t)(c.Define()); v <= first+1 {
+		t.Errorf("%d after deletion, was %d", v, first+1)
+	}
 	if _, err = a.Counter(0x01c00002); err == nil {
 		t.Error("the maker's range was given out")
 	}

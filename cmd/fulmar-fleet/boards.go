@@ -107,11 +107,10 @@ func who() string {
 
 // pin prints what a board without a token knows the fleet by.
 func pin(_ context.Context, k *kept) error {
-	a, err := ca.Open(filepath.Join(k.data, "ca"))
+	h, err := ca.Pin(filepath.Join(k.data, "ca"))
 	if err != nil {
 		return err
 	}
-	h := a.Hash()
 	fmt.Fprintln(k.out, hex.EncodeToString(h[:]))
 	fmt.Fprintln(k.talk, "the SHA-256 of the fleet's authority. A board without a join token wants it as fleet.pin in its config; fulmar board wants it as FULMAR_PIN")
 	return nil

@@ -12,6 +12,8 @@
 //	fulmar spool export DIR       the records, as JSON lines or CSV
 //	fulmar recovery new --out DIR make the fleet's recovery key
 //	fulmar recovery id FILE       which recovery key a file is
+//	fulmar key new|public|sign|verify|rotate
+//	                              signing keys and key sets: fulmar key help
 //	fulmar board list             the boards of a fleet, and those that ask to join
 //	fulmar board approve BOARD    and refuse, revoke, wipe
 //	fulmar tpm info               what a board's TPM is and can prove
@@ -32,6 +34,7 @@ import (
 	"os"
 
 	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/key"
 	"fulmar/storage/salvage"
 	"fulmar/storage/vault"
 )
@@ -51,7 +54,7 @@ const usage = `usage:
                                         and say what to do if one fails
   fulmar doctor [--json] [...]          what models can run on here, what is missing and what
                                         to do: runs fulmar-infer doctor, and ends as it does
-` + board.Usage + `  fulmar version
+` + key.Usage + board.Usage + `  fulmar version
   fulmar help
 
 DIR is the folder "spool" of a board's state, on its disk or in a copy of it; a
@@ -103,6 +106,8 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 		err = recoveryNew(args[2:], stdout)
 	case word(0) == "recovery" && word(1) == "id" && len(args) == 3:
 		err = recoveryID(args[2], stdout)
+	case word(0) == "key":
+		err = key.Command(args[1:], stdout, stderr)
 	case word(0) == "tpm" && word(1) == "info":
 		err = tpmInfo(args[2:], stdout)
 	case word(0) == "tpm" && word(1) == "test":
@@ -125,7 +130,7 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitGood
-	case errors.Is(err, errUsage), errors.Is(err, board.ErrUsage):
+	case errors.Is(err, errUsage), errors.Is(err, board.ErrUsage), errors.Is(err, key.ErrUsage):
 		fmt.Fprintf(stderr, "fulmar: %v\nfulmar help tells the usage\n", err)
 		return exitUsage
 	case errors.Is(err, board.ErrUnreachable):

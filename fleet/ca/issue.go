@@ -118,6 +118,9 @@ type Identity struct {
 	Tenant      string
 	Board       string
 	Fingerprint [32]byte
+	KeyHash     [32]byte  // SHA-256 of the public key (SubjectPublicKeyInfo)
+	Serial      string    // hex
+	NotAfter    time.Time // end of the certificate
 }
 
 // Identify reads the identity out of a certificate whose chain has been verified.
@@ -126,7 +129,10 @@ func Identify(cert *x509.Certificate) (Identity, error) {
 	if len(cert.URIs) != 1 || len(cert.Subject.Organization) != 1 {
 		return Identity{}, errors.New("certificate names no board")
 	}
-	id := Identity{Tenant: cert.Subject.Organization[0], Board: cert.Subject.CommonName, Fingerprint: sha256.Sum256(cert.Raw)}
+	id := Identity{
+		Tenant: cert.Subject.Organization[0], Board: cert.Subject.CommonName, Fingerprint: sha256.Sum256(cert.Raw),
+		KeyHash: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Serial: cert.SerialNumber.Text(16), NotAfter: cert.NotAfter,
+	}
 	if err := errors.Join(schema.CheckBoard(id.Tenant), schema.CheckBoard(id.Board)); err != nil {
 		return Identity{}, err
 	}

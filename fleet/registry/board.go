@@ -84,16 +84,12 @@ func (r *Registry) NewJoinToken(ctx context.Context, tenant, board string, uses 
 	return secret, err
 }
 
-func (r *Registry) certsOf(ctx context.Context, id ca.Identity) (current, previous []byte, err error) {
-	err = r.db.Read.QueryRowContext(ctx, `SELECT fingerprint, previous FROM board WHERE tenant = ? AND name = ? AND revoked_at IS NULL`,
-		id.Tenant, id.Board).Scan(&current, &previous)
-	return current, previous, err
-}
-
 // Admit tells whether a board may connect with this certificate. The first use of
 // a renewed certificate ends the one before it.
 func (r *Registry) Admit(ctx context.Context, id ca.Identity) (bool, error) {
-	current, previous, err := r.certsOf(ctx, id)
+	var current, previous []byte
+	err := r.db.Read.QueryRowContext(ctx, `SELECT fingerprint, previous FROM board WHERE tenant = ? AND name = ? AND revoked_at IS NULL`,
+		id.Tenant, id.Board).Scan(&current, &previous)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -101,7 +97,10 @@ func (r *Registry) Admit(ctx context.Context, id ca.Identity) (bool, error) {
 		return false, fmt.Errorf("look up board: %w", err)
 	}
 	if !bytes.Equal(current, id.Fingerprint[:]) {
-		return bytes.Equal(previous, id.Fingerprint[:]), nil
+		if bytes.Equal(previous, id.Fingerprint[:]) {
+			return true, nil
+		}
+		return r.recall(ctx, id)
 	}
 	if previous != nil {
 		_, err := r.db.Write.ExecContext(ctx, `UPDATE board SET previous = NULL WHERE tenant = ? AND name = ? AND fingerprint = ?`,

@@ -324,6 +324,9 @@ ON CONFLICT (tenant, name) DO UPDATE SET key_mode = excluded.key_mode, facts = e
 // the new one is first used: the answer may get lost. sign is told how the fleet knows
 // the board's key; a key in a TPM must be the one that was proven to be there.
 func (r *Registry) Renew(ctx context.Context, id ca.Identity, keyHash [32]byte, sign func(trust string) (*ca.Leaf, error)) (leaf *ca.Leaf, trust string, err error) {
+	if _, err := r.recall(ctx, id); err != nil {
+		return nil, "", err
+	}
 	err = r.within(ctx, func(tx *sql.Tx) error {
 		var current, previous, key []byte
 		var revoked bool

@@ -1,10 +1,13 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+// Package anchor notices when a board's wall clock was set, and says how it stands to
+// the monotonic one, so that the fleet can place what was recorded in between.
+package anchor
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,19 +60,19 @@ func (a *anchors) check(now schema.Time, synced bool) *schema.Anchor {
 	return out
 }
 
-// keepAnchors writes an anchor at the start, when the wall clock was set, and when
-// it became synchronised.
-func (a *Agent) keepAnchors(ctx context.Context) error {
+// Keep gives an anchor to write at the start, when the wall clock was set, and when it
+// became synchronised, until the context ends.
+func Keep(ctx context.Context, clock schema.Clock, log *slog.Logger, write func(schema.Time, *schema.Anchor)) error {
 	t := time.NewTicker(anchorEvery)
 	defer t.Stop()
 	var said anchors
 	for {
-		now := a.clock.Now()
-		if x := said.check(now, clockSynced()); x != nil {
+		now := clock.Now()
+		if x := said.check(now, Synced()); x != nil {
 			if !x.Start {
-				a.log.Info("wall clock was set", "from_offset_ms", x.Old, "to_offset_ms", x.New, "synced", x.Synced)
+				log.Info("wall clock was set", "from_offset_ms", x.Old, "to_offset_ms", x.New, "synced", x.Synced)
 			}
-			a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindAnchor, Time: now, Anchor: x})
+			write(now, x)
 		}
 		select {
 		case <-ctx.Done():
@@ -79,8 +82,8 @@ func (a *Agent) keepAnchors(ctx context.Context) error {
 	}
 }
 
-// clockSynced asks the kernel whether something (NTP, GPS) keeps its clock.
-func clockSynced() bool {
+// Synced asks the kernel whether something (NTP, GPS) keeps its clock.
+func Synced() bool {
 	var x unix.Timex // modes 0: only read
 	state, err := unix.Adjtimex(&x)
 	return err == nil && state != unix.TIME_ERROR && x.Status&unix.STA_UNSYNC == 0
