@@ -24,6 +24,7 @@ import (
 
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
+	"fulmar/fleet/ingest"
 	"fulmar/schema"
 	"fulmar/tpm"
 	"fulmar/tpm/attest"
@@ -305,6 +306,12 @@ func TestTrust(t *testing.T) {
 	}
 	b.say("at", b.attestation(b.connect(2), 2))
 	p.sees("/boards/b1", "Bound: its TPM signed what it says it runs", "!was not believed")
+
+	for _, boot := range []uint64{1, 2} { // boots that were over come back: another board has its disk
+		c.clones.Heard(ingest.BoardKey{Tenant: "default", Board: "b1"}, boot)
+	}
+	p.sees("/", "Two boards use this identity: a disk was copied")
+	p.sees("/boards/b1", "They take turns")
 
 	gone := make(chan struct{})
 	go func() {
