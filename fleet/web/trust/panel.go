@@ -110,7 +110,7 @@ func (p *Panel) trouble(s *live.Sheet, t *Trust) {
 	if !t.Silent.IsZero() {
 		p.Tone, p.Word, p.Headline = "degraded", "proof overdue", "It was asked what it runs and has not answered"
 		p.When = s.Ago("trust|good", t.Silent)
-		p.Trouble = append(p.Trouble, "It is connected, but its TPM has not signed since. The TPM may hang; the board's log tells.")
+		p.Trouble = append(p.Trouble, "Its TPM has not signed since. It may hang, or the board went away; its log tells.")
 	}
 	if t.Why != "" {
 		p.Tone, p.Word, p.Headline = "failing", "proof not believed", "Its newest proof was not believed"
