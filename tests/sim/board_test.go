@@ -34,6 +34,7 @@ type board struct {
 	spool   *storage.Spool
 	blobs   *storage.Blobs
 	session *link.Session
+	calls   atomic.Int64 // of the link to the spool
 	parts   *run.Group
 	stop    context.CancelFunc
 
@@ -68,7 +69,7 @@ func (b *board) start() {
 	b.session, err = link.New(link.Config{
 		Tenant: b.key.Tenant, Board: b.key.Board, Clock: b.clock, ReconnectWindow: b.w.window, Jitter: jitter.Float64,
 		Dial: func(ctx context.Context) (net.Conn, error) { return b.w.dial(ctx, b.key.Board) },
-	}, b.spool, pictureFolder{b.blobs})
+	}, outbox{b.spool, &b.calls}, pictureFolder{b.blobs})
 	if err != nil {
 		b.w.t.Fatal(err)
 	}
@@ -76,6 +77,22 @@ func (b *board) start() {
 	b.stop, b.parts = stop, run.New(ctx)
 	b.parts.Go("spool", b.spool.Run)
 	b.parts.Go("link", b.session.Run)
+}
+
+// outbox is the spool as the link sees it, counted.
+type outbox struct {
+	*storage.Spool
+	calls *atomic.Int64
+}
+
+func (o outbox) ReadEpoch(c schema.Class, epoch, from uint64, records, bytes int) ([]schema.Stored, error) {
+	o.calls.Add(1)
+	return o.Spool.ReadEpoch(c, epoch, from, records, bytes)
+}
+
+func (o outbox) Cursors() []schema.Cursor {
+	o.calls.Add(1)
+	return o.Spool.Cursors()
 }
 
 // pictureFolder is the board's pictures as its link sees them.
