@@ -31,6 +31,12 @@ func (a *Agent) spoolConfig() storage.Config {
 	} {
 		c.Classes[class].QuotaBytes = mib << 20
 	}
+	c.Classes[schema.ClassEvent].TTL, c.Classes[schema.ClassMetric].TTL = a.cfg.Spool.TTL.Event, a.cfg.Spool.TTL.Metric
+	if !a.bootKnown && a.cfg.Spool.TTL != (config.TTL{}) {
+		// Two runs in one boot would be taken for two boots, and their time counted twice.
+		a.log.Error("spool.ttl is left out: without the kernel's boot id nobody can tell how old a record is")
+		c.Classes[schema.ClassEvent].TTL, c.Classes[schema.ClassMetric].TTL = 0, 0
+	}
 	if a.opt.Program != "" {
 		c.Probe = a.probe
 	}
