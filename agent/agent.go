@@ -63,7 +63,9 @@ type Agent struct {
 	opt   Options
 	log   *slog.Logger
 	clock schema.Clock
-	facts map[string]string
+	// bootKnown: the kernel told the boot of the clock.
+	bootKnown bool
+	facts     map[string]string
 
 	mu  sync.Mutex
 	cfg config.Config // replaced as a whole on reload
@@ -88,11 +90,11 @@ type Agent struct {
 func New(cfg *config.Config, opt Options) (*Agent, error) {
 	a := &Agent{
 		opt: opt, log: opt.Log, cfg: *cfg,
-		clock: bootClock(opt.Root, opt.Log),
 		facts: facts(opt.Root),
 		said:  reports{last: map[string]schema.Report{}},
 	}
 	a.status.link.State = "starting"
+	a.clock, a.bootKnown = bootClock(opt.Root, opt.Log)
 	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
 	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
 	var err error
@@ -116,13 +118,13 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 
 // bootClock reads the kernel's boot; a kernel that does not tell it gives a
 // random boot, so that two runs are never taken for one.
-func bootClock(root device.Root, log *slog.Logger) schema.Clock {
+func bootClock(root device.Root, log *slog.Logger) (_ schema.Clock, known bool) {
 	boot, err := device.BootID(root)
 	if err != nil {
 		boot = rand.Uint64()
 		log.Warn("boot id not read, using a random one", "err", err)
 	}
-	return schema.BootClock(boot)
+	return schema.BootClock(boot), err == nil
 }
 
 func (a *Agent) sensors(cfg *config.Config) []device.Sensor {

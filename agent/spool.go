@@ -6,8 +6,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
@@ -27,6 +25,12 @@ func (a *Agent) spoolConfig() storage.Config {
 		schema.ClassSnapshot: a.cfg.Spool.SnapshotMiB,
 	} {
 		c.Classes[class].QuotaBytes = mib << 20
+	}
+	c.Classes[schema.ClassEvent].TTL, c.Classes[schema.ClassMetric].TTL = a.cfg.Spool.TTL.Event, a.cfg.Spool.TTL.Metric
+	if !a.bootKnown && a.cfg.Spool.TTL != (config.TTL{}) {
+		// Two runs in one boot would be taken for two boots, and their time counted twice.
+		a.log.Error("spool.ttl is left out: without the kernel's boot id nobody can tell how old a record is")
+		c.Classes[schema.ClassEvent].TTL, c.Classes[schema.ClassMetric].TTL = 0, 0
 	}
 	if a.opt.Program != "" {
 		c.Probe = a.probe
@@ -74,46 +78,10 @@ func (a *Agent) claimSpool(ctx context.Context, board string) bool {
 	return true
 }
 
-// keyFile is a holder that opens its file when it is asked, so that a file that
-// cannot be used is a fault of the spool, which then works from memory and says so,
-// and not of the start.
-type keyFile string
-
-func (k keyFile) Kind() string { return vault.KindFile }
-
-func (k keyFile) Seal(key []byte) ([]byte, error) {
-	h, err := vault.OpenKeyFile(string(k))
-	if err != nil {
-		return nil, err
-	}
-	return h.Seal(key)
-}
-
-func (k keyFile) Unseal(blob []byte) ([]byte, error) {
-	h, err := vault.OpenKeyFile(string(k))
-	if err != nil {
-		return nil, err
-	}
-	return h.Unseal(blob)
-}
-
-// formerKeyFile opens what a key file sealed before a TPM did. It is never made anew.
-type formerKeyFile struct{ keyFile }
-
-func (k formerKeyFile) Unseal(blob []byte) ([]byte, error) {
-	h, err := vault.ReadKeyFile(string(k.keyFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", vault.ErrKeyLost, err)
-	} else if err != nil {
-		return nil, err
-	}
-	return h.Unseal(blob)
-}
-
 // holders gives who seals the spool's keys, and who may have sealed older ones. With
 // auto that is who holds the board's own key; what a TPM once sealed stays with it.
 func (a *Agent) holders() (vault.Holder, []vault.Holder) {
-	file, inTPM := keyFile(a.cfg.SpoolKeyFile()), a.cfg.Spool.Encrypt == config.EncryptTPM
+	file, inTPM := vault.LazyFile(a.cfg.SpoolKeyFile()), a.cfg.Spool.Encrypt == config.EncryptTPM
 	if a.cfg.Spool.Encrypt == config.EncryptAuto {
 		switch where := identity.Where(a.cfg.IdentityDir(), a.cfg.Key.Mode); {
 		case where != "":
@@ -123,7 +91,7 @@ func (a *Agent) holders() (vault.Holder, []vault.Holder) {
 		}
 	}
 	if inTPM {
-		return a.chip.Holder(), []vault.Holder{formerKeyFile{file}}
+		return a.chip.Holder(), []vault.Holder{vault.FormerFile(file)}
 	}
 	return file, []vault.Holder{a.chip.Holder()}
 }

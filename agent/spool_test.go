@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"fulmar/agent/config"
 	"fulmar/device"
@@ -133,5 +134,24 @@ func TestSpoolIsEncrypted(t *testing.T) {
 	b := start(t)
 	if st := b.spool.Stats(); st.Keys == nil || st.Memory != "" {
 		t.Errorf("keys %+v, memory %q", st.Keys, st.Memory)
+	}
+}
+
+// TestTimesToLive come from the config, and are left out where boots cannot be told
+// apart.
+func TestTimesToLive(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	a := boardIn(t, "spool: {ttl: {event: 1h, metric: 2h}}\n", slog.New(slog.NewTextHandler(&log, nil)), func(*config.Config) error { return nil })
+	c := a.spoolConfig().Classes
+	if c[schema.ClassEvent].TTL != time.Hour || c[schema.ClassMetric].TTL != 2*time.Hour || c[schema.ClassAlarm].TTL != 0 || c[schema.ClassSnapshot].TTL != 0 {
+		t.Errorf("classes %+v", c)
+	}
+	if strings.Contains(log.String(), "spool.ttl") {
+		t.Error("the boot is known and the log says that it is not")
+	}
+	a.clock, a.bootKnown = bootClock(device.NewRoot(t.TempDir()), a.log)
+	if c := a.spoolConfig().Classes; c[schema.ClassEvent].TTL != 0 || c[schema.ClassMetric].TTL != 0 || !strings.Contains(log.String(), "spool.ttl is left out") {
+		t.Errorf("classes %+v of an unknown boot", c)
 	}
 }

@@ -107,6 +107,9 @@ func FuzzRecord(f *testing.F) {
 		if err == nil && len(b) > MaxRecord {
 			t.Fatalf("a record of %d bytes was read", len(b))
 		}
+		if kind, at, terr := DecodeTime(b); err == nil && (terr != nil || kind != r.Kind || at != r.Time) {
+			t.Fatalf("of kind %s and %+v, by its time alone %s and %+v: %v", r.Kind, r.Time, kind, at, terr)
+		}
 	})
 }
 

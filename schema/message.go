@@ -3,10 +3,7 @@
 
 package schema
 
-import (
-	"fmt"
-	"time"
-)
+import "fmt"
 
 // Message is one PUBLISH of records: all of one (board, class, epoch), rising seq.
 type Message struct {
@@ -17,9 +14,8 @@ type Message struct {
 	Trace  [16]byte `cbor:"5,keyasint"`           // W3C trace id of the sending
 	Replay bool     `cbor:"6,keyasint,omitempty"` // backlog: must not change live values
 	Sent   Time     `cbor:"7,keyasint"`           // when it was sent: an anchor for re-timing
-	// Expiry is when the message stops being of use, ms since 1970 by the same wall
-	// clock as Sent; 0 never. Only their difference is used, see [Message.Expired].
-	Expiry  int64       `cbor:"8,keyasint,omitempty"`
+	// 8 was an expiry that nothing set. What is too old is given up by the board, which
+	// knows what time has passed: see the spool's time to live.
 	Records []SeqRecord `cbor:"9,keyasint"`
 }
 
@@ -29,17 +25,6 @@ type SeqRecord struct {
 	_       struct{} `cbor:",toarray"`
 	Seq     uint64
 	Payload []byte
-}
-
-// Expired tells whether the message was of no more use age after its sending. The
-// sender's wall clock may be wrong by decades: what counts is how much time it left
-// (Expiry less Sent.Wall), measured by a clock that runs evenly.
-func (m *Message) Expired(age time.Duration) bool {
-	left := m.Expiry - m.Sent.Wall
-	if m.Sent.Wall < 0 && left < m.Expiry { // over the end of time
-		return false
-	}
-	return m.Expiry != 0 && age.Milliseconds() > left
 }
 
 // Validate checks version, order and limits; it does not decode the payloads.

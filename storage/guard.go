@@ -5,24 +5,15 @@ package storage
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
-	"fulmar/internal/atomicfile"
 	"fulmar/schema"
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/segment"
 )
 
 const (
-	// badStarts is how many starts in a row of one boot may end badly (no clean
-	// close, not ten minutes of running) before the next one leaves the disk alone:
-	// whatever the reason, the board must come up and say so. Starts of other boots
-	// do not count: where the power fails often, records must go to disk.
-	badStarts = 3
 	// probeTime bounds the look at one file: 16 MiB are read in a tenth of a second
 	// from a good disk and in two seconds from a bad card.
 	probeTime = 5 * time.Second
@@ -30,91 +21,13 @@ const (
 	probeAll = 30 * time.Second
 )
 
-// errLoop: the last starts all ended badly.
-var errLoop = errors.New("the last starts ended badly, so the spool's files are left alone for now")
-
-// guard counts starts that did not end well, in a small file: the boot in hex, a
-// space, their number.
-type guard struct {
-	path   string
-	boot   uint64
-	noSync bool
-	booked bool // this start is counted
-	waited bool // the disk was left alone once in this process
-	bad    int  // starts before this one that ended badly; one of another boot counts as one
-}
-
-// begin books a start before anything else is touched. After three bad ones it gives
-// errLoop once; the next try, later in the same process, may go on.
-func (g *guard) begin(path string, boot uint64, noSync bool) error {
-	g.path, g.boot, g.noSync = path, boot, noSync
-	if !g.booked {
-		var err error
-		if g.bad, err = readStarts(path, boot); err != nil {
-			return fmt.Errorf("count of starts: %w", err)
-		}
-		if err := g.write(g.bad + 1); err != nil {
-			return fmt.Errorf("count of starts: %w", err)
-		}
-		g.booked = true
-	}
-	if g.bad >= badStarts && !g.waited {
-		g.waited = true
-		return fmt.Errorf("%d starts in a row: %w", g.bad, errLoop)
-	}
-	return nil
-}
-
-// readStarts reads the file; what is no count of ours counts as none.
-func readStarts(path string, boot uint64) (bad int, err error) {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	} else if err != nil {
-		return 0, err
-	}
-	var of uint64
-	if _, err := fmt.Sscanf(string(b[:min(len(b), 32)]), "%x %d", &of, &bad); err != nil || bad < 0 {
-		return 0, nil //nolint:nilerr // see above
-	}
-	if of != boot {
-		bad = min(bad, 1)
-	}
-	return bad, nil
-}
-
-// forget takes this start out of the count.
-func (g *guard) forget() error {
-	if !g.booked {
-		return nil
-	}
-	g.booked = false
-	return g.write(g.bad)
-}
-
-// end notes that all is well.
-func (g *guard) end() error {
-	if g.path == "" {
-		return nil
-	}
-	return g.write(0)
-}
-
-func (g *guard) write(n int) error {
-	b := fmt.Appendf(nil, "%x %d", g.boot, n)
-	if g.noSync {
-		return os.WriteFile(g.path, b, 0o600)
-	}
-	return atomicfile.WriteFile(g.path, b, 0o600)
-}
-
 // probe lets another process look at files after a start that ended badly: at the
 // newest of each class, which opening reads; after several such starts at all, for what
 // ends the process may lie in a file that only the link reads. A file that kills the
 // other process, or holds it for seconds, would do the same here: it goes to
 // quarantine, and its numbers are told as lost.
 func (s *Spool) probe() {
-	if s.cfg.Probe == nil || s.guard.bad == 0 {
+	if s.cfg.Probe == nil || s.guard.Bad == 0 {
 		return
 	}
 	type look struct {
@@ -130,7 +43,7 @@ func (s *Spool) probe() {
 		for i, f := range files {
 			if i == len(files)-1 {
 				newest = append(newest, look{class, f.Path})
-			} else if s.guard.bad > 1 {
+			} else if s.guard.Bad > 1 {
 				others = append(others, look{class, f.Path})
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"fulmar/schema"
 	"fulmar/storage/internal/chain"
 	"fulmar/storage/internal/ram"
+	"fulmar/storage/internal/starts"
 )
 
 const (
@@ -120,7 +121,7 @@ func (s *Spool) keepDisk(ctx context.Context, g *run.Group) error {
 				s.retryDisk(g)
 			}
 		case <-stable.C:
-			if err := s.guard.end(); err != nil {
+			if err := s.guard.End(); err != nil {
 				s.shared.Log.Warn("spool could not note that it runs well", "err", err)
 			}
 		}
@@ -131,7 +132,7 @@ func (s *Spool) keepDisk(ctx context.Context, g *run.Group) error {
 func (m *memory) due() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.on.Load() && (!errors.Is(m.why, errLoop) || time.Since(m.since) >= stableAfter)
+	return m.on.Load() && (!errors.Is(m.why, starts.ErrLoop) || time.Since(m.since) >= stableAfter)
 }
 
 func (s *Spool) tellMode() {

@@ -16,10 +16,12 @@ import (
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/run"
 	"fulmar/schema"
+	"fulmar/storage/internal/age"
 	"fulmar/storage/internal/chain"
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/owner"
 	"fulmar/storage/internal/ram"
+	"fulmar/storage/internal/starts"
 	"fulmar/storage/vault"
 )
 
@@ -29,12 +31,13 @@ type Spool struct {
 	shared chain.Shared
 	ram    *ram.Store
 	lock   *os.File
-	guard  guard
+	guard  starts.Guard
 	closed atomic.Bool
 	// classes are those on disk; nil while there is no disk to open.
 	classes atomic.Pointer[[schema.NumClasses]*chain.Class]
 	memory  memory
 	owner   ownership
+	ages    ages
 	keys    atomic.Pointer[vault.State]
 }
 
@@ -92,7 +95,7 @@ func (s *Spool) openDisk() (err error) {
 	}
 	defer func() {
 		if errors.Is(err, ErrNewer) { // a start that refuses in order is no bad one
-			err = errors.Join(err, s.guard.forget())
+			err = errors.Join(err, s.guard.Forget())
 		}
 		if err != nil {
 			release(classes, lock)
@@ -101,7 +104,7 @@ func (s *Spool) openDisk() (err error) {
 	if err := s.mayOpen(); err != nil {
 		return err
 	}
-	if err := s.guard.begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.Clock.Boot(), s.cfg.NoSync); err != nil {
+	if err := s.guard.Begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.Clock.Boot(), s.cfg.NoSync); err != nil {
 		return err
 	}
 	if err := s.openKeys(classes); err != nil {
@@ -111,6 +114,7 @@ func (s *Spool) openDisk() (err error) {
 	s.shared.Balloon.Path = filepath.Join(s.cfg.Dir, "balloon")
 	s.shared.RefillBalloon()
 	s.lookAround()
+	s.openAges()
 	for i, c := range classes {
 		if err := c.Load(); err != nil {
 			return fmt.Errorf("open spool class %s: %w", schema.Class(i), err)
@@ -167,7 +171,7 @@ func (s *Spool) lookAround() {
 	for _, e := range ents {
 		switch _, err := schema.ParseClass(e.Name()); {
 		case err == nil && e.IsDir():
-		case slices.Contains([]string{"lock", "balloon", "quarantine", "starts", owner.Name}, e.Name()), vault.Owns(e.Name()):
+		case slices.Contains([]string{"lock", "balloon", "quarantine", "starts", owner.Name, age.Name}, e.Name()), vault.Owns(e.Name()):
 		default:
 			s.shared.ForeignFile(filepath.Join(s.shared.Dir, e.Name()))
 		}
@@ -188,6 +192,9 @@ func (s *Spool) Run(ctx context.Context) error {
 	g.Go("spool disk", func(ctx context.Context) error { return s.keepDisk(ctx, g) })
 	if s.classes.Load() != nil {
 		s.runClasses(g)
+	}
+	if s.expires() {
+		g.Go("spool ages", s.keepAges)
 	}
 	err := g.Wait(stopGrace)
 	s.shared.Running.Store(false)
@@ -244,17 +251,18 @@ func (s *Spool) append(ctx context.Context, c schema.Class, payload []byte) (uin
 // rising: at most maxRecords, and at most maxBytes of payload unless the first alone
 // is larger. They are of the epoch of the class's first cursor; for others see
 // [Spool.ReadEpoch]. The payloads are shared with the spool: do not change them.
-// Records found corrupt on the way become gaps and are left out.
+// Records found corrupt or older than their class's TTL on the way become gaps and are
+// left out.
 func (s *Spool) Read(c schema.Class, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error) {
 	if c >= schema.NumClasses {
 		return nil, fmt.Errorf("read spool: unknown class %d", c)
 	}
 	if cl := s.classes.Load(); cl != nil {
-		return cl[c].Read(from, maxRecords, maxBytes)
+		return s.fresh(c, from, cl[c].Read, maxRecords, maxBytes)
 	}
 	for _, cur := range s.ram.Cursors() {
 		if cur.Class == c {
-			return s.ram.Read(c, cur.Epoch, from, maxRecords, maxBytes), nil
+			return s.ReadEpoch(c, cur.Epoch, from, maxRecords, maxBytes)
 		}
 	}
 	return nil, nil
@@ -266,9 +274,11 @@ func (s *Spool) ReadEpoch(c schema.Class, epoch, from uint64, maxRecords, maxByt
 		return nil, fmt.Errorf("read spool: unknown class %d", c)
 	}
 	if cl := s.classes.Load(); cl != nil && cl[c].Cursor().Epoch == epoch {
-		return cl[c].Read(from, maxRecords, maxBytes)
+		return s.fresh(c, from, cl[c].Read, maxRecords, maxBytes)
 	}
-	return s.ram.Read(c, epoch, from, maxRecords, maxBytes), nil
+	return s.fresh(c, from, func(from uint64, records, bytes int) ([]schema.Stored, error) {
+		return s.ram.Read(c, epoch, from, records, bytes), nil
+	}, maxRecords, maxBytes)
 }
 
 // Ack settles numbers first to last, inclusive, in any order and as often as one
@@ -341,13 +351,16 @@ func (s *Spool) Close() error {
 	if cl == nil {
 		return s.lostInMemory()
 	}
+	if s.expires() {
+		s.noteAge()
+	}
 	errs := []error{s.lostInMemory()}
 	// Alarms last: the others may still have a gap to write.
 	for i := len(cl) - 1; i >= 0; i-- {
 		errs = append(errs, cl[i].Close())
 	}
 	if errors.Join(errs...) == nil {
-		errs = append(errs, s.guard.end())
+		errs = append(errs, s.guard.End())
 	}
 	release(*cl, s.lock)
 	return errors.Join(errs...)

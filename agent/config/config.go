@@ -110,6 +110,7 @@ type Spool struct {
 	MetricMiB   int64 `yaml:"metric_mib"`
 	SnapshotMiB int64 `yaml:"snapshot_mib"`
 	PicturesMiB int64 `yaml:"pictures_mib"`
+	TTL         TTL   `yaml:"ttl"`
 	// Encrypt says who holds the key: one of the Encrypt constants.
 	Encrypt string `yaml:"encrypt"`
 	// KeyFile is where the key lies; "": in the data folder.
@@ -117,6 +118,15 @@ type Spool struct {
 	// RecoveryKey is the public half of the fleet's recovery key, PEM; "": none.
 	RecoveryKey string `yaml:"recovery_key"`
 }
+
+// TTL is how old records may become before they are sent; 0 is as old as it takes.
+type TTL struct {
+	Event  time.Duration `yaml:"event"`
+	Metric time.Duration `yaml:"metric"`
+}
+
+// maxTTL is longer than any board runs.
+const maxTTL = 20 * 365 * 24 * time.Hour
 
 // Who holds the key of the spool.
 const (
@@ -277,6 +287,11 @@ func (c *Config) validateSpool() error {
 	} {
 		if q.mib < 1 || q.mib > 1<<20 {
 			errs = append(errs, fmt.Errorf("spool.%s: %d, wants 1 to %d", q.key, q.mib, 1<<20))
+		}
+	}
+	for key, ttl := range map[string]time.Duration{"event": c.Spool.TTL.Event, "metric": c.Spool.TTL.Metric} {
+		if ttl != 0 && (ttl < time.Minute || ttl > maxTTL) {
+			errs = append(errs, fmt.Errorf("spool.ttl.%s: %v, wants 0s (never too old) or %v to %v", key, ttl, time.Minute, maxTTL))
 		}
 	}
 	errs = append(errs, oneOf("spool.encrypt", c.Spool.Encrypt, EncryptAuto, EncryptTPM, EncryptFile, EncryptOff))

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/age"
 	"fulmar/storage/internal/meta"
 	"fulmar/storage/internal/owner"
 	"fulmar/storage/internal/ranges"
@@ -81,7 +82,7 @@ func Open(dir string, a Access) (*Spool, error) {
 			s.Classes = append(s.Classes, Class{ID: id})
 		case name == "quarantine" && e.IsDir():
 			quarantine = true
-		case vault.Owns(name), name == "lock", name == "balloon", name == "starts", name == owner.Name, name == "segments.bad":
+		case vault.Owns(name), name == "lock", name == "balloon", name == "starts", name == owner.Name, name == age.Name, name == "segments.bad":
 		default:
 			s.Foreign = append(s.Foreign, filepath.Join(dir, name))
 		}

@@ -36,6 +36,7 @@ type Class struct {
 	recs    []segment.Record
 	batch   []*queue.Item
 	peeked  uint64 // metrics: last number that batch stands for
+	cut     bool   // durable classes: the last commit failed, see cutOff
 	thinned uint64 // metrics: numbers up to it are thinned, or not worth it
 
 	mu        sync.Mutex
@@ -79,6 +80,7 @@ func (c *Class) commit(items []*queue.Item, gap bool) error {
 				continue
 			}
 		}
+		c.cut = c.cut || classconf.Durable(c.id) && !disk.Full(err)
 		c.mu.Lock()
 		c.stats.CommitErrors++
 		c.full = schema.ReasonUnsavable
@@ -111,7 +113,10 @@ func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 	// Numbers that were settled from memory are in no file. Where the meta did
 	// not say so before a record above them is in one, a restart would take them
 	// for damage.
-	if c.settledInMemory() {
+	c.mu.Lock()
+	untold := c.book.Untold()
+	c.mu.Unlock()
+	if untold {
 		if err := c.persist(); err != nil {
 			return err
 		}
@@ -155,7 +160,18 @@ func (c *Class) roll(first uint64) error {
 		c.files.CloseWriter()
 		return err
 	}
+	c.cut = false
 	return nil
+}
+
+// cutOff begins a new file where the last commit failed. It may be on the disk all the
+// same, and the next start would give its records once more, which meanwhile went
+// another way: to memory, or back to who made them. io is held.
+func (c *Class) cutOff() error {
+	if !c.cut {
+		return nil
+	}
+	return c.roll(c.book.Next)
 }
 
 // makeRoom keeps the class inside its quota: alarms are refused, the others lose

@@ -6,7 +6,6 @@ package chain
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,28 +32,14 @@ func fullDisk(t *testing.T) *Shared {
 			t.Error(err)
 		}
 	})
-	s := &Shared{Dir: dir, Clock: schema.NewClock(7, time.Hour), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), NoSync: true, Wake: make(chan struct{}, 1)}
-	s.Balloon.Path = filepath.Join(dir, "balloon")
-	s.RefillBalloon()
 	var cfg [schema.NumClasses]Config
 	for i := range cfg {
 		cfg[i] = Config{SegmentBytes: 64 << 10, QuotaBytes: 16 << 20}
 	}
-	classes, err := New(s, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range classes {
-		if err := c.Load(); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Settle(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Release)
-	}
+	s := loaded(t, dir, cfg)
+	s.RefillBalloon()
 	for n := range 2000 {
-		for _, c := range classes[schema.ClassEvent : schema.ClassMetric+1] {
+		for _, c := range s.classes[schema.ClassEvent : schema.ClassMetric+1] {
 			if c.id == schema.ClassEvent && n > 200 {
 				continue
 			}

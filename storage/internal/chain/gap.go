@@ -192,19 +192,19 @@ func (c *Class) giveWay(alarmHeld bool) bool {
 	return true
 }
 
-// Refuse writes one durable record down as lost for a reason that only its
-// sender can know, and then settles it.
-func (c *Class) Refuse(epoch, seq uint64, why schema.Reason) error {
+// Refuse writes durable records down as lost for a reason that chain does not know
+// of, and then settles them: the gap as it is, but for what of it is settled already.
+func (c *Class) Refuse(g schema.Gap) error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	c.mu.Lock()
-	known, closed := epoch == c.book.Epoch && seq > 0 && seq <= c.book.Given(), c.closed
+	known, closed := g.Epoch == c.book.Epoch && g.First > 0 && g.First <= g.Last && g.Last <= c.book.Given(), c.closed
 	c.mu.Unlock()
 	switch {
 	case closed:
 		return ErrClosed
 	case !known:
-		return fmt.Errorf("%w: number %d of epoch %016x", ErrUnknown, seq, epoch)
+		return fmt.Errorf("%w: %d to %d of epoch %016x", ErrUnknown, g.First, g.Last, g.Epoch)
 	}
-	return c.lose(ranges.Range{First: seq, Last: seq}, why, c.isAlarm())
+	return c.loseBetween(ranges.Range{First: g.First, Last: g.Last}, g.Reason, g.FromWall, g.ToWall, c.isAlarm())
 }

@@ -12,6 +12,7 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -23,6 +24,16 @@ import (
 	"fulmar/storage/internal/files"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/vault"
+)
+
+// Config sets up one class.
+type Config = classconf.Config
+
+// What a caller may want to tell apart; see the same names in storage.
+var (
+	ErrFull    = errors.New("class is full")
+	ErrUnknown = errors.New("unknown range")
+	ErrClosed  = errors.New("spool is closed")
 )
 
 // Shared is what the classes of one spool have in common.
@@ -142,6 +153,9 @@ func (c *Class) Close() error {
 	}
 	if err == nil {
 		err = c.settleOwed(c.isAlarm())
+	}
+	if err == nil {
+		err = c.cutOff()
 	}
 	if err == nil {
 		c.mu.Lock()
