@@ -21,6 +21,7 @@
 //
 //	Dir/lock                       held by the one process that has the spool open
 //	Dir/owner                      the board whose records these are
+//	Dir/boots                      how long each boot ran, where records have a time to live
 //	Dir/starts                     how many starts in a row ended badly
 //	Dir/keys, keys.bak             the keyring of an encrypted spool, see [fulmar/storage/vault]
 //	Dir/balloon                    1 MiB, given up in steps when the disk is full, so that gaps can be written
@@ -61,6 +62,12 @@
 // of the least urgent class, gap first. Who waits for an alarm or event on a full disk
 // also waits for a class that could give way and is at work. Alarms may take half of the
 // balloon, gaps all of it, other records none; what gives way fills it again.
+//
+// # Too old
+//
+// Where a class has a TTL ([ClassConfig]), a read that meets records older than that
+// gives them up with [schema.ReasonExpired]. The age is time that boards were seen to
+// run, of one boot or of several; no wall clock is asked.
 //
 // # Faults
 //
