@@ -130,13 +130,15 @@ func (c *Class) flushLocked() error {
 }
 
 // commitQueued writes the gaps that are owed and what is queued, a bounded number
-// of batches.
+// of batches. What comes while the last of them is written lingers for the next flush:
+// a commit of its own for the one or two records of that time would double what the
+// flash wears.
 func (c *Class) commitQueued() (err error) {
 	for range flushRounds {
 		if oerr := c.settleOwed(c.isAlarm()); oerr != nil {
 			err = oerr
 		}
-		n, batch := c.peek()
+		n, batch, all := c.peek()
 		if n == 0 {
 			break
 		}
@@ -152,6 +154,9 @@ func (c *Class) commitQueued() (err error) {
 				break // they stay queued; another try at once would fail as well
 			}
 		}
+		if all {
+			break
+		}
 	}
 	return err
 }
@@ -165,13 +170,14 @@ func (c *Class) failed() {
 }
 
 // peek copies the next batch and tells how many of the queue it stands for: what
-// was settled from memory needs no disk. Only the holder of io and, for metrics,
-// settle take from the queue.
-func (c *Class) peek() (n int, batch []*queue.Item) {
+// was settled from memory needs no disk. all: nothing is queued behind it. Only the
+// holder of io and, for metrics, settle take from the queue.
+func (c *Class) peek() (n int, batch []*queue.Item, all bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.batch = c.queue.Peek(c.batch[:0], c.cfg.BatchMax, int(min(classconf.BatchBytes, c.cfg.SegmentBytes/2)))
 	n = len(c.batch)
+	all = n == c.queue.Len()
 	if !classconf.Durable(c.id) {
 		c.peeked = 0
 		if n > 0 {
@@ -179,7 +185,7 @@ func (c *Class) peek() (n int, batch []*queue.Item) {
 		}
 		c.batch = slices.DeleteFunc(c.batch, func(it *queue.Item) bool { return c.book.Done.Has(it.Seq) })
 	}
-	return n, c.batch
+	return n, c.batch, all
 }
 
 // pop takes a batch out of the queue and tells those who wait for it. Metrics
