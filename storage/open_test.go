@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -234,6 +235,36 @@ func TestLingerAndCoalescing(t *testing.T) {
 		time.Sleep(1100 * time.Millisecond)
 		if recs, _ := s.Read(schema.ClassMetric, 1, 1, 10); len(recs) != 1 {
 			t.Error("a metric is not there after its linger")
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What comes while a commit is under way lingers as well: no more commits are made
+// than one in each linger.
+func TestEachCommitLingers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, small(dir))
+		synctest.Wait()
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				for range 40 {
+					if _, err := s.Append(t.Context(), schema.ClassEvent, []byte("one after the other")); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		took, n := time.Since(begin), s.Stats().Classes[schema.ClassEvent].Commits
+		if most := uint64(took/(20*time.Millisecond)) + 1; n > most {
+			t.Errorf("%d commits in %v, want at most %d", n, took, most)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)

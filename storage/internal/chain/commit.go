@@ -151,14 +151,16 @@ func (c *Class) flushLocked(again bool) error {
 }
 
 // commitQueued writes the gaps that are owed and what is queued, a bounded number
-// of batches. again: as for flushLocked.
+// of batches; again: as for flushLocked. What comes while the last is written lingers
+// for the next flush: a commit of its own would double what the flash wears.
 func (c *Class) commitQueued(again bool) (err error) {
-	for range flushRounds {
+	for round, all := 0, false; round < flushRounds && !all; round++ {
 		if oerr := c.settleOwed(c.isAlarm()); oerr != nil {
 			err = oerr
 		}
-		n, batch := c.peek()
-		if n == 0 {
+		var n int
+		var batch []*queue.Item
+		if n, batch, all = c.peek(); n == 0 {
 			break
 		}
 		var cerr error
@@ -190,13 +192,14 @@ func (c *Class) failed() {
 }
 
 // peek copies the next batch and tells how many of the queue it stands for: what
-// was settled from memory needs no disk. Only the holder of io and, for metrics,
-// settle take from the queue.
-func (c *Class) peek() (n int, batch []*queue.Item) {
+// was settled from memory needs no disk. all: nothing is queued behind it. Only the
+// holder of io and, for metrics, settle take from the queue.
+func (c *Class) peek() (n int, batch []*queue.Item, all bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.batch = c.queue.Peek(c.batch[:0], c.cfg.BatchMax, int(min(classconf.BatchBytes, c.cfg.SegmentBytes/2)))
 	n = len(c.batch)
+	all = n == c.queue.Len()
 	if !classconf.Durable(c.id) {
 		c.peeked = 0
 		if n > 0 {
@@ -204,7 +207,7 @@ func (c *Class) peek() (n int, batch []*queue.Item) {
 		}
 		c.batch = slices.DeleteFunc(c.batch, func(it *queue.Item) bool { return c.book.Done.Has(it.Seq) })
 	}
-	return n, c.batch
+	return n, c.batch, all
 }
 
 // pop takes a batch out of the queue and tells those who wait for it. Metrics

@@ -41,8 +41,8 @@ const (
 	// write 16 times as much for each commit.
 	pageSize = 4096
 	// fillPercent suits keys that only rise; the default of half leaves half of
-	// each page empty for ever.
-	fillPercent = 0.95
+	// each page empty for ever, 0.95 a pack of each.
+	fillPercent = 1.0
 	// lockTimeout bounds the wait for the file's lock; the spool's own lock is
 	// taken first, so only a leaked handle could hold it.
 	lockTimeout = time.Second
