@@ -328,3 +328,25 @@ func TestCursorIsWrittenAndDiskComesBack(t *testing.T) {
 		}
 	})
 }
+
+// TestPowerLostInTheFirstMoment: a class that begins writes its meta twice; where the
+// power went between the two nothing is missing, and no number is skipped.
+func TestPowerLostInTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	dir, after := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	s := open(t, small(dir))
+	defer s.Close()
+	if err := os.CopyFS(after, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	// The copy of even generations is the second.
+	if err := os.Remove(filepath.Join(after, "alarm", "meta.a")); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, small(after))
+	defer again.Close()
+	// Before it is the gap of what was reserved for metrics, and nothing else.
+	if seq, err := again.Append(t.Context(), schema.ClassAlarm, []byte("x")); err != nil || seq != 2 {
+		t.Errorf("the first alarm has number %d, %v", seq, err)
+	}
+}
