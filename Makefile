@@ -13,6 +13,7 @@ STATIC     := CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)'
 TOOL       := $(GO) tool -modfile=tools.mod
 SECONDS    ?= 0
 CHECK      ?= 0
+TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
 .PHONY: run test build gates race fuzz arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
@@ -20,8 +21,9 @@ export GOFLAGS ?= -buildvcs=false
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends
-	@exec bin/local -dir run -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check)
+run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends; TPM=1 with a TPM
+	@$(if $(filter 1,$(TPM)),cross/need swtpm)
+	@exec bin/local -dir run$(if $(filter 1,$(TPM)),-tpm) -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check) $(if $(filter 1,$(TPM)),-tpm)
 
 build: ## the programs, into bin/
 	@mkdir -p bin
@@ -35,7 +37,7 @@ ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
 test: ort build ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools openssl softhsm2 opensc
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
@@ -89,4 +91,4 @@ verify-trt-abi: ## the TensorRT tables against headers: TRT_INCLUDE=DIR with NvI
 	@cross/verify-trt-abi $(TRT_INCLUDE)
 
 clean: ## what the build made; the cache stays
-	rm -rf bin run out
+	rm -rf bin run run-tpm out

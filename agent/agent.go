@@ -16,6 +16,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fulmar/agent/anchor"
+	"fulmar/agent/attest"
+	"fulmar/agent/chip"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
 	"fulmar/device"
@@ -60,7 +63,9 @@ type Agent struct {
 	opt   Options
 	log   *slog.Logger
 	clock schema.Clock
-	facts map[string]string
+	// bootKnown: the kernel told the boot of the clock.
+	bootKnown bool
+	facts     map[string]string
 
 	mu  sync.Mutex
 	cfg config.Config // replaced as a whole on reload
@@ -72,6 +77,8 @@ type Agent struct {
 	child     *worker.Child // nil where the worker is a unit of its own
 	link      atomic.Pointer[link.Session]
 	identity  atomic.Pointer[identity.Identity]
+	chip      *chip.Chip // of the board's identity and its spool
+	attestor  *attest.Attestor
 
 	notify *sdnotify.Notifier
 	said   reports
@@ -83,11 +90,13 @@ type Agent struct {
 func New(cfg *config.Config, opt Options) (*Agent, error) {
 	a := &Agent{
 		opt: opt, log: opt.Log, cfg: *cfg,
-		clock: bootClock(opt.Root, opt.Log),
 		facts: facts(opt.Root),
 		said:  reports{last: map[string]schema.Report{}},
 	}
 	a.status.link.State = "starting"
+	a.clock, a.bootKnown = bootClock(opt.Root, opt.Log)
+	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
+	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
 	var err error
 	if a.notify, err = sdnotify.FromEnv(); err != nil {
 		opt.Log.Warn("systemd is not told", "err", err)
@@ -109,13 +118,13 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 
 // bootClock reads the kernel's boot; a kernel that does not tell it gives a
 // random boot, so that two runs are never taken for one.
-func bootClock(root device.Root, log *slog.Logger) schema.Clock {
+func bootClock(root device.Root, log *slog.Logger) (_ schema.Clock, known bool) {
 	boot, err := device.BootID(root)
 	if err != nil {
 		boot = rand.Uint64()
 		log.Warn("boot id not read, using a random one", "err", err)
 	}
-	return schema.BootClock(boot)
+	return schema.BootClock(boot), err == nil
 }
 
 func (a *Agent) sensors(cfg *config.Config) []device.Sensor {
@@ -151,12 +160,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	context.AfterFunc(spool.Context(), sender.Stop)
 	context.AfterFunc(sender.Context(), makers.Stop)
 	a.say("agent", "running", schema.SeverityInfo, "fulmard "+a.opt.Release+" started")
+	a.sayKeys()
 	a.startedWith()
 	a.tell(a.notify.Ready())
 
 	err := makers.Wait(makersGrace)
 	a.tell(a.notify.Stopping())
 	a.sendRest()
+	a.chip.Stop()
 	sender.Stop()
 	err = errors.Join(err, sender.Wait(stopGrace))
 	spool.Stop()
@@ -206,7 +217,11 @@ func (a *Agent) startMakers(g *run.Group) {
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)
-	g.Go("clock", a.keepAnchors)
+	g.Go("clock", func(ctx context.Context) error {
+		return anchor.Keep(ctx, a.clock, a.log, func(now schema.Time, x *schema.Anchor) {
+			a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindAnchor, Time: now, Anchor: x})
+		})
+	})
 	if a.opt.ConfigPath != "" {
 		g.Go("config", a.watchConfig)
 	}
@@ -248,6 +263,7 @@ func (a *Agent) tell(err error) {
 // runLink enrols, then keeps the session with the fleet until the context ends.
 func (a *Agent) runLink(ctx context.Context) error {
 	cfg := a.config()
+	e := a.enroller(&cfg)
 	lc := link.Config{
 		Release: a.opt.Release, Clock: a.clock, Facts: a.facts,
 		KeepAlive: cfg.Link.KeepAlive, ReconnectWindow: cfg.Link.ReconnectWindow,
@@ -258,13 +274,19 @@ func (a *Agent) runLink(ctx context.Context) error {
 			return err
 		}
 	} else {
-		id, err := a.enroller(&cfg).Enrol(ctx)
+		id, err := e.Enrol(ctx)
 		if err != nil {
 			return err
 		}
 		a.identity.Store(id)
 		lc.Tenant, lc.Board, lc.ClientID = id.Tenant, id.Board, id.Board
 		lc.Dial = a.dialFleet
+		if id.Prover() != nil {
+			lc.Attest = a.attest
+		}
+	}
+	if !a.claimSpool(ctx, lc.Board) {
+		return nil
 	}
 	s, err := link.New(lc, outbox{a.spool}, blobOpener{a.blobs})
 	if err != nil {
@@ -275,7 +297,7 @@ func (a *Agent) runLink(ctx context.Context) error {
 	g.Go("session", s.Run)
 	if a.identity.Load() != nil {
 		g.Go("certificate", func(ctx context.Context) error {
-			return a.enroller(&cfg).Keep(ctx, a.identity.Load, a.identity.Store)
+			return e.Keep(ctx, a.identity.Load, a.identity.Store)
 		})
 	}
 	return g.Wait(stopGrace)

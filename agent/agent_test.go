@@ -34,7 +34,7 @@ type board struct {
 	client *http.Client
 }
 
-const boardYAML = "board: dock-1\ndata: %s\nfleet: {address: '127.0.0.1:1', token_file: /none}\ninfer: {mode: 'off'}\nsensors: {synthetic: 3}\n"
+const boardYAML = "board: dock-1\ndata: %s\nfleet: {address: '127.0.0.1:1', token_file: /none}\ninfer: {mode: 'off'}\nkey: {mode: software}\nsensors: {synthetic: 3}\n"
 
 func start(t *testing.T) *board {
 	t.Helper()

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"fulmar/agent/config"
-	"fulmar/agent/identity"
 	"fulmar/link"
 	"fulmar/schema"
 	"fulmar/storage"
@@ -29,7 +28,7 @@ const dialTimeout = 15 * time.Second
 // that a renewed certificate is used from the next connection on.
 func (a *Agent) dialFleet(ctx context.Context) (net.Conn, error) {
 	id := a.identity.Load()
-	return dialTLS(ctx, id.Broker, id.TLS())
+	return dialTLS(ctx, id.Broker, id.TLS(id.Broker))
 }
 
 func dialTLS(ctx context.Context, address string, cfg *tls.Config) (net.Conn, error) {
@@ -110,12 +109,3 @@ func (o blobOpener) OpenBlob(name string) (link.Blob, error) {
 }
 
 func (o blobOpener) RemoveBlob(name string) error { return o.blobs.Remove(name) }
-
-// enroller is the way to an identity under this config.
-func (a *Agent) enroller(cfg *config.Config) *identity.Enroller {
-	return &identity.Enroller{
-		Dir: cfg.IdentityDir(), Fleet: cfg.Fleet.Address, TokenFile: cfg.Fleet.TokenFile,
-		Board: cfg.Board, Facts: a.facts, Log: a.log.With("part", "enrol"),
-		Waiting: func(err error) { a.setLink("enrolling", err) },
-	}
-}

@@ -39,6 +39,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	gauge("build_info", "1, with the version as a label.", 1, "version", a.opt.Release)
 	a.collectSpool(gauge, counter)
 	a.collectLink(gauge, counter)
+	a.collectIdentity(gauge, counter)
 	a.collectWorker(gauge, counter)
 	sch := a.scheduler.Stats()
 	counter("schedule_ticks_total", "Ticks run.", sch.Ticks)

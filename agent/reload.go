@@ -121,6 +121,7 @@ func fixedAtStart(old, next *config.Config) []string {
 		{"fleet", old.Fleet, next.Fleet},
 		{"broker", old.Broker, next.Broker},
 		{"key", old.Key, next.Key},
+		{"tpm", old.TPM, next.TPM},
 		{"spool", old.Spool, next.Spool},
 		{"link", old.Link, next.Link},
 		{"infer", old.Infer, next.Infer},

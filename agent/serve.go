@@ -36,6 +36,11 @@ type Health struct {
 	Causes []string `json:"causes"` // empty when ok
 	Link   string   `json:"link"`
 	Worker string   `json:"worker"`
+	// Identity is who the board is to its fleet; none with a broker of one's own.
+	Identity *IdentityHealth `json:"identity,omitempty"`
+	// SpoolKey is who holds the key of what lies on the disk: "tpm"; "file", so that whoever
+	// has the disk has the records; "none" where they lie in the clear.
+	SpoolKey string `json:"spool_key"`
 	// Models tells what each model runs on; none while the worker is silent.
 	Models []ModelHealth `json:"models,omitempty"`
 }
@@ -54,15 +59,18 @@ type ModelHealth struct {
 // Health tells how the board is now.
 func (a *Agent) Health() Health {
 	cfg := a.config()
-	h := Health{Causes: []string{}}
+	h := Health{Causes: []string{}, Identity: a.identityHealth()}
 	a.status.mu.Lock()
 	h.Link = a.status.link.State
-	linkErr := a.status.link.Err
+	linkErr, keyErr := a.status.link.Err, a.status.identity.Err
 	at, w := a.status.workerAt, a.status.worker
 	a.status.mu.Unlock()
 	if s := a.link.Load(); s != nil {
 		st := s.Status()
 		h.Link, linkErr = string(st.State), st.Err
+		if keyErr != nil {
+			h.Causes = append(h.Causes, "identity: "+keyErr.Error())
+		}
 	}
 	if linkErr != nil {
 		h.Causes = append(h.Causes, "link: "+linkErr.Error())
@@ -77,6 +85,13 @@ func (a *Agent) Health() Health {
 		h.Worker = "ok"
 		h.Causes = append(h.Causes, workerCauses(&w)...)
 		h.Models = a.models()
+	}
+	spool := a.spool.Stats()
+	if h.SpoolKey = "none"; spool.Keys != nil {
+		h.SpoolKey = spool.Keys.Kind
+	}
+	if spool.Memory != "" {
+		h.Causes = append(h.Causes, "spool: records stay in memory: "+spool.Memory)
 	}
 	if !a.alive() {
 		h.Causes = append(h.Causes, "schedule: no tick within its deadline")

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/agent/identity"
 	"fulmar/inference/worker"
 	"fulmar/schema"
 )
@@ -27,6 +28,8 @@ type status struct {
 		State string
 		Err   error
 	}
+	identity               identity.Status
+	attested, attestFailed uint64 // questions of the fleet
 }
 
 func (s *status) setWorker(w worker.Status) {

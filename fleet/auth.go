@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 
 	"fulmar/fleet/api"
@@ -22,17 +21,10 @@ const cookieName = "__Host-fulmar"
 type auth struct{ reg *registry.Registry }
 
 var (
-	_ web.Auth = auth{}
-	_ api.Auth = auth{}
+	_ web.Auth      = auth{}
+	_ api.Auth      = auth{}
+	_ api.AdminAuth = auth{}
 )
-
-func remote(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{} // all of unknown origin share one limit
-	}
-	return ap.Addr()
-}
 
 func secretOf(r *http.Request) string {
 	c, err := r.Cookie(cookieName)
@@ -76,7 +68,7 @@ func words(err error) error {
 
 // Login implements [web.Auth].
 func (a auth) Login(w http.ResponseWriter, r *http.Request, password string) error {
-	secret, err := a.reg.Login(r.Context(), password, remote(r))
+	secret, err := a.reg.Login(r.Context(), password, api.Remote(r))
 	if err != nil {
 		return words(err)
 	}
@@ -89,7 +81,7 @@ func (a auth) SetPassword(w http.ResponseWriter, r *http.Request, old, fresh str
 	if _, ok := a.Session(r); !ok {
 		return web.ErrWrongPassword
 	}
-	secret, err := a.reg.SetPassword(r.Context(), old, fresh, remote(r))
+	secret, err := a.reg.SetPassword(r.Context(), old, fresh, api.Remote(r))
 	if err != nil {
 		return words(err)
 	}
@@ -127,4 +119,22 @@ func (a auth) Reader(r *http.Request) (string, error) {
 		return "", api.ErrNotAllowed
 	}
 	return s.Tenant, nil
+}
+
+// Admin implements [api.AdminAuth]: a session whose password is settled, or a token of
+// scope admin.
+func (a auth) Admin(r *http.Request) (tenant, who string, err error) {
+	tenant, err = a.Reader(r)
+	if err != nil {
+		return "", "", err
+	}
+	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok { // Reader has let a session in
+		return tenant, registry.AdminUser, nil
+	}
+	_, scope, err := a.reg.APIToken(r.Context(), token)
+	if err != nil || scope != registry.ScopeAdmin {
+		return "", "", errors.Join(api.ErrNotAllowed, err)
+	}
+	return tenant, registry.TokenName(token), nil
 }

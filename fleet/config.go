@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"fulmar/fleet/enrol"
 )
 
 // maxConfig bounds the config file, in bytes.
@@ -36,6 +38,8 @@ type Config struct {
 	Foreign ForeignConfig `yaml:"foreign"`
 	// Keep bounds what is kept.
 	Keep KeepConfig `yaml:"keep"`
+	// Enrol says which boards are let in.
+	Enrol EnrolConfig `yaml:"enrol"`
 	// Release is shown on the page.
 	Release string `yaml:"-"`
 }
@@ -49,6 +53,62 @@ type ForeignConfig struct {
 	PasswordFile string `yaml:"password_file"`
 	// Plain allows a broker without TLS on loopback, for a broker on this machine.
 	Plain bool `yaml:"plain"`
+}
+
+// EnrolConfig says which boards are let in, and by what.
+type EnrolConfig struct {
+	// Admit lists what lets a board in that the fleet does not know: token (a join
+	// token), ek-list (its TPM is on EKList), ek-chain (a maker of EKRoots signed its
+	// TPM), approval (a person on the page). Default token, ek-list, approval.
+	Admit []string `yaml:"admit"`
+	// EKRoots is a PEM file, or a folder of them, of the makers of TPMs that are
+	// trusted, roots or what is below them. "" trusts none.
+	EKRoots string `yaml:"ek_roots"`
+	// EKList is a file of TPMs that are let in: a line is the SHA-256 of an endorsement
+	// key in hex, and after a space the only name it may have, if any. Read again when
+	// it changes. "" lists none.
+	EKList string `yaml:"ek_list"`
+	// Least is what a board must have to be let in: software (anything) or tpm. Boards
+	// that are in stay. Default software.
+	Least string `yaml:"least"`
+}
+
+// policy reads the files that the config names.
+func (c *EnrolConfig) policy() (p enrol.Policy, err error) {
+	admit := c.Admit
+	if admit == nil {
+		admit = []string{enrol.ByToken, enrol.ByList, enrol.ByApproval}
+	}
+	if p, err = enrol.NewPolicy(admit, c.Least); err != nil {
+		return p, fmt.Errorf("enrol.%w", err)
+	}
+	if c.EKRoots != "" {
+		if p.Roots, err = enrol.LoadRoots(c.EKRoots); err != nil {
+			return p, fmt.Errorf("enrol.ek_roots: %w", err)
+		}
+	}
+	if c.EKList != "" {
+		if p.Listed, err = enrol.LoadList(c.EKList); err != nil {
+			return p, fmt.Errorf("enrol.ek_list: %w", err)
+		}
+	}
+	return p, nil
+}
+
+// validate checks what can be checked without the files.
+func (c *EnrolConfig) validate() error {
+	p, err := enrol.NewPolicy(c.Admit, c.Least)
+	switch {
+	case err != nil:
+		return fmt.Errorf("enrol.%w", err)
+	case p.Maker && c.EKRoots == "":
+		return errors.New("enrol.admit: ek-chain wants enrol.ek_roots: whose signature is trusted?")
+	case c.Admit != nil && p.List && c.EKList == "":
+		return errors.New("enrol.admit: ek-list wants enrol.ek_list")
+	case c.Admit != nil && len(c.Admit) == 0:
+		return errors.New("enrol.admit: an empty list lets no board in; leave it out for the default")
+	}
+	return nil
 }
 
 // KeepConfig bounds the ledger and the pictures; 0 is the default of package ingest.
@@ -115,5 +175,6 @@ func (c *Config) Validate() error {
 			errs = append(errs, errors.New("foreign.plain: only a broker on this machine may be spoken to without TLS"))
 		}
 	}
+	errs = append(errs, c.Enrol.validate())
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -61,7 +62,12 @@ type town struct {
 
 func serve(t *testing.T) *town {
 	t.Helper()
-	c := &town{dir: t.TempDir()}
+	return serveIn(t, t.TempDir())
+}
+
+func serveIn(t *testing.T, dir string) *town {
+	t.Helper()
+	c := &town{dir: dir}
 	s, err := New(Config{Data: c.dir, Listen: "127.0.0.1:0", MQTT: "127.0.0.1:0"}, func(pw string) { c.password = pw }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -104,11 +110,16 @@ func newCSR(t *testing.T) (*ecdsa.PrivateKey, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return key, csrOf(t, key)
+}
+
+func csrOf(t *testing.T, key crypto.Signer) string {
+	t.Helper()
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
 }
 
 // post sends an enrolment request, with a certificate for renewing.
@@ -194,6 +205,7 @@ func TestBoardToAPI(t *testing.T) {
 		"bad name":    schema.EnrolRequest{Token: secret, Board: "../b1", CSR: csr, Mode: "software"},
 		"bad csr":     schema.EnrolRequest{Token: secret, Board: "b1", CSR: "x", Mode: "software"},
 		"no JSON":     "x",
+		"too long":    schema.EnrolRequest{Token: secret, Board: "b1", CSR: strings.Repeat("x", 65<<10), Mode: "software"},
 	} {
 		if status, _, body := c.post(t, schema.EnrolPath, bad, nil); status/100 != 4 || strings.Contains(body, secret) || strings.Contains(body, "../b1") {
 			t.Errorf("%s: %d %s", name, status, body)
@@ -203,7 +215,8 @@ func TestBoardToAPI(t *testing.T) {
 	if status != http.StatusOK || reply.Tenant != "default" || reply.Broker != c.MQTTAddr() {
 		t.Fatalf("enrol: %d %s", status, body)
 	}
-	if status, _, _ := c.post(t, schema.EnrolPath, schema.EnrolRequest{Token: secret, Board: "b2", CSR: csr, Mode: "software"}, nil); status != http.StatusForbidden {
+	_, other := newCSR(t)
+	if status, _, _ := c.post(t, schema.EnrolPath, schema.EnrolRequest{Token: secret, Board: "b2", CSR: other, Mode: "software"}, nil); status != http.StatusForbidden {
 		t.Fatalf("token used twice: %d", status)
 	}
 	cert := certOf(t, reply.Certificate, key)
@@ -290,7 +303,7 @@ func TestEvents(t *testing.T) {
 	}
 	until("event: reset")
 	key, csr := newCSR(t)
-	leaf, err := c.ca.Issue([]byte(csr), "default", "b1")
+	leaf, err := c.ca.Issue([]byte(csr), "default", "b1", schema.TrustSoftware)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,7 +418,7 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	key, csr := newCSR(t)
-	leaf, err := s.ca.Issue([]byte(csr), "default", "b1")
+	leaf, err := s.ca.Issue([]byte(csr), "default", "b1", schema.TrustSoftware)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -488,10 +501,10 @@ func TestConfig(t *testing.T) {
 		}
 		return cfg.Validate()
 	}
-	if err := write("data: /x\nlisten: 0.0.0.0:8443\nhosts: [fleet.example]\nkeep: {telemetry: 48h}\nforeign: {address: \"127.0.0.1:1883\", plain: true}\n"); err != nil {
+	if err := write("data: /x\nlisten: 0.0.0.0:8443\nhosts: [fleet.example]\nkeep: {telemetry: 48h}\nforeign: {address: \"127.0.0.1:1883\", plain: true}\nenrol: {admit: [token, ek-chain], ek_roots: /x, least: tpm}\n"); err != nil {
 		t.Error(err)
 	}
-	for _, bad := range []string{"date: /x\n", "data: x\n", "listen: 8443\n", "foreign: {address: \"broker.example:1883\", plain: true}\n", "hosts: [\"\"]\n"} {
+	for _, bad := range []string{"date: /x\n", "data: x\n", "listen: 8443\n", "foreign: {address: \"broker.example:1883\", plain: true}\n", "hosts: [\"\"]\n", "enrol: {admit: [anybody]}\n", "enrol: {admit: []}\n", "enrol: {admit: [ek-chain]}\n", "enrol: {admit: [ek-list]}\n", "enrol: {least: hsm}\n"} {
 		if write(bad) == nil {
 			t.Errorf("taken: %s", bad)
 		}

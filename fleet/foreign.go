@@ -11,16 +11,16 @@ import (
 	"os"
 	"strings"
 
-	"fulmar/fleet/gateway"
+	"fulmar/fleet/gateway/foreign"
 )
 
 // wireForeign adds the broker of somebody else, where one is named.
-func (s *Server) wireForeign(blobs gateway.Pictures) error {
+func (s *Server) wireForeign(blobs foreign.Pictures) error {
 	c := s.cfg.Foreign
 	if c.Address == "" {
 		return nil
 	}
-	cfg := gateway.ForeignConfig{Address: c.Address, Tenant: c.Tenant, Username: c.Username, Pictures: blobs}
+	cfg := foreign.Config{Address: c.Address, Tenant: c.Tenant, Username: c.Username, Pictures: blobs}
 	if c.PasswordFile != "" {
 		b, err := os.ReadFile(c.PasswordFile)
 		if err != nil {
@@ -47,6 +47,6 @@ func (s *Server) wireForeign(blobs gateway.Pictures) error {
 		}
 	}
 	var err error
-	s.out, err = gateway.NewForeign(cfg, s.ingest, s.log)
+	s.out, err = foreign.New(cfg, s.ingest, s.log)
 	return err
 }

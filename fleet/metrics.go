@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"fulmar/fleet/api"
+	"fulmar/fleet/enrol"
 )
 
 // metrics serves the server's own numbers to whoever may read the API. They are
@@ -34,6 +35,21 @@ func (s *Server) metrics(who api.Auth) http.Handler {
 	counter("connections_denied_total", "Connections of boards turned away.", func() uint64 { return s.gate.Stats().Denied })
 	counter("connections_total", "Connections of boards accepted.", func() uint64 { return s.gate.Stats().Accepted })
 	counter("messages_not_stored_total", "Messages whose connection was closed without an answer.", func() uint64 { return s.gate.Stats().Failed })
+	counter("attestations_asked_total", "Boards asked what they run.", func() uint64 { return s.proofs.Stats().Asked })
+	counter("attestations_good_total", "Attestations that were believed.", func() uint64 { return s.proofs.Stats().Good })
+	counter("attestations_refused_total", "Attestations that were not believed; the audit log says why.", func() uint64 { return s.proofs.Stats().Refused })
+	counter("attestations_unasked_total", "Attestations that nobody had asked for.", func() uint64 { return s.proofs.Stats().Unasked })
+	counter("attestations_failed_total", "Questions and answers lost to a fault of the registry.", func() uint64 { return s.proofs.Stats().Failed })
+	counter("sessions_shut_total", "Connections ended because the certificate is good no longer.", func() uint64 { return s.gate.Stats().Shut })
+	counter("clones_total", "Times that two boards were found to use one identity.", s.twins.Load)
+	counter("enrolled_total", "First certificates given to boards, and those of boards that enrolled again.", func() uint64 { return s.desk.Stats().Issued })
+	counter("renewed_total", "Certificates renewed.", func() uint64 { return s.desk.Stats().Renewed })
+	counter("enrol_waiting_total", "Requests of boards answered with: a person has to decide.", func() uint64 { return s.desk.Stats().Waiting })
+	for _, c := range enrol.Codes() {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "fulmar_fleet_enrol_refused_total", Help: "Requests of boards refused, by reason.", ConstLabels: prometheus.Labels{"reason": string(c)},
+		}, func() float64 { return float64(s.desk.Stats().Refused[c]) }))
+	}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fulmar_fleet_boards_connected", Help: "Boards connected now."},
 		func() float64 { return float64(s.gate.Stats().Connected) }))
 	if s.out != nil {

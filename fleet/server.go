@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,8 +22,12 @@ import (
 
 	"fulmar/fleet/api"
 	"fulmar/fleet/ca"
+	"fulmar/fleet/clones"
+	"fulmar/fleet/enrol"
 	"fulmar/fleet/gateway"
+	"fulmar/fleet/gateway/foreign"
 	"fulmar/fleet/ingest"
+	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
@@ -39,6 +44,10 @@ const (
 	idleTimeout   = 2 * time.Minute
 	writeTimeout  = 60 * time.Second // streams set their own
 	maxHeader     = 16 << 10
+
+	// authorityWarn is how long before its end an authority has to have a successor:
+	// boards hear of one within 60 days, and people take longer.
+	authorityWarn = 365 * 24 * time.Hour
 )
 
 // Server is the fleet's server.
@@ -50,12 +59,17 @@ type Server struct {
 	reg    *registry.Registry
 	ledger *store.DB
 	ingest *ingest.Ingest
+	proofs *proof.Checker
 	gate   *gateway.Gateway
+	desk   *enrol.Desk
+	clones *clones.Watch
+	twins  atomic.Uint64 // clones found
+	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
 	mqtt   net.Listener
 	http   *http.Server
-	out    *gateway.Foreign // nil where no foreign broker is named
+	out    *foreign.Client // nil where no foreign broker is named
 
 	certMu sync.Mutex
 	cert   *tls.Certificate
@@ -116,8 +130,14 @@ func (s *Server) openData() (err error) {
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return fmt.Errorf("lock data folder: another fulmar-fleet serves %s; stop it first", s.cfg.Data)
 	}
-	if s.ca, err = ca.Open(filepath.Join(s.cfg.Data, "ca")); err != nil {
+	if s.ca, err = ca.OpenWith(filepath.Join(s.cfg.Data, "ca"), OpenTPMKey); err != nil {
 		return err
+	}
+	if _, err = s.certificate(nil); err != nil { // a key that cannot sign is found now, not by the first board
+		return err
+	}
+	if left := time.Until(s.ca.NotAfter()); left < authorityWarn {
+		s.log.Warn("the certificate of the authority ends soon: no board connects after that; see docs/keys.md", "ends", s.ca.NotAfter().Format(time.DateOnly))
 	}
 	if s.reg, err = registry.Open(s.cfg.Data); err != nil {
 		return err
@@ -140,7 +160,9 @@ func (s *Server) wire() error {
 		PicturesBytes: keep.PicturesMiB << 20, BoardPictures: keep.BoardPicturesMiB << 20,
 		Changed: hub.Notify,
 	}, s.ledger, blobs, s.log)
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, TLS: &tls.Config{
+	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
+	s.clones = clones.New()
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -149,7 +171,7 @@ func (s *Server) wire() error {
 	}
 	src := store.New(s.ledger, s.enrolled, blobs.Open)
 	who := auth{s.reg}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Log: s.log}, src, who)
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg}, Log: s.log}, src, who)
 	if err != nil {
 		return err
 	}
@@ -164,11 +186,19 @@ func (s *Server) wire() error {
 	if err := s.wireForeign(blobs); err != nil {
 		return err
 	}
-	enrol := api.NewEnrolment(s.ca, s.reg, broker, s.log)
+	policy, err := s.cfg.Enrol.policy()
+	if err != nil {
+		return err
+	}
+	s.desk = enrol.New(policy, s.ca, s.reg, s.log)
 	mux := http.NewServeMux()
-	mux.Handle(schema.EnrolPath, enrol)
-	mux.Handle(schema.RenewPath, enrol)
-	mux.Handle("/api/", api.New(src, src, who, hub, s.log))
+	boards := api.NewEnrolment(s.desk, s.ca.PEM(), broker, s.log)
+	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
+		mux.Handle(path, boards)
+	}
+	programs := api.New(src, src, who, hub, s.log)
+	programs.Keep(keeper{s.reg, s}, who)
+	mux.Handle("/api/", programs)
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.
@@ -196,19 +226,6 @@ func bodyDeadline(h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
-}
-
-// enrolled lists boards for the store.
-func (s *Server) enrolled(ctx context.Context, tenant string) ([]store.Enrolled, error) {
-	boards, err := s.reg.Boards(ctx, tenant)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]store.Enrolled, len(boards))
-	for i, b := range boards {
-		out[i] = store.Enrolled{Name: b.Name, KeyMode: b.KeyMode, Facts: b.Facts, At: b.EnrolledAt, Revoked: b.Revoked}
-	}
-	return out, nil
 }
 
 // certificate gives the server's certificate, made anew before it ages.
@@ -250,6 +267,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	doors.Go("gateway", s.gate.Run)
+	doors.Go("attestations", s.keepAsking)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
 	if s.out != nil {
@@ -297,6 +315,9 @@ func (s *Server) close() error {
 	}
 	if s.reg != nil {
 		errs = append(errs, s.reg.Close())
+	}
+	if s.ca != nil {
+		errs = append(errs, s.ca.Close())
 	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())

@@ -117,6 +117,7 @@ func (g *gen) told(payload []byte) error {
 	a.Mode = g.mode
 	g.s.heard(&a)
 	g.pace.SetRate(a.Rate, time.Now())
+	g.asks.Note(a.Attest)
 	return away(&a)
 }
 

@@ -111,6 +111,10 @@ type Config struct {
 	// Report is given what an operator should know: a record that a broker refuses, a
 	// class of which nothing gets through. Nil: only the log is.
 	Report func(schema.Report)
+	// Attest answers a nonce of the fleet with an encoded [schema.Attestation]. It must
+	// obey its context, and may take its time: nothing waits for it. Nil: the board
+	// proves nothing, and no answer is sent.
+	Attest func(ctx context.Context, nonce []byte) ([]byte, error)
 	Log    *slog.Logger
 }
 

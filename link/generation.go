@@ -17,6 +17,7 @@ import (
 
 	"fulmar/internal/run"
 	"fulmar/link/guard"
+	"fulmar/link/internal/asks"
 	"fulmar/link/internal/flights"
 	"fulmar/link/internal/pace"
 	"fulmar/schema"
@@ -50,6 +51,7 @@ type gen struct {
 	pace *pace.Pace
 
 	quiet chan struct{} // the publisher has ended
+	asks  *asks.Asks    // for attestations, by the fleet
 	*flights.Window
 }
 
@@ -76,14 +78,14 @@ func (g *gen) abandoned() bool {
 func (s *Session) generation(ctx context.Context) (up time.Duration, err error) {
 	g := &gen{
 		s: s, number: s.begin(), in: make(chan inbound, maxInbound), lost: make(chan struct{}),
-		quiet: make(chan struct{}), Window: flights.New(s.cfg.Window, s.cfg.WindowBytes), pace: pace.New(s.cfg.WindowBytes),
+		quiet: make(chan struct{}), asks: asks.New(), Window: flights.New(s.cfg.Window, s.cfg.WindowBytes), pace: pace.New(s.cfg.WindowBytes),
 	}
 	s.to(StateConnecting, nil)
 	g.client = mqtt.NewClient(g.options(ctx))
 	// Cut first: a write that is stuck ends, and the broker sends the last will.
 	// Then the client's goroutines end too.
 	defer func() { g.cut(); g.client.Disconnect(0) }()
-	if err := wait(ctx, g.client.Connect(), connectTimeout+time.Second, nil); err != nil {
+	if err := flights.Await(ctx, g.client.Connect(), connectTimeout+time.Second, nil); err != nil {
 		return 0, fmt.Errorf("connect: %w", err)
 	}
 	if err := g.greet(ctx); err != nil {
@@ -119,6 +121,10 @@ func (g *gen) carry(ctx context.Context) error {
 	}
 	part("acker", g.acknowledge)
 	part("publisher", g.publish)
+	group.Go("attestations", func(ctx context.Context) error {
+		g.asks.Run(ctx, g.quiet, g.s.cfg.Log, g.s.cfg.Attest, func(ctx context.Context, b []byte) error { return g.say(ctx, schema.ChanAttest, b, false) })
+		return nil
+	})
 	group.Go("loss", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
@@ -240,7 +246,7 @@ func (g *gen) greet(ctx context.Context) error {
 func (g *gen) subscribe(ctx context.Context) error {
 	filters := map[string]byte{g.topic(schema.ChanHelloAck): 1, g.topic(schema.ChanAck): 1}
 	token := g.client.SubscribeMultiple(filters, nil)
-	if err := wait(ctx, token, helloTimeout, g.lost); err != nil {
+	if err := flights.Await(ctx, token, helloTimeout, g.lost); err != nil {
 		return g.reason(ctx, err)
 	}
 	sub, ok := token.(*mqtt.SubscribeToken)
@@ -261,7 +267,7 @@ func (g *gen) subscribe(ctx context.Context) error {
 
 // say publishes and waits for the PUBACK.
 func (g *gen) say(ctx context.Context, c schema.Channel, payload []byte, retain bool) error {
-	if err := wait(ctx, g.client.Publish(g.topic(c), 1, retain, payload), helloTimeout, g.lost); err != nil {
+	if err := flights.Await(ctx, g.client.Publish(g.topic(c), 1, retain, payload), helloTimeout, g.lost); err != nil {
 		return g.reason(ctx, err)
 	}
 	return nil
@@ -302,6 +308,7 @@ func (g *gen) awaitHello(ctx context.Context) error {
 			}
 			g.s.heard(&a)
 			g.pace.SetRate(a.Rate, time.Now())
+			g.asks.Note(a.Attest)
 			if fixed == nil {
 				g.mode = a.Mode
 			}
@@ -335,21 +342,5 @@ func (g *gen) reason(ctx context.Context, err error) error {
 		return err
 	case <-time.After(reasonTimeout):
 		return err
-	}
-}
-
-// wait waits for a token with a bound.
-func wait(ctx context.Context, t mqtt.Token, limit time.Duration, lost <-chan struct{}) error {
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-t.Done():
-		return t.Error()
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-lost:
-		return errors.New("connection lost")
-	case <-timer.C:
-		return fmt.Errorf("no answer within %v", limit)
 	}
 }

@@ -34,9 +34,6 @@ func EncodeMessage(m *Message) ([]byte, error) {
 	if m.Replay {
 		fields++
 	}
-	if m.Expiry != 0 {
-		fields++
-	}
 	b := appendHead(make([]byte, 0, size), cborMap, fields)
 	b = append(b, 1, m.V) // below 24, as Validate has it
 	b = append(appendHead(append(b, 2), cborText, uint64(len(m.Board))), m.Board...)
@@ -50,9 +47,6 @@ func EncodeMessage(m *Message) ([]byte, error) {
 	b = appendHead(append(b, 1), cborUint, m.Sent.Boot)
 	b = appendInt(append(b, 2), m.Sent.Mono)
 	b = appendInt(append(b, 3), m.Sent.Wall)
-	if m.Expiry != 0 {
-		b = appendInt(append(b, 8), m.Expiry)
-	}
 	b = appendHead(append(b, 9), cborArray, uint64(len(m.Records)))
 	for i := range m.Records {
 		r := &m.Records[i]

@@ -26,7 +26,7 @@ func TestEncodeMessage(t *testing.T) {
 	for range 20_000 {
 		m := &Message{
 			V: Version, Board: letters(1 + draw.IntN(MaxName+1)), Class: Class(draw.IntN(NumClasses + 1)), Epoch: num(), Replay: draw.IntN(2) == 0,
-			Sent: Time{Boot: num(), Mono: int64(num()), Wall: -int64(num())}, Expiry: int64(num()),
+			Sent: Time{Boot: num(), Mono: int64(num()), Wall: -int64(num())},
 		}
 		for i := range m.Trace {
 			m.Trace[i] = byte(draw.Uint32())

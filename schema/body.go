@@ -195,6 +195,8 @@ const (
 	// Of the fleet's own books; no board sends these.
 	ReasonUnreadable Reason = 11 // it came, and the fleet could not read it
 	ReasonFreed      Reason = 12 // acknowledged to the board, and not at this fleet
+	// Of boards again.
+	ReasonExpired Reason = 13 // older than its time to live before it could be sent
 )
 
 // String gives the words used in the loss ledger.
@@ -224,6 +226,8 @@ func (r Reason) String() string {
 		return "unreadable"
 	case ReasonFreed:
 		return "acknowledged, not here"
+	case ReasonExpired:
+		return "expired"
 	}
 	return fmt.Sprintf("reason-%d", uint8(r))
 }

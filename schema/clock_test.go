@@ -4,7 +4,6 @@
 package schema
 
 import (
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,22 +64,5 @@ func TestWallOffset(t *testing.T) {
 		if got := c.t.WallOffset(); got != c.want {
 			t.Errorf("%+v: %d, want %d", c.t, got, c.want)
 		}
-	}
-}
-
-// TestExpired: only the time left counts, whatever year the sender believes in.
-func TestExpired(t *testing.T) {
-	t.Parallel()
-	for _, wall := range []int64{0, 1_767_225_600_000, 3_345_062_400_000, math.MaxInt64 - 60_000} {
-		m := Message{Sent: Time{Wall: wall}, Expiry: wall + 60_000}
-		if m.Expired(59*time.Second) || !m.Expired(61*time.Second) {
-			t.Errorf("wall %d: a minute is %v, %v", wall, m.Expired(59*time.Second), m.Expired(61*time.Second))
-		}
-	}
-	if m := (Message{Sent: Time{Wall: math.MinInt64}, Expiry: math.MaxInt64}); m.Expired(time.Hour) {
-		t.Error("a span over the end of time has passed within an hour")
-	}
-	if never := (Message{Sent: Time{Wall: 1 << 40}}); never.Expired(100 * 365 * 24 * time.Hour) {
-		t.Error("what never expires has expired")
 	}
 }

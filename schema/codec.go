@@ -94,3 +94,17 @@ func DecodeRecord(b []byte) (*Record, error) {
 	}
 	return r, nil
 }
+
+// DecodeTime reads only what a record is and when it was made; the rest of it is not
+// looked at.
+func DecodeTime(b []byte) (Kind, Time, error) {
+	if len(b) > MaxRecord {
+		return 0, Time{}, fmt.Errorf("record of %d bytes, at most %d", len(b), MaxRecord)
+	}
+	var r struct {
+		Kind Kind `cbor:"1,keyasint"`
+		Time Time `cbor:"2,keyasint"`
+	}
+	err := Decode(b, &r)
+	return r.Kind, r.Time, err
+}

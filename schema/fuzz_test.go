@@ -81,6 +81,16 @@ func FuzzHelloAck(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) { stable[HelloAck](t, b) })
 }
 
+func FuzzAttestation(f *testing.F) {
+	seedWith(f, new(Attestation))
+	f.Fuzz(func(t *testing.T, b []byte) { stable[Attestation](t, b) })
+}
+
+func FuzzAttestReport(f *testing.F) {
+	seedWith(f, new(AttestReport))
+	f.Fuzz(func(t *testing.T, b []byte) { stable[AttestReport](t, b) })
+}
+
 func FuzzAck(f *testing.F) {
 	seedWith(f, new(Ack))
 	f.Fuzz(func(t *testing.T, b []byte) { stable[Ack](t, b) })
@@ -96,6 +106,9 @@ func FuzzRecord(f *testing.F) {
 		}
 		if err == nil && len(b) > MaxRecord {
 			t.Fatalf("a record of %d bytes was read", len(b))
+		}
+		if kind, at, terr := DecodeTime(b); err == nil && (terr != nil || kind != r.Kind || at != r.Time) {
+			t.Fatalf("of kind %s and %+v, by its time alone %s and %+v: %v", r.Kind, r.Time, kind, at, terr)
 		}
 	})
 }

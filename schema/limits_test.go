@@ -82,7 +82,7 @@ func TestLegalMaximaPass(t *testing.T) {
 	t.Parallel()
 	name := letters(MaxName)
 	message := func(r []SeqRecord) *Message {
-		return &Message{V: Version, Board: name, Epoch: math.MaxUint64, Sent: testTime, Expiry: math.MaxInt64, Records: r}
+		return &Message{V: Version, Board: name, Epoch: math.MaxUint64, Sent: testTime, Records: r}
 	}
 	for _, c := range []struct {
 		what  string

@@ -3,10 +3,7 @@
 
 package schema
 
-import (
-	"fmt"
-	"time"
-)
+import "fmt"
 
 // Message is one PUBLISH of records: all of one (board, class, epoch), rising seq.
 type Message struct {
@@ -17,9 +14,8 @@ type Message struct {
 	Trace  [16]byte `cbor:"5,keyasint"`           // W3C trace id of the sending
 	Replay bool     `cbor:"6,keyasint,omitempty"` // backlog: must not change live values
 	Sent   Time     `cbor:"7,keyasint"`           // when it was sent: an anchor for re-timing
-	// Expiry is when the message stops being of use, ms since 1970 by the same wall
-	// clock as Sent; 0 never. Only their difference is used, see [Message.Expired].
-	Expiry  int64       `cbor:"8,keyasint,omitempty"`
+	// 8 was an expiry that nothing set. What is too old is given up by the board, which
+	// knows what time has passed: see the spool's time to live.
 	Records []SeqRecord `cbor:"9,keyasint"`
 }
 
@@ -29,17 +25,6 @@ type SeqRecord struct {
 	_       struct{} `cbor:",toarray"`
 	Seq     uint64
 	Payload []byte
-}
-
-// Expired tells whether the message was of no more use age after its sending. The
-// sender's wall clock may be wrong by decades: what counts is how much time it left
-// (Expiry less Sent.Wall), measured by a clock that runs evenly.
-func (m *Message) Expired(age time.Duration) bool {
-	left := m.Expiry - m.Sent.Wall
-	if m.Sent.Wall < 0 && left < m.Expiry { // over the end of time
-		return false
-	}
-	return m.Expiry != 0 && age.Milliseconds() > left
 }
 
 // Validate checks version, order and limits; it does not decode the payloads.
@@ -193,6 +178,8 @@ type HelloAck struct {
 	// Rate bounds what the board sends beside alarms, in bytes of payload a second;
 	// 0 no bound.
 	Rate int64 `cbor:"7,keyasint,omitempty"`
+	// Attest, if not empty, asks for an [Attestation] with this nonce.
+	Attest []byte `cbor:"8,keyasint,omitempty"`
 }
 
 // Validate checks the version and refuses a mode this program does not know: a
@@ -206,6 +193,9 @@ func (a *HelloAck) Validate() error {
 	}
 	if a.RetryAfterMs < 0 || a.ReconnectMs < 0 || a.Rate < 0 {
 		return fmt.Errorf("hello/ack with a wait of %d ms, a window of %d ms and a rate of %d bytes a second", a.RetryAfterMs, a.ReconnectMs, a.Rate)
+	}
+	if len(a.Attest) > MaxAttestNonce {
+		return fmt.Errorf("hello/ack with a nonce of %d bytes, at most %d", len(a.Attest), MaxAttestNonce)
 	}
 	return nil
 }

@@ -125,7 +125,7 @@ func TestWordsAreAppendOnly(t *testing.T) {
 		"good": Quality(0), "offline": Quality(1), "error": Quality(2), "stale": Quality(3), "quality-4": Quality(4),
 		"crash": Reason(1), "quota": Reason(2), "disk full": Reason(3), "corrupt": Reason(4), "too large": Reason(5),
 		"picture evicted": Reason(6), "thinned": Reason(7), "disk failed": Reason(8), "refused by the broker": Reason(9), "key lost": Reason(10),
-		"unreadable": Reason(11), "acknowledged, not here": Reason(12), "reason-13": Reason(13),
+		"unreadable": Reason(11), "acknowledged, not here": Reason(12), "expired": Reason(13), "reason-14": Reason(14),
 	} {
 		if got := v.String(); got != want {
 			t.Errorf("%T %v is now called %q, was %q", v, v, got, want)

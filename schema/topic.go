@@ -23,6 +23,7 @@ const (
 	ChanEvent    Channel = "e/"        // up, e/{class}: Message of the other classes
 	ChanAck      Channel = "ack"       // down: Ack (mode fleet)
 	ChanBlob     Channel = "blob/"     // up, blob/{name}: Chunk
+	ChanAttest   Channel = "at"        // up: Attestation
 )
 
 // Topic is a parsed topic: f/v1/{tenant}/{board}/{channel}{tail}.
@@ -71,7 +72,7 @@ func ParseTopic(s string) (Topic, error) {
 		return Topic{}, err
 	}
 	t := Topic{Tenant: p[0], Board: p[1]}
-	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck} {
+	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck, ChanAttest} {
 		if p[2] == string(c) {
 			t.Channel = c
 			return t, nil

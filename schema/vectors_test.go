@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -67,6 +68,7 @@ func vectors() []vector {
 		// The fleet's own reasons: in its books, and the last ones given out.
 		record("gap-unreadable", Record{Kind: KindGap, Gap: &Gap{Class: ClassEvent, Epoch: 1, First: 1, Last: 2, Reason: ReasonUnreadable}}),
 		record("gap-freed", Record{Kind: KindGap, Gap: &Gap{Class: ClassEvent, Epoch: 1, First: 1, Last: 2, Reason: ReasonFreed}}),
+		record("gap-expired", Record{Kind: KindGap, Gap: &Gap{Class: ClassMetric, Epoch: 1, First: 1, Last: 2, Reason: ReasonExpired, FromWall: 1}}),
 		record("snapshot", Record{Kind: KindSnapshot, Snapshot: &Snapshot{
 			Name: "cam0-000001.jpg", Size: 48_213, SHA256: sum, Media: "image/jpeg", Source: "cam0", Frame: 9,
 		}}),
@@ -77,7 +79,7 @@ func vectors() []vector {
 		record("anchor-start", Record{Kind: KindAnchor, Anchor: &Anchor{Old: -1, New: -1, Start: true}}),
 		{"message", &Message{
 			V: 1, Board: "dock-1", Class: ClassSnapshot, Epoch: 0x0123456789abcdef, Trace: [16]byte(sum[:16]), Replay: true,
-			Sent: testTime, Expiry: 1_767_225_700_000, Records: []SeqRecord{{Seq: 1, Payload: payload}, {Seq: 1 << 34, Payload: payload}},
+			Sent: testTime, Records: []SeqRecord{{Seq: 1, Payload: payload}, {Seq: 1 << 34, Payload: payload}},
 		}, of[Message]},
 		{"chunk", &Chunk{V: 1, Offset: 2 * MaxChunk, Total: 2*MaxChunk + 5, Data: []byte("bytes")}, of[Chunk]},
 		{"presence", &Presence{V: 1, Online: true, Boot: testTime.Boot, Conn: 3_600_123}, of[Presence]},
@@ -89,6 +91,15 @@ func vectors() []vector {
 		}, of[Hello]},
 		{"hello-ack", &HelloAck{V: 1, Conn: 3_600_123, Mode: AckFleet, Wall: 1_767_225_600_123, RetryAfterMs: 1500, ReconnectMs: 30_000}, of[HelloAck]},
 		{"hello-ack-rate", &HelloAck{V: 1, Conn: 3_600_123, Wall: 1_767_225_600_123, Rate: 64 << 10}, of[HelloAck]},
+		{"hello-ack-attest", &HelloAck{V: 1, Conn: 3_600_123, Wall: 1_767_225_600_123, Attest: bytes.Repeat([]byte{7}, 32)}, of[HelloAck]},
+		{"attestation", &Attestation{
+			V: 1, Nonce: bytes.Repeat([]byte{7}, 32), Report: []byte{0xa1, 1, 1}, Attested: []byte{0xff, 'T', 'C', 'G'}, Signature: []byte{0, 0x18},
+			PCRs: slices.Repeat([][]byte{bytes.Repeat([]byte{9}, 32)}, 16),
+		}, of[Attestation]},
+		{"attest-report", &AttestReport{
+			V: 1, Release: "1.4.0", Program: bytes.Repeat([]byte{1}, 32), Models: map[string][]byte{"parcels": bytes.Repeat([]byte{2}, 32)},
+			Boot: 77, Kind: "firmware", Maker: "MSFT", Firmware: "8217.4131", Rollback: "unknown",
+		}, of[AttestReport]},
 		{"ack", &Ack{V: 1, Class: ClassEvent, Epoch: 42, Ranges: [][2]uint64{{1, 1}, {3, 900}}}, of[Ack]},
 	}
 }
@@ -137,6 +148,27 @@ func TestVectors(t *testing.T) {
 	for _, f := range files {
 		if !seen[f.Name()] {
 			t.Errorf("%s belongs to no vector", f.Name())
+		}
+	}
+}
+
+// TestMessageWithAnExpiry: what the format had once is still read, and says nothing.
+func TestMessageWithAnExpiry(t *testing.T) {
+	const once = "a901010266646f636b2d310303041b0123456789abcdef055000070e151c232a" +
+		"31383f464d545b626906f507a3011bfedcba9876543210021b000051e8f5e9c2" +
+		"00031b0000019b76daa87b081b0000019b76dc2ea00982820143a10101821b00" +
+		"0000040000000043a10101"
+	b, err := hex.DecodeString(once)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m Message
+	if err := Decode(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vectors() {
+		if v.name == "message" && !reflect.DeepEqual(&m, v.value) {
+			t.Errorf("decoded\n got %+v\nwant %+v", m, v.value)
 		}
 	}
 }

@@ -5,6 +5,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -21,6 +22,8 @@ var (
 	ErrLocked = disk.ErrLocked
 	// ErrNewer: a newer fulmar wrote the spool; this one must not touch it.
 	ErrNewer = meta.ErrNewer
+	// ErrOwner: the spool holds the records of another board.
+	ErrOwner = errors.New("spool of another board")
 	// ErrFull: the class has reached its quota and may not evict (alarms), or the
 	// queue of metrics is full because the disk takes nothing.
 	ErrFull = chain.ErrFull
@@ -39,6 +42,7 @@ type ClassConfig = chain.Config
 // Config sets up a spool.
 type Config struct {
 	Dir     string       // made if it is not there
+	Owner   string       // the board's name, "" where it is not known yet: then see [Spool.Claim]
 	Clock   schema.Clock // stamps the gap records
 	Log     *slog.Logger // nil: nothing is logged
 	Classes [schema.NumClasses]ClassConfig

@@ -20,9 +20,11 @@
 // # On disk
 //
 //	Dir/lock                       held by the one process that has the spool open
+//	Dir/owner                      the board whose records these are
+//	Dir/boots                      how long each boot ran, where records have a time to live
 //	Dir/starts                     how many starts in a row ended badly
 //	Dir/keys, keys.bak             the keyring of an encrypted spool, see [fulmar/storage/vault]
-//	Dir/balloon                    1 MiB, given up when the disk is full, so that gaps can be written
+//	Dir/balloon                    1 MiB, given up in steps when the disk is full, so that gaps can be written
 //	Dir/<class>/meta.a, meta.b     epoch, numbers reserved, cursor
 //	Dir/<class>/<first>.db         a segment: bbolt, named by its first number in 16 hex digits
 //	Dir/quarantine/<class>-<first>.db   segments that could not be opened, at most 2
@@ -57,7 +59,15 @@
 // one-minute summaries ([schema.Over]) are written first, then the gap with
 // [schema.ReasonThinned] that names what they stand for. A full class loses its
 // oldest segment (the alarm class refuses instead), a full disk the oldest segment
-// of the least urgent class, gap first.
+// of the least urgent class, gap first. Who waits for an alarm or event on a full disk
+// also waits for a class that could give way and is at work. Alarms may take half of the
+// balloon, gaps all of it, other records none; what gives way fills it again.
+//
+// # Too old
+//
+// Where a class has a TTL ([ClassConfig]), a read that meets records older than that
+// gives them up with [schema.ReasonExpired]. The age is time that boards were seen to
+// run, of one boot or of several; no wall clock is asked.
 //
 // # Faults
 //
@@ -72,9 +82,14 @@
 // held at a Close with a disk is written down as a gap; a crash loses it untold, for
 // there is nowhere to write.
 //
+// A disk that holds the spool of another board is left alone, too ([Config].Owner,
+// [Spool.Claim]): sent from here its records would count as this board's. It is tried
+// each minute as well, so moving the folder away is enough.
+//
 // After a start that ended badly another process looks at the newest files first
-// ([Config].Probe): a file that kills it goes to quarantine. After three such starts
-// in a row of one boot the files are left alone for ten minutes and the spool works from memory.
+// ([Config].Probe), after two at all of them: a file that kills it goes to quarantine.
+// After three such starts in a row of one boot the files are left alone for ten minutes
+// and the spool works from memory.
 //
 // # Encryption
 //

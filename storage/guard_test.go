@@ -6,6 +6,7 @@ package storage_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,45 +111,63 @@ func TestTenMinutesAreGood(t *testing.T) {
 }
 
 // TestProbe: a file that kills the process that looks at it goes to quarantine
-// before it can kill this one, and its numbers are told.
+// before it can kill this one, and its numbers are told. After one bad start the newest
+// files are looked at, after two all: one that is only read later may be at fault.
 func TestProbe(t *testing.T) {
 	t.Parallel()
-	cfg := small(t.TempDir())
-	s := open(t, cfg)
-	fill(t, s, schema.ClassEvent, 1, 20)
-	fill(t, s, schema.ClassMetric, 1, 20)
-	looked := 0
-	cfg.Dir = crashed(t, cfg.Dir)
-	cfg.Probe = func(ctx context.Context, path string) error {
-		looked++
-		storage.ProbeFile(path)
-		if _, limited := ctx.Deadline(); !limited {
-			t.Error("no bound on the look")
-		}
-		if strings.Contains(path, string(filepath.Separator)+"event"+string(filepath.Separator)) {
-			return errors.New("signal: bus error")
-		}
-		return nil
-	}
-	s2 := open(t, cfg)
-	if looked != schema.NumClasses {
-		t.Errorf("%d files looked at, want the newest of each class", looked)
-	}
-	var a account
-	a.take(t, s2)
-	a.complete(t, s2)
-	if len(a.records[schema.ClassEvent]) != 0 || len(a.records[schema.ClassMetric]) != 20 {
-		t.Errorf("%d events, %d metrics", len(a.records[schema.ClassEvent]), len(a.records[schema.ClassMetric]))
-	}
-	if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "quarantine", "event-*.db")); len(left) != 1 {
-		t.Errorf("in quarantine: %v", left)
-	}
-	if err := s2.Close(); err != nil {
-		t.Fatal(err)
-	}
-	looked = 0
-	open(t, cfg)
-	if looked != 0 {
-		t.Error("files are looked at after a clean close")
+	for _, bad := range []int{1, 2} {
+		t.Run(fmt.Sprint(bad), func(t *testing.T) {
+			t.Parallel()
+			cfg := small(t.TempDir())
+			s := open(t, cfg)
+			fill(t, s, schema.ClassEvent, 1, 500)
+			fill(t, s, schema.ClassMetric, 1, 20)
+			files, err := filepath.Glob(filepath.Join(cfg.Dir, "event", "*.db"))
+			if err != nil || len(files) < 3 {
+				t.Fatalf("%d files of events, %v; want several", len(files), err)
+			}
+			looks := schema.NumClasses
+			if bad > 1 {
+				looks += len(files) - 1
+			}
+			cfg.Dir = crashed(t, cfg.Dir)
+			if err := os.WriteFile(filepath.Join(cfg.Dir, "starts"), fmt.Append(nil, "7 ", bad), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			killer := filepath.Base(files[len(files)-bad])
+			looked := map[string]bool{}
+			cfg.Probe = func(ctx context.Context, path string) error {
+				looked[path] = true
+				storage.ProbeFile(path)
+				if _, limited := ctx.Deadline(); !limited {
+					t.Error("no bound on the look")
+				}
+				if filepath.Base(filepath.Dir(path)) == "event" && filepath.Base(path) == killer {
+					return errors.New("signal: bus error")
+				}
+				return nil
+			}
+			s2 := open(t, cfg)
+			if len(looked) != looks {
+				t.Errorf("%d files looked at, want %d", len(looked), looks)
+			}
+			var a account
+			a.take(t, s2)
+			a.complete(t, s2)
+			if n := len(a.records[schema.ClassEvent]); n == 0 || n == 500 || len(a.records[schema.ClassMetric]) != 20 {
+				t.Errorf("%d events, %d metrics", n, len(a.records[schema.ClassMetric]))
+			}
+			if left, _ := filepath.Glob(filepath.Join(cfg.Dir, "quarantine", "event-*.db")); len(left) != 1 || filepath.Base(left[0]) != "event-"+killer {
+				t.Errorf("in quarantine: %v, want %s", left, killer)
+			}
+			if err := s2.Close(); err != nil {
+				t.Fatal(err)
+			}
+			clear(looked)
+			open(t, cfg)
+			if len(looked) != 0 {
+				t.Error("files are looked at after a clean close")
+			}
+		})
 	}
 }

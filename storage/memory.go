@@ -15,6 +15,7 @@ import (
 	"fulmar/schema"
 	"fulmar/storage/internal/chain"
 	"fulmar/storage/internal/ram"
+	"fulmar/storage/internal/starts"
 )
 
 const (
@@ -28,7 +29,8 @@ const (
 // memory is the mode in which records stay in memory because there is no disk.
 type memory struct {
 	on      atomic.Bool
-	changed chan struct{} // 1-buffered: on was switched
+	changed chan struct{} // 1-buffered: on was switched, or there is another reason
+	retry   chan struct{} // 1-buffered: the disk is to be tried now
 
 	mu    sync.Mutex
 	why   error
@@ -52,6 +54,32 @@ func (s *Spool) enterMemory(why error) {
 	s.memory.why, s.memory.since = why, time.Now()
 	s.memory.on.Store(true)
 	s.shared.Log.Error("spool has no disk: records stay in memory, and a crash or a long outage loses them", "err", why)
+	s.modeChanged()
+}
+
+// claimed makes Run try a disk that was left alone for want of a name.
+func (m *memory) claimed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if errors.Is(m.why, errUnclaimed) {
+		select {
+		case m.retry <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// stayInMemory notes why there still is no disk, where somebody must do something
+// about it; other errors of a disk that is away may change with each try.
+func (s *Spool) stayInMemory(why error) {
+	s.memory.mu.Lock()
+	defer s.memory.mu.Unlock()
+	known := s.memory.why != nil && s.memory.why.Error() == why.Error()
+	if known || !errors.Is(why, ErrOwner) && !errors.Is(why, ErrNewer) && !errors.Is(why, errUnclaimed) {
+		return
+	}
+	s.memory.why = why
+	s.shared.Log.Error("spool leaves the disk alone", "err", why)
 	s.modeChanged()
 }
 
@@ -86,12 +114,14 @@ func (s *Spool) keepDisk(ctx context.Context, g *run.Group) error {
 			return nil
 		case <-s.memory.changed:
 			s.tellMode()
+		case <-s.memory.retry:
+			s.retryDisk(g)
 		case <-retry.C:
 			if s.memory.due() {
 				s.retryDisk(g)
 			}
 		case <-stable.C:
-			if err := s.guard.end(); err != nil {
+			if err := s.guard.End(); err != nil {
 				s.shared.Log.Warn("spool could not note that it runs well", "err", err)
 			}
 		}
@@ -102,7 +132,7 @@ func (s *Spool) keepDisk(ctx context.Context, g *run.Group) error {
 func (m *memory) due() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.on.Load() && (!errors.Is(m.why, errLoop) || time.Since(m.since) >= stableAfter)
+	return m.on.Load() && (!errors.Is(m.why, starts.ErrLoop) || time.Since(m.since) >= stableAfter)
 }
 
 func (s *Spool) tellMode() {
@@ -129,6 +159,7 @@ func (s *Spool) retryDisk(g *run.Group) {
 	}
 	if err := s.openDisk(); err != nil {
 		s.shared.Log.Debug("spool still has no disk", "err", err)
+		s.stayInMemory(err)
 		return
 	}
 	s.runClasses(g)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -241,6 +242,36 @@ func TestLingerAndCoalescing(t *testing.T) {
 	})
 }
 
+// What comes while a commit is under way lingers as well: no more commits are made
+// than one in each linger.
+func TestEachCommitLingers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, small(dir))
+		synctest.Wait()
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				for range 40 {
+					if _, err := s.Append(t.Context(), schema.ClassEvent, []byte("one after the other")); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		took, n := time.Since(begin), s.Stats().Classes[schema.ClassEvent].Commits
+		if most := uint64(took/(20*time.Millisecond)) + 1; n > most {
+			t.Errorf("%d commits in %v, want at most %d", n, took, most)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // An Append whose context ends while it lingers returns; the record comes anyway.
 func TestAppendGivenUp(t *testing.T) {
 	t.Parallel()
@@ -296,4 +327,26 @@ func TestCursorIsWrittenAndDiskComesBack(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestPowerLostInTheFirstMoment: a class that begins writes its meta twice; where the
+// power went between the two nothing is missing, and no number is skipped.
+func TestPowerLostInTheFirstMoment(t *testing.T) {
+	t.Parallel()
+	dir, after := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	s := open(t, small(dir))
+	defer s.Close()
+	if err := os.CopyFS(after, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	// The copy of even generations is the second.
+	if err := os.Remove(filepath.Join(after, "alarm", "meta.a")); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, small(after))
+	defer again.Close()
+	// Before it is the gap of what was reserved for metrics, and nothing else.
+	if seq, err := again.Append(t.Context(), schema.ClassAlarm, []byte("x")); err != nil || seq != 2 {
+		t.Errorf("the first alarm has number %d, %v", seq, err)
+	}
 }

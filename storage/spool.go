@@ -16,9 +16,12 @@ import (
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/run"
 	"fulmar/schema"
+	"fulmar/storage/internal/age"
 	"fulmar/storage/internal/chain"
 	"fulmar/storage/internal/disk"
+	"fulmar/storage/internal/owner"
 	"fulmar/storage/internal/ram"
+	"fulmar/storage/internal/starts"
 	"fulmar/storage/vault"
 )
 
@@ -28,11 +31,13 @@ type Spool struct {
 	shared chain.Shared
 	ram    *ram.Store
 	lock   *os.File
-	guard  guard
+	guard  starts.Guard
 	closed atomic.Bool
 	// classes are those on disk; nil while there is no disk to open.
 	classes atomic.Pointer[[schema.NumClasses]*chain.Class]
 	memory  memory
+	owner   ownership
+	ages    ages
 	keys    atomic.Pointer[vault.State]
 }
 
@@ -40,8 +45,8 @@ type Spool struct {
 // left: the numbers lost are written down as gaps before it returns. It fails with
 // [ErrLocked] after 1.5 s if another process has the spool, with [ErrNewer] if a
 // newer version wrote it, or for a config that cannot be. Where the disk cannot be
-// used, or three starts in a row ended badly, the spool works from memory and
-// [Stats].Memory says why.
+// used, holds the spool of another board, or three starts in a row ended badly, the
+// spool works from memory and [Stats].Memory says why.
 func Open(cfg Config) (*Spool, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -51,7 +56,8 @@ func Open(cfg Config) (*Spool, error) {
 		Dir: cfg.Dir, Clock: cfg.Clock, Log: cfg.Log, NoSync: cfg.NoSync, Wake: make(chan struct{}, 1),
 		Failed: s.diskFailed,
 	}
-	s.memory.changed = make(chan struct{}, 1)
+	s.memory.changed, s.memory.retry = make(chan struct{}, 1), make(chan struct{}, 1)
+	s.owner.board = cfg.Owner
 	err := s.openDisk()
 	switch {
 	case err == nil:
@@ -59,6 +65,7 @@ func Open(cfg Config) (*Spool, error) {
 	case errors.Is(err, ErrLocked), errors.Is(err, ErrNewer), errors.Is(err, errConfig):
 		return nil, err
 	}
+	// A board with another's disk comes up as well: it can say so only if it runs.
 	s.enterMemory(err)
 	return s, nil
 }
@@ -68,6 +75,13 @@ var errConfig = errors.New("spool config")
 
 // openDisk opens what is on disk; nothing of it is held where it fails.
 func (s *Spool) openDisk() (err error) {
+	s.owner.mu.Lock()
+	defer s.owner.mu.Unlock()
+	if s.owner.board != "" {
+		if err := schema.CheckBoard(s.owner.board); err != nil {
+			return fmt.Errorf("%w: owner: %w", errConfig, err)
+		}
+	}
 	classes, err := chain.New(&s.shared, s.cfg.Classes)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errConfig, err)
@@ -80,11 +94,17 @@ func (s *Spool) openDisk() (err error) {
 		return err
 	}
 	defer func() {
+		if errors.Is(err, ErrNewer) { // a start that refuses in order is no bad one
+			err = errors.Join(err, s.guard.Forget())
+		}
 		if err != nil {
 			release(classes, lock)
 		}
 	}()
-	if err := s.guard.begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.Clock.Boot(), s.cfg.NoSync); err != nil {
+	if err := s.mayOpen(); err != nil {
+		return err
+	}
+	if err := s.guard.Begin(filepath.Join(s.cfg.Dir, "starts"), s.cfg.Clock.Boot(), s.cfg.NoSync); err != nil {
 		return err
 	}
 	if err := s.openKeys(classes); err != nil {
@@ -94,6 +114,7 @@ func (s *Spool) openDisk() (err error) {
 	s.shared.Balloon.Path = filepath.Join(s.cfg.Dir, "balloon")
 	s.shared.RefillBalloon()
 	s.lookAround()
+	s.openAges()
 	for i, c := range classes {
 		if err := c.Load(); err != nil {
 			return fmt.Errorf("open spool class %s: %w", schema.Class(i), err)
@@ -109,6 +130,9 @@ func (s *Spool) openDisk() (err error) {
 			// The disk may be full: the gaps stay owed and Run tries again.
 			s.shared.Log.Error("spool could not write what the last crash lost, will try again", "class", schema.Class(i).String(), "err", err)
 		}
+	}
+	if err := s.own(); err != nil { // the next start does it
+		s.shared.Log.Warn("spool does not say whose it is", "err", err)
 	}
 	s.lock = lock
 	s.classes.Store(&classes)
@@ -147,7 +171,7 @@ func (s *Spool) lookAround() {
 	for _, e := range ents {
 		switch _, err := schema.ParseClass(e.Name()); {
 		case err == nil && e.IsDir():
-		case slices.Contains([]string{"lock", "balloon", "quarantine", "starts"}, e.Name()), vault.Owns(e.Name()):
+		case slices.Contains([]string{"lock", "balloon", "quarantine", "starts", owner.Name, age.Name}, e.Name()), vault.Owns(e.Name()):
 		default:
 			s.shared.ForeignFile(filepath.Join(s.shared.Dir, e.Name()))
 		}
@@ -168,6 +192,9 @@ func (s *Spool) Run(ctx context.Context) error {
 	g.Go("spool disk", func(ctx context.Context) error { return s.keepDisk(ctx, g) })
 	if s.classes.Load() != nil {
 		s.runClasses(g)
+	}
+	if s.expires() {
+		g.Go("spool ages", s.keepAges)
 	}
 	err := g.Wait(stopGrace)
 	s.shared.Running.Store(false)
@@ -224,17 +251,18 @@ func (s *Spool) append(ctx context.Context, c schema.Class, payload []byte) (uin
 // rising: at most maxRecords, and at most maxBytes of payload unless the first alone
 // is larger. They are of the epoch of the class's first cursor; for others see
 // [Spool.ReadEpoch]. The payloads are shared with the spool: do not change them.
-// Records found corrupt on the way become gaps and are left out.
+// Records found corrupt or older than their class's TTL on the way become gaps and are
+// left out.
 func (s *Spool) Read(c schema.Class, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error) {
 	if c >= schema.NumClasses {
 		return nil, fmt.Errorf("read spool: unknown class %d", c)
 	}
 	if cl := s.classes.Load(); cl != nil {
-		return cl[c].Read(from, maxRecords, maxBytes)
+		return s.fresh(c, from, cl[c].Read, maxRecords, maxBytes)
 	}
 	for _, cur := range s.ram.Cursors() {
 		if cur.Class == c {
-			return s.ram.Read(c, cur.Epoch, from, maxRecords, maxBytes), nil
+			return s.ReadEpoch(c, cur.Epoch, from, maxRecords, maxBytes)
 		}
 	}
 	return nil, nil
@@ -246,9 +274,11 @@ func (s *Spool) ReadEpoch(c schema.Class, epoch, from uint64, maxRecords, maxByt
 		return nil, fmt.Errorf("read spool: unknown class %d", c)
 	}
 	if cl := s.classes.Load(); cl != nil && cl[c].Cursor().Epoch == epoch {
-		return cl[c].Read(from, maxRecords, maxBytes)
+		return s.fresh(c, from, cl[c].Read, maxRecords, maxBytes)
 	}
-	return s.ram.Read(c, epoch, from, maxRecords, maxBytes), nil
+	return s.fresh(c, from, func(from uint64, records, bytes int) ([]schema.Stored, error) {
+		return s.ram.Read(c, epoch, from, records, bytes), nil
+	}, maxRecords, maxBytes)
 }
 
 // Ack settles numbers first to last, inclusive, in any order and as often as one
@@ -321,13 +351,16 @@ func (s *Spool) Close() error {
 	if cl == nil {
 		return s.lostInMemory()
 	}
+	if s.expires() {
+		s.noteAge()
+	}
 	errs := []error{s.lostInMemory()}
 	// Alarms last: the others may still have a gap to write.
 	for i := len(cl) - 1; i >= 0; i-- {
 		errs = append(errs, cl[i].Close())
 	}
 	if errors.Join(errs...) == nil {
-		errs = append(errs, s.guard.end())
+		errs = append(errs, s.guard.End())
 	}
 	release(*cl, s.lock)
 	return errors.Join(errs...)

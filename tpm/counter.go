@@ -76,6 +76,18 @@ func (c *Counter) Increment() (v uint64, err error) {
 	return v, err
 }
 
+// Delete takes it out of the TPM; ErrMissing if it is not there. A new one goes on above it.
+func (c *Counter) Delete() error {
+	return c.t.do("delete a counter", func() error {
+		_, n, err := c.named()
+		if err != nil {
+			return err
+		}
+		_, err = tpm2.NVUndefineSpace{AuthHandle: tpm2.TPMRHOwner, NVIndex: n}.Execute(c.t.t)
+		return err
+	})
+}
+
 func (c *Counter) named() (tpm2.AuthHandle, tpm2.NamedHandle, error) {
 	r, err := tpm2.NVReadPublic{NVIndex: c.index}.Execute(c.t.t)
 	if err != nil {

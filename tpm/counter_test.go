@@ -4,14 +4,14 @@
 package tpm_test
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
+	"encoding/binary"
+	"sync/atomic"
 	"testing"
 
 	"fulmar/tpm"
 	"fulmar/tpm/tpmtest"
+
+	"github.com/google/go-tpm/tpm2"
 )
 
 // The counter keeps its value through a power cut and never goes back.
@@ -37,26 +37,53 @@ func TestCounter(t *testing.T) {
 	if v := must[uint64](t)(c.Value()); v != first+1 {
 		t.Errorf("%d after a power cut, was %d", v, first+1)
 	}
+	if err := c.Delete(); err != nil {
+		t.Error(err)
+	}
+	wants(t, c.Delete(), tpm.ErrMissing)
+	if v := must[uint64](t)(c.Define()); v <= first+1 {
+		t.Errorf("%d after deletion, was %d", v, first+1)
+	}
 	if _, err = a.Counter(0x01c00002); err == nil {
 		t.Error("the maker's range was given out")
 	}
 }
 
-// tpm2-tools agrees with us on the Name of the storage root key.
-func TestPeerName(t *testing.T) {
+// What lies at the counter's index and is none is not taken for one.
+func TestNoCounter(t *testing.T) {
 	t.Parallel()
-	tpmtest.Need(t, "tpm2_readpublic")
 	chip := tpmtest.Start(t)
-	a := open(t, chip.Path())
-	name := a.SRKName()
-	_ = a.Close()
-	out := filepath.Join(t.TempDir(), "name")
-	cmd := exec.Command("tpm2_readpublic", "-Q", "-c", "0x81000001", "-n", out)
-	cmd.Env = append(os.Environ(), "TPM2TOOLS_TCTI=swtpm:path="+chip.Sock)
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatal(err, strings.TrimSpace(string(text)))
+	chip.Write(t, 0x01800012, make([]byte, 8))
+	c := must[*tpm.Counter](t)(open(t, chip.Path()).Counter(0x01800012))
+	for _, do := range []func() (uint64, error){c.Value, c.Increment, c.Define} {
+		_, err := do()
+		wants(t, err, tpm.ErrForeign)
 	}
-	if b := must[[]byte](t)(os.ReadFile(out)); string(b) != string(name) {
-		t.Errorf("%x, we say %x", b, name)
+}
+
+// NV_RATE: the TPM does not want to write so often, and says that it has not begun.
+func TestCounterRate(t *testing.T) {
+	t.Parallel()
+	p := tpmtest.Between(t, tpmtest.Start(t))
+	var left atomic.Int64 // refusals
+	p.Answer = func(cmd []byte) ([]byte, bool) {
+		if binary.BigEndian.Uint32(cmd[6:]) == uint32(tpm2.TPMCCNVIncrement) && left.Load() > 0 {
+			left.Add(-1)
+			return tpmtest.Code(0x920), true
+		}
+		return nil, true
+	}
+	c := must[*tpm.Counter](t)(open(t, p.Path()).Counter(0x01800011))
+	v := must[uint64](t)(c.Define())
+	left.Store(4)
+	if w := must[uint64](t)(c.Increment()); w != v+1 || left.Load() != 0 {
+		t.Errorf("%d after %d, %d refusals left", w, v, left.Load())
+	}
+	left.Store(1 << 30)
+	_, err := c.Increment()
+	wants(t, err, tpm.ErrBusy)
+	left.Store(0)
+	if w := must[uint64](t)(c.Value()); w != v+1 {
+		t.Errorf("%d after %d", w, v+1)
 	}
 }

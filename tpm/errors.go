@@ -6,8 +6,8 @@ package tpm
 import (
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
+
+	"fulmar/tpm/bus"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -15,12 +15,12 @@ import (
 // What went wrong, for errors.Is. Every error of this package wraps one of them
 // or is a wrong argument.
 var (
-	ErrNoTPM      = errors.New("there is no TPM")
-	ErrPermission = errors.New("no right to open the TPM (is the user in group tss?)")
-	ErrBusy       = errors.New("the TPM is busy or used by another program, try later")
-	ErrTimeout    = errors.New("the TPM did not answer in time")
-	ErrGone       = errors.New("the connection to the TPM broke")
-	ErrProtocol   = errors.New("the TPM answered something that is no answer")
+	ErrNoTPM      = bus.ErrNoTPM
+	ErrPermission = bus.ErrPermission
+	ErrBusy       = bus.ErrBusy
+	ErrTimeout    = bus.ErrTimeout
+	ErrGone       = bus.ErrGone
+	ErrProtocol   = bus.ErrProtocol
 	ErrLockout    = errors.New("the TPM is locked out after wrong authorizations, it opens by itself")
 	ErrAuth       = errors.New("the TPM refused the authorization")
 	ErrPolicy     = errors.New("the policy is not met (other PCR values, or no valid approval of them)")
@@ -28,6 +28,7 @@ var (
 	ErrDamaged    = errors.New("the stored bytes are damaged")
 	ErrMissing    = errors.New("not in the TPM")
 	ErrNoSpace    = errors.New("the TPM has no space left")
+	ErrRollback   = errors.New("an older state was put back")
 	ErrFailure    = errors.New("the TPM is in failure mode, only a power cycle helps")
 )
 
@@ -59,7 +60,7 @@ var codes = []struct {
 func class(err error) error {
 	for _, own := range []error{
 		ErrNoTPM, ErrPermission, ErrBusy, ErrTimeout, ErrGone, ErrProtocol, ErrLockout, ErrAuth, ErrPolicy,
-		ErrForeign, ErrDamaged, ErrMissing, ErrNoSpace, ErrFailure,
+		ErrForeign, ErrDamaged, ErrMissing, ErrNoSpace, ErrRollback, ErrFailure,
 	} {
 		if errors.Is(err, own) {
 			return nil // already said
@@ -77,18 +78,4 @@ func class(err error) error {
 		return nil // a code of the TPM that speaks for itself
 	}
 	return ErrProtocol // the library could not read the answer
-}
-
-// opened is the class of an error of opening a node or socket.
-func opened(path string, err error) error {
-	c := ErrGone
-	switch {
-	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
-		c = ErrNoTPM
-	case errors.Is(err, os.ErrPermission):
-		c = ErrPermission
-	case errors.Is(err, syscall.EBUSY):
-		c = ErrBusy
-	}
-	return fmt.Errorf("tpm: open %s: %w: %w", path, c, err)
 }

@@ -151,23 +151,27 @@ func (t *TPM) Unseal(sealed []byte, approval *attest.Approval) ([]byte, error) {
 			if err != nil {
 				return err
 			}
-			session = tpm2.Policy(tpm2.TPMAlgSHA256, 16, p, opts...)
+			session = policy(p, opts...)
 		} else if b.pcrs != 0 {
-			session = tpm2.Policy(tpm2.TPMAlgSHA256, 16, policyPCR(b.pcrs), opts...)
+			session = policy(policyPCR(b.pcrs), opts...)
 		}
 		o, err := t.load(*pub, *priv)
 		if err != nil {
 			return err
 		}
 		defer t.flush(o.handle)
-		r, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: o.handle, Name: o.name, Auth: session}}.Execute(t.t)
-		if err != nil {
-			return err
-		}
-		out = r.OutData.Buffer
-		return nil
+		out, err = t.unseal(o, session)
+		return err
 	})
 	return out, err
+}
+
+func (t *TPM) unseal(o object, session tpm2.Session) ([]byte, error) {
+	r, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: o.handle, Name: o.name, Auth: session}}.Execute(t.t)
+	if err != nil {
+		return nil, err
+	}
+	return r.OutData.Buffer, nil
 }
 
 func policyPCR(p attest.PCRs) tpm2.PolicyCallback {

@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"fulmar/tpm/attest"
+	"fulmar/tpm/bus"
 
 	"github.com/google/go-tpm/tpm2"
+	gotpm "github.com/google/go-tpm/tpm2/transport"
 )
 
 // SRKHandle is where the storage root key lies (TCG TPM v2.0 Provisioning Guidance).
@@ -38,10 +40,12 @@ type Config struct {
 // TPM is an open TPM. Safe for concurrent use; operations wait for each other.
 type TPM struct {
 	mu    sync.Mutex // one operation
-	t     *transport
+	t     *bus.Bus
 	clean int // the opening of the transport that was cleaned
 	own   bool
 	srk   object
+	made  bool    // the srk, by this Open
+	ek    *ekSlot // which endorsement key this TPM is known by, once asked
 }
 
 // object is something in the TPM.
@@ -64,8 +68,8 @@ func Open(c Config) (*TPM, error) {
 		c.Timeout = DefaultTimeout
 	}
 	// Behind /dev/tpmrm0 the kernel starts the TPM and clears up; elsewhere we do.
-	t := &TPM{t: &transport{path: c.Path, timeout: c.Timeout}, own: !strings.HasPrefix(c.Path, "/dev/tpmrm")}
-	err := t.do("open "+c.Path, func() error {
+	t := &TPM{t: bus.New(c.Path, c.Timeout), own: !strings.HasPrefix(c.Path, "/dev/tpmrm")}
+	err := t.do("open", func() error {
 		if err := t.adopt(); err != nil {
 			return err
 		}
@@ -100,16 +104,19 @@ func (t *TPM) do(doing string, f func() error) error {
 	if err := t.ready(); err != nil {
 		return fail(doing, err)
 	}
-	return fail(doing, f())
+	err := f()
+	if t.srk.handle != 0 && errors.Is(err, tpm2.TPMRCHandle) { // what is missing?
+		if _, gone := t.read(SRKHandle); errors.Is(gone, tpm2.TPMRCHandle) {
+			err = fmt.Errorf("%w: the storage root key is gone: %w", ErrForeign, err)
+		}
+	}
+	return fail(doing, err)
 }
 
 // ready starts a TPM that nobody else starts, and removes what a broken connection
 // left loaded: without a resource manager that stays and the slots run out.
 func (t *TPM) ready() error {
-	t.t.mu.Lock()
-	err := t.t.open()
-	now := t.t.opens
-	t.t.mu.Unlock()
+	now, err := t.t.Open()
 	if err != nil || now == t.clean || !t.own {
 		return err
 	}
@@ -150,6 +157,7 @@ func (t *TPM) adopt() error {
 		}.Execute(t.t)
 		t.flush(p.handle)
 		if err == nil {
+			t.made = true
 			o, err = t.read(SRKHandle)
 		}
 	}
@@ -202,9 +210,6 @@ func (t *TPM) primary(hierarchy tpm2.TPMHandle, template tpm2.TPMTPublic) (objec
 // load loads a child of the storage root key; the caller flushes it.
 func (t *TPM) load(pub tpm2.TPM2BPublic, priv tpm2.TPM2BPrivate) (object, error) {
 	r, err := tpm2.Load{ParentHandle: t.srk.auth(), InPrivate: priv, InPublic: pub}.Execute(t.t)
-	if errors.Is(err, tpm2.TPMRCHandle) { // the storage root key is gone
-		return object{}, fmt.Errorf("%w: the storage root key is gone: %w", ErrForeign, err)
-	}
 	if err != nil {
 		return object{}, err
 	}
@@ -219,4 +224,16 @@ func (t *TPM) load(pub tpm2.TPM2BPublic, priv tpm2.TPM2BPrivate) (object, error)
 // encrypted, with a secret only this storage root key can unwrap.
 func (t *TPM) secret(dir tpm2.AuthOption) []tpm2.AuthOption {
 	return []tpm2.AuthOption{tpm2.Salted(t.srk.handle, t.srk.pub), dir}
+}
+
+// policy is a session that meets a policy. The library leaves the session loaded when
+// a step of the policy fails.
+func policy(steps tpm2.PolicyCallback, opts ...tpm2.AuthOption) tpm2.Session {
+	return tpm2.Policy(tpm2.TPMAlgSHA256, 16, func(t gotpm.TPM, h tpm2.TPMISHPolicy, nonce tpm2.TPM2BNonce) error {
+		err := steps(t, h, nonce)
+		if err != nil {
+			_, _ = tpm2.FlushContext{FlushHandle: h}.Execute(t)
+		}
+		return err
+	}, opts...)
 }

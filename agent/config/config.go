@@ -4,6 +4,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -31,6 +33,7 @@ type Config struct {
 	Fleet   Fleet         `yaml:"fleet"`
 	Broker  Broker        `yaml:"broker"`
 	Key     Key           `yaml:"key"`
+	TPM     TPM           `yaml:"tpm"`
 	Sensors sensor.Config `yaml:"sensors"`
 	Sample  schedule.Plan `yaml:"sample"`
 	Spool   Spool         `yaml:"spool"`
@@ -51,6 +54,21 @@ type Log struct {
 type Fleet struct {
 	Address   string `yaml:"address"`    // host:port of the fleet's HTTPS; "" with a broker of one's own
 	TokenFile string `yaml:"token_file"` // join token, read once at enrolment
+	// Pin is the SHA-256 of the fleet's CA certificate (DER), 64 hex digits: whom a
+	// board without a token may ask. "": only a token or an earlier enrolment says it.
+	Pin string `yaml:"pin"`
+}
+
+// PinHash is Pin as bytes; nil where there is none.
+func (f *Fleet) PinHash() ([]byte, error) {
+	if f.Pin == "" {
+		return nil, nil
+	}
+	b, err := hex.DecodeString(f.Pin)
+	if err != nil || len(b) != sha256.Size {
+		return nil, errors.New("fleet.pin: is not 64 hex digits; `fulmar-fleet pin` prints it")
+	}
+	return b, nil
 }
 
 // Broker names a broker other than the fleet's gateway.
@@ -66,7 +84,23 @@ type Broker struct {
 
 // Key says where the board's private key lives.
 type Key struct {
-	Mode string `yaml:"mode"` // software
+	Mode string `yaml:"mode"` // KeyAuto, KeyTPM, KeySoftware
+}
+
+// Where the board's private key lives.
+const (
+	// KeyAuto: where it was made. The first time: in a TPM if the board has one, else
+	// in a file.
+	KeyAuto     = "auto"
+	KeyTPM      = schema.KeyTPM
+	KeySoftware = schema.KeySoftware
+)
+
+// TPM says where the TPM is.
+type TPM struct {
+	Path string `yaml:"path"` // /dev/tpmrm0 (also if ""), unix:/path, tcp:host:port
+	// Required: without a TPM the board gets no identity; it samples and keeps.
+	Required bool `yaml:"required"`
 }
 
 // Spool bounds the disk that undelivered records may take, in MiB.
@@ -76,7 +110,8 @@ type Spool struct {
 	MetricMiB   int64 `yaml:"metric_mib"`
 	SnapshotMiB int64 `yaml:"snapshot_mib"`
 	PicturesMiB int64 `yaml:"pictures_mib"`
-	// Encrypt says who holds the key: EncryptFile or EncryptOff.
+	TTL         TTL   `yaml:"ttl"`
+	// Encrypt says who holds the key: one of the Encrypt constants.
 	Encrypt string `yaml:"encrypt"`
 	// KeyFile is where the key lies; "": in the data folder.
 	KeyFile string `yaml:"key_file"`
@@ -84,8 +119,19 @@ type Spool struct {
 	RecoveryKey string `yaml:"recovery_key"`
 }
 
+// TTL is how old records may become before they are sent; 0 is as old as it takes.
+type TTL struct {
+	Event  time.Duration `yaml:"event"`
+	Metric time.Duration `yaml:"metric"`
+}
+
+// maxTTL is longer than any board runs.
+const maxTTL = 20 * 365 * 24 * time.Hour
+
 // Who holds the key of the spool.
 const (
+	EncryptAuto = "auto" // who holds the board's private key, TPM or a file
+	EncryptTPM  = "tpm"
 	EncryptFile = "file"
 	EncryptOff  = "off"
 )
@@ -149,11 +195,11 @@ func Default() Config {
 	return Config{
 		Data:    "/var/lib/fulmard",
 		Log:     Log{Level: "info", Format: "text"},
-		Key:     Key{Mode: "software"},
+		Key:     Key{Mode: KeyAuto},
 		Broker:  Broker{Acknowledge: "broker", Tenant: "default", TLS: "1.3"},
 		Sensors: sensor.DefaultConfig(),
 		Sample:  schedule.DefaultPlan(),
-		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512, Encrypt: EncryptFile},
+		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512, Encrypt: EncryptAuto},
 		Link:    Link{KeepAlive: 60 * time.Second, ReconnectWindow: 30 * time.Second},
 		Infer:   Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2, EngineCacheMiB: 2048, DLA: "auto", MaxBatch: 4},
 	}
@@ -167,7 +213,7 @@ func (c *Config) Validate() error {
 		c.validateFleet(),
 		oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"),
 		oneOf("log.format", c.Log.Format, "text", "json"),
-		oneOf("key.mode", c.Key.Mode, "software"),
+		c.validateKey(),
 		c.Sensors.Validate(),
 		c.Sample.Validate(),
 		c.validateSpool(),
@@ -190,8 +236,23 @@ func (c *Config) validateNames() error {
 	return errors.Join(errs...)
 }
 
+func (c *Config) validateKey() error {
+	errs := []error{oneOf("key.mode", c.Key.Mode, KeyAuto, KeyTPM, KeySoftware)}
+	if c.TPM.Required && c.Key.Mode == KeySoftware {
+		errs = append(errs, errors.New("tpm.required: is true while key.mode is software; leave one of them out"))
+	}
+	network, _, socket := strings.Cut(c.TPM.Path, ":")
+	if p := c.TPM.Path; p != "" && !filepath.IsAbs(p) && (!socket || network != "unix" && network != "tcp") {
+		errs = append(errs, fmt.Errorf("tpm.path: %q is neither an absolute path nor unix:/path nor tcp:host:port", p))
+	}
+	return errors.Join(errs...)
+}
+
 func (c *Config) validateFleet() error {
 	var errs []error
+	if _, err := c.Fleet.PinHash(); err != nil {
+		errs = append(errs, err)
+	}
 	switch {
 	case c.Fleet.Address == "" && c.Broker.Address == "":
 		errs = append(errs, errors.New("fleet.address: is empty; give the fleet's host:port (or broker.address for a broker without a fleet)"))
@@ -228,7 +289,12 @@ func (c *Config) validateSpool() error {
 			errs = append(errs, fmt.Errorf("spool.%s: %d, wants 1 to %d", q.key, q.mib, 1<<20))
 		}
 	}
-	errs = append(errs, oneOf("spool.encrypt", c.Spool.Encrypt, EncryptFile, EncryptOff))
+	for key, ttl := range map[string]time.Duration{"event": c.Spool.TTL.Event, "metric": c.Spool.TTL.Metric} {
+		if ttl != 0 && (ttl < time.Minute || ttl > maxTTL) {
+			errs = append(errs, fmt.Errorf("spool.ttl.%s: %v, wants 0s (never too old) or %v to %v", key, ttl, time.Minute, maxTTL))
+		}
+	}
+	errs = append(errs, oneOf("spool.encrypt", c.Spool.Encrypt, EncryptAuto, EncryptTPM, EncryptFile, EncryptOff))
 	return errors.Join(errs...)
 }
 

@@ -74,6 +74,13 @@ func TestErrors(t *testing.T) {
 		{"batch", good + "infer: {max_batch: 65}\n", "infer.max_batch: 65, wants 1 to 64"},
 		{"small cache", good + "infer: {engine_cache_mib: 1}\n", "infer.engine_cache_mib: 1, wants 64 to"},
 		{"quota", good + "spool: {event_mib: 0}\n", "spool.event_mib: 0, wants 1 to"},
+		{"key mode", good + "key: {mode: hsm}\n", `key.mode: "hsm", wants auto, tpm, software`},
+		{"tpm path", good + "tpm: {path: tpmrm0}\n", `tpm.path: "tpmrm0" is neither`},
+		{"tpm required", good + "key: {mode: software}\ntpm: {required: true}\n", "tpm.required: is true while key.mode is software"},
+		{"pin", "fleet: {address: 'f:1', pin: abcd}\n", "fleet.pin: is not 64 hex digits"},
+		{"encrypt", good + "spool: {encrypt: hsm}\n", `spool.encrypt: "hsm", wants auto, tpm, file, off`},
+		{"ttl", good + "spool: {ttl: {event: 30s}}\n", "spool.ttl.event: 30s, wants 0s"},
+		{"ttl of alarms", good + "spool: {ttl: {alarm: 1h}}\n", `unknown key "alarm"`},
 		{"fps", good + "models: [{name: m, path: /m}]\ncameras: [{name: c, kind: scene, fps: 0, model: m}]\n", "cameras[0].fps: 0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,188 +4,177 @@
 package identity
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
-	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
+	"fulmar/agent/chip"
 	"fulmar/schema"
+	"fulmar/tpm"
 )
 
-// Bounds of enrolment.
+// How often a board asks.
 const (
-	enrolTimeout   = 20 * time.Second // one try: TLS and one request
-	maxEnrolReply  = 64 << 10         // bytes: two certificates and some names
-	enrolRetryMin  = time.Second
-	enrolRetryMax  = 2 * time.Minute
-	renewRetry     = time.Hour // a renewal has a third of the certificate's life
-	maxTokenBytes  = 4096
-	problemExcerpt = 300 // bytes of the fleet's own words kept in an error
+	enrolRetryMin = time.Second
+	enrolRetryMax = 2 * time.Minute
+	// approvalMin and approvalMax bound how long the fleet may let a board wait before
+	// it asks again for a person's approval.
+	approvalMin   = time.Second
+	approvalMax   = 10 * time.Minute
+	renewRetry    = time.Hour // a renewal has a third of the certificate's life
+	maxTokenBytes = 4096
 )
 
-// Enroller gets a board its identity and keeps it.
+// Enroller gets a board its identity and keeps it. Its methods belong to one goroutine.
 type Enroller struct {
-	Dir       string            // of key and certificate, made with mode 0700
+	Dir       string            // of keys and certificate, made with mode 0700
 	Fleet     string            // host:port of the fleet's HTTPS
 	TokenFile string            // join token
+	Pin       []byte            // SHA-256 of the fleet's CA certificate, for a board without a token; nil: none
 	Board     string            // wished name; "" lets the fleet choose
 	Facts     map[string]string // what the board is, for the page
+	Mode      string            // key.mode of the config
+	Required  bool              // no identity without a TPM
+	Chip      *chip.Chip        // the board's TPM; not asked with Mode software
+	Clock     Clock             // nil: the system's, taken for kept
 	Log       *slog.Logger
-	Waiting   func(error) // told why the board is not enrolled yet; may be nil
+	// Say is told where the board stands; nil: nobody is.
+	Say func(Status)
+	// Replaced is told when keys of another TPM were set aside, with the reason.
+	Replaced func(why error)
+
+	broken chan struct{} // the TPM does not know the board's key any more
+	last   string        // trouble that was logged
+	spent  string        // secret of a token that the fleet refused
+	warned bool          // of a key in a file
 }
 
-// Enrol returns the board's identity: the stored one, or a new one from the
-// fleet. It retries until the context ends; only a refusal that no retry can
-// mend (no token, a token that was used) is said once a minute, not hidden.
+// Enrol returns the board's identity: the stored one, or a new one from the fleet. It
+// goes on trying until the context ends, and says why it is not there yet.
 func (e *Enroller) Enrol(ctx context.Context) (*Identity, error) {
-	key, err := openSoftKey(filepath.Join(e.Dir, "board.key"))
+	if e.broken == nil {
+		e.broken = make(chan struct{}, 1)
+	}
+	key, err := e.openKey(ctx)
 	if err != nil {
 		return nil, err
 	}
-	e.Log.Warn("the board's key is a file: it can be copied off the disk", "mode", key.Mode())
-	id, err := loadIdentity(e.Dir, key)
+	id, err := loadIdentity(e.Dir, key, e.Clock)
 	if err == nil {
+		e.enrolled(id)
 		return id, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		e.Log.Error("stored identity cannot be used, enrolling anew", "err", err)
 	}
-	wait := enrolRetryMin
-	for {
+	for wait := enrolRetryMin; ; wait = min(2*wait, enrolRetryMax) {
 		id, err := e.enrolOnce(ctx, key)
 		if err == nil {
 			return id, nil
 		}
-		e.Log.Warn("not enrolled yet", "fleet", e.Fleet, "err", err, "next_try", wait)
-		if e.Waiting != nil {
-			e.Waiting(err)
+		next, finger := wait, fingerprint(key)
+		var w *waiting
+		var r *refusal
+		if errors.As(err, &w) {
+			next, finger = min(max(w.after, approvalMin), approvalMax), w.fingerprint
+		} else if errors.As(err, &r) {
+			next = min(max(wait, r.after), approvalMax)
 		}
+		e.tell(Status{State: stateOf(err), Mode: key.Mode(), Fingerprint: finger, Err: err})
+		e.warn("not enrolled yet", err, next)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(wait):
+		case <-time.After(next):
 		}
-		wait = min(wait*2, enrolRetryMax)
+		if errors.Is(err, tpm.ErrForeign) { // the TPM was cleared meanwhile
+			if key, err = e.openKey(ctx); err != nil {
+				return nil, err
+			}
+		}
 	}
 }
 
+func (e *Enroller) enrolled(id *Identity) {
+	e.last = ""
+	e.tell(Status{State: StateEnrolled, Mode: id.key.Mode(), Fingerprint: fingerprint(id.key)})
+}
+
+// enrolOnce asks once: with a token, or by what the TPM proves, or for approval.
 func (e *Enroller) enrolOnce(ctx context.Context, key Key) (*Identity, error) {
-	token, err := readToken(e.TokenFile)
+	c, err := e.contact()
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{
-		Timeout:   enrolTimeout,
-		Transport: &http.Transport{TLSClientConfig: pinned(token.CAHash, e.Fleet), DisableKeepAlives: true},
+	client := newClient(pinned(c.pins, e.Fleet))
+	defer client.CloseIdleConnections()
+	reply, err := e.ask(ctx, client, c, key)
+	if err != nil {
+		var r *refusal
+		if errors.As(err, &r) && r.code == "token" && c.secret != "" {
+			e.spent = c.secret // it will not get better
+		}
+		return nil, err
 	}
-	reply, err := e.askCertificate(ctx, client, schema.EnrolPath, token.Secret, key)
+	id, err := newIdentity(reply, key, e.Clock)
 	if err != nil {
 		return nil, err
 	}
-	id, err := newIdentity(reply, key)
-	if err != nil {
-		return nil, err
+	if !slices.ContainsFunc(hashes(id.cas), func(h [sha256.Size]byte) bool { return slices.Contains(c.pins, h) }) {
+		return nil, errors.New("enrolment reply: authority is not the one the token or the pin names")
 	}
-	if sum := sha256.Sum256(id.ca.Raw); subtle.ConstantTimeCompare(sum[:], token.CAHash[:]) != 1 {
-		return nil, errors.New("enrolment reply: authority is not the one the token names")
+	if e.Board != "" && id.Board != e.Board {
+		return nil, fmt.Errorf("enrolment reply: names this board %s, it is %s", id.Board, e.Board)
 	}
 	if err := id.save(e.Dir, reply); err != nil {
 		return nil, fmt.Errorf("keep identity: %w", err)
 	}
-	e.Log.Info("enrolled", "board", id.Board, "tenant", id.Tenant, "certificate_until", id.leaf.NotAfter.Format(time.DateOnly))
+	if key.Mode() == schema.KeyTPM { // a copy of it must not pass for this board any more
+		if err := os.Remove(filepath.Join(e.Dir, softFile)); err == nil {
+			e.Log.Info("the board's former key in a file is deleted")
+		}
+	}
+	e.Log.Info("enrolled", "board", id.Board, "tenant", id.Tenant, "key", key.Mode(), "trust", id.Trust, "certificate_until", id.leaf.NotAfter.Format(time.DateOnly))
+	e.enrolled(id)
 	return id, nil
 }
 
-// Renew asks for the next certificate over mutual TLS with the present one.
-func (e *Enroller) Renew(ctx context.Context, id *Identity) (*Identity, error) {
-	client := &http.Client{
-		Timeout:   enrolTimeout,
-		Transport: &http.Transport{TLSClientConfig: id.TLS(), DisableKeepAlives: true},
-	}
-	reply, err := e.askCertificate(ctx, client, schema.RenewPath, "", id.key)
-	if err != nil {
-		return nil, err
-	}
-	next, err := newIdentity(reply, id.key)
-	if err != nil {
-		return nil, err
-	}
-	if !next.ca.Equal(id.ca) || next.Board != id.Board || next.Tenant != id.Tenant {
-		return nil, errors.New("renewal names another board or authority; keeping the present certificate")
-	}
-	return next, next.save(e.Dir, reply)
+// contact is how the fleet is asked: with which secret, and who it has to be.
+type contact struct {
+	secret string              // of a join token; "": none
+	pins   [][sha256.Size]byte // SHA-256 of the fleet's CA certificate, or of the two it has
 }
 
-func (e *Enroller) askCertificate(ctx context.Context, client *http.Client, path, secret string, key Key) (*schema.EnrolReply, error) {
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: e.Board},
-	}, key.Signer())
-	if err != nil {
-		return nil, fmt.Errorf("sign certificate request: %w", err)
+// contact takes the token, if there is one. Without it the board knows its fleet by the
+// config's pin, or by an earlier enrolment. A pin beside a token that the fleet refused
+// lets the board ask a person instead.
+func (e *Enroller) contact() (contact, error) {
+	token, err := readToken(e.TokenFile)
+	if err == nil && (token.Secret != e.spent || e.Pin == nil) {
+		return contact{token.Secret, [][sha256.Size]byte{token.CAHash}}, nil
 	}
-	body, err := json.Marshal(schema.EnrolRequest{
-		Token: secret, Board: e.Board, Mode: key.Mode(), Facts: e.Facts,
-		CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
-	})
-	if err != nil {
-		return nil, err
+	if e.Pin != nil {
+		return contact{pins: [][sha256.Size]byte{[sha256.Size]byte(e.Pin)}}, nil
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+e.Fleet+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("ask for a certificate: %w", err)
+	if known := knownCAs(e.Dir); known != nil {
+		return contact{pins: known}, nil
 	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask %s for a certificate: %w", e.Fleet, err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxEnrolReply))
-	if err != nil {
-		return nil, fmt.Errorf("ask %s for a certificate: %w", e.Fleet, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("fleet refused the enrolment (%s): %s", resp.Status, problem(b))
-	}
-	var r schema.EnrolReply
-	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("enrolment reply of %s is not JSON: %w", e.Fleet, err)
-	}
-	return &r, nil
-}
-
-// problem takes the sentence out of a problem+json body.
-func problem(b []byte) string {
-	var p struct {
-		Title  string `json:"title"`
-		Detail string `json:"detail"`
-	}
-	if json.Unmarshal(b, &p) == nil && (p.Detail != "" || p.Title != "") {
-		b = []byte(strings.TrimSpace(p.Title + ": " + p.Detail))
-	}
-	return strings.ToValidUTF8(string(b[:min(len(b), problemExcerpt)]), "?")
+	return contact{}, err
 }
 
 func readToken(path string) (schema.JoinToken, error) {
 	if path == "" {
-		return schema.JoinToken{}, errors.New("this board is not enrolled and fleet.token_file is empty; make a token with: fulmar-fleet token")
+		return schema.JoinToken{}, errors.New("this board is not enrolled and knows no fleet: fleet.token_file and fleet.pin are empty; make a join token with fulmar-fleet token, or write into fleet.pin what fulmar-fleet pin prints")
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -199,42 +188,80 @@ func readToken(path string) (schema.JoinToken, error) {
 	return schema.ParseJoinToken(string(b))
 }
 
-// pinned trusts exactly the authority whose hash the token carries: the server
-// shows it in its chain, it hashes to the pin, and it signed the server's
-// certificate for this name. The board's clock is not asked: at first contact it
-// may be anything, and the pin does not expire.
-func pinned(caHash [32]byte, address string) *tls.Config {
-	host, _, _ := net.SplitHostPort(address)
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		ServerName:         host,
-		InsecureSkipVerify: true, // replaced by VerifyConnection below, which is stricter
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			for _, c := range cs.PeerCertificates[1:] {
-				sum := sha256.Sum256(c.Raw)
-				if subtle.ConstantTimeCompare(sum[:], caHash[:]) != 1 {
-					continue
-				}
-				roots := x509.NewCertPool()
-				roots.AddCert(c)
-				leaf := cs.PeerCertificates[0]
-				_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, CurrentTime: leaf.NotBefore.Add(time.Minute)})
-				return err
-			}
-			return errors.New("the server is not the fleet that the join token names (its authority has another fingerprint)")
-		},
+// Renew asks for the next certificate over mutual TLS with the present one, which may
+// have expired.
+func (e *Enroller) Renew(ctx context.Context, id *Identity) (*Identity, error) {
+	cfg := id.TLS(e.Fleet)
+	server := seen(cfg)
+	client := newClient(cfg)
+	defer client.CloseIdleConnections()
+	req, _, err := e.request(id.key)
+	if err != nil {
+		return nil, err
 	}
+	a, err := post(ctx, client, e.Fleet, schema.RenewPath, req)
+	if err != nil {
+		return nil, err
+	}
+	if a.reply == nil {
+		return nil, errors.New("the fleet wants proof or approval for a renewal")
+	}
+	return e.renewed(id, a.reply, server())
 }
 
-// Keep renews the certificate at two thirds of its life, until the context ends.
-// It reads the present identity with get and gives the next one to set.
+// reprove gets the next certificate by what the TPM proves, where the present one is
+// not taken any more.
+func (e *Enroller) reprove(ctx context.Context, id *Identity) (*Identity, error) {
+	pins := hashes(id.cas)
+	cfg := pinned(pins, e.Fleet)
+	server := seen(cfg)
+	client := newClient(cfg)
+	defer client.CloseIdleConnections()
+	reply, err := e.ask(ctx, client, contact{pins: pins}, id.key)
+	if err != nil {
+		return nil, err
+	}
+	return e.renewed(id, reply, server())
+}
+
+// renewed takes a renewal that came from a server with the given certificate. It may
+// name other authorities than before: one that was trusted so far vouches for them. But
+// that server must stay one that the board talks to.
+func (e *Enroller) renewed(id *Identity, r *schema.EnrolReply, server *x509.Certificate) (*Identity, error) {
+	next, err := newIdentity(r, id.key, e.Clock)
+	if err != nil {
+		return nil, err
+	}
+	if next.Board != id.Board || next.Tenant != id.Tenant {
+		return nil, errors.New("renewal names another board; keeping the present certificate")
+	}
+	host, _, _ := net.SplitHostPort(e.Fleet)
+	if err := verify(server, next.cas, host, server.NotBefore.Add(time.Minute)); err != nil {
+		return nil, fmt.Errorf("renewal names only authorities that the fleet's own server is not under; keeping the present certificate: %w", err)
+	}
+	if !slices.EqualFunc(next.cas, id.cas, (*x509.Certificate).Equal) {
+		e.Log.Info("the fleet's authorities have changed", "now", len(next.cas), "hash", fmt.Sprintf("%x", sha256.Sum256(next.cas[0].Raw)))
+	}
+	return next, next.save(e.Dir, r)
+}
+
+// Keep renews the certificate at two thirds of its life, and enrols anew where the TPM
+// turns out not to know the board's key any more, until the context ends. It reads the
+// present identity with get and gives the next one to set.
 func (e *Enroller) Keep(ctx context.Context, get func() *Identity, set func(*Identity)) error {
+	var got time.Time // when the present certificate came, in this run
 	for {
 		id := get()
-		wait := max(time.Until(id.RenewAt()), renewRetry)
-		if time.Now().After(id.RenewAt()) {
+		// Bounded, so that a clock set by decades is noticed within a day.
+		wait := min(id.renewIn(got), 24*time.Hour)
+		if wait <= 0 {
 			next, err := e.Renew(ctx, id)
+			var r *refusal
+			if errors.As(err, &r) && id.key.Mode() == schema.KeyTPM {
+				next, err = e.reprove(ctx, id)
+			}
 			if err == nil {
+				got = time.Now()
 				set(next)
 				e.Log.Info("certificate renewed", "until", next.leaf.NotAfter.Format(time.DateOnly))
 				continue
@@ -242,11 +269,20 @@ func (e *Enroller) Keep(ctx context.Context, get func() *Identity, set func(*Ide
 			e.Log.Warn("certificate not renewed, trying again in an hour", "until", id.leaf.NotAfter.Format(time.DateOnly), "err", err)
 			wait = renewRetry
 		}
-		// Bounded, so that a clock set by decades is noticed within a day.
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(min(wait, 24*time.Hour)):
+		case <-e.broken:
+			next, err := e.Enrol(ctx)
+			if err != nil {
+				return err
+			}
+			if next.Board != id.Board || next.Tenant != id.Tenant {
+				return fmt.Errorf("enrolled as %s of %s, was %s of %s: starting anew", next.Board, next.Tenant, id.Board, id.Tenant)
+			}
+			set(next)
+			got = time.Now()
+		case <-time.After(wait):
 		}
 	}
 }

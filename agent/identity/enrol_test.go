@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -23,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,6 +41,15 @@ type authority struct {
 	asked  atomic.Int64
 	refuse atomic.Bool
 	tamper func(*schema.EnrolReply)
+	life   [2]time.Duration // of a certificate, from now; zero: an hour either way
+
+	// What follows is for boards without a token, see tpm_test.go.
+	approved atomic.Bool // a person has let everybody in who asks
+	waits    atomic.Int64
+	mu       sync.Mutex
+	open     map[string]*claimed // challenges
+	proven   []*claimed          // what was proven, oldest first
+	renewals atomic.Int64
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -73,20 +84,55 @@ func (a *authority) sign(tmpl *x509.Certificate, pub any) []byte {
 
 func (a *authority) serve(w http.ResponseWriter, r *http.Request) {
 	a.asked.Add(1)
+	if r.URL.Path == schema.ProvePath {
+		a.prove(w, r)
+		return
+	}
 	var req schema.EnrolRequest
 	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<16)).Decode(&req); err != nil || a.refuse.Load() {
-		w.WriteHeader(http.StatusForbidden)
-		_, _ = io.WriteString(w, `{"title":"enrolment refused","detail":"this token was used"}`)
+		refused(w, "token", "this token was used")
 		return
 	}
 	block, _ := pem.Decode([]byte(req.CSR))
 	csr := must(x509.ParseCertificateRequest(block.Bytes))
+	switch {
+	case r.URL.Path == schema.RenewPath:
+		a.renewals.Add(1)
+		a.issue(w, req.Board, csr.PublicKey, schema.TrustSoftware)
+	case req.Mode == schema.KeyTPM:
+		a.challenge(w, &req, block.Bytes)
+	case req.Token != "" || a.approved.Load():
+		a.issue(w, req.Board, csr.PublicKey, schema.TrustSoftware)
+	default:
+		a.wait(w, sha256.Sum256(must(x509.MarshalPKIXPublicKey(csr.PublicKey))))
+	}
+}
+
+func refused(w http.ResponseWriter, code, say string) {
+	w.WriteHeader(http.StatusForbidden)
+	_ = json.NewEncoder(w).Encode(map[string]string{"type": "urn:fulmar:problem:" + code, "title": "enrolment refused", "detail": say})
+}
+
+// wait answers that a person has to decide.
+func (a *authority) wait(w http.ResponseWriter, sum [32]byte) {
+	a.waits.Add(1)
+	w.WriteHeader(http.StatusAccepted)
+	_ = json.NewEncoder(w).Encode(schema.EnrolWait{
+		Why: schema.WaitApproval, RetryAfterMs: 1000, Say: "a new board", Fingerprint: hex.EncodeToString(sum[:8]),
+	})
+}
+
+func (a *authority) issue(w http.ResponseWriter, board string, key any, trust string) {
+	life := a.life
+	if life == [2]time.Duration{} {
+		life = [2]time.Duration{-time.Hour, time.Hour}
+	}
 	leaf := a.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(3), Subject: pkix.Name{CommonName: req.Board},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(3 + a.renewals.Load()), Subject: pkix.Name{CommonName: board},
+		NotBefore: time.Now().Add(life[0]), NotAfter: time.Now().Add(life[1]),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, csr.PublicKey)
-	reply := schema.EnrolReply{Tenant: "default", Board: req.Board, Broker: "127.0.0.1:8883", Certificate: pemCert(leaf), CA: pemCert(a.cert.Raw)}
+	}, key)
+	reply := schema.EnrolReply{Tenant: "default", Board: board, Broker: "127.0.0.1:8883", Certificate: pemCert(leaf), CA: pemCert(a.cert.Raw), Trust: trust}
 	a.tamper(&reply)
 	_ = json.NewEncoder(w).Encode(reply)
 }
@@ -101,7 +147,7 @@ func (a *authority) enroller(t *testing.T, hash [32]byte) *Enroller {
 	}
 	return &Enroller{
 		Dir: filepath.Join(dir, "identity"), Fleet: a.server.Listener.Addr().String(), TokenFile: token,
-		Board: "dock-1", Log: slog.New(slog.DiscardHandler),
+		Board: "dock-1", Mode: schema.KeySoftware, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -119,6 +165,9 @@ func TestEnrol(t *testing.T) {
 	st, err := os.Stat(filepath.Join(e.Dir, "board.key"))
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v %v, wants mode 0600", st.Mode(), err)
+	}
+	if got := StoredBoard(e.Dir); got != "dock-1" {
+		t.Errorf("the stored identity is of %q", got)
 	}
 	asked := a.asked.Load()
 	again, err := e.Enrol(t.Context())
@@ -139,11 +188,11 @@ func TestWrongServer(t *testing.T) {
 	e := a.enroller(t, [32]byte{1, 2, 3})
 	var said error
 	ctx, cancel := context.WithCancel(t.Context())
-	e.Waiting = func(err error) { said = err; cancel() }
+	e.Say = func(s Status) { said = s.Err; cancel() }
 	if _, err := e.Enrol(ctx); err == nil {
 		t.Fatal("enrolled with a server the token does not name")
 	}
-	if said == nil || !strings.Contains(said.Error(), "not the fleet that the join token names") {
+	if said == nil || !strings.Contains(said.Error(), "not the fleet that the join token or the pin names") {
 		t.Errorf("said %v", said)
 	}
 	if a.asked.Load() != 0 {
@@ -161,10 +210,16 @@ func TestBadReplies(t *testing.T) {
 	}{
 		"refused":         {refuse: true, want: "this token was used"},
 		"other authority": {tamper: func(r *schema.EnrolReply) { r.CA = pemCert(other.cert.Raw) }, want: "not signed by its authority"},
-		"no certificate":  {tamper: func(r *schema.EnrolReply) { r.Certificate = "" }, want: "not a PEM certificate"},
-		"other key":       {tamper: func(r *schema.EnrolReply) { r.Certificate = pemCert(other.cert.Raw) }, want: "for another key"},
-		"bad name":        {tamper: func(r *schema.EnrolReply) { r.Board = "a/b" }, want: "enrolment reply"},
-		"bad broker":      {tamper: func(r *schema.EnrolReply) { r.Broker = "x" }, want: "not host:port"},
+		"wholly another's": {tamper: func(r *schema.EnrolReply) {
+			block, _ := pem.Decode([]byte(r.Certificate))
+			leaf := must(x509.ParseCertificate(block.Bytes))
+			r.Certificate, r.CA = pemCert(other.sign(leaf, leaf.PublicKey)), pemCert(other.cert.Raw)
+		}, want: "authority is not the one"},
+		"another's name": {tamper: func(r *schema.EnrolReply) { r.Board = "dock-2" }, want: "names this board dock-2"},
+		"no certificate": {tamper: func(r *schema.EnrolReply) { r.Certificate = "" }, want: "not a PEM certificate"},
+		"other key":      {tamper: func(r *schema.EnrolReply) { r.Certificate = pemCert(other.cert.Raw) }, want: "for another key"},
+		"bad name":       {tamper: func(r *schema.EnrolReply) { r.Board = "a/b" }, want: "enrolment reply"},
+		"bad broker":     {tamper: func(r *schema.EnrolReply) { r.Broker = "x" }, want: "not host:port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -176,7 +231,7 @@ func TestBadReplies(t *testing.T) {
 			e := a.enroller(t, sha256.Sum256(a.cert.Raw))
 			var said error
 			ctx, cancel := context.WithCancel(t.Context())
-			e.Waiting = func(err error) { said = err; cancel() }
+			e.Say = func(s Status) { said = s.Err; cancel() }
 			if _, err := e.Enrol(ctx); err == nil {
 				t.Fatal("enrolled")
 			}
@@ -184,6 +239,28 @@ func TestBadReplies(t *testing.T) {
 				t.Errorf("said %v, wants %q in it", said, c.want)
 			}
 		})
+	}
+}
+
+// TestNoStoredBoard: what is no identity names nobody, and looking for one makes nothing.
+func TestNoStoredBoard(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	e := a.enroller(t, sha256.Sum256(a.cert.Raw))
+	if got := StoredBoard(e.Dir); got != "" {
+		t.Errorf("an empty folder names %q", got)
+	}
+	if _, err := os.Stat(e.Dir); !os.IsNotExist(err) {
+		t.Errorf("the look made something: %v", err)
+	}
+	must(e.Enrol(t.Context()))
+	for _, junk := range []string{"", "{", `{"board":"../x"}`, "[]", strings.Repeat(" ", maxIdentity) + `{"board":"dock-1"}`} {
+		if err := os.WriteFile(filepath.Join(e.Dir, File), []byte(junk), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := StoredBoard(e.Dir); got != "" {
+			t.Errorf("%.20q names %q", junk, got)
+		}
 	}
 }
 
@@ -195,16 +272,6 @@ func TestBrokenKeyFile(t *testing.T) {
 	}
 	if _, err := openSoftKey(path); err == nil || !strings.Contains(err.Error(), "move it away") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestClockInThePast(t *testing.T) {
-	t.Parallel()
-	a := newAuthority(t)
-	id := must(a.enroller(t, sha256.Sum256(a.cert.Raw)).Enrol(t.Context()))
-	id.leaf.NotBefore = time.Now().Add(24 * time.Hour) // as if the board woke a day too early
-	if now := id.TLS().Time(); now.Before(id.leaf.NotBefore) {
-		t.Errorf("judges validity at %v, before its own certificate began", now)
 	}
 }
 

@@ -4,6 +4,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,37 +15,43 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
-	"time"
+	"slices"
 
 	"fulmar/internal/atomicfile"
 	"fulmar/schema"
 )
 
-// Key is a board's private key, wherever it lives. A later TPM key is another
-// implementation; the private part never passes through here.
+// Key is a board's private key, wherever it lives: in a file, or in a TPM ([TPMKey]).
+// The private part never passes through here.
 type Key interface {
 	// Signer signs with the key.
 	Signer() crypto.Signer
-	// Mode names where it lives, as in the certificate and on the page: "software".
+	// Mode names where it lives, schema.KeySoftware or schema.KeyTPM.
 	Mode() string
 }
 
 type softKey struct{ *ecdsa.PrivateKey }
 
 func (k softKey) Signer() crypto.Signer { return k.PrivateKey }
-func (softKey) Mode() string            { return "software" }
+func (softKey) Mode() string            { return schema.KeySoftware }
 
 // openSoftKey reads the key file, or makes it (ECDSA P-256, readable by the
 // owner only) on first start.
 func openSoftKey(path string) (Key, error) {
-	b, err := os.ReadFile(path)
+	k, err := readSoftKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return makeSoftKey(path)
 	}
+	return k, err
+}
+
+func readSoftKey(path string) (Key, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read board key: %w", err)
 	}
@@ -87,19 +94,54 @@ type Identity struct {
 	Tenant string
 	Board  string
 	Broker string // host:port
+	Trust  string // how the fleet knows where the key is, one of schema's Trust constants; "" of an older fleet
 
-	key  Key
-	leaf *x509.Certificate
-	cert tls.Certificate
-	pool *x509.CertPool
-	ca   *x509.Certificate
+	key      Key
+	leaf     *x509.Certificate
+	cert     tls.Certificate
+	cas      []*x509.Certificate // the fleet's authorities, at least one
+	clock    Clock
+	sessions tls.ClientSessionCache // with the broker
 }
 
-// identityFile is the fleet's reply as it came; it holds no secret.
-const identityFile = "identity.json"
+// Prover is the board's key where it is in a TPM, nil where the board can prove nothing.
+func (id *Identity) Prover() *TPMKey {
+	k, _ := id.key.(*TPMKey)
+	return k
+}
 
-func loadIdentity(dir string, key Key) (*Identity, error) {
-	b, err := os.ReadFile(filepath.Join(dir, identityFile))
+// StoredBoard is the name under which the identity kept in dir stands at its fleet; ""
+// where there is none. It is a name and no proof: whether the identity can be used is
+// for [Enroller.Enrol] to say.
+func StoredBoard(dir string) string {
+	b, err := readSmallJSON(filepath.Join(dir, File))
+	if err != nil {
+		return ""
+	}
+	var r schema.EnrolReply
+	if json.Unmarshal(b, &r) != nil || schema.CheckBoard(r.Board) != nil {
+		return ""
+	}
+	return r.Board
+}
+
+// File is the fleet's reply as it came, in an identity's folder; it holds no secret.
+const File = "identity.json"
+
+// maxIdentity bounds it: two certificates of a kilobyte and some names.
+const maxIdentity = maxEnrolReply
+
+func readSmallJSON(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxIdentity))
+}
+
+func loadIdentity(dir string, key Key, clock Clock) (*Identity, error) {
+	b, err := readSmallJSON(filepath.Join(dir, File))
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +149,7 @@ func loadIdentity(dir string, key Key) (*Identity, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return nil, fmt.Errorf("identity in %s: %w", dir, err)
 	}
-	return newIdentity(&r, key)
+	return newIdentity(&r, key, clock)
 }
 
 func (id *Identity) save(dir string, r *schema.EnrolReply) error {
@@ -115,16 +157,19 @@ func (id *Identity) save(dir string, r *schema.EnrolReply) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.WriteFile(filepath.Join(dir, identityFile), b, 0o600)
+	return atomicfile.WriteFile(filepath.Join(dir, File), b, 0o600)
 }
 
 // newIdentity checks that the reply's certificate is for this key and signed by
 // the authority beside it.
-func newIdentity(r *schema.EnrolReply, key Key) (*Identity, error) {
+func newIdentity(r *schema.EnrolReply, key Key, clock Clock) (*Identity, error) {
 	if err := errors.Join(schema.CheckBoard(r.Tenant), schema.CheckBoard(r.Board), checkAddress(r.Broker)); err != nil {
 		return nil, fmt.Errorf("enrolment reply: %w", err)
 	}
-	ca, err := parseCert(r.CA)
+	if len(r.Trust) > schema.MaxName {
+		return nil, fmt.Errorf("enrolment reply: trust of %d bytes, at most %d", len(r.Trust), schema.MaxName)
+	}
+	cas, err := parseCerts(r.CA)
 	if err != nil {
 		return nil, fmt.Errorf("enrolment reply: authority: %w", err)
 	}
@@ -136,15 +181,15 @@ func newIdentity(r *schema.EnrolReply, key Key) (*Identity, error) {
 	if !ok || !pub.Equal(key.Signer().Public()) {
 		return nil, errors.New("enrolment reply: certificate is for another key")
 	}
-	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return nil, fmt.Errorf("enrolment reply: certificate is not signed by its authority: %w", err)
+	if !slices.ContainsFunc(cas, func(ca *x509.Certificate) bool { return leaf.CheckSignatureFrom(ca) == nil }) {
+		return nil, errors.New("enrolment reply: certificate is not signed by its authority")
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
 	return &Identity{
-		Tenant: r.Tenant, Board: r.Board, Broker: r.Broker,
-		key: key, leaf: leaf, pool: pool, ca: ca,
+		Tenant: r.Tenant, Board: r.Board, Broker: r.Broker, Trust: r.Trust,
+		key: key, leaf: leaf, cas: cas, clock: clock,
 		cert: tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key.Signer(), Leaf: leaf},
+		// One entry for each session ticket's server: there is one broker.
+		sessions: tls.NewLRUClientSessionCache(1),
 	}, nil
 }
 
@@ -155,36 +200,30 @@ func checkAddress(s string) error {
 	return nil
 }
 
+// maxAuthorities bounds what a fleet may have a board trust: one that issues and one
+// that comes or goes, with some earlier certificates of each key.
+const maxAuthorities = 8
+
+func parseCerts(s string) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for rest := []byte(s); len(out) == 0 || len(bytes.TrimSpace(rest)) > 0; {
+		block, more := pem.Decode(rest)
+		if block == nil || block.Type != "CERTIFICATE" || len(out) == maxAuthorities {
+			return nil, fmt.Errorf("is not 1 to %d PEM certificates", maxAuthorities)
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		out, rest = append(out, c), more
+	}
+	return out, nil
+}
+
 func parseCert(s string) (*x509.Certificate, error) {
 	block, _ := pem.Decode([]byte(s))
 	if block == nil || block.Type != "CERTIFICATE" {
 		return nil, errors.New("is not a PEM certificate")
 	}
 	return x509.ParseCertificate(block.Bytes)
-}
-
-// TLS gives the client side of mutual TLS 1.3. Sessions are resumed, so that a
-// reconnect costs no signature of the board's key. A board without a clock
-// battery wakes in 1970: validity is judged no earlier than the moment its own
-// certificate began.
-func (id *Identity) TLS() *tls.Config {
-	floor := id.leaf.NotBefore
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS13,
-		RootCAs:            id.pool,
-		Certificates:       []tls.Certificate{id.cert},
-		ClientSessionCache: tls.NewLRUClientSessionCache(4),
-		Time: func() time.Time {
-			if now := time.Now(); now.After(floor) {
-				return now
-			}
-			return floor
-		},
-	}
-}
-
-// RenewAt is when two thirds of the certificate's life are over.
-func (id *Identity) RenewAt() time.Time {
-	life := id.leaf.NotAfter.Sub(id.leaf.NotBefore)
-	return id.leaf.NotBefore.Add(life * 2 / 3)
 }

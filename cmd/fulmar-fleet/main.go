@@ -7,6 +7,15 @@
 //	fulmar-fleet token [--data DIR] [--boards N | --board NAME] [--for 1h]
 //	fulmar-fleet api-token [--data DIR] [--scope read|admin] [--for 1h]
 //	fulmar-fleet reset-password [--data DIR]
+//	fulmar-fleet ca show|init|next|csr|install|switch|drop
+//	fulmar-fleet backup --out FILE [--data DIR] [--config FILE] [--recovery-key PUBLIC.pem] [--no-pictures]
+//	fulmar-fleet restore --from FILE [--data DIR] [--recovery-key PRIVATE.pem]
+//	fulmar-fleet pin [--data DIR]
+//	fulmar-fleet pending [--data DIR] [--json]
+//	fulmar-fleet approve ID|BOARD [--data DIR] [--fingerprint HEX]
+//	fulmar-fleet refuse ID|BOARD [--data DIR]
+//	fulmar-fleet revoke BOARD [--data DIR] [--why TEXT]
+//	fulmar-fleet audit [--data DIR] [--json] [--verify] [--head SEQ:HASH]
 //
 // The tools work on the data folder while the server runs; whoever may read the
 // folder may use them. Secrets go to standard output, all talk to standard error.
@@ -31,7 +40,8 @@ import (
 	"fulmar/schema"
 )
 
-const usage = `fulmar-fleet serve | token | api-token | reset-password   (each with -h)`
+const usage = `fulmar-fleet serve | token | api-token | reset-password | ca | backup | restore
+fulmar-fleet pin | pending | approve ID|BOARD | refuse ID|BOARD | revoke BOARD | audit   (each with -h)`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -62,6 +72,12 @@ func command(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "serve":
 		return serve(ctx, fs, data, args[1:])
+	case "ca":
+		return authority(ctx, data, args[1:])
+	case "backup":
+		return backupTo(ctx, fs, data, args[1:])
+	case "restore":
+		return restoreFrom(ctx, fs, data, args[1:])
 	case "token":
 		return token(ctx, fs, data, args[1:])
 	case "api-token":
@@ -86,6 +102,9 @@ func command(ctx context.Context, args []string) error {
 			fmt.Fprintln(os.Stderr, "one-time password of the administrator; all sessions have ended")
 			return nil
 		})
+	}
+	if known, err := keep(ctx, fs, data, args[0], args[1:], os.Stdout, os.Stderr); known {
+		return err
 	}
 	return errUsage
 }
@@ -113,7 +132,7 @@ func token(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 	board := fs.String("board", "", "only for this board, which may be enrolled already")
 	life := fs.Duration("for", time.Hour, "how long it is good for")
 	return tool(fs, data, args, func(reg *registry.Registry) error {
-		a, err := ca.Open(filepath.Join(*data, "ca"))
+		pin, err := ca.Pin(filepath.Join(*data, "ca"))
 		if err != nil {
 			return err
 		}
@@ -121,7 +140,7 @@ func token(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 		if err != nil {
 			return err
 		}
-		fmt.Println(schema.JoinToken{Secret: secret, CAHash: a.Hash()})
+		fmt.Println(schema.JoinToken{Secret: secret, CAHash: pin})
 		fmt.Fprintf(os.Stderr, "join token, good for %v, shown this once\n", *life)
 		return nil
 	})

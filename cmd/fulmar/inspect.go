@@ -43,6 +43,9 @@ func inspect(args []string, stdout, stderr io.Writer) error {
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
+	if s.Owner != "" {
+		fmt.Fprintf(stdout, "board %s\n", s.Owner)
+	}
 	for _, k := range s.Keys {
 		fmt.Fprintf(stdout, "key %s  made %s, held by %q, %s, %s\n", k.ID, stamp(k.Created), k.Kind, recoverable(k), opened(k))
 	}

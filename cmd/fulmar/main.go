@@ -3,20 +3,27 @@
 
 // Command fulmar is for the person at a desk: it reads the spool of a board that
 // does not run any more, and makes the recovery key with which that is possible
-// though the spool is encrypted. It changes nothing that it reads. On a board it says
-// what models can run on.
+// though the spool is encrypted. It changes nothing that it reads. It tells a fleet
+// which boards to let in and which to shut out. On a board it says what models can
+// run on, and what its TPM can prove.
 //
 //	fulmar spool inspect DIR      what is there
 //	fulmar spool verify DIR       read every record; say what is wrong
 //	fulmar spool export DIR       the records, as JSON lines or CSV
 //	fulmar recovery new --out DIR make the fleet's recovery key
 //	fulmar recovery id FILE       which recovery key a file is
+//	fulmar key new|public|sign|verify|rotate
+//	                              signing keys and key sets: fulmar key help
+//	fulmar board list             the boards of a fleet, and those that ask to join
+//	fulmar board approve BOARD    and refuse, revoke, wipe
+//	fulmar tpm info               what a board's TPM is and can prove
+//	fulmar tpm test               each thing once that a board needs of it
 //	fulmar doctor                 what models can run on here, and what is missing
 //	fulmar version
 //	fulmar help
 //
 // Exit codes: 0 all is well, 1 something is wrong and stands on standard error, 2
-// wrong usage.
+// wrong usage, 6 the fleet did not answer: what was asked may have been done or not.
 package main
 
 import (
@@ -26,6 +33,8 @@ import (
 	"io"
 	"os"
 
+	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/key"
 	"fulmar/storage/salvage"
 	"fulmar/storage/vault"
 )
@@ -40,9 +49,12 @@ const usage = `usage:
                                         the records that the fleet has not acknowledged
   fulmar recovery new --out DIR         make a recovery key: do this offline, once
   fulmar recovery id FILE               tell which recovery key a file is
+  fulmar tpm info [--path P] [--json]   what this board's TPM is, and what it can prove
+  fulmar tpm test [--path P]            do each thing once that a board needs, with times; exit 1
+                                        and say what to do if one fails
   fulmar doctor [--json] [...]          what models can run on here, what is missing and what
                                         to do: runs fulmar-infer doctor, and ends as it does
-  fulmar version
+` + key.Usage + board.Usage + `  fulmar version
   fulmar help
 
 DIR is the folder "spool" of a board's state, on its disk or in a copy of it; a
@@ -52,18 +64,22 @@ KEY opens an encrypted spool, and is one of
   --recovery-key FILE   the private half that fulmar recovery new made
   --key FILE            the key file of the board
 
+P is the TPM: /dev/tpmrm0 if not given, or unix:/path or tcp:host:port of a software
+TPM. If there is no storage root key in it one is made, which stays; nothing else does.
+
 export options
   --format jsonl|csv    jsonl (default): one record a line, of all kinds
                         csv: metrics only; time, series, value, quality, min, max, count
   --class CLASS         alarm, event, metric or snapshot; default all (csv: metric)
   --all                 also the records that the fleet has acknowledged
   --out FILE            a new file instead of standard output
-`
+` + board.Options
 
 const (
 	exitGood  = 0
 	exitWrong = 1
 	exitUsage = 2
+	exitAway  = 6 // the fleet did not answer
 )
 
 func main() {
@@ -90,11 +106,19 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 		err = recoveryNew(args[2:], stdout)
 	case word(0) == "recovery" && word(1) == "id" && len(args) == 3:
 		err = recoveryID(args[2], stdout)
+	case word(0) == "key":
+		err = key.Command(args[1:], stdout, stderr)
+	case word(0) == "tpm" && word(1) == "info":
+		err = tpmInfo(args[2:], stdout)
+	case word(0) == "tpm" && word(1) == "test":
+		err = tpmTest(args[2:], stdout)
 	case word(0) == "doctor":
 		var code int
 		if code, err = doctor(args[1:], stdout, stderr); err == nil {
 			return code
 		}
+	case word(0) == "board":
+		err = board.Run(args[1:], stdout, stderr)
 	case word(0) == "version" && len(args) == 1:
 		fmt.Fprintln(stdout, "fulmar", release)
 	case len(args) == 1 && (word(0) == "help" || word(0) == "-h" || word(0) == "--help"):
@@ -106,9 +130,12 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitGood
-	case errors.Is(err, errUsage):
+	case errors.Is(err, errUsage), errors.Is(err, board.ErrUsage), errors.Is(err, key.ErrUsage):
 		fmt.Fprintf(stderr, "fulmar: %v\nfulmar help tells the usage\n", err)
 		return exitUsage
+	case errors.Is(err, board.ErrUnreachable):
+		fmt.Fprintf(stderr, "fulmar: %v\n", err)
+		return exitAway
 	}
 	fmt.Fprintf(stderr, "fulmar: %v\n", err)
 	return exitWrong

@@ -47,7 +47,7 @@ func deadBoard(t *testing.T) dead {
 		t.Fatal(err)
 	}
 	live := t.TempDir()
-	s, err := storage.Open(storage.Config{Dir: live, NoSync: true, Holder: holder, Recovery: pub})
+	s, err := storage.Open(storage.Config{Dir: live, Owner: "dock-1", NoSync: true, Holder: holder, Recovery: pub})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +97,9 @@ func TestInspectAndVerify(t *testing.T) {
 	code, out, errs := run("spool", "inspect", d.dir, "--recovery-key", d.recovery)
 	if code != 0 {
 		t.Fatal(code, out, errs)
+	}
+	if !strings.Contains(out, "\nboard dock-1\n") || strings.Contains(out, "not the spool's") {
+		t.Errorf("whose spool it is is not told:\n%s", out)
 	}
 	for class, want := range map[string][]string{"metric": {" 31 ", " 21 "}, "event": {" 5 "}, "alarm": {" 0 "}} {
 		i := strings.Index(out, "\n"+class)

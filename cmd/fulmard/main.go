@@ -7,6 +7,7 @@
 //	fulmard run [--config FILE]       run until SIGTERM
 //	fulmard config check FILE         read a config, say what is wrong with it
 //	fulmard config --defaults         print every key with its default
+//	fulmard wipe --yes BOARD          destroy this board's keys, records and counter
 //	fulmard version
 //
 // Exit codes: 0 ended in order, 1 an error that stands on standard error, 2 wrong
@@ -26,6 +27,8 @@ import (
 
 	"fulmar/agent"
 	"fulmar/agent/config"
+	"fulmar/agent/probe"
+	"fulmar/agent/wipe"
 	"fulmar/device"
 )
 
@@ -36,6 +39,7 @@ const usage = `usage:
   fulmard run [--config FILE] [--sysroot DIR]
   fulmard config check FILE
   fulmard config --defaults
+  fulmard wipe --yes BOARD [--config FILE]
   fulmard version
 `
 
@@ -45,6 +49,8 @@ const (
 	gcPercent   = 25
 	memoryLimit = 12 << 20
 )
+
+const configPath = "/etc/fulmar/fulmard.yaml"
 
 func main() {
 	os.Exit(fulmard(os.Args[1:], os.Stdout, os.Stderr))
@@ -64,9 +70,14 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 	case len(args) == 2 && args[0] == "config" && args[1] == "--defaults":
 		fmt.Fprint(stdout, config.DefaultsYAML)
 		return 0
-	case len(args) == 2 && args[0] == "spool-probe": // fulmard's own child, see agent.ProbeSpool
-		agent.ProbeSpool(args[1])
+	case len(args) == 2 && args[0] == "spool-probe": // fulmard's own child, see agent/probe
+		if err := probe.Child(args[1], stdout); err != nil {
+			fmt.Fprintf(stderr, "fulmard: %v\n", err)
+			return 1
+		}
 		return 0
+	case len(args) >= 1 && args[0] == "wipe":
+		return wipeBoard(args[1:], stdout, stderr)
 	case len(args) == 1 && args[0] == "version":
 		fmt.Fprintln(stdout, "fulmard", release)
 		return 0
@@ -75,10 +86,37 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 	return 2
 }
 
+// wipeBoard destroys what makes this machine this board.
+func wipeBoard(args []string, stdout, stderr io.Writer) int {
+	fs := flag.NewFlagSet("fulmard wipe", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	path := fs.String("config", configPath, "config file")
+	yes := fs.String("yes", "", "the board's name, to say that it is meant")
+	if err := fs.Parse(args); err != nil || fs.NArg() > 0 {
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	cfg, _, err := config.LoadOrLastGood(*path)
+	if err == nil && *yes == "" {
+		fmt.Fprintf(stderr, "fulmard: this destroys the keys and all records of board %q; say --yes %s\n", wipe.Name(cfg), wipe.Name(cfg))
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err == nil {
+		err = wipe.Board(ctx, cfg, *yes, stdout)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "fulmard: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
 func runBoard(args []string, stderr io.Writer) int {
 	fs := flag.NewFlagSet("fulmard run", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	path := fs.String("config", "/etc/fulmar/fulmard.yaml", "config file")
+	path := fs.String("config", configPath, "config file")
 	sysroot := fs.String("sysroot", "/", "root under which sensors are read")
 	if err := fs.Parse(args); err != nil {
 		return 2

@@ -81,14 +81,28 @@ type errInput string
 
 func (e errInput) Error() string { return string(e) }
 
+// errConflict is what stands against a change; its text is ours.
+type errConflict string
+
+func (e errConflict) Error() string { return string(e) }
+
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, fn func(http.ResponseWriter, *http.Request, string) error) {
+	h.answer(w, r, func(w http.ResponseWriter, r *http.Request) error {
+		tenant, err := h.auth.Reader(r)
+		if err != nil {
+			return err
+		}
+		return fn(w, r, tenant)
+	})
+}
+
+// answer runs fn and puts its error into words.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, fn func(http.ResponseWriter, *http.Request) error) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	tenant, err := h.auth.Reader(r)
-	if err == nil {
-		err = fn(w, r, tenant)
-	}
+	err := fn(w, r)
 	var input errInput
+	var conflict errConflict
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotLoggedIn):
@@ -98,6 +112,8 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, fn func(http.Res
 		Problem(w, http.StatusForbidden, "not-allowed", "This token or session may not do that")
 	case errors.As(err, &input):
 		Problem(w, http.StatusBadRequest, "bad-request", string(input))
+	case errors.As(err, &conflict):
+		Problem(w, http.StatusConflict, "conflict", string(conflict))
 	case errors.Is(err, web.ErrNotFound):
 		Problem(w, http.StatusNotFound, "not-found", "There is no such thing, or no longer")
 	case r.Context().Err() != nil: // the client has gone
@@ -114,12 +130,15 @@ func Problem(w http.ResponseWriter, status int, code, title string) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"type": "urn:fulmar:problem:" + code, "title": title, "status": status})
 }
 
-func reply(w http.ResponseWriter, v any) error {
-	w.Header().Set("Content-Type", "application/json")
+func reply(w http.ResponseWriter, v any) error { return replyWith(w, http.StatusOK, v) }
+
+func replyWith(w http.ResponseWriter, status int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // a client that has gone is no error of ours
 	return nil
 }

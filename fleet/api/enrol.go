@@ -5,39 +5,67 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
-	"fulmar/fleet/ca"
-	"fulmar/fleet/registry"
+	"fulmar/fleet/enrol"
 	"fulmar/schema"
 )
 
 const (
-	maxEnrolBody = 32 << 10 // CSR and facts, as JSON
-	maxFacts     = 32
-	// maxEnrolling bounds enrolments under way: each checks a signature.
+	// maxEnrolBody bounds a request: a CSR, facts, and four certificates of 4 KiB in base64.
+	maxEnrolBody = 64 << 10
+	// maxEnrolling bounds enrolments under way, each of which checks signatures, and
+	// maxWaiting those that wait for their turn: a site whose boards all start at once.
 	maxEnrolling = 16
+	maxWaiting   = 512
 	enrolTimeout = 10 * time.Second
 )
 
-// Enrolment serves schema.EnrolPath and schema.RenewPath.
-type Enrolment struct {
-	ca     *ca.Authority
-	reg    *registry.Registry
-	broker string // host:port told to boards; an empty host: the one they came by
-	log    *slog.Logger
-	slots  chan struct{}
+// Desk enrols boards. Its refusals are *enrol.Refusal.
+type Desk interface {
+	Claim(ctx context.Context, from netip.Addr, req *schema.EnrolRequest) (*enrol.Answer, error)
+	Prove(ctx context.Context, from netip.Addr, p *schema.ProveRequest) (*enrol.Answer, error)
+	Renew(ctx context.Context, from netip.Addr, cert *x509.Certificate, req *schema.EnrolRequest) (*enrol.Answer, error)
 }
 
-// NewEnrolment makes the interface with which boards get their certificates.
-func NewEnrolment(a *ca.Authority, reg *registry.Registry, broker string, log *slog.Logger) *Enrolment {
-	return &Enrolment{ca: a, reg: reg, broker: broker, log: log, slots: make(chan struct{}, maxEnrolling)}
+// Enrolment serves schema.EnrolPath, ProvePath and RenewPath.
+type Enrolment struct {
+	desk    Desk
+	ca      []byte // PEM, what boards trust
+	broker  string // host:port told to boards; an empty host: the one they came by
+	log     *slog.Logger
+	waiting chan struct{}
+	slots   chan struct{}
+}
+
+// NewEnrolment makes the interface with which boards get their certificates; authority
+// is the PEM of what boards trust.
+func NewEnrolment(desk Desk, authority []byte, broker string, log *slog.Logger) *Enrolment {
+	return &Enrolment{desk: desk, ca: authority, broker: broker, log: log, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxEnrolling)}
+}
+
+// turn waits for a place among those under way; false when there are too many.
+func (e *Enrolment) turn(ctx context.Context) (done func(), ok bool) {
+	select {
+	case e.waiting <- struct{}{}:
+		defer func() { <-e.waiting }()
+	default:
+		return nil, false
+	}
+	select {
+	case e.slots <- struct{}{}:
+		return func() { <-e.slots }, true
+	case <-ctx.Done():
+		return nil, false
+	}
 }
 
 // ServeHTTP implements [http.Handler].
@@ -48,110 +76,100 @@ func (e *Enrolment) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Problem(w, http.StatusMethodNotAllowed, "method", "Send a POST")
 		return
 	}
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	default:
-		w.Header().Set("Retry-After", "5")
-		Problem(w, http.StatusServiceUnavailable, "busy", "Many boards are enrolling; try again in some seconds")
-		return
-	}
-	req, err := readEnrol(w, r)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEnrolBody))
 	if err != nil {
-		Problem(w, http.StatusBadRequest, "bad-request", err.Error())
+		Problem(w, http.StatusRequestEntityTooLarge, "bad-request", "The request is over 64 KiB or was cut off")
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), enrolTimeout)
 	defer cancel()
-	var tenant string
-	var leaf *ca.Leaf
-	switch r.URL.Path {
-	case schema.EnrolPath:
-		tenant, leaf, err = e.enrol(ctx, req)
-	case schema.RenewPath:
-		tenant, leaf, err = e.renew(ctx, r, req)
-	default:
-		Problem(w, http.StatusNotFound, "not-found", "There is nothing here")
+	done, ok := e.turn(ctx)
+	if !ok {
+		w.Header().Set("Retry-After", "5")
+		Problem(w, http.StatusServiceUnavailable, "busy", "Many boards are enrolling; try again in some seconds")
 		return
 	}
-	if err != nil {
-		e.refuse(w, r, req.Board, err)
-		return
+	a, err := e.ask(ctx, r, body)
+	done()
+	if err == nil {
+		err = e.answer(w, r, a)
 	}
-	e.log.Info("certificate issued", "tenant", tenant, "board", req.Board, "serial", leaf.Serial, "path", r.URL.Path)
-	err = reply(w, schema.EnrolReply{
-		Tenant: tenant, Board: req.Board, Certificate: string(leaf.PEM), CA: string(e.ca.PEM()), Broker: e.brokerFor(r),
-	})
 	if err != nil {
-		e.log.Error("enrolment not answered", "board", req.Board, "error", err.Error())
+		e.refuse(w, r, err)
 	}
 }
 
-// readEnrol reads and checks the request; its errors do not repeat it.
-func readEnrol(w http.ResponseWriter, r *http.Request) (*schema.EnrolRequest, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEnrolBody))
-	if err != nil {
-		return nil, errInput("the request is too long or was cut off")
+// ask hands a request to the desk. What is no JSON goes to it as an empty request, so
+// that it is counted with the others.
+func (e *Enrolment) ask(ctx context.Context, r *http.Request, body []byte) (*enrol.Answer, error) {
+	from := Remote(r)
+	if r.URL.Path == schema.ProvePath {
+		p := new(schema.ProveRequest)
+		if json.Unmarshal(body, p) != nil {
+			p = new(schema.ProveRequest)
+		}
+		return e.desk.Prove(ctx, from, p)
 	}
 	req := new(schema.EnrolRequest)
-	if json.Unmarshal(b, req) != nil {
-		return nil, errInput("the request is not JSON of the form board, csr, mode, token, facts")
+	if json.Unmarshal(body, req) != nil {
+		req = new(schema.EnrolRequest)
 	}
-	if schema.CheckBoard(req.Board) != nil {
-		return nil, errInput("the board's name wants 1 to 64 of a-z 0-9 - _ . and begins with a letter or digit")
+	if r.URL.Path == schema.EnrolPath {
+		return e.desk.Claim(ctx, from, req)
 	}
-	if req.Mode != "software" {
-		return nil, errInput("the key's mode wants to be software")
+	var cert *x509.Certificate
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		cert = r.TLS.PeerCertificates[0]
 	}
-	if len(req.Facts) > maxFacts {
-		return nil, errInput("at most 32 facts are taken")
-	}
-	for k, v := range req.Facts {
-		if len(k) > schema.MaxName || len(v) > 4*schema.MaxName {
-			return nil, errInput("a fact is too long")
-		}
-	}
-	return req, nil
+	return e.desk.Renew(ctx, from, cert, req)
 }
 
-func (e *Enrolment) enrol(ctx context.Context, req *schema.EnrolRequest) (string, *ca.Leaf, error) {
-	csr, err := ca.ParseRequest([]byte(req.CSR))
+// Remote gives the address a request comes from.
+func Remote(r *http.Request) netip.Addr {
+	ap, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return "", nil, err
+		return netip.Addr{} // all of unknown origin share one limit
 	}
-	return e.reg.Enrol(ctx, registry.Enrolment{
-		Secret: req.Token, Board: req.Board, KeyMode: req.Mode, Facts: req.Facts, KeyHash: ca.KeyHash(csr),
-	}, func(tenant string) (*ca.Leaf, error) { return e.ca.Issue([]byte(req.CSR), tenant, req.Board) })
+	return ap.Addr().Unmap()
 }
 
-func (e *Enrolment) renew(ctx context.Context, r *http.Request, req *schema.EnrolRequest) (string, *ca.Leaf, error) {
-	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return "", nil, registry.ErrUnknown
+func (e *Enrolment) answer(w http.ResponseWriter, r *http.Request, a *enrol.Answer) error {
+	if a.Wait != nil {
+		return replyWith(w, http.StatusAccepted, a.Wait)
 	}
-	id, err := e.ca.Verify(r.TLS.PeerCertificates[0])
-	if err != nil || id.Board != req.Board {
-		return "", nil, errors.Join(registry.ErrUnknown, err)
-	}
-	leaf, err := e.reg.Renew(ctx, id, func() (*ca.Leaf, error) { return e.ca.Issue([]byte(req.CSR), id.Tenant, id.Board) })
-	return id.Tenant, leaf, err
+	return reply(w, schema.EnrolReply{
+		Tenant: a.Tenant, Board: a.Board, Certificate: string(a.Leaf.PEM), CA: string(e.ca), Broker: e.brokerFor(r), Trust: a.Trust,
+	})
 }
 
-func (e *Enrolment) refuse(w http.ResponseWriter, r *http.Request, board string, err error) {
-	switch {
-	case errors.Is(err, registry.ErrUnknown):
-		Problem(w, http.StatusForbidden, "token", "The join token or certificate is unknown, used up or expired; ask the fleet for a new token")
-	case errors.Is(err, registry.ErrNameTaken):
-		Problem(w, http.StatusConflict, "name-taken", "A board of this name is enrolled; choose another name, or ask for a token for this board")
-	case errors.Is(err, ca.ErrBadRequest):
-		Problem(w, http.StatusBadRequest, "csr", "The certificate request is not acceptable: wants PEM PKCS #10 with an ECDSA P-256, P-384 or Ed25519 key")
-	case errors.Is(err, registry.ErrTooMany):
-		Problem(w, http.StatusInsufficientStorage, "full", "The fleet takes no more boards")
-	default:
-		e.log.Error("enrolment failed", "board", board, "error", err.Error())
-		Problem(w, http.StatusInternalServerError, "internal", "The fleet could not answer; see its log")
+// status gives the HTTP status of a refusal.
+func status(c enrol.Code) int {
+	switch c {
+	case enrol.CodeRequest, enrol.CodeCSR, enrol.CodeName:
+		return http.StatusBadRequest
+	case enrol.CodeNameTaken, enrol.CodeElsewhere:
+		return http.StatusConflict
+	case enrol.CodeFull:
+		return http.StatusInsufficientStorage
+	case enrol.CodeTooMany:
+		return http.StatusTooManyRequests
+	}
+	return http.StatusForbidden
+}
+
+func (e *Enrolment) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var no *enrol.Refusal
+	if errors.As(err, &no) {
+		if no.Code == enrol.CodeTooMany {
+			w.Header().Set("Retry-After", "10")
+		}
+		Problem(w, status(no.Code), string(no.Code), no.Say)
 		return
 	}
-	e.log.Warn("enrolment refused", "board", board, "remote", r.RemoteAddr, "error", err.Error())
+	if r.Context().Err() == nil { // else the board has gone
+		e.log.Error("enrolment failed", "path", r.URL.Path, "error", err.Error())
+	}
+	Problem(w, http.StatusInternalServerError, "internal", "The fleet could not answer; see its log")
 }
 
 // brokerFor tells a board where MQTT is: at the name it already reached us by,

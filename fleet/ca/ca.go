@@ -15,20 +15,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"net"
-	"os"
-	"path/filepath"
-	"slices"
 	"time"
 
-	"fulmar/internal/atomicfile"
+	"fulmar/trust"
 )
 
 // Lifetimes of certificates.
 const (
-	// authorityLife is long: replacing the authority means visiting every board.
+	// authorityLife is long: until the next authority, boards that sleep through its
+	// announcement have to enrol anew.
 	authorityLife = 10 * 365 * 24 * time.Hour
 	// serverLife and boardLife are short enough that a stolen key ages out.
 	serverLife = 90 * 24 * time.Hour
@@ -39,158 +36,82 @@ const (
 	skew = time.Hour
 )
 
-const (
-	keyFile  = "ca.key"
-	certFile = "ca.pem"
-)
-
 // Authority signs certificates.
 type Authority struct {
-	key  crypto.Signer
+	key  *trust.Signer
 	cert *x509.Certificate
-	pem  []byte
-	pool *x509.CertPool
+	// told are the certificates that boards are told and the server shows: cert first,
+	// then earlier ones of the same key, then those of the other authority.
+	told []*x509.Certificate
+	pool *x509.CertPool // of all in told
 }
 
-// Open reads the authority in dir, or makes it where there is none. The folder
-// and the key are readable by their owner only; a key that others may read is
-// refused.
-func Open(dir string) (*Authority, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make folder of the authority: %w", err)
-	}
-	keyPath, certPath := filepath.Join(dir, keyFile), filepath.Join(dir, certFile)
-	_, keyErr := os.Stat(keyPath)
-	_, certErr := os.Stat(certPath)
-	switch {
-	case errors.Is(keyErr, fs.ErrNotExist) && errors.Is(certErr, fs.ErrNotExist):
-		if err := create(dir); err != nil {
-			return nil, fmt.Errorf("make authority: %w", err)
-		}
-	case errors.Is(certErr, fs.ErrNotExist):
-		// The process died between the two files; no board can have seen the key.
-		if err := writeCert(dir, keyPath); err != nil {
-			return nil, fmt.Errorf("make certificate of the authority: %w", err)
-		}
-	case errors.Is(keyErr, fs.ErrNotExist):
-		return nil, fmt.Errorf("open authority: %s is there but %s is gone; restore it from the backup, or remove both and enrol all boards anew", certPath, keyPath)
-	}
-	return load(keyPath, certPath)
-}
+// OpenTPM opens a key in a TPM; rest is what follows "tpm:" in its reference.
+type OpenTPM func(rest string) (crypto.Signer, error)
 
-func load(keyPath, certPath string) (*Authority, error) {
-	st, err := os.Stat(keyPath)
-	if err != nil {
-		return nil, fmt.Errorf("open key of the authority: %w", err)
-	}
-	if st.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("open key of the authority: others may read %s (mode %04o); chmod 600 it", keyPath, st.Mode().Perm())
-	}
-	key, err := readKey(keyPath)
+// Open reads the authority in dir, or makes it, with its key in a file, where there is
+// none. A key in a file that others may read is refused.
+func Open(dir string) (*Authority, error) { return OpenWith(dir, nil) }
+
+// OpenWith is Open for authorities whose key may be in a TPM.
+func OpenWith(dir string, tpm OpenTPM) (*Authority, error) {
+	f, err := openFolder(dir)
 	if err != nil {
 		return nil, err
 	}
-	raw, err := os.ReadFile(certPath)
+	if g := f.issuing(); g == nil || len(g.certs) == 0 { // number 1: none yet, or its making was cut
+		if err := (&generation{n: 1, dir: dir}).create("", tpm); err != nil {
+			return nil, fmt.Errorf("make authority: %w", err)
+		}
+		if f, err = openFolder(dir); err != nil {
+			return nil, err
+		}
+	}
+	g := f.issuing()
+	key, err := g.openKey(tpm)
 	if err != nil {
-		return nil, fmt.Errorf("open certificate of the authority: %w", err)
+		return nil, err
 	}
-	b, _ := pem.Decode(raw)
-	if b == nil || b.Type != "CERTIFICATE" {
-		return nil, fmt.Errorf("open certificate of the authority: %s is not PEM", certPath)
+	if pub, ok := g.certs[0].PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(key.Public()) {
+		return nil, errors.Join(fmt.Errorf("open authority: the certificate and the key in %s do not belong together", g.dir), key.Close())
 	}
-	cert, err := x509.ParseCertificate(b.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("open certificate of the authority: %w", err)
+	a := &Authority{key: key, cert: g.certs[0], told: f.told(), pool: x509.NewCertPool()}
+	for _, c := range a.told {
+		a.pool.AddCert(c)
 	}
-	if pub, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(key.Public()) {
-		return nil, fmt.Errorf("open authority: %s and %s do not belong together", keyPath, certPath)
+	if err := f.noteTold(); err != nil {
+		return nil, errors.Join(err, key.Close())
 	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &Authority{key: key, cert: cert, pem: pem.EncodeToMemory(b), pool: pool}, nil
+	return a, nil
 }
 
-func readKey(path string) (*ecdsa.PrivateKey, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("open key of the authority: %w", err)
-	}
-	b, _ := pem.Decode(raw)
-	if b == nil {
-		return nil, fmt.Errorf("open key of the authority: %s is not PEM", path)
-	}
-	k, err := x509.ParsePKCS8PrivateKey(b.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("open key of the authority: %s is no private key", path)
-	}
-	key, ok := k.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("open key of the authority: %s is no ECDSA key", path)
-	}
-	return key, nil
-}
+// Close lets the holder of the key go.
+func (a *Authority) Close() error { return a.key.Close() }
 
-// create makes key and certificate; the key is durable before the certificate
-// that names it.
-func create(dir string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
+// PEM gives the certificates that boards are told to trust, the issuing one first.
+func (a *Authority) PEM() []byte {
+	var out []byte
+	for _, c := range a.told {
+		out = append(out, encode(c)...)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, keyFile)
-	if err := atomicfile.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		return err
-	}
-	return writeCert(dir, path)
+	return out
 }
-
-func writeCert(dir, keyPath string) error {
-	key, err := readKey(keyPath)
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	serial, err := newSerial()
-	if err != nil {
-		return err
-	}
-	t := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: "fulmar fleet authority " + serial.Text(36)[:8]},
-		NotBefore:             now.Add(-skew),
-		NotAfter:              now.Add(authorityLife),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		MaxPathLenZero:        true,
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	return atomicfile.WriteFile(filepath.Join(dir, certFile), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644)
-}
-
-func newSerial() (*big.Int, error) {
-	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-}
-
-// PEM gives the authority's certificate.
-func (a *Authority) PEM() []byte { return slices.Clone(a.pem) }
 
 // Hash gives the SHA-256 of the authority's certificate (DER), which join tokens carry.
 func (a *Authority) Hash() [32]byte { return sha256.Sum256(a.cert.Raw) }
 
-// Pool gives the pool with the authority alone, for verifying boards.
+// Holder tells where the key is: file, exec or tpm.
+func (a *Authority) Holder() string { return a.key.Where }
+
+// NotAfter is the end of the authority's certificate.
+func (a *Authority) NotAfter() time.Time { return a.cert.NotAfter }
+
+// Pool gives the pool of authorities, for verifying boards.
 func (a *Authority) Pool() *x509.CertPool { return a.pool }
 
 // Server makes a certificate for the fleet's server under the given host names
 // and addresses; loopback is always among them. The key never leaves memory: a
-// certificate is made at each start and again before it ages, see [Authority.Stale].
+// certificate is made at each start and again before it ages, see [Stale].
 func (a *Authority) Server(hosts []string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -226,12 +147,24 @@ func (a *Authority) Server(hosts []string) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read certificate of the server: %w", err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key, Leaf: leaf}, nil
+	chain := [][]byte{der}
+	for _, c := range a.told { // a board at first contact looks for the one it has the hash of
+		chain = append(chain, c.Raw)
+	}
+	return &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}, nil
 }
 
 // Stale tells whether the server's certificate should be made anew.
 func Stale(c *tls.Certificate, now time.Time) bool {
 	return c == nil || c.Leaf == nil || now.After(c.Leaf.NotAfter.Add(-renewBefore)) || now.Before(c.Leaf.NotBefore)
+}
+
+func newSerial() (*big.Int, error) {
+	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+}
+
+func encode(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
 func minTime(a, b time.Time) time.Time {

@@ -92,7 +92,7 @@ func TestIssue(t *testing.T) {
 	_, ed, _ := ed25519.GenerateKey(rand.Reader)
 	p384, _ := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	for name, key := range map[string]crypto.Signer{"P-256": p256(t), "P-384": p384, "Ed25519": ed} {
-		leaf, err := a.Issue(request(t, key), "default", "b1")
+		leaf, err := a.Issue(request(t, key), "default", "b1", "software")
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -125,12 +125,12 @@ func TestIssueRefuses(t *testing.T) {
 		"RSA": request(t, weak), "P-224": request(t, p224), "empty": nil, "noise": []byte("noise"),
 		"forged": pem.EncodeToMemory(&pem.Block{Type: b.Type, Bytes: forged}), "two": append(slices.Clone(good), good...), "long": make([]byte, MaxCSR+1),
 	} {
-		if _, err := a.Issue(csr, "default", "b1"); !errors.Is(err, ErrBadRequest) {
+		if _, err := a.Issue(csr, "default", "b1", "software"); !errors.Is(err, ErrBadRequest) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	for _, name := range []string{"", "a/b", "A", "../x", "b1 "} {
-		if _, err := a.Issue(good, "default", name); !errors.Is(err, ErrBadRequest) {
+		if _, err := a.Issue(good, "default", name, "software"); !errors.Is(err, ErrBadRequest) {
 			t.Errorf("board %q: %v", name, err)
 		}
 	}

@@ -72,8 +72,9 @@ func KeyHash(req *x509.CertificateRequest) [32]byte {
 }
 
 // Issue signs the request's key as the identity of a board. Only the key is
-// taken from the request: names and usages are ours.
-func (a *Authority) Issue(csr []byte, tenant, board string) (*Leaf, error) {
+// taken from the request: names and usages are ours. trust, a schema.Trust constant,
+// is the organizational unit: whoever sees the certificate sees how its key is kept.
+func (a *Authority) Issue(csr []byte, tenant, board, trust string) (*Leaf, error) {
 	if err := errors.Join(schema.CheckBoard(tenant), schema.CheckBoard(board)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
@@ -88,7 +89,7 @@ func (a *Authority) Issue(csr []byte, tenant, board string) (*Leaf, error) {
 	now := time.Now()
 	t := &x509.Certificate{
 		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: board, Organization: []string{tenant}},
+		Subject:      pkix.Name{CommonName: board, Organization: []string{tenant}, OrganizationalUnit: []string{trust}},
 		URIs:         []*url.URL{identityURI(tenant, board)},
 		NotBefore:    now.Add(-skew),
 		NotAfter:     minTime(now.Add(boardLife), a.cert.NotAfter),
@@ -117,6 +118,9 @@ type Identity struct {
 	Tenant      string
 	Board       string
 	Fingerprint [32]byte
+	KeyHash     [32]byte  // SHA-256 of the public key (SubjectPublicKeyInfo)
+	Serial      string    // hex
+	NotAfter    time.Time // end of the certificate
 }
 
 // Identify reads the identity out of a certificate whose chain has been verified.
@@ -125,7 +129,10 @@ func Identify(cert *x509.Certificate) (Identity, error) {
 	if len(cert.URIs) != 1 || len(cert.Subject.Organization) != 1 {
 		return Identity{}, errors.New("certificate names no board")
 	}
-	id := Identity{Tenant: cert.Subject.Organization[0], Board: cert.Subject.CommonName, Fingerprint: sha256.Sum256(cert.Raw)}
+	id := Identity{
+		Tenant: cert.Subject.Organization[0], Board: cert.Subject.CommonName, Fingerprint: sha256.Sum256(cert.Raw),
+		KeyHash: sha256.Sum256(cert.RawSubjectPublicKeyInfo), Serial: cert.SerialNumber.Text(16), NotAfter: cert.NotAfter,
+	}
 	if err := errors.Join(schema.CheckBoard(id.Tenant), schema.CheckBoard(id.Board)); err != nil {
 		return Identity{}, err
 	}

@@ -249,3 +249,14 @@ func TestHandshakesAreBounded(t *testing.T) {
 		l.Close(func(string) {})
 	})
 }
+
+func wait(t *testing.T, c <-chan []byte) []byte {
+	t.Helper()
+	select {
+	case b := <-c:
+		return b
+	case <-time.After(10 * time.Second):
+		t.Fatal("no answer from the fleet")
+		return nil
+	}
+}

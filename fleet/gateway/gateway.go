@@ -63,6 +63,10 @@ type Config struct {
 	TLS      *tls.Config  // with ClientAuth RequireAndVerifyClientCert
 	// Rate bounds what each board sends beside alarms, in bytes a second; 0 no bound.
 	Rate int64
+	// Attest asks boards what they run; nil asks none.
+	Attest Attester
+	// Hello is told of each hello before it is answered; nil: nobody is.
+	Hello func(key ingest.BoardKey, h *schema.Hello)
 }
 
 // Stats are counters since the start.
@@ -73,6 +77,7 @@ type Stats struct {
 	Refused   uint64 // payloads that can never be understood
 	Failed    uint64 // messages not stored: connection closed without PUBACK
 	TakenOver uint64 // sessions ended by a newer one of the same board
+	Shut      uint64 // sessions ended because their certificate is good no longer
 	SentAway  uint64 // hellos answered with a time to come back
 	Newer     uint64 // words of a newer wire version: not taken, their boards sent away
 }
@@ -99,14 +104,16 @@ type Gateway struct {
 	warned   map[ingest.BoardKey]time.Time // last log line about a bad payload
 
 	serial atomic.Uint64 // of connections
+	mark   atomic.Int64  // how far shut boards were looked at
 	rate   atomic.Int64  // bytes a second that each board may send; 0 no bound
 	away   atomic.Int64  // newerAway; less in tests
-	n      struct{ connected, accepted, denied, refused, failed, takenOver, sentAway, newer atomic.Int64 }
+	n      struct{ connected, accepted, denied, refused, failed, takenOver, shut, sentAway, newer atomic.Int64 }
 }
 
 // session is one connection of a board.
 type session struct {
 	key    ingest.BoardKey
+	id     ca.Identity // of its certificate
 	client *mqtt.Client
 	// boot and conn are those of the board's own word (st or hello), for its will.
 	boot, conn atomic.Uint64
@@ -156,7 +163,7 @@ func New(cfg Config, in Ingester, admit Admitter, log *slog.Logger) (*Gateway, e
 func (g *Gateway) Stats() Stats {
 	return Stats{
 		Connected: g.n.connected.Load(), Accepted: uint64(g.n.accepted.Load()), Denied: uint64(g.n.denied.Load()),
-		Refused: uint64(g.n.refused.Load()), Failed: uint64(g.n.failed.Load()), TakenOver: uint64(g.n.takenOver.Load()),
+		Refused: uint64(g.n.refused.Load()), Failed: uint64(g.n.failed.Load()), TakenOver: uint64(g.n.takenOver.Load()), Shut: uint64(g.n.shut.Load()),
 		SentAway: uint64(g.n.sentAway.Load()), Newer: uint64(g.n.newer.Load()),
 	}
 }
@@ -167,6 +174,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	hooks, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g.ctx = hooks
+	watch, err := g.watcher(ctx)
+	if err != nil {
+		return fmt.Errorf("serve boards: %w", err)
+	}
 	l := newListener(g.cfg.Listener, g.cfg.TLS, func() { g.n.denied.Add(1) }, g.ended)
 	if err := g.server.AddListener(l); err != nil {
 		return fmt.Errorf("serve boards: %w", err)
@@ -174,47 +185,48 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.server.Serve(); err != nil {
 		return fmt.Errorf("serve boards: %w", err)
 	}
-	<-ctx.Done()
+	watch() // until the context ends
 	stop := time.AfterFunc(stopTimeout, cancel)
 	defer stop.Stop()
 	l.shut()
 	return g.server.Close()
 }
 
-// Kick ends a board's connection, after it was revoked.
-func (g *Gateway) Kick(key ingest.BoardKey) {
-	g.mu.Lock()
-	s := g.sessions[key]
-	g.mu.Unlock()
-	if s != nil {
-		cutOff(s.client)
-	}
-}
-
 // SetRate bounds what each board sends beside alarms from now on, in bytes a second;
 // 0 lifts the bound. The boards connected are told.
 func (g *Gateway) SetRate(rate int64) {
 	g.rate.Store(max(rate, 0))
-	g.mu.Lock()
-	var told []*session
-	for _, s := range g.sessions {
-		if s.spoke.Load() {
-			told = append(told, s)
-		}
-	}
-	g.mu.Unlock()
-	for _, s := range told {
+	for _, s := range g.spoken() {
 		if err := g.answer(s.key, s.conn.Load(), 0); err != nil {
 			g.log.Warn("board not told of its rate", "board", s.key.Board, "error", err.Error())
 		}
 	}
 }
 
-// answer tells a board the rules that hold here.
+// spoken lists the sessions whose board has said which connection it is.
+func (g *Gateway) spoken() (out []*session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, s := range g.sessions {
+		if s.spoke.Load() {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// answer tells a board the rules that hold here, and asks it what is to be asked.
 func (g *Gateway) answer(key ingest.BoardKey, conn uint64, away time.Duration) error {
+	if away > 0 {
+		return g.tell(key, conn, away, nil)
+	}
+	return g.tell(key, conn, 0, g.question(key, conn))
+}
+
+func (g *Gateway) tell(key ingest.BoardKey, conn uint64, away time.Duration, nonce []byte) error {
 	b, err := schema.Encode(&schema.HelloAck{
 		V: schema.Version, Conn: conn, Mode: schema.AckPuback, Wall: time.Now().UnixMilli(),
-		ReconnectMs: g.window().Milliseconds(), RetryAfterMs: away.Milliseconds(), Rate: g.rate.Load(),
+		ReconnectMs: g.window().Milliseconds(), RetryAfterMs: away.Milliseconds(), Rate: g.rate.Load(), Attest: nonce,
 	})
 	if err != nil {
 		return err

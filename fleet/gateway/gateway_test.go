@@ -40,6 +40,7 @@ type hall struct {
 	db   *store.DB
 	gate *Gateway
 	addr string
+	dir  string
 	stop func()
 }
 
@@ -65,8 +66,14 @@ func (b *between) Publish(ctx context.Context, k ingest.BoardKey, topic string, 
 
 func open(t testing.TB, wrap func(Ingester) Ingester) *hall {
 	t.Helper()
+	return openWith(t, wrap, nil)
+}
+
+// openWith puts something between the gateway and the registry too.
+func openWith(t testing.TB, wrap func(Ingester) Ingester, door func(*registry.Registry, func() *Gateway) Admitter) *hall {
+	t.Helper()
 	dir := t.TempDir()
-	h := &hall{}
+	h := &hall{dir: dir}
 	var err error
 	fatal := func(err error) {
 		t.Helper()
@@ -88,6 +95,10 @@ func open(t testing.TB, wrap func(Ingester) Ingester) *hall {
 	if wrap != nil {
 		in = wrap(in)
 	}
+	var admit Admitter = h.reg
+	if door != nil {
+		admit = door(h.reg, func() *Gateway { return h.gate })
+	}
 	srv, err := h.ca.Server(nil)
 	fatal(err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -95,7 +106,7 @@ func open(t testing.TB, wrap func(Ingester) Ingester) *hall {
 	h.addr = l.Addr().String()
 	h.gate, err = New(Config{Listener: l, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*srv}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: h.ca.Pool(),
-	}}, in, h.reg, log)
+	}}, in, admit, log)
 	fatal(err)
 	inCtx, stopIn := context.WithCancel(context.Background())
 	gateCtx, stopGate := context.WithCancel(context.Background())
@@ -145,7 +156,7 @@ func (h *hall) enrol(t testing.TB, board string) tls.Certificate {
 		t.Fatal(err)
 	}
 	_, leaf, err := h.reg.Enrol(ctx, registry.Enrolment{Secret: secret, Board: board, KeyMode: "software", KeyHash: ca.KeyHash(parsed)},
-		func(tenant string) (*ca.Leaf, error) { return h.ca.Issue(req, tenant, board) })
+		func(tenant string) (*ca.Leaf, error) { return h.ca.Issue(req, tenant, board, schema.TrustSoftware) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +276,12 @@ func TestCutBetweenCommitAndPuback(t *testing.T) {
 	var mid *between
 	h := open(t, func(in Ingester) Ingester { mid = &between{Ingester: in}; return mid })
 	cert := h.enrol(t, "b1")
-	mid.pass = sync.OnceFunc(func() { h.gate.Kick(ingest.BoardKey{Tenant: "default", Board: "b1"}) })
+	mid.pass = sync.OnceFunc(func() {
+		h.gate.mu.Lock()
+		s := h.gate.sessions[ingest.BoardKey{Tenant: "default", Board: "b1"}]
+		h.gate.mu.Unlock()
+		cutOff(s.client)
+	})
 	topic, p := payload(t, "b1", 1)
 	c := h.connect(t, "b1", &cert)
 	if err := finish(c.Publish(topic, 1, false, p)); err == nil {
@@ -303,18 +319,18 @@ func TestDoor(t *testing.T) {
 		t.Fatal(err)
 	}
 	key, req := csr(t)
-	leaf, err := other.Issue(req, "default", "b1")
+	leaf, err := other.Issue(req, "default", "b1", schema.TrustSoftware)
 	if err != nil {
 		t.Fatal(err)
 	}
 	alien := pair(t, leaf, key)
 	refused("wrong authority", "b1", &alien, nil)
-	if leaf, err = h.ca.Issue(req, "default", "b9"); err != nil {
+	if leaf, err = h.ca.Issue(req, "default", "b9", schema.TrustSoftware); err != nil {
 		t.Fatal(err)
 	}
 	unknown := pair(t, leaf, key)
 	refused("signed but not enrolled", "b9", &unknown, nil)
-	if leaf, err = h.ca.Issue(req, "default", "b1"); err != nil {
+	if leaf, err = h.ca.Issue(req, "default", "b1", schema.TrustSoftware); err != nil {
 		t.Fatal(err)
 	}
 	second := pair(t, leaf, key)
@@ -331,7 +347,7 @@ func TestDoor(t *testing.T) {
 	refused("will on a foreign topic", "b1", &cert, func(o *mqtt.ClientOptions) { o.SetBinaryWill("f/v1/default/b2/st", []byte{1}, 1, false) })
 	refused("no keep-alive", "b1", &cert, func(o *mqtt.ClientOptions) { o.SetKeepAlive(0) })
 	h.connect(t, "b1", &cert).Disconnect(10) // the right one
-	if err := h.reg.Revoke(context.Background(), "default", "b1"); err != nil {
+	if err := h.reg.Revoke(context.Background(), "default", "b1", "admin", ""); err != nil {
 		t.Fatal(err)
 	}
 	refused("revoked", "b1", &cert, nil)

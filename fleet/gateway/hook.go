@@ -71,7 +71,9 @@ func (h *hook) OnConnect(cl *mqtt.Client, pk packets.Packet) error {
 
 // OnConnectAuthenticate takes the board's identity from its certificate.
 func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
-	key, why := h.identify(cl, pk)
+	mark := h.g.mark.Load()
+	id, why := h.identify(cl, pk)
+	key := ingest.BoardKey{Tenant: id.Tenant, Board: id.Board}
 	if why != "" {
 		h.g.n.denied.Add(1)
 		h.g.log.Warn("board turned away", "board", key.Board, "remote", cl.Net.Remote, "reason", why)
@@ -82,7 +84,7 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 	// first, which blocks where that is half open, and where the old one ends at
 	// the same moment it removes the new one's subscriptions.
 	cl.ID = key.Tenant + "/" + key.Board + "/" + strconv.FormatUint(h.g.serial.Add(1), 36)
-	s := &session{key: key, client: cl, rate: meter{every: time.Second / boardRate, burst: boardBurst * time.Second / boardRate}}
+	s := &session{key: key, id: id, client: cl, rate: meter{every: time.Second / boardRate, burst: boardBurst * time.Second / boardRate}}
 	h.g.mu.Lock()
 	old := h.g.sessions[key]
 	h.g.sessions[key] = s
@@ -93,35 +95,39 @@ func (h *hook) OnConnectAuthenticate(cl *mqtt.Client, pk packets.Packet) bool {
 		h.g.n.takenOver.Add(1)
 		cutOff(old.client)
 	}
+	if h.g.mark.Load() != mark { // somebody was shut out since it was admitted
+		if !h.g.recheck(h.g.ctx, key) {
+			cutOff(cl)
+		}
+	}
 	return true
 }
 
-func (h *hook) identify(cl *mqtt.Client, pk packets.Packet) (key ingest.BoardKey, why string) {
+func (h *hook) identify(cl *mqtt.Client, pk packets.Packet) (id ca.Identity, why string) {
 	c, ok := cl.Net.Conn.(*tls.Conn)
 	if !ok || len(c.ConnectionState().VerifiedChains) == 0 {
-		return key, "no verified certificate"
+		return id, "no verified certificate"
 	}
 	id, err := ca.Identify(c.ConnectionState().VerifiedChains[0][0])
 	if err != nil {
-		return key, err.Error()
+		return id, err.Error()
 	}
-	key = ingest.BoardKey{Tenant: id.Tenant, Board: id.Board}
 	if pk.Connect.ClientIdentifier != id.Board {
-		return key, "client id is not the board's name"
+		return id, "client id is not the board's name"
 	}
 	if pk.Connect.WillFlag && pk.Connect.WillTopic != schema.BoardPrefix(id.Tenant, id.Board)+string(schema.ChanPresence) {
-		return key, "will on a foreign topic"
+		return id, "will on a foreign topic"
 	}
 	ctx, cancel := context.WithTimeout(h.g.ctx, ingestTimeout)
 	defer cancel()
 	ok, err = h.g.admit.Admit(ctx, id)
 	if err != nil {
-		return key, "registry: " + err.Error()
+		return id, "registry: " + err.Error()
 	}
 	if !ok {
-		return key, "unknown, revoked or replaced certificate"
+		return id, "unknown, revoked or replaced certificate"
 	}
-	return key, ""
+	return id, ""
 }
 
 // OnSessionEstablished counts.
@@ -159,7 +165,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	switch t.Channel {
-	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob:
+	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest:
 		return true
 	}
 	return false
@@ -217,6 +223,9 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 		return h.g.ingest.Presence(ctx, s.key, p)
 	case schema.ChanHello:
 		return h.hello(ctx, s, pk)
+	case schema.ChanAttest:
+		h.g.attested(ctx, s, pk.Payload)
+		return nil
 	}
 	_, refused, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
 	if refused {
@@ -232,7 +241,7 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 // and a board hears the answer to its hello only after the PUBACK.
 func (h *hook) newer(cl *mqtt.Client, s *session, pk packets.Packet) (packets.Packet, error) {
 	h.g.n.newer.Add(1)
-	h.warn(s.key, "board speaks a newer wire version; its records stay on it until this fleet is updated")
+	h.g.warn(s.key, "board speaks a newer wire version; its records stay on it until this fleet is updated")
 	conn := s.conn.Load()
 	t, _ := schema.ParseTopic(pk.TopicName)
 	record := t.Channel != schema.ChanHello && t.Channel != schema.ChanPresence
@@ -273,6 +282,9 @@ func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
 		return h.g.answer(s.key, hello.Conn, max(wait, time.Millisecond)) // nothing was stored of it
 	}
 	s.heard(hello.Now.Boot, hello.Conn)
+	if h.g.cfg.Hello != nil {
+		h.g.cfg.Hello(s.key, hello)
+	}
 	if err := h.g.ingest.Hello(ctx, s.key, hello); err != nil {
 		return err
 	}
@@ -287,12 +299,11 @@ func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
 // refused counts a payload that was not understood.
 func (h *hook) refused(key ingest.BoardKey) {
 	h.g.n.refused.Add(1)
-	h.warn(key, "payload refused, see table refused of the ledger")
+	h.g.warn(key, "payload refused, see table refused of the ledger")
 }
 
 // warn logs what is wrong with a board's payloads, once a minute.
-func (h *hook) warn(key ingest.BoardKey, what string) {
-	g := h.g
+func (g *Gateway) warn(key ingest.BoardKey, what string) {
 	now := time.Now()
 	g.mu.Lock()
 	last, known := g.warned[key]
@@ -321,7 +332,6 @@ func (h *hook) OnWill(_ *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 func (g *Gateway) ended(conn net.Conn) {
 	g.mu.Lock()
 	s := g.conns[conn]
-	delete(g.conns, conn)
 	newest := s != nil && g.sessions[s.key] == s
 	if newest {
 		delete(g.sessions, s.key)
@@ -330,6 +340,11 @@ func (g *Gateway) ended(conn net.Conn) {
 	if s == nil {
 		return
 	}
+	defer func() { // last, for Drop
+		g.mu.Lock()
+		delete(g.conns, conn)
+		g.mu.Unlock()
+	}()
 	g.n.connected.Add(-1)
 	if !newest || !s.spoke.Load() {
 		return

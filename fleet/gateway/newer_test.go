@@ -154,3 +154,10 @@ func newerBoard(t *testing.T, speaks func(string) bool) {
 		t.Errorf("%d arrived, %d lost, %d words of the fleet stand, %v", arrived, gone, words, err)
 	}
 }
+
+// few gives few records at a time, so that there are many messages.
+type few struct{ *storage.Spool }
+
+func (f few) Read(c schema.Class, from uint64, n, size int) ([]schema.Stored, error) {
+	return f.Spool.Read(c, from, min(n, 10), size)
+}

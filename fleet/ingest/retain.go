@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fulmar/fleet/ingest/fold"
+	"fulmar/fleet/ingest/wipe"
 	"fulmar/schema"
 )
 
@@ -200,4 +201,34 @@ WHERE b.tenant = ? AND b.name = ? AND s.name = ? AND s.has = 1`, tenant, board, 
 		return fmt.Errorf("sweep pictures: %w", err)
 	}
 	return nil
+}
+
+// Wipe removes all that is kept of a board: readings, events, books, pictures. The board
+// must not be connected: what it sends afterwards is kept again.
+func (in *Ingest) Wipe(ctx context.Context, key BoardKey) error {
+	for more := true; more; {
+		if err := in.submit(ctx, key, func(x *txn) (err error) { more, err = x.wipe(key); return err }); err != nil {
+			return err
+		}
+	}
+	return in.blobs.RemoveBoard(key.Tenant, key.Board)
+}
+
+func (x *txn) wipe(key BoardKey) (more bool, err error) {
+	var id int64
+	err = x.row(`SELECT coalesce((SELECT id FROM board WHERE tenant = ? AND name = ?), 0)`, []any{key.Tenant, key.Board}, &id)
+	if err != nil || id == 0 {
+		return false, err
+	}
+	freed, more, err := wipe.Step(x, id, pruneStep, rowOverhead)
+	for _, f := range freed {
+		err = errors.Join(err, x.use(f.Kind, -f.Bytes, -f.Rows))
+	}
+	if !more { // its number may be given anew
+		delete(x.cache.boards, key)
+		delete(x.boards, key)
+		x.cache.shelf.Forget(id)
+		x.cache.fold.Forget(id)
+	}
+	return more, errors.Join(err, fold.Emptied(x))
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/subtle"
 	"database/sql"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -17,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
+
+	"fulmar/fleet/audit"
 )
 
 // AdminUser is the one user there is.
@@ -92,7 +95,9 @@ func (r *Registry) EnsureAdmin(ctx context.Context) (string, error) {
 func (r *Registry) ResetAdmin(ctx context.Context) (string, error) {
 	pw := newSecret()
 	h := hashPassword(pw)
-	return pw, r.within(ctx, func(tx *sql.Tx) error { return setPassword(ctx, tx, h, true) })
+	return pw, r.within(ctx, func(tx *sql.Tx) error {
+		return errors.Join(setPassword(ctx, tx, h, true), audit.Append(ctx, tx, audit.Entry{Who: Console, What: "reset-password"}))
+	})
 }
 
 func setPassword(ctx context.Context, tx *sql.Tx, hash string, oneTime bool) error {
@@ -116,7 +121,7 @@ type Session struct {
 
 // verify checks the administrator's password under the limit on tries.
 func (r *Registry) verify(ctx context.Context, pw string, from netip.Addr) error {
-	if !r.tries.take(from, time.Now()) {
+	if !r.tries.Take(from, time.Now()) {
 		return ErrTooManyTries
 	}
 	if len(pw) > maxPassword {
@@ -135,7 +140,7 @@ func (r *Registry) verify(ctx context.Context, pw string, from netip.Addr) error
 	if !checkPassword(stored, pw) {
 		return ErrWrongPassword
 	}
-	r.tries.forget(from)
+	r.tries.Forget(from)
 	return nil
 }
 
@@ -205,7 +210,10 @@ func (r *Registry) SetPassword(ctx context.Context, old, fresh string, from neti
 		return "", err
 	}
 	h := hashPassword(fresh)
-	if err := r.within(ctx, func(tx *sql.Tx) error { return setPassword(ctx, tx, h, false) }); err != nil {
+	err = r.within(ctx, func(tx *sql.Tx) error {
+		return errors.Join(setPassword(ctx, tx, h, false), audit.Append(ctx, tx, audit.Entry{Who: AdminUser, What: "set-password", Why: "from " + from.String()}))
+	})
+	if err != nil {
 		return "", err
 	}
 	return r.openSession(ctx)
@@ -243,9 +251,14 @@ func (r *Registry) NewAPIToken(ctx context.Context, tenant string, scope Scope, 
 		if err != nil {
 			return fmt.Errorf("keep API token: %w", err)
 		}
-		return nil
+		return audit.Append(ctx, tx, audit.Entry{
+			Who: Console, Tenant: tenant, What: "api-token", Why: fmt.Sprintf("%s with scope %s, good for %v", TokenName(secret), scope, life),
+		})
 	})
 }
+
+// TokenName names an API token without giving it away.
+func TokenName(secret string) string { return "token " + hex.EncodeToString(hashOf(secret)[:4]) }
 
 // APIToken tells what a token may do and for which tenant.
 func (r *Registry) APIToken(ctx context.Context, secret string) (tenant string, scope Scope, err error) {

@@ -11,16 +11,19 @@ import (
 )
 
 const (
-	// burst and refill shape the tries of one address: five at once, then one each
-	// ten seconds. The password itself has to stand against more than one address.
+	// burst and refill shape the tries of a password of one address: five at once, then
+	// one each ten seconds. The password itself has to stand against more than one address.
 	burst  = 5
 	refill = 10 * time.Second
 	// maxAddresses bounds the addresses remembered; the one idle for longest goes.
 	maxAddresses = 4096
 )
 
-// limiter is a token bucket for each address.
-type limiter struct {
+// Limiter is a token bucket for each address (IPv6: each /64).
+type Limiter struct {
+	burst  float64
+	refill time.Duration
+
 	mu   sync.Mutex
 	by   map[netip.Addr]*list.Element
 	used list.List // of *bucket, newest first
@@ -32,7 +35,11 @@ type bucket struct {
 	at     time.Time
 }
 
-func newLimiter() *limiter { return &limiter{by: map[netip.Addr]*list.Element{}} }
+// NewLimiter lets each address do something burst times at once and then once each
+// refill.
+func NewLimiter(burst int, refill time.Duration) *Limiter {
+	return &Limiter{burst: float64(burst), refill: refill, by: map[netip.Addr]*list.Element{}}
+}
 
 // source reduces an address to what one customer has: IPv6 to its /64.
 func source(a netip.Addr) netip.Addr {
@@ -45,8 +52,8 @@ func source(a netip.Addr) netip.Addr {
 	return a
 }
 
-// take uses one try; false means wait.
-func (l *limiter) take(a netip.Addr, now time.Time) bool {
+// Take uses one try; false means wait.
+func (l *Limiter) Take(a netip.Addr, now time.Time) bool {
 	a = source(a)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -56,12 +63,12 @@ func (l *limiter) take(a netip.Addr, now time.Time) bool {
 			old := l.used.Back()
 			delete(l.by, l.used.Remove(old).(*bucket).addr)
 		}
-		e = l.used.PushFront(&bucket{addr: a, tokens: burst, at: now})
+		e = l.used.PushFront(&bucket{addr: a, tokens: l.burst, at: now})
 		l.by[a] = e
 	}
 	l.used.MoveToFront(e)
 	b := e.Value.(*bucket)
-	b.tokens = min(burst, b.tokens+float64(now.Sub(b.at))/float64(refill))
+	b.tokens = min(l.burst, b.tokens+float64(max(0, now.Sub(b.at)))/float64(l.refill))
 	b.at = now
 	if b.tokens < 1 {
 		return false
@@ -70,8 +77,8 @@ func (l *limiter) take(a netip.Addr, now time.Time) bool {
 	return true
 }
 
-// forget gives an address its tries back, after a right password.
-func (l *limiter) forget(a netip.Addr) {
+// Forget gives an address its tries back, after a right password.
+func (l *Limiter) Forget(a netip.Addr) {
 	a = source(a)
 	l.mu.Lock()
 	defer l.mu.Unlock()

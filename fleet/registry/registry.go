@@ -16,11 +16,17 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/store"
 )
 
 // DefaultTenant is the tenant that is always there.
 const DefaultTenant = "default"
+
+// Console is who acts on the data folder, in the audit log: the rights of its files are
+// the authority.
+const Console = "server"
 
 // Errors that callers act upon.
 var (
@@ -28,6 +34,14 @@ var (
 	ErrUnknown = errors.New("unknown or expired")
 	// ErrNameTaken: a board of this name is enrolled with another key.
 	ErrNameTaken = errors.New("name is taken")
+	// ErrRevoked: the board, its TPM or its key was revoked.
+	ErrRevoked = errors.New("revoked")
+	// ErrOtherKey: a key in a TPM is renewed with that key alone.
+	ErrOtherKey = errors.New("another key than the one proven to be in the TPM")
+	// ErrRefused: a person refused the board's request.
+	ErrRefused = errors.New("refused by a person")
+	// ErrElsewhere: the TPM or the key is that of a board with another name.
+	ErrElsewhere = errors.New("its TPM or key is that of another board")
 	// ErrTooMany: a bound on what the registry holds is reached.
 	ErrTooMany = errors.New("too many")
 )
@@ -39,13 +53,22 @@ const (
 	maxSessions  = 100    // of the one administrator
 	maxTokenLife = 30 * 24 * time.Hour
 	maxAPILife   = 366 * 24 * time.Hour
+	// maxRequests bounds the boards that wait for a person, who can look through no
+	// more; maxFrom those of one address: a site behind one, with room to spare.
+	maxRequests = 1000
+	maxFrom     = 300
+	// requestLife is how long a request stays that is not asked again, and a decision.
+	requestLife = 24 * time.Hour
+	// shutLife is how long a server may take to hear of a board that was shut out; it
+	// looks each second.
+	shutLife = 24 * time.Hour
 )
 
 // Registry is the open registry.
 type Registry struct {
 	db    *store.DB
 	hash  chan struct{} // bounds password hashes at one time
-	tries *limiter
+	tries *Limiter
 }
 
 // Open opens the registry in the data folder.
@@ -54,42 +77,22 @@ func Open(dir string) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: newLimiter()}, nil
+	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: NewLimiter(burst, refill)}, nil
+}
+
+// Audit reads the log of who did what to which board.
+func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
+
+// Proofs keeps the boards' attestations.
+func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Note writes a row of the audit log that is of no act on the registry.
+func (r *Registry) Note(ctx context.Context, e audit.Entry) error {
+	return r.within(ctx, func(tx *sql.Tx) error { return audit.Append(ctx, tx, e) })
 }
 
 // Close closes the registry.
 func (r *Registry) Close() error { return r.db.Close() }
-
-func migrations() []string {
-	return []string{`
-CREATE TABLE tenant (name TEXT PRIMARY KEY) WITHOUT ROWID;
-INSERT INTO tenant VALUES ('default');
-CREATE TABLE board (
-  tenant TEXT NOT NULL REFERENCES tenant(name), name TEXT NOT NULL,
-  key_mode TEXT NOT NULL, facts TEXT NOT NULL, key_hash BLOB NOT NULL, token_hash BLOB NOT NULL,
-  serial TEXT NOT NULL, fingerprint BLOB NOT NULL, previous BLOB, -- previous: replaced certificate, good until the new one is used
-  not_after INTEGER NOT NULL, enrolled_at INTEGER NOT NULL, revoked_at INTEGER,
-  PRIMARY KEY (tenant, name)
-) WITHOUT ROWID;
-CREATE TABLE join_token (
-  hash BLOB PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenant(name),
-  board TEXT NOT NULL DEFAULT '', -- not empty: only for this name, which it may replace
-  uses_left INTEGER NOT NULL, expires INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE user (
-  name TEXT PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenant(name),
-  password TEXT NOT NULL, must_change INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE session (
-  hash BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES user(name) ON DELETE CASCADE,
-  made INTEGER NOT NULL, used INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE api_token (
-  hash BLOB PRIMARY KEY, tenant TEXT NOT NULL REFERENCES tenant(name),
-  scope TEXT NOT NULL, expires INTEGER NOT NULL
-) WITHOUT ROWID;
-`}
-}
 
 // within runs fn in a write transaction.
 func (r *Registry) within(ctx context.Context, fn func(tx *sql.Tx) error) error {

@@ -122,16 +122,16 @@ func TestRenewKeepsOldUntilUsed(t *testing.T) {
 		}
 		return ok
 	}
-	if _, err := r.Renew(ctx, id(7), func() (*ca.Leaf, error) { return leafOf(2), nil }); !errors.Is(err, ErrUnknown) {
+	if _, _, err := r.Renew(ctx, id(7), [32]byte{2}, func(string) (*ca.Leaf, error) { return leafOf(2), nil }); !errors.Is(err, ErrUnknown) {
 		t.Fatalf("stranger renews: %v", err)
 	}
-	if _, err := r.Renew(ctx, id(1), func() (*ca.Leaf, error) { return leafOf(2), nil }); err != nil {
+	if _, _, err := r.Renew(ctx, id(1), [32]byte{2}, func(string) (*ca.Leaf, error) { return leafOf(2), nil }); err != nil {
 		t.Fatal(err)
 	}
 	if !admitted(1) || !admitted(2) || admitted(1) {
 		t.Fatal("the old certificate has to stay good until the new one is used, and no longer")
 	}
-	if err := r.Revoke(ctx, DefaultTenant, "b1"); err != nil || admitted(2) {
+	if err := r.Revoke(ctx, DefaultTenant, "b1", "admin", "stolen"); err != nil || admitted(2) {
 		t.Fatal("revoked board admitted")
 	}
 }
@@ -214,22 +214,22 @@ func TestPasswordAndSessions(t *testing.T) {
 func TestTriesAreLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter()
+		l := NewLimiter(burst, refill)
 		other, six, six2 := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 		for range burst {
-			if !l.take(here, time.Now()) || !l.take(six, time.Now()) {
+			if !l.Take(here, time.Now()) || !l.Take(six, time.Now()) {
 				t.Fatal("refused too early")
 			}
 		}
-		if l.take(here, time.Now()) || l.take(six2, time.Now()) || !l.take(other, time.Now()) {
+		if l.Take(here, time.Now()) || l.Take(six2, time.Now()) || !l.Take(other, time.Now()) {
 			t.Fatal("the limit is for each address, IPv6 by /64")
 		}
 		time.Sleep(refill)
-		if !l.take(here, time.Now()) || l.take(here, time.Now()) {
+		if !l.Take(here, time.Now()) || l.Take(here, time.Now()) {
 			t.Fatal("one try comes back each refill")
 		}
 		for i := range 2 * maxAddresses {
-			l.take(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), time.Now())
+			l.Take(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), time.Now())
 		}
 		if len(l.by) > maxAddresses || l.used.Len() != len(l.by) {
 			t.Fatalf("%d addresses remembered", len(l.by))

@@ -40,6 +40,7 @@ type Enrolled struct {
 	Facts   map[string]string // told at enrolment; newer ones come with each hello
 	At      time.Time
 	Revoked bool
+	Trust   *web.Trust // how it proves who it is; nil: nothing is known
 }
 
 // Store answers questions about what boards have said.
@@ -101,7 +102,7 @@ func (s *Store) Overview(ctx context.Context, tenant string) (*web.Overview, err
 			r = &row{Board: web.Board{Name: e.Name}}
 		}
 		delete(heard, e.Name)
-		r.KeyMode = e.KeyMode
+		r.KeyMode, r.Trust = e.KeyMode, e.Trust
 		if len(r.Facts) == 0 {
 			r.Facts = e.Facts
 		}

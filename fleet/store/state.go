@@ -29,13 +29,15 @@ const (
 
 // judge gives the board its one state and the primary cause. The order is fixed:
 // who speaks a newer version
-// than this program, who was never heard of, who cannot be reached, then what the board says of
-// itself, worst first, then what its sensors show.
+// than this program, who was never heard of, who is two, who cannot be reached, whose proof
+// is not believed, then what the board says of itself, worst first, then what its sensors show.
 func (r *row) judge(now time.Time, e Enrolled) {
 	r.State, r.Cause, r.Since = r.verdict(now, e)
 }
 
 func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) {
+	twins, since := e.Trust.Twins()
+	away, gone := e.Trust.Away(now)
 	switch {
 	case e.Revoked:
 		return web.StateUnreachable, "shut out: its certificate was revoked", r.LastSeen
@@ -43,12 +45,22 @@ func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) 
 		return web.StateFailing, r.newer(), at(r.reportSince[SubjectVersion])
 	case r.LastSeen.IsZero():
 		return web.StateNeverHeard, "enrolled, but has not connected yet", e.At
+	case twins != "":
+		return web.StateFailing, twins, since
+	case !r.Online && away != "":
+		return web.StateUnreachable, away, gone
+	case !r.Online && e.Name == "": // forgotten, or of somebody else's broker
+		return web.StateUnreachable, "connection lost, and it is not enrolled here", later(at(r.onlineSince), r.LastSeen)
 	case !r.Online:
 		return web.StateUnreachable, "connection lost", later(at(r.onlineSince), r.LastSeen)
 	}
 	silent := max(silentAfter, silentPeriods*time.Duration(r.period)*time.Millisecond)
 	if gone := now.Sub(r.LastSeen); gone > silent {
 		return web.StateUnreachable, "connected, but sends nothing", r.LastSeen
+	}
+	state, proof, since := e.Trust.Here()
+	if state == web.StateFailing {
+		return state, proof, since
 	}
 	for _, want := range []struct {
 		severity schema.Severity
@@ -59,6 +71,9 @@ func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) 
 				return want.state, rep.Subject + ": " + firstOf(rep.Text, rep.State), at(r.reportSince[rep.Subject])
 			}
 		}
+	}
+	if proof != "" {
+		return state, proof, since
 	}
 	if cause, since := r.badSensors(); cause != "" {
 		return web.StateDegraded, cause, since

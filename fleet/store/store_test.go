@@ -167,6 +167,46 @@ func TestStates(t *testing.T) {
 	expect(web.StateDegraded, "1 sensor gives no good value: cpu.load_percent (stale)")
 }
 
+// TestTrustStates: where trust stands among the causes.
+func TestTrustStates(t *testing.T) {
+	t.Parallel()
+	x := &web.Trust{How: schema.TrustMaker, Until: time.Now().Add(time.Hour)}
+	r := open(t, store.Enrolled{Name: "b1", KeyMode: "tpm", At: time.Now(), Trust: x})
+	expect := func(state web.State, cause string) {
+		t.Helper()
+		if b := r.board(t); b.State != state || !strings.Contains(b.Cause, cause) || (cause == "") != (b.Cause == "") || b.Trust != x {
+			t.Fatalf("%s (%q), want %s (%q)", b.State, b.Cause, state, cause)
+		}
+	}
+	say := func(online bool) {
+		t.Helper()
+		if err := r.in.Presence(ctx, key, schema.Presence{V: 1, Online: online, Boot: 1, Conn: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(true)
+	r.put(t, schema.ClassMetric, 0, 0, sampleOf(5, schema.QualityGood))
+	expect(web.StateHealthy, "")
+	x.Silent = time.Now()
+	expect(web.StateDegraded, "has not answered")
+	r.put(t, schema.ClassAlarm, 0, 0, report(schema.SeverityWarn, "spool", "The spool is 80 % full"))
+	expect(web.StateDegraded, "spool")
+	r.put(t, schema.ClassAlarm, 0, 0, report(schema.SeverityAlarm, "worker", "The worker died three times"))
+	expect(web.StateFailing, "worker")
+	x.Why = "It lied."
+	expect(web.StateFailing, "was not believed")
+	say(false)
+	expect(web.StateUnreachable, "connection lost")
+	x.Asks = "to-software"
+	expect(web.StateUnreachable, "its TPM is missing")
+	x.Clones = time.Now()
+	expect(web.StateFailing, "two boards")
+	say(true)
+	expect(web.StateFailing, "two boards")
+	x.Clones = time.Time{}
+	expect(web.StateFailing, "was not believed")
+}
+
 func TestLedgerSumsUp(t *testing.T) {
 	t.Parallel()
 	r := open(t, store.Enrolled{Name: "b1"})

@@ -12,6 +12,7 @@ import (
 
 	"fulmar/fleet/web/ledger"
 	"fulmar/fleet/web/live"
+	"fulmar/fleet/web/trust"
 	"fulmar/fleet/web/words"
 	"fulmar/schema"
 )
@@ -31,6 +32,8 @@ type boardView struct {
 	Cams     []cameraView
 	Book     ledger.View
 	Facts    []words.Fact
+	Proof    *trust.Panel
+	Keep     bool     // decisions can be made here
 	Reports  []Report // worst first
 	Urgent   []Report // of those, what explains a board that is not well
 }
@@ -102,13 +105,17 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 		v.Cams = append(v.Cams, cv)
 	}
 	v.Book = ledger.Build(p.Sheet, bookOf(b))
-	v.Facts = words.Facts(b.Facts, b.Release, b.KeyMode)
+	key, err := h.trust(ctx, p, tenant, v)
+	if err != nil {
+		return err
+	}
+	v.Facts = words.Facts(b.Facts, b.Release, key)
 	v.Reports = slices.Clone(b.Reports)
 	slices.SortStableFunc(v.Reports, func(a, b Report) int {
 		return cmp.Or(cmp.Compare(b.Severity, a.Severity), b.At.Compare(a.At))
 	})
 	for _, r := range v.Reports {
-		if b.State.needsYou() && r.Severity >= schema.SeverityAlarm && len(v.Urgent) < maxUrgent {
+		if b.State.NeedsYou() && r.Severity >= schema.SeverityAlarm && len(v.Urgent) < maxUrgent {
 			v.Urgent = append(v.Urgent, r)
 		}
 	}
@@ -116,12 +123,30 @@ func (h *Handler) board(ctx context.Context, p *page, tenant, name string, pd wo
 	for i := range b.Cameras {
 		cams = append(cams, b.Cameras[i].Name)
 	}
-	p.Shape("verdict", v.Headline, b.Since, b.Online, b.Release, v.Urgent)
+	p.Shape("verdict", v.Headline, b.Since, b.Online, b.Release, v.Urgent, v.Proof.Mark())
 	p.Shape("charts", names, old, pd.Name)
 	p.Shape("cameras", cams)
 	p.Shape("reports", b.Reports)
 	p.Shape("facts", v.Facts)
 	return nil
+}
+
+// trust makes the panel of trust, and gives what is left to say of the board's key.
+func (h *Handler) trust(ctx context.Context, p *page, tenant string, v *boardView) (key string, err error) {
+	asks, err := h.pending(ctx, tenant)
+	if err != nil {
+		return "", err
+	}
+	asks = slices.DeleteFunc(asks, func(r trust.Request) bool { return r.Board != v.Name })
+	v.Proof, v.Keep = trust.Build(p.Sheet, v.Board.Trust, asks), h.cfg.Keeper != nil
+	if v.Proof == nil {
+		return v.KeyMode, nil
+	}
+	if v.Keep {
+		p.Shape("standing", v.Proof.Revoked, v.Proof.Since)
+	}
+	p.Shape("asks", trust.Shape(v.Proof.Asks))
+	return "", nil
 }
 
 // camera sums up one camera and finds its newest picture.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"fulmar/fleet/web/verdict"
 	"fulmar/schema"
 )
 
@@ -36,6 +38,7 @@ type browser struct {
 	base string
 	src  *memory
 
+	keep    *keeper
 	mu      sync.Mutex
 	said    []string // console errors and warnings, violations of the policy too
 	visited []string // every URL the server was asked for, and every referrer
@@ -55,8 +58,8 @@ func chromium(t *testing.T) string {
 
 func newBrowser(t *testing.T) *browser {
 	path := chromium(t)
-	b := &browser{t: t, src: newMemory(time.Now)}
-	h, err := New(Config{Release: "0.2.0", Zone: time.UTC, Tick: 50 * time.Millisecond, EnrolCommand: func(context.Context, string) (string, error) { return "sudo fulmard enrol fe1_EXAMPLE", nil }}, b.src, &door{password: oneTime, must: true})
+	b := &browser{t: t, src: newMemory(time.Now), keep: newKeeper(time.Now())}
+	h, err := New(Config{Release: "0.2.0", Keeper: b.keep, Zone: time.UTC, Tick: 50 * time.Millisecond, EnrolCommand: func(context.Context, string) (string, error) { return "sudo fulmard enrol fe1_EXAMPLE", nil }}, b.src, &door{password: oneTime, must: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +175,7 @@ func TestBrowser(t *testing.T) {
 	b.login()
 	b.fleet()
 	b.board()
+	b.trust()
 	b.detections()
 	b.looks()
 	b.trouble()
@@ -180,8 +184,9 @@ func TestBrowser(t *testing.T) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, s := range b.said {
-		if strings.Contains(s, "401") && strings.Contains(s, "/login") || strings.Contains(s, "404") && strings.HasSuffix(s, "/boards/nobody") {
-			continue // the wrong password and the board that is not, both asked for here
+		if strings.Contains(s, "401") && strings.Contains(s, "/login") || strings.Contains(s, "404") && strings.HasSuffix(s, "/boards/nobody") ||
+			strings.Contains(s, "422") && strings.HasSuffix(s, "/revoke") {
+			continue // the wrong password, the board that is not and the wrong name, all asked for here
 		}
 		t.Errorf("console: %s", s)
 	}
@@ -256,11 +261,11 @@ func (b *browser) agree() {
 	t := b.t
 	t.Helper()
 	ov, _ := b.src.Overview(b.ctx, "main")
-	if got, want := eval[string](b, `document.querySelector("h1").innerText`), headline(ov.Boards); got != want {
+	if got, want := eval[string](b, `document.querySelector("h1").innerText`), verdict.Headline(judge(ov.Boards)); got != want {
 		t.Errorf("headline %q, the source says %q", got, want)
 	}
 	sum := 0
-	for s, n := range tally(ov.Boards) {
+	for s, n := range verdict.Tally(judge(ov.Boards)) {
 		chip := eval[string](b, fmt.Sprintf(`document.querySelector('[data-chip="%s"]')?.innerText || "none"`, s))
 		rows := eval[int](b, fmt.Sprintf(`document.querySelectorAll('tr[data-state="%s"]').length`, s))
 		if chip != fmt.Sprint(n) || rows != n {
@@ -295,6 +300,50 @@ func (b *browser) board() {
 	b.src.mu.Unlock()
 	b.until(`document.querySelector(".figs").innerText.includes("90.0\u00a0%") && document.querySelector(".figs").innerText.includes("75.0\u00a0%") && document.querySelector(".figs").innerText.includes("90 of 120 objects")`)
 	b.until(`/made = .* arrived \+ 300 thinned \+ 60 lost \+ at most 2 lost in a crash \+ 5 waiting/.test(document.querySelector(".sum").innerText)`)
+}
+
+// trust lets a board in, and shuts one out.
+func (b *browser) trust() {
+	t := b.t
+	b.open("/")
+	b.settle()
+	asks := `document.querySelectorAll(".ask").length`
+	b.keep.mu.Lock() // one more asks: it appears by itself
+	r := b.keep.asks[0]
+	r.ID, r.Board = 8, "dock-0008"
+	b.keep.asks = append(b.keep.asks, r)
+	b.keep.mu.Unlock()
+	b.until(asks + ` === 5 && document.querySelector("#ask-8").innerText.includes("dock-0008 asks to join")`)
+	b.do(chromedp.Click(`#ask-4 button[value=approve]`))
+	b.until(`document.querySelector("#ask-4 .decided")?.innerText.startsWith("Approved by admin")`)
+	b.do(chromedp.Click(`#ask-8 button[value=refuse]`))
+	b.until(`document.querySelector("#ask-8 .decided")?.innerText.startsWith("Refused by admin")`)
+	b.open("/boards/dock-0002")
+	b.settle()
+	b.do(chromedp.Click(`#revoke summary`))
+	b.until(`document.querySelector("#revoke input[name=confirm]").checkVisibility()`)
+	b.do(chromedp.SendKeys(`#revoke input[name=confirm]`, "dock-0001"), chromedp.Click(`#revoke button`))
+	b.until(`document.querySelector("h1").innerText.includes("the name does not match")`)
+	b.open("/boards/dock-0002")
+	b.settle()
+	b.do(chromedp.Click(`#revoke summary`), chromedp.SendKeys(`#revoke input[name=why]`, "stolen"), chromedp.SendKeys(`#revoke input[name=confirm]`, "dock-0002"))
+	b.src.tick(false) // the page goes on being live: what was typed stays
+	b.src.mu.Lock()
+	b.src.boards[1].Trust.Silent = time.Now()
+	b.src.mu.Unlock()
+	b.until(`document.querySelector(".trust").innerText.includes("has not answered")`)
+	b.shoot("shut-out")
+	b.do(chromedp.Click(`#revoke button`))
+	b.until(`document.readyState === "complete" && document.querySelector("#revoke") && !document.querySelector("#revoke").open`)
+	b.src.mu.Lock()
+	b.src.boards[1].Trust.Silent = time.Time{}
+	b.src.mu.Unlock()
+	b.keep.mu.Lock()
+	defer b.keep.mu.Unlock()
+	if want := []string{"approved 4 by admin", "refused 8 by admin", "revoke main/dock-0002 by admin: stolen"}; !slices.Equal(b.keep.did, want) {
+		t.Errorf("done: %q, want %q", b.keep.did, want)
+	}
+	b.keep.asks = newKeeper(time.Now()).asks
 }
 
 // boxes holds each drawn box to the place of its detection on the screen, within

@@ -26,7 +26,7 @@ func TestLook(t *testing.T) {
 	}
 	src := newMemory(time.Now)
 	auth := &door{password: "one-time", open: true}
-	h, err := New(Config{Release: "0.2.0", Zone: time.UTC, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, src, auth)
+	h, err := New(Config{Release: "0.2.0", Zone: time.UTC, Keeper: newKeeper(time.Now()), Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, src, auth)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ package web
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"image"
@@ -20,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/fleet/web/trust"
 	"fulmar/schema"
 )
 
@@ -236,6 +238,107 @@ func (m *memory) snap(board, camera string, n uint64, at time.Time) {
 	m.shots = slices.Insert(m.shots, 0, d)
 }
 
+// trusts gives the boards of the fleet three ways to be known, and one in trouble.
+func trusts(t time.Time, boards []Board) {
+	sum := func(s string) []byte { h := sha256.Sum256([]byte(s)); return h[:] }
+	report, err := schema.Encode(&schema.AttestReport{
+		V: schema.Version, Release: "0.2.0", Program: sum("fulmard"), Boot: 7, Kind: "firmware", Maker: "MSFT", Firmware: "1.38", Rollback: "no",
+		Models: map[string][]byte{"parcels@1": sum("parcels")},
+	})
+	if err != nil {
+		panic(err)
+	}
+	boards[0].KeyMode, boards[0].Trust = "tpm", &Trust{
+		How: schema.TrustFirstUse, Fingerprint: "9f86d081884c7d65", Enrolled: t.Add(-40 * 24 * time.Hour), Until: t.Add(50 * 24 * time.Hour),
+		Kind: "firmware", Maker: "MSFT", Firmware: "1.38", Note: "It sent no certificate of its maker.",
+		Level: trust.Bound, Good: t.Add(-4 * time.Minute), Since: t.Add(-26 * time.Hour), Boots: 41, Report: report,
+	}
+	boards[1].Trust = &Trust{How: schema.TrustSoftware, Fingerprint: "60303ae22b998861", Enrolled: t.Add(-3 * 24 * time.Hour), Until: t.Add(87 * 24 * time.Hour), Level: trust.Claimed}
+	boards[2].KeyMode, boards[2].Trust = "tpm", &Trust{
+		How: schema.TrustMaker, Fingerprint: "fd61a03af4f77d87", Enrolled: t.Add(-40 * 24 * time.Hour), Until: t.Add(50 * 24 * time.Hour),
+		Kind: "discrete", Maker: "IFX", Firmware: "7.85", Note: "OPTIGA TPM Manufacturing CA 042 signed it.",
+		Level: trust.Measured, Good: t.Add(-20 * time.Hour), Since: t.Add(-9 * 24 * time.Hour), Boots: 12, Report: report,
+		Refused: 3, RefusedAt: t.Add(-2 * time.Minute), Why: "The clock of its TPM went back: an old state of the TPM was put back, or the TPM was copied.",
+	}
+}
+
+// keeper is a Keeper that keeps what was decided.
+type keeper struct {
+	mu   sync.Mutex
+	asks []trust.Request
+	did  []string
+	err  error
+}
+
+func (k *keeper) Pending(context.Context, string) ([]trust.Request, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.asks), nil
+}
+
+func (k *keeper) note(format string, args ...any) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.err == nil {
+		k.did = append(k.did, fmt.Sprintf(format, args...))
+	}
+	return k.err
+}
+
+func (k *keeper) settle(id int64, who, decision string) error {
+	if err := k.note("%s %d by %s", decision, id, who); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.asks {
+		if k.asks[i].ID == id {
+			k.asks[i].Decision, k.asks[i].By, k.asks[i].DecidedAt = decision, who, k.asks[i].Last
+			return nil
+		}
+	}
+	return trust.ErrGone
+}
+
+func (k *keeper) Approve(_ context.Context, _ string, id int64, who string) error {
+	return k.settle(id, who, "approved")
+}
+
+func (k *keeper) Refuse(_ context.Context, _ string, id int64, who string) error {
+	return k.settle(id, who, "refused")
+}
+
+func (k *keeper) Revoke(_ context.Context, tenant, board, who, why string) error {
+	return k.note("revoke %s/%s by %s: %s", tenant, board, who, why)
+}
+
+func (k *keeper) Forget(_ context.Context, tenant, board, who, why string) error {
+	return k.note("forget %s/%s by %s: %s", tenant, board, who, why)
+}
+
+// newKeeper makes one with boards of each kind that ask.
+func newKeeper(t time.Time) *keeper {
+	facts := map[string]string{"model": "NVIDIA Jetson Orin NX Engineering Reference Developer Kit", "l4t": "36.4.4"}
+	return &keeper{asks: []trust.Request{
+		{
+			ID: 4, Board: "dock-0004", Why: "new", Say: "A new board asks to join.", How: schema.TrustFirstUse, Fingerprint: "2c26b46b68ffc68f",
+			Kind: "firmware", Maker: "MSFT", Firmware: "1.38", Note: "It sent no certificate of its maker.", Facts: facts, From: "192.0.2.44", First: t.Add(-7 * time.Minute), Last: t.Add(-12 * time.Second),
+		},
+		{
+			ID: 5, Board: "dock-0002", Why: "to-software", Say: "It was enrolled with a TPM and now has a key in a file: the TPM is off or gone, or another board uses this name.",
+			How: schema.TrustSoftware, Fingerprint: "fcde2b2edba56bf4", Facts: facts, From: "192.0.2.12", First: t.Add(-3 * time.Hour), Last: t.Add(-40 * time.Second),
+		},
+		{
+			ID: 6, Board: "dock-0009", Why: "elsewhere", Other: "dock-0003", Say: "Its TPM or key is that of board dock-0003: one of the two names is wrong, or a disk was copied.",
+			How: schema.TrustMaker, Fingerprint: "fd61a03af4f77d87", Kind: "discrete", Maker: "IFX", Firmware: "7.85", From: "192.0.2.9", First: t.Add(-time.Minute), Last: t.Add(-30 * time.Second),
+		},
+		{
+			ID: 7, Board: "dock-0003", Why: "ak", Say: "The same TPM with new keys: its TPM was cleared or its disk is new.", How: schema.TrustMaker, Fingerprint: "fd61a03af4f77d87",
+			Kind: "discrete", Maker: "IFX", Firmware: "7.85", From: "192.0.2.13", First: t.Add(-time.Hour), Last: t.Add(-50 * time.Second), Decision: "approved", By: "admin", DecidedAt: t.Add(-20 * time.Second),
+		},
+	}}
+}
+
 // newMemory makes the fleet: one healthy board with a scene camera, one that is
 // unreachable, one degraded.
 func newMemory(now func() time.Time) *memory {
@@ -303,6 +406,7 @@ func newMemory(now func() time.Time) *memory {
 			Cameras: []Camera{{Name: "cam0", Model: "parcels@1", Engine: "onnxruntime-cpu/int8", Last: t.Add(-95 * time.Second), Events: 611, Boxes: 2410, Known: true, True: 2371, False: 39, Missed: 102}},
 		},
 	}
+	trusts(t, m.boards)
 	for n := range uint64(34) {
 		at := t.Add(time.Duration(n)*20*time.Second - 12*time.Minute)
 		m.snap("dock-0001", "cam0", n+1, at)

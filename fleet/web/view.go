@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"fulmar/fleet/web/ledger"
+	"fulmar/fleet/web/trust"
+	"fulmar/fleet/web/verdict"
 	"fulmar/schema"
 )
 
@@ -33,15 +35,15 @@ type Overview struct {
 }
 
 // State is a board's one state word.
-type State string
+type State = verdict.State
 
 // The states, worst first.
 const (
-	StateFailing     State = "failing"
-	StateUnreachable State = "unreachable"
-	StateDegraded    State = "degraded"
-	StateNeverHeard  State = "never heard"
-	StateHealthy     State = "healthy"
+	StateFailing     = verdict.Failing
+	StateUnreachable = verdict.Unreachable
+	StateDegraded    = verdict.Degraded
+	StateNeverHeard  = verdict.NeverHeard
+	StateHealthy     = verdict.Healthy
 )
 
 // Board is one board as the fleet knows it.
@@ -53,7 +55,8 @@ type Board struct {
 	LastSeen time.Time         `json:"last_seen"` // last stored message; zero: never
 	Online   bool              `json:"online"`
 	Release  string            `json:"release"`
-	KeyMode  string            `json:"key_mode"` // "software", later "tpm"
+	KeyMode  string            `json:"key_mode"`        // "software" or "tpm"
+	Trust    *Trust            `json:"trust,omitempty"` // nil for boards of a foreign broker
 	Facts    map[string]string `json:"facts"`
 	Latest   []Reading         `json:"latest"`  // newest value of each series, by name
 	Reports  []Report          `json:"reports"` // newest of each subject
@@ -99,6 +102,12 @@ type Camera struct {
 type (
 	Ledger = ledger.Class
 	Gap    = ledger.Gap
+)
+
+// Trust is how the fleet knows the board; Keeper decides who belongs to the fleet.
+type (
+	Trust  = trust.Trust
+	Keeper = trust.Keeper
 )
 
 // SeriesQuery asks for the history of series of one board.

@@ -17,6 +17,8 @@ import (
 
 	"fulmar/fleet/web/ledger"
 	"fulmar/fleet/web/live"
+	"fulmar/fleet/web/trust"
+	"fulmar/fleet/web/verdict"
 	"fulmar/fleet/web/words"
 	"fulmar/schema"
 )
@@ -77,7 +79,7 @@ type fleetView struct {
 	Headline string
 	Total    int
 	Chips    []chip
-	Causes   []cause
+	Causes   []verdict.Cause
 	Filter   State
 	Rows     []boardRow
 	Matching int
@@ -85,13 +87,18 @@ type fleetView struct {
 	Shots    []shot
 	Enrol    string
 	Book     template.HTML // the ledgers of all boards in a sentence
+	Trust    template.HTML // and how the boards are known
+	Asks     []trust.Ask
+	MoreAsks int // boards not shown
+	Waiting  int // boards undecided
 }
 
 func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Values, ov *Overview) error {
-	v := &fleetView{Headline: headline(ov.Boards), Total: len(ov.Boards), Causes: grouped(ov.Boards), Filter: State(q.Get("state"))}
+	judged := judge(ov.Boards)
+	v := &fleetView{Headline: verdict.Headline(judged), Total: len(ov.Boards), Causes: verdict.Grouped(judged), Filter: State(q.Get("state"))}
 	p.Title, p.Data = v.Headline, v
-	n := tally(ov.Boards)
-	for _, s := range states() {
+	n := verdict.Tally(judged)
+	for _, s := range verdict.States() {
 		if n[s] > 0 {
 			v.Chips = append(v.Chips, chip{s, n[s], "/?" + url.Values{"state": {string(s)}}.Encode(), s == v.Filter})
 		}
@@ -100,7 +107,7 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 	if v.Filter != "" {
 		bs = slices.DeleteFunc(bs, func(b Board) bool { return b.State != v.Filter })
 	}
-	slices.SortStableFunc(bs, func(a, b Board) int { return rank(a.State) - rank(b.State) })
+	slices.SortStableFunc(bs, func(a, b Board) int { return verdict.Rank(a.State) - verdict.Rank(b.State) })
 	v.Matching = len(bs)
 	at, _ := strconv.Atoi(q.Get("page"))
 	at = min(max(at, 0), len(bs)/rowsPerPage)
@@ -109,17 +116,23 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 		bs = bs[:rowsPerPage]
 		v.More = "/?" + url.Values{"state": {string(v.Filter)}, "page": {strconv.Itoa(at + 1)}}.Encode()
 	}
-	books := make([]ledger.Board, len(ov.Boards))
+	books, trusts := make([]ledger.Board, len(ov.Boards)), make([]*Trust, len(ov.Boards))
 	for i := range ov.Boards {
-		books[i] = *bookOf(&ov.Boards[i])
+		books[i], trusts[i] = *bookOf(&ov.Boards[i]), ov.Boards[i].Trust
 	}
 	v.Book = p.Text("books", ledger.Fleet(books))
+	v.Trust = p.Text("trusts", trust.Fleet(trusts))
 	shape := make([]string, 0, len(bs)*4)
 	for i := range bs {
 		v.Rows = append(v.Rows, p.boardRow(&bs[i]))
 		shape = append(shape, bs[i].Name, string(bs[i].State), bs[i].Cause, bs[i].Release)
 	}
-	var err error
+	pending, err := h.pending(ctx, tenant)
+	if err != nil {
+		return err
+	}
+	v.Asks, v.Waiting = trust.Asks(p.Sheet, pending), trust.Waiting(pending)
+	v.MoreAsks = len(pending) - len(v.Asks)
 	if len(ov.Boards) > 0 {
 		if v.Shots, err = h.shots(ctx, DetectionQuery{Tenant: tenant, Limit: fleetShots, PicturesOnly: true}); err != nil {
 			return err
@@ -130,9 +143,19 @@ func (h *Handler) fleet(ctx context.Context, p *page, tenant string, q url.Value
 		}
 	}
 	p.Shape("verdict", v.Headline, n, v.Causes)
+	p.Shape("asks", trust.Shape(v.Asks), v.MoreAsks, v.Waiting)
 	p.Shape("rows", len(ov.Boards), shape, v.More)
 	p.Shape("shots", ids(v.Shots))
 	return nil
+}
+
+// judge is what the verdict on a fleet is made from.
+func judge(bs []Board) []verdict.Board {
+	out := make([]verdict.Board, len(bs))
+	for i := range bs {
+		out[i] = verdict.Board{Name: bs[i].Name, State: bs[i].State, Cause: bs[i].Cause, Since: bs[i].Since}
+	}
+	return out
 }
 
 func (p *page) boardRow(b *Board) boardRow {

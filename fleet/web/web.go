@@ -17,6 +17,7 @@ import (
 
 	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/static"
+	"fulmar/fleet/web/verdict"
 	"fulmar/fleet/web/words"
 )
 
@@ -44,6 +45,8 @@ type Config struct {
 	// EnrolCommand gives the command that a new board is enrolled with, for the
 	// empty fleet; nil or "" shows how to ask for a token instead.
 	EnrolCommand func(ctx context.Context, tenant string) (string, error)
+	// Keeper decides which boards belong to the fleet; nil shows none that ask.
+	Keeper Keeper
 	// Zone is the time zone of the pages; nil is time.Local.
 	Zone *time.Location
 	// Tick is how often the Source is read for live viewers; 0 is 1 s.
@@ -99,7 +102,7 @@ func funcs() template.FuncMap {
 	return template.FuncMap{
 		"count": func(n any) string { return words.Count(whole(n)) }, "sentence": words.Sentence,
 		"plural": func(n any, one, many string) string { return words.Plural(int(whole(n)), one, many) },
-		"states": states, "icon": func(s State) string { return s.class() },
+		"states": verdict.States, "icon": State.Class,
 		"state": func(s string) State { return State(s) },
 		"pair":  func(a, b any) [2]any { return [2]any{a, b} },
 	}
@@ -174,6 +177,9 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("GET /{$}", h.signedIn(h.view))
 	mux.HandleFunc("GET /boards/{board}", h.signedIn(h.view))
 	mux.HandleFunc("GET /boards/{board}/series", h.signedIn(h.series))
+	mux.HandleFunc("POST /requests/{id}", h.signedIn(h.decide))
+	mux.HandleFunc("POST /boards/{board}/revoke", h.signedIn(h.decide))
+	mux.HandleFunc("POST /boards/{board}/forget", h.signedIn(h.decide))
 	mux.HandleFunc("GET /detections", h.signedIn(h.view))
 	mux.HandleFunc("GET /detections/{id...}", h.signedIn(h.view))
 	mux.HandleFunc("GET /pictures/{board}/{blob}", h.signedIn(h.picture))

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/net/html"
 
+	"fulmar/fleet/web/verdict"
 	"fulmar/schema"
 )
 
@@ -285,16 +286,16 @@ func TestOneSnapshot(t *testing.T) {
 	if err := json.Unmarshal(j, &wire); err != nil {
 		t.Fatal(err)
 	}
-	n := tally(wire.Boards)
+	n := verdict.Tally(judge(wire.Boards))
 	body := s.get("/").Body.String()
-	if !strings.Contains(body, "<h1>"+headline(ov.Boards)+"</h1>") {
-		t.Errorf("the page does not say %q", headline(ov.Boards))
+	if !strings.Contains(body, "<h1>"+verdict.Headline(judge(ov.Boards))+"</h1>") {
+		t.Errorf("the page does not say %q", verdict.Headline(judge(ov.Boards)))
 	}
-	if want := fmt.Sprintf("%d boards need you; %d others are healthy", len(wire.Boards)-n[StateHealthy]-n[StateNeverHeard], n[StateHealthy]); headline(ov.Boards) != want {
-		t.Errorf("headline %q, JSON says %q", headline(ov.Boards), want)
+	if want := fmt.Sprintf("%d boards need you; %d others are healthy", len(wire.Boards)-n[StateHealthy]-n[StateNeverHeard], n[StateHealthy]); verdict.Headline(judge(ov.Boards)) != want {
+		t.Errorf("headline %q, JSON says %q", verdict.Headline(judge(ov.Boards)), want)
 	}
 	caused := 0
-	for _, c := range grouped(ov.Boards) {
+	for _, c := range verdict.Grouped(judge(ov.Boards)) {
 		caused += len(c.Boards) + c.More
 	}
 	if caused != len(wire.Boards)-n[StateHealthy]-n[StateNeverHeard] {
@@ -303,7 +304,7 @@ func TestOneSnapshot(t *testing.T) {
 	rows := map[State]int{}
 	for next := "/"; next != ""; {
 		body := s.get(next).Body.String()
-		for _, st := range states() {
+		for _, st := range verdict.States() {
 			rows[st] += strings.Count(body, `<tr data-state="`+string(st)+`"`)
 		}
 		_, rest, more := strings.Cut(body, `<p class="pager"><a href="`)
@@ -313,7 +314,7 @@ func TestOneSnapshot(t *testing.T) {
 			next = strings.ReplaceAll(link, "&amp;", "&")
 		}
 	}
-	for _, st := range states() {
+	for _, st := range verdict.States() {
 		if want := fmt.Sprintf(`data-chip="%s">%d</b>`, st, n[st]); !strings.Contains(body, want) {
 			t.Errorf("no chip %s", want)
 		}
@@ -340,7 +341,7 @@ func TestHeadline(t *testing.T) {
 		"2 boards need you":                                    {b("a", StateFailing, "x"), b("b", StateDegraded, "y"), b("c", StateNeverHeard, "")},
 		"1 board needs you: a state of tomorrow on tomorrow-1": {well, b("tomorrow-1", "a state of tomorrow", "")},
 	} {
-		if got := headline(bs); got != want {
+		if got := verdict.Headline(judge(bs)); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

@@ -63,20 +63,24 @@ var edges = map[string][]string{
 	"device":           {"device+"},
 	"inference/worker": {},
 	"inference":        {"inference+", "storage", "models+"},
-	"agent":            {"agent+", "inference/worker", "device+", "link", "storage", "storage/vault"},
+	"trust":            {},
+	"agent":            {"agent+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":           {"models+"},
-	"fleet/ca":         {},
-	"fleet/registry":   {"fleet/ca", "fleet/store"}, // store: how a database file is opened
+	"fleet/ca":         {"trust"},
+	"fleet/audit":      {"fleet/store"},
+	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
+	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
+	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
 	"fleet/web":        {"fleet/web+"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
-	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // what a client of a broker needs on either side
-	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry"},
-	"fleet":            {"fleet+"},
-	"cmd/fulmar":       {"storage/salvage", "storage/vault"},
+	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
+	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
+	"cmd/fulmar":       {"cmd/fulmar/board", "cmd/fulmar/key", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"cmd/fulmard":      {"agent+", "device"},
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet": {"fleet+"},
+	"cmd/fulmar-fleet": {"fleet+", "trust"},
 	"cross":            {},
 	"tests":            {"+"}, // tests may look at everything
 }

@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/age"
 	"fulmar/storage/internal/meta"
+	"fulmar/storage/internal/owner"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/vault"
@@ -32,6 +34,7 @@ type Access struct {
 // Spool is what lies in a spool's folder. It is a look at one moment.
 type Spool struct {
 	Dir      string
+	Owner    string       // the board whose records these are; "": it is not known
 	InUse    bool         // a running fulmard holds it: what is being written now may read as damaged
 	Keys     []vault.Info // of the keyring, oldest first; empty: it was never encrypted
 	Classes  []Class      // those that have a folder, most urgent first
@@ -79,7 +82,7 @@ func Open(dir string, a Access) (*Spool, error) {
 			s.Classes = append(s.Classes, Class{ID: id})
 		case name == "quarantine" && e.IsDir():
 			quarantine = true
-		case vault.Owns(name), name == "lock", name == "balloon", name == "starts", name == "segments.bad":
+		case vault.Owns(name), name == "lock", name == "balloon", name == "starts", name == owner.Name, name == age.Name, name == "segments.bad":
 		default:
 			s.Foreign = append(s.Foreign, filepath.Join(dir, name))
 		}
@@ -97,6 +100,9 @@ func Open(dir string, a Access) (*Spool, error) {
 	}
 	if quarantine {
 		s.listQuarantine(filepath.Join(dir, "quarantine"))
+	}
+	if s.Owner, err = owner.Read(dir); err != nil {
+		s.Problems = append(s.Problems, err.Error())
 	}
 	s.openKeys(a)
 	return s, nil

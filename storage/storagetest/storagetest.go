@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package storagetest is what every engine of a spool must pass. It says nothing
-// of files: an engine on another base runs the same suite.
+// of files: an engine on another base runs the same suite. [LoopSegment] is of the
+// engine at hand.
 package storagetest
 
 import (
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
@@ -20,6 +22,7 @@ import (
 
 // Spool is what the suite drives: the methods of [storage.Spool].
 type Spool interface {
+	Claim(board string) error
 	Append(ctx context.Context, c schema.Class, payload []byte) (uint64, error)
 	Read(c schema.Class, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error)
 	Ack(c schema.Class, epoch, first, last uint64) error
@@ -38,6 +41,7 @@ func Run(t *testing.T, open func(t *testing.T, dir string) Spool) {
 	t.Run("reopen", func(t *testing.T) { t.Parallel(); testReopen(t, open) })
 	t.Run("wake", func(t *testing.T) { t.Parallel(); testWake(t, open) })
 	t.Run("concurrent", func(t *testing.T) { t.Parallel(); testConcurrent(t, open) })
+	t.Run("owner", func(t *testing.T) { t.Parallel(); testOwner(t, open) })
 	t.Run("model", func(t *testing.T) { t.Parallel(); testModel(t, open) })
 }
 
@@ -222,6 +226,45 @@ func testReopen(t *testing.T, open func(*testing.T, string) Spool) {
 			}
 		}
 	}
+}
+
+// testOwner: a spool is one board's, in one process and in the next, whatever is in it.
+func testOwner(t *testing.T, open func(*testing.T, string) Spool) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	fill(t, s, schema.ClassEvent, 1, 3)
+	must(t, s.Claim("dock-1"))
+	must(t, s.Claim("dock-1"))
+	if err := s.Claim("dock-2"); !errors.Is(err, storage.ErrOwner) || !strings.Contains(err.Error(), `"dock-1"`) || !strings.Contains(err.Error(), `"dock-2"`) {
+		t.Errorf("claimed for another board: %v, want ErrOwner with both names", err)
+	}
+	if err := s.Claim("Dock 1"); err == nil || errors.Is(err, storage.ErrOwner) {
+		t.Errorf("claimed for a name that no board may have: %v", err)
+	}
+	must(t, s.Claim("dock-1"))
+	if got := Drain(t, s, schema.ClassEvent); len(got) != 3 {
+		t.Errorf("%d of 3 records after the claims", len(got))
+	}
+	must(t, s.Close())
+	if err := s.Claim("dock-1"); !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("claimed after Close: %v", err)
+	}
+	s = open(t, dir) // without a name
+	// What is made before the name is known is nobody else's, and can be read.
+	if _, err := s.Append(t.Context(), schema.ClassEvent, []byte("x")); err != nil {
+		t.Error(err)
+	}
+	epoch := Epoch(t, s, schema.ClassEvent)
+	recs, err := s.Read(schema.ClassEvent, 1, 10, 1<<20)
+	if err != nil || len(recs) != 1 || recs[0].Epoch != epoch || string(recs[0].Payload) != "x" {
+		t.Errorf("an owned spool gives %d records to who has no name, %v", len(recs), err)
+	}
+	must(t, s.Claim("dock-2"))
+	if recs, err = s.Read(schema.ClassEvent, 1, 10, 1<<20); err != nil || len(recs) != 1 {
+		t.Errorf("another board reads %d records, %v; want its own one", len(recs), err)
+	}
+	must(t, s.Ack(schema.ClassEvent, epoch, 1, 1))
+	must(t, s.Close())
 }
 
 func testWake(t *testing.T, open func(*testing.T, string) Spool) {

@@ -146,6 +146,15 @@ type found struct {
 	damaged bool  // there is a copy, and none can be read
 }
 
+// CheckVersion fails with [ErrNewer] where a newer version of the program wrote the
+// keyring in dir. Whatever else may be wrong with it is for [Open] to say.
+func CheckVersion(dir string) error {
+	if _, err := loadRing(dir); errors.Is(err, ErrNewer) {
+		return err
+	}
+	return nil
+}
+
 // loadRing reads both copies.
 func loadRing(dir string) (f found, err error) {
 	var rings []*ring

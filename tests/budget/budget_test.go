@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fulmar/tests/local"
+	"fulmar/tpm/tpmtest"
 )
 
 // The bounds of DESIGN 3. Measured values are in docs/benchmarks.md.
@@ -30,8 +31,13 @@ infer: {mode: "off"}
 `
 
 // TestMemory: 40 sensors each second, MQTT over TLS, spool and /metrics scraped
-// each second, as in DESIGN 3.
+// each second, as in DESIGN 3; with the board's keys in a file, and in a TPM.
 func TestMemory(t *testing.T) {
+	t.Run("software", func(t *testing.T) { memory(t, "") })
+	t.Run("tpm", func(t *testing.T) { memory(t, tpmtest.Start(t).Path()) })
+}
+
+func memory(t *testing.T, tpm string) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +56,7 @@ func TestMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Fleet.Kill() })
-	config, err := s.PrepareBoard(local.Board{Name: "dock-1", Extra: busy, NoInfer: true})
+	config, err := s.PrepareBoard(local.Board{Name: "dock-1", Extra: busy, NoInfer: true, TPM: tpm})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +65,15 @@ func TestMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Kill)
+	if tpm != "" {
+		finger, err := s.Waiting(t.Context(), "dock-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Admit(t.Context(), "dock-1", finger); err != nil {
+			t.Fatal(err)
+		}
+	}
 	client := socketClient(filepath.Join(s.BoardDir("dock-1"), "status.sock"))
 	var before, u local.Usage
 	const seconds = 30
@@ -80,6 +95,9 @@ func TestMemory(t *testing.T) {
 	cpu := 100 * (u.CPU - before.CPU).Seconds() / (seconds - 10)
 	t.Logf("RSS %.1f MB (bound 16, goal 12), RssAnon %.1f MB (bound 8, goal 6), CPU %.2f %% of a core with a scrape a second",
 		float64(u.RSS)/1e6, float64(u.Anon)/1e6, cpu)
+	if h, err := s.Health(t.Context(), "dock-1"); err != nil || h.Link != "up" {
+		t.Errorf("the board is not connected: %+v, %v", h, err)
+	}
 	if u.RSS > maxRSS || u.Anon > maxAnon {
 		t.Errorf("RSS %d, RssAnon %d bytes: over the bounds %d and %d", u.RSS, u.Anon, maxRSS, maxAnon)
 	}

@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"fulmar/fleet/web"
@@ -30,16 +28,17 @@ type API struct {
 }
 
 // API makes a client with a token that may only read; it outlives a long soak.
-func (s *Site) API() (*API, error) {
-	token, err := s.fleetCommand("api-token", "--scope", "read", "--for", "24h")
+func (s *Site) API() (*API, error) { return s.apiFor("read") }
+
+// Admin makes a client that may change things.
+func (s *Site) Admin() (*API, error) { return s.apiFor("admin") }
+
+func (s *Site) apiFor(scope string) (*API, error) {
+	token, err := s.fleetCommand("api-token", "--scope", scope, "--for", "24h")
 	if err != nil {
 		return nil, err
 	}
-	found, err := filepath.Glob(filepath.Join(s.fleetDir(), "*", "ca.pem"))
-	if err != nil || len(found) != 1 {
-		return nil, fmt.Errorf("%d authorities in %s, wants 1", len(found), s.fleetDir())
-	}
-	pem, err := os.ReadFile(found[0])
+	pem, err := s.authority()
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +54,11 @@ func (s *Site) API() (*API, error) {
 
 // Get reads a JSON answer of the API.
 func (a *API) Get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+	return a.do(ctx, http.MethodGet, path, into)
+}
+
+func (a *API) do(ctx context.Context, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, a.base+path, nil)
 	if err != nil {
 		return err
 	}
@@ -69,10 +72,40 @@ func (a *API) Get(ctx context.Context, path string, into any) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %.300s", path, resp.Status, b)
+	switch {
+	case resp.StatusCode == http.StatusNoContent && into == nil:
+		return nil
+	case resp.StatusCode != http.StatusOK:
+		return fmt.Errorf("%s %s: %s: %.300s", method, path, resp.Status, b)
 	}
 	return json.Unmarshal(b, into)
+}
+
+// Request is a board that asks to join, as the API lists it.
+type Request struct {
+	ID          int64  `json:"id"`
+	Board       string `json:"board"`
+	Trust       string `json:"trust"`
+	Fingerprint string `json:"fingerprint"`
+	TPM         *struct {
+		Kind string `json:"kind"`
+	} `json:"tpm"`
+	Why      string `json:"why"`
+	Say      string `json:"say"`
+	Decision string `json:"decision"`
+}
+
+// Requests lists the boards that ask to join.
+func (a *API) Requests(ctx context.Context) ([]Request, error) {
+	var reply struct {
+		Requests []Request `json:"requests"`
+	}
+	return reply.Requests, a.Get(ctx, "/api/v1/requests", &reply)
+}
+
+// Approve lets the board of a request in.
+func (a *API) Approve(ctx context.Context, id int64) error {
+	return a.do(ctx, http.MethodPost, fmt.Sprintf("/api/v1/requests/%d/approve", id), nil)
 }
 
 // Overview reads the fleet's overview.

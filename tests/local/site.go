@@ -6,6 +6,9 @@ package local
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -119,6 +122,10 @@ type Board struct {
 	Extra string // YAML appended to the config
 	// NoInfer leaves out the worker's section, for an Extra that brings its own.
 	NoInfer bool
+	// TPM is the path of its TPM, as in tpm.path. Such a board gets no join token: it
+	// knows its fleet by the pin, and somebody has to let it in. "": a key in a file,
+	// whatever TPM this machine has.
+	TPM string
 }
 
 // SceneYAML is a scene camera looked at by the starter model.
@@ -128,33 +135,74 @@ cameras:
   - {name: belt, kind: scene, fps: 10, seed: 7, density: 1, model: parcels, event_every: 200ms, snapshot_every: 2s}
 `
 
-// PrepareBoard writes a board's config and its join token.
+// PrepareBoard writes a board's config, and its join token if it needs one.
 func (s *Site) PrepareBoard(b Board) (config string, err error) {
 	dir := s.BoardDir(b.Name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	tokenFile := filepath.Join(dir, "join.token")
-	if _, err := os.Stat(filepath.Join(dir, "identity", "identity.json")); errors.Is(err, os.ErrNotExist) {
-		token, err := s.fleetCommand("token", "--boards", "1", "--for", "1h")
-		if err != nil {
-			return "", err
-		}
-		if err := os.WriteFile(tokenFile, []byte(token+"\n"), 0o600); err != nil {
-			return "", err
-		}
+	admission, key := "", ""
+	if b.TPM == "" {
+		admission, err = s.joinToken(dir)
+		key = "key: {mode: software}"
+	} else {
+		admission, err = s.Pin()
+		admission = "pin: " + strconv.Quote(admission)
+		key = fmt.Sprintf("key: {mode: tpm}\ntpm: {path: %q}", b.TPM)
+	}
+	if err != nil {
+		return "", err
 	}
 	config = filepath.Join(s.Dir, b.Name+".yaml")
 	text := fmt.Sprintf(`# A board on loopback.
 board: %s
 data: %s
-fleet: {address: %q, token_file: %s}
+fleet: {address: %q, %s}
+%s
 link: {keep_alive: 10s, reconnect_window: 1s}
-%s`, b.Name, dir, s.HTTPS, tokenFile, b.Extra)
+%s`, b.Name, dir, s.HTTPS, admission, key, b.Extra)
 	if !b.NoInfer {
 		text += fmt.Sprintf("infer: {mode: child, program: %s, library: %s, tensorrt: %q, threads: 1}\n", filepath.Join(s.Bin, "fulmar-infer"), s.ORT, os.Getenv("FULMAR_TRT"))
 	}
 	return config, os.WriteFile(config, []byte(text), 0o600)
+}
+
+// joinToken gets a board that is not enrolled yet a token, and names its file.
+func (s *Site) joinToken(dir string) (string, error) {
+	path := filepath.Join(dir, "join.token")
+	if _, err := os.Stat(filepath.Join(dir, "identity", "identity.json")); errors.Is(err, os.ErrNotExist) {
+		token, err := s.fleetCommand("token", "--boards", "1", "--for", "1h")
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(path, []byte(token+"\n"), 0o600); err != nil {
+			return "", err
+		}
+	}
+	return "token_file: " + strconv.Quote(path), nil
+}
+
+// authority is the PEM of the fleet's authority.
+func (s *Site) authority() ([]byte, error) {
+	found, err := filepath.Glob(filepath.Join(s.fleetDir(), "*", "ca.pem"))
+	if err != nil || len(found) != 1 {
+		return nil, fmt.Errorf("%d authorities in %s, wants 1", len(found), s.fleetDir())
+	}
+	return os.ReadFile(found[0])
+}
+
+// Pin is what a board without a token knows its fleet by.
+func (s *Site) Pin() (string, error) {
+	text, err := s.authority()
+	if err != nil {
+		return "", err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return "", errors.New("the authority is not PEM")
+	}
+	sum := sha256.Sum256(block.Bytes)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // StartBoard starts fulmard with a config of [Site.PrepareBoard].

@@ -8,7 +8,9 @@ import (
 	"database/sql"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/tidwall/wal"
@@ -20,20 +22,28 @@ import (
 )
 
 // store is one engine: commit makes n records durable, drain reads n from the
-// front and then deletes them.
+// front and then deletes them. It may be closed twice.
 type store struct {
 	commit func(n int) error
 	drain  func(n int) error
 	close  func() error
 }
 
-var payload = func() []byte {
-	p := make([]byte, 200)
-	for i := range p {
-		p[i] = byte(i * 7)
-	}
-	return p
+const recBytes = 200
+
+// pool holds bytes that do not compress, of which records are cut: pebble compresses
+// its tables, and records that are all alike would flatter it.
+var pool = func() []byte {
+	b := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
+	return b
 }()
+
+// payload is that of the n-th record.
+func payload(n uint64) []byte {
+	at := n * 997 % uint64(len(pool)-recBytes)
+	return pool[at : at+recBytes]
+}
 
 func key(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 
@@ -46,11 +56,12 @@ func openSpool(dir string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, m := uint64(1), schema.ClassMetric
+	seq, from, m := uint64(0), uint64(1), schema.ClassMetric
 	return &store{
 		commit: func(n int) error {
 			for range n {
-				if _, err := s.Append(context.Background(), m, payload); err != nil {
+				seq++
+				if _, err := s.Append(context.Background(), m, payload(seq)); err != nil {
 					return err
 				}
 			}
@@ -90,7 +101,7 @@ func openBolt(fill float64, opt bolt.Options) func(string) (*store, error) {
 					q.FillPercent = fill
 					for range n {
 						seq++
-						if err := q.Put(key(seq), payload); err != nil {
+						if err := q.Put(key(seq), payload(seq)); err != nil {
 							return err
 						}
 					}
@@ -130,7 +141,7 @@ func openSQLite(dir string) (*store, error) {
 	if _, err := db.Exec("CREATE TABLE IF NOT EXISTS q (seq INTEGER PRIMARY KEY, body BLOB)"); err != nil {
 		return nil, err
 	}
-	seq, from := 0, 0
+	seq, from := uint64(0), uint64(0)
 	return &store{
 		commit: func(n int) error {
 			tx, err := db.Begin()
@@ -144,7 +155,7 @@ func openSQLite(dir string) (*store, error) {
 			}
 			for range n {
 				seq++
-				if _, err := st.Exec(seq, payload); err != nil {
+				if _, err := st.Exec(seq, payload(seq)); err != nil {
 					return err
 				}
 			}
@@ -165,7 +176,7 @@ func openSQLite(dir string) (*store, error) {
 			if err := rows.Close(); err != nil || got < n {
 				return fmt.Errorf("%d records of %d, %v", got, n, err)
 			}
-			from += n
+			from += uint64(n)
 			_, err = db.Exec("DELETE FROM q WHERE seq <= ?", from)
 			return err
 		},
@@ -191,7 +202,7 @@ func openPebble(dir string) (*store, error) {
 			defer b.Close()
 			for range n {
 				seq++
-				if err := b.Set(key(seq), payload, nil); err != nil {
+				if err := b.Set(key(seq), payload(seq), nil); err != nil {
 					return err
 				}
 			}
@@ -213,7 +224,7 @@ func openPebble(dir string) (*store, error) {
 			from += uint64(n)
 			return db.DeleteRange(key(begin), key(from), pebble.Sync)
 		},
-		close: db.Close,
+		close: sync.OnceValue(db.Close), // it panics the second time
 	}, nil
 }
 
@@ -228,7 +239,7 @@ func openWAL(dir string) (*store, error) {
 			var b wal.Batch
 			for range n {
 				seq++
-				b.Write(seq, payload)
+				b.Write(seq, payload(seq))
 			}
 			return l.WriteBatch(&b)
 		},
@@ -241,6 +252,6 @@ func openWAL(dir string) (*store, error) {
 			}
 			return l.TruncateFront(min(from, seq)) // the last record cannot be taken away
 		},
-		close: l.Close,
+		close: sync.OnceValue(l.Close), // it is an error the second time
 	}, nil
 }

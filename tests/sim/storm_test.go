@@ -217,7 +217,7 @@ func (s *storm) identity(name string) tls.Certificate {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	leaf, err := s.authority.Issue(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), "default", name)
+	leaf, err := s.authority.Issue(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), "default", name, schema.TrustSoftware)
 	if err != nil {
 		s.t.Fatal(err)
 	}

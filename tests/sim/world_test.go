@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"fulmar/fleet/gateway"
+	"fulmar/fleet/gateway/foreign"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/ingest/pictures"
 	"fulmar/fleet/store"
@@ -147,7 +147,7 @@ func (w *world) startFleet() {
 	if !w.foreign {
 		return
 	}
-	f, err := gateway.NewForeign(gateway.ForeignConfig{
+	f, err := foreign.New(foreign.Config{
 		Address: "broker", Pictures: blobs,
 		Dial:   func(ctx context.Context, _, _ string) (net.Conn, error) { return w.dial(ctx, "fleet") },
 		Jitter: w.jitter.Float64,

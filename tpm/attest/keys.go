@@ -10,12 +10,10 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/asn1"
 	"errors"
 	"fmt"
 	"math/big"
-	"time"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -83,85 +81,6 @@ func CheckKey(area []byte, restricted bool) (*ecdsa.PublicKey, error) {
 		return nil, refuse(ErrKey, err)
 	}
 	return e, nil
-}
-
-// Credential is a secret that only the TPM with a certain EK opens, and only while
-// it holds a certain attestation key.
-type Credential struct{ Blob, Secret []byte }
-
-// MakeCredential wraps secret (at most 32 bytes) for the TPM with public area ek and
-// the attestation key with public area ak.
-func MakeCredential(ek, ak, secret []byte) (*Credential, error) {
-	if len(secret) == 0 || len(secret) > 32 {
-		return nil, fmt.Errorf("attest: a secret of %d bytes, 1 to 32 fit", len(secret))
-	}
-	if _, err := CheckKey(ak, true); err != nil {
-		return nil, err
-	}
-	n, err := AreaName(ak)
-	if err != nil {
-		return nil, err
-	}
-	p, err := parseArea(ek)
-	if err != nil {
-		return nil, err
-	}
-	if a := p.ObjectAttributes; !a.Restricted || !a.Decrypt || a.SignEncrypt || !a.FixedTPM || !a.FixedParent {
-		return nil, fmt.Errorf("attest: %w: not an endorsement key", ErrKey)
-	}
-	k, err := tpm2.ImportEncapsulationKey(p)
-	if err != nil {
-		return nil, refuse(ErrKey, err)
-	}
-	blob, enc, err := tpm2.CreateCredential(rand.Reader, k, n, secret)
-	if err != nil {
-		return nil, refuse(ErrKey, err)
-	}
-	return &Credential{blob, enc}, nil
-}
-
-var oidSAN = asn1.ObjectIdentifier{2, 5, 29, 17}
-
-const maxCertificate = 4096
-
-// VerifyEK checks an endorsement certificate (DER) against the makers' roots at a
-// time, and that it is of the EK with public area ek.
-func VerifyEK(der, ek []byte, roots, intermediates *x509.CertPool, at time.Time) (*x509.Certificate, error) {
-	if len(der) > maxCertificate {
-		return nil, fmt.Errorf("attest: %w: a certificate of %d bytes, at most %d", ErrMalformed, len(der), maxCertificate)
-	}
-	if roots == nil {
-		return nil, fmt.Errorf("attest: %w: no roots given", ErrChain) // never the system's
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, refuse(ErrMalformed, err)
-	}
-	p, err := parseArea(ek)
-	if err != nil {
-		return nil, err
-	}
-	k, err := tpm2.Pub(*p)
-	if err != nil {
-		return nil, refuse(ErrMalformed, err)
-	}
-	if e, ok := k.(interface{ Equal(crypto.PublicKey) bool }); !ok || !e.Equal(c.PublicKey) {
-		return nil, fmt.Errorf("attest: %w: it is of another key", ErrChain)
-	}
-	// The TPM's maker and model stand in a critical alternative name of a form
-	// crypto/x509 does not read (TCG EK profile 3.2.9). Nothing here goes by names.
-	var left []asn1.ObjectIdentifier
-	for _, o := range c.UnhandledCriticalExtensions {
-		if !o.Equal(oidSAN) {
-			left = append(left, o)
-		}
-	}
-	c.UnhandledCriticalExtensions = left
-	_, err = c.Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-	if err != nil {
-		return nil, refuse(ErrChain, err)
-	}
-	return c, nil
 }
 
 // Approval says, signed by an authority, that a secret sealed to that authority may

@@ -71,6 +71,24 @@ func Digest(values [][]byte) []byte {
 	return h[:]
 }
 
+// BootPCRs are the registers 0 to 7, into which firmware and boot loader measure.
+const BootPCRs PCRs = 0xff
+
+// Measured tells whether values that begin with PCR 0 to 7 come from a boot that was
+// measured. All zero is no measurement; all alike is a firmware that closed the
+// registers and measured nothing.
+func Measured(values [][]byte) bool {
+	if len(values) < 8 {
+		return false
+	}
+	for _, v := range values[1:8] {
+		if !bytes.Equal(v, values[0]) {
+			return true
+		}
+	}
+	return false
+}
+
 // Statement is what an attestation key signed: a TPMS_ATTEST and a TPMT_SIGNATURE.
 type Statement struct {
 	Attested  []byte
@@ -87,10 +105,12 @@ func Qualify(nonce, report []byte) []byte {
 	return h.Sum(nil)
 }
 
-// Clock is what every statement tells of its TPM's time.
+// Clock is what every statement tells of its TPM's time. To both counters the TPM adds
+// a secret number, another for each key, where the key is under the storage root key as
+// ours are: only differences between statements of one key mean something.
 type Clock struct {
 	Millis   uint64 // since the TPM was cleared, while powered
-	Resets   uint32 // boots since it was cleared
+	Resets   uint32 // boots
 	Restarts uint32
 	Safe     bool
 }

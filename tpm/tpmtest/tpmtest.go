@@ -20,6 +20,8 @@ import (
 type Chip struct {
 	Dir  string // its state, the only thing that outlives Kill
 	Sock string
+
+	mu   sync.Mutex // Kill is also called by who stands between
 	cmd  *exec.Cmd
 	done chan struct{}
 }
@@ -28,6 +30,13 @@ type Chip struct {
 // skipped, under CI=true it fails.
 func Start(tb testing.TB) *Chip {
 	tb.Helper()
+	c := stopped(tb)
+	c.Run(tb)
+	return c
+}
+
+func stopped(tb testing.TB) *Chip {
+	tb.Helper()
 	Need(tb, "swtpm")
 	dir, err := os.MkdirTemp("/tmp", "swtpm") // a socket's path has at most 108 bytes
 	if err != nil {
@@ -35,7 +44,6 @@ func Start(tb testing.TB) *Chip {
 	}
 	c := &Chip{Dir: dir, Sock: filepath.Join(dir, "s")}
 	tb.Cleanup(func() { c.Kill(); _ = os.RemoveAll(dir) })
-	c.Run(tb)
 	return c
 }
 
@@ -57,21 +65,23 @@ func (c *Chip) Path() string { return "unix:" + c.Sock }
 func (c *Chip) Run(tb testing.TB) {
 	tb.Helper()
 	_ = os.Remove(c.Sock)
-	c.cmd = exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+c.Dir,
+	cmd, done := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+c.Dir,
 		"--server", "type=unixio,path="+c.Sock+",mode=0600", "--ctrl", "type=unixio,path="+c.Sock+".ctrl,mode=0600",
-		"--flags", "not-need-init,startup-clear")
-	c.done = make(chan struct{})
-	if err := c.cmd.Start(); err != nil {
+		"--flags", "not-need-init,startup-clear"), make(chan struct{})
+	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	go func(cmd *exec.Cmd, done chan struct{}) { _ = cmd.Wait(); close(done) }(c.cmd, c.done)
+	go func() { _ = cmd.Wait(); close(done) }()
+	c.mu.Lock()
+	c.cmd, c.done = cmd, done
+	c.mu.Unlock()
 	for range 2000 {
 		if n, err := net.Dial("unix", c.Sock); err == nil {
 			_ = n.Close()
 			return
 		}
 		select {
-		case <-c.done:
+		case <-done:
 			tb.Fatal("swtpm ended at once")
 		case <-time.After(5 * time.Millisecond):
 		}
@@ -81,6 +91,8 @@ func (c *Chip) Run(tb testing.TB) {
 
 // Kill ends it as a power cut does.
 func (c *Chip) Kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.cmd != nil {
 		_ = c.cmd.Process.Signal(syscall.SIGKILL)
 		<-c.done
@@ -96,9 +108,10 @@ type Proxy struct {
 	// Change, if not nil, replaces the chip's answer.
 	Change func(cmd, rsp []byte) []byte
 
-	mu   sync.Mutex
-	seen []byte
-	sock string
+	mu    sync.Mutex
+	seen  []byte
+	conns []net.Conn
+	sock  string
 }
 
 // Between starts a proxy before c until the test ends.
@@ -136,6 +149,17 @@ func (p *Proxy) Seen() []byte {
 	return append([]byte(nil), p.seen...)
 }
 
+// Drop breaks every connection, so that the chip can be talked to; a TPM that is open
+// connects again at its next operation but one.
+func (p *Proxy) Drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range p.conns {
+		_ = n.Close()
+	}
+	p.conns = nil
+}
+
 func (p *Proxy) serve(n net.Conn, sock string) {
 	defer func() { _ = n.Close() }()
 	chip, err := net.Dial("unix", sock)
@@ -143,6 +167,9 @@ func (p *Proxy) serve(n net.Conn, sock string) {
 		return
 	}
 	defer func() { _ = chip.Close() }()
+	p.mu.Lock()
+	p.conns = append(p.conns, n, chip)
+	p.mu.Unlock()
 	for {
 		cmd, err := Message(n)
 		if err != nil {

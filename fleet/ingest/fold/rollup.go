@@ -41,6 +41,9 @@ type Folder struct {
 // New makes a folder.
 func New() *Folder { return &Folder{series: map[int64]map[string]int64{}} }
 
+// Forget lets a board go, whose rows were removed.
+func (f *Folder) Forget(board int64) { delete(f.series, board) }
+
 // slot is one minute of one series.
 type slot struct{ board, series, t int64 }
 

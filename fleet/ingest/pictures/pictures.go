@@ -212,6 +212,21 @@ func (s *Folder) Remove(tenant, board, name string) error {
 	return nil
 }
 
+// RemoveBoard removes all pictures of a board, half-sent ones too.
+func (s *Folder) RemoveBoard(tenant, board string) error {
+	defer s.lock(tenant, board)()
+	for _, kind := range []string{"whole", "parts"} {
+		p, err := s.path(kind, tenant, board, "x")
+		if err != nil {
+			return err
+		}
+		if err := os.RemoveAll(filepath.Dir(p)); err != nil {
+			return fmt.Errorf("remove pictures of board %s: %w", board, err)
+		}
+	}
+	return nil
+}
+
 // Sweep walks whole pictures and calls drop for each; drop tells whether to
 // remove it. Half-sent ones past their life are removed too.
 func (s *Folder) Sweep(drop func(tenant, board, name string) (bool, error)) error {

@@ -10,6 +10,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 
 	"fulmar/fleet/ingest/book"
 	"fulmar/schema"
@@ -54,6 +55,13 @@ func New(epochs int) *Shelf {
 
 // Len is how many books are in memory.
 func (s *Shelf) Len() int { return len(s.books) }
+
+// Forget lets the books of a board go, whose rows were removed.
+func (s *Shelf) Forget(board int64) {
+	gone := func(k key, _ *book.Book) bool { return k.board == board }
+	maps.DeleteFunc(s.books, gone)
+	maps.DeleteFunc(s.touched, gone)
+}
 
 // Book finds or makes the book of a stream. It is good until another one is asked
 // for: that may fold this one.

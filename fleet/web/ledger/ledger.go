@@ -282,6 +282,7 @@ func Why(reason string) string {
 		schema.ReasonThinned:    "kept as 1-minute summaries to save space",
 		schema.ReasonUnsavable:  "the disk failed and memory was full",
 		schema.ReasonKeyLost:    "the key that they were encrypted with is gone",
+		schema.ReasonExpired:    "they grew older than the time to live set for them before they could be sent",
 		schema.ReasonRefused:    "the broker ended each connection that carried them",
 		schema.ReasonUnreadable: "they came, and this fleet could not read them",
 		schema.ReasonFreed:      "they were acknowledged to the board and are not at this fleet: it could not read what carried them, or somebody else acknowledged them",

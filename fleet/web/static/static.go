@@ -71,7 +71,7 @@ func LoadPages(a Assets, funcs template.FuncMap, names ...string) (map[string]*t
 	out := map[string]*template.Template{}
 	for _, name := range names {
 		t := template.New(name).Funcs(funcs).Funcs(template.FuncMap{"asset": func(n string) string { return a.urls[n] }})
-		t, err := t.ParseFS(files, "templates/layout.html", "templates/pieces.html", "templates/"+name+".html")
+		t, err := t.ParseFS(files, "templates/layout.html", "templates/pieces.html", "templates/trust.html", "templates/"+name+".html")
 		if err != nil {
 			return nil, fmt.Errorf("parse page %s: %w", name, err)
 		}

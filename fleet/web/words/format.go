@@ -195,3 +195,11 @@ func Sentence(s string) string {
 	}
 	return s
 }
+
+// Lower makes the first letter small, for a sentence within another.
+func Lower(s string) string {
+	if s != "" && s[0] >= 'A' && s[0] <= 'Z' {
+		return string(s[0]-'A'+'a') + s[1:]
+	}
+	return s
+}

@@ -36,6 +36,7 @@ type Class struct {
 	recs    []segment.Record
 	batch   []*queue.Item
 	peeked  uint64 // metrics: last number that batch stands for
+	cut     bool   // durable classes: the last commit failed, see cutOff
 	thinned uint64 // metrics: numbers up to it are thinned, or not worth it
 
 	mu        sync.Mutex
@@ -65,8 +66,12 @@ func (c *Class) commit(items []*queue.Item, gap bool) error {
 		}
 		switch {
 		case disk.Full(err): // bbolt has rolled back; a new segment would need more room
-			if try < commitTries && c.s.relieve(c, gap) {
+			ok, held := c.s.relieve(c, gap)
+			if ok && try < commitTries {
 				continue
+			}
+			if held || ok && !gap { // ok: others took the room
+				err = fmt.Errorf("%w: %w", errHeld, err)
 			}
 		case c.files.Writer() != nil:
 			c.s.Log.Error("spool segment is sealed because it cannot be appended to", "class", c.id.String(), "err", err)
@@ -75,6 +80,7 @@ func (c *Class) commit(items []*queue.Item, gap bool) error {
 				continue
 			}
 		}
+		c.cut = c.cut || classconf.Durable(c.id) && !disk.Full(err)
 		c.mu.Lock()
 		c.stats.CommitErrors++
 		c.full = schema.ReasonUnsavable
@@ -107,7 +113,10 @@ func (c *Class) tryCommit(items []*queue.Item, gap bool) error {
 	// Numbers that were settled from memory are in no file. Where the meta did
 	// not say so before a record above them is in one, a restart would take them
 	// for damage.
-	if c.settledInMemory() {
+	c.mu.Lock()
+	untold := c.book.Untold()
+	c.mu.Unlock()
+	if untold {
 		if err := c.persist(); err != nil {
 			return err
 		}
@@ -135,7 +144,7 @@ func (c *Class) ready(first uint64, need int64, gap bool) error {
 		return nil
 	}
 	if !gap && disk.Low(c.dir) { // a new segment would take what others on the board need
-		c.s.evictLeast(c)
+		_, _ = c.s.evictLeast(c) // there is room for this one
 	}
 	return c.roll(first)
 }
@@ -151,7 +160,18 @@ func (c *Class) roll(first uint64) error {
 		c.files.CloseWriter()
 		return err
 	}
+	c.cut = false
 	return nil
+}
+
+// cutOff begins a new file where the last commit failed. It may be on the disk all the
+// same, and the next start would give its records once more, which meanwhile went
+// another way: to memory, or back to who made them. io is held.
+func (c *Class) cutOff() error {
+	if !c.cut {
+		return nil
+	}
+	return c.roll(c.book.Next)
 }
 
 // makeRoom keeps the class inside its quota: alarms are refused, the others lose
@@ -295,4 +315,27 @@ func (c *Class) poke() {
 	case c.kick <- struct{}{}:
 	default:
 	}
+}
+
+// Stats tells of one class.
+type Stats = classconf.Stats
+
+// Stats tells where the class stands. It never waits for the disk.
+func (c *Class) Stats(now time.Time) Stats {
+	age := c.oldestAge(now)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.stats
+	st.Class, st.Epoch, st.QuotaBytes = c.id, c.book.Epoch, c.cfg.QuotaBytes
+	st.Outstanding, st.Queued, st.Owed, st.OldestAge = c.book.Done.Open(c.book.Kept), c.queue.Len(), len(c.owed), age
+	if !classconf.Durable(c.id) {
+		st.LossWindow = c.cfg.Linger
+		if c.ramFirst() {
+			st.LossWindow = max(st.LossWindow, classconf.SpillAfter)
+		}
+		if c.queue.Len() > 0 {
+			st.LossWindow = max(st.LossWindow, now.Sub(c.queue.First().At))
+		}
+	}
+	return st
 }

@@ -5,6 +5,7 @@ package chain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -107,42 +108,68 @@ func (c *Class) batchFull() bool {
 // the class waiting: a full queue of the smallest default batches.
 const flushRounds = classconf.QueueMax / 256
 
-// flush commits what is queued.
+// wayTries bounds how often a flush lets others make room for it: each time there is a
+// segment less, and whoever takes its room instead has his own to take next.
+const wayTries = 4
+
+// flush commits what is queued. Records that somebody waits for do not fail because
+// another class is busy with what could make room for them.
 func (c *Class) flush() error {
+	for try := 1; ; try++ {
+		again := try < wayTries && classconf.Durable(c.id)
+		err := c.flushOnce(again)
+		if !again || !errors.Is(err, errHeld) {
+			return err
+		}
+		c.s.makeWay(c)
+	}
+}
+
+func (c *Class) flushOnce(again bool) error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	if c.isClosed() { // Close has flushed; the folder may be another's by now
 		return nil
 	}
-	return c.flushLocked()
+	return c.flushLocked(again)
 }
 
-func (c *Class) flushLocked() error {
-	err := c.commitQueued()
+// flushLocked is one try. again: there will be another after errHeld, so what waits
+// stays queued then.
+func (c *Class) flushLocked(again bool) error {
+	err := c.commitQueued(again)
 	if err == nil {
 		err = c.thin()
 	}
 	if err != nil {
-		c.failed()
+		if !again || !errors.Is(err, errHeld) {
+			c.failed()
+		}
 		return fmt.Errorf("spool class %s: %w", c.id, err)
 	}
 	return nil
 }
 
 // commitQueued writes the gaps that are owed and what is queued, a bounded number
-// of batches.
-func (c *Class) commitQueued() (err error) {
-	for range flushRounds {
+// of batches; again: as for flushLocked. What comes while the last is written lingers
+// for the next flush: a commit of its own would double what the flash wears.
+func (c *Class) commitQueued(again bool) (err error) {
+	for round, all := 0, false; round < flushRounds && !all; round++ {
 		if oerr := c.settleOwed(c.isAlarm()); oerr != nil {
 			err = oerr
 		}
-		n, batch := c.peek()
-		if n == 0 {
+		var n int
+		var batch []*queue.Item
+		if n, batch, all = c.peek(); n == 0 {
 			break
 		}
 		var cerr error
 		if len(batch) > 0 {
 			cerr = c.commit(batch, false)
+		}
+		if again && errors.Is(cerr, errHeld) {
+			clear(batch)
+			return cerr
 		}
 		c.pop(n, batch, cerr)
 		clear(batch)
@@ -165,13 +192,14 @@ func (c *Class) failed() {
 }
 
 // peek copies the next batch and tells how many of the queue it stands for: what
-// was settled from memory needs no disk. Only the holder of io and, for metrics,
-// settle take from the queue.
-func (c *Class) peek() (n int, batch []*queue.Item) {
+// was settled from memory needs no disk. all: nothing is queued behind it. Only the
+// holder of io and, for metrics, settle take from the queue.
+func (c *Class) peek() (n int, batch []*queue.Item, all bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.batch = c.queue.Peek(c.batch[:0], c.cfg.BatchMax, int(min(classconf.BatchBytes, c.cfg.SegmentBytes/2)))
 	n = len(c.batch)
+	all = n == c.queue.Len()
 	if !classconf.Durable(c.id) {
 		c.peeked = 0
 		if n > 0 {
@@ -179,7 +207,7 @@ func (c *Class) peek() (n int, batch []*queue.Item) {
 		}
 		c.batch = slices.DeleteFunc(c.batch, func(it *queue.Item) bool { return c.book.Done.Has(it.Seq) })
 	}
-	return n, c.batch
+	return n, c.batch, all
 }
 
 // pop takes a batch out of the queue and tells those who wait for it. Metrics

@@ -93,7 +93,10 @@ func (c *Class) writeCursor() error {
 		c.book.Reserved = max(c.book.Reserved, c.book.Next-1+c.book.Block())
 	}
 	c.mu.Unlock()
-	err := c.persist()
+	err := c.cutOff()
+	if err == nil {
+		err = c.persist()
+	}
 	if err != nil {
 		c.setReserved(old)
 		c.mu.Lock()

@@ -4,10 +4,12 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/classconf"
 	"fulmar/storage/internal/disk"
 	"fulmar/storage/internal/gaps"
 	"fulmar/storage/internal/queue"
@@ -129,45 +131,80 @@ func (c *Class) evict(why schema.Reason, alarmHeld bool) error {
 	return c.persist()
 }
 
-// relieve makes room on a full disk for class c, whose io is held: the balloon, and
-// unless it is for a gap record a segment. It tells whether another try makes sense.
-func (s *Shared) relieve(c *Class, gap bool) bool {
-	freed := s.Balloon.Release()
-	return !gap && s.evictLeast(c) || freed
+// errHeld: what could give way is in use by its own class.
+var errHeld = errors.New("the classes that could give way are busy")
+
+// relieve makes room on a full disk for class c, whose io is held: a segment, or for a
+// gap record or an alarm a step of the balloon. ok: another try makes sense. held: a
+// class that could give way is busy.
+func (s *Shared) relieve(c *Class, gap bool) (ok, held bool) {
+	if !gap {
+		ok, held = s.evictLeast(c)
+	}
+	return ok || (gap || c.isAlarm()) && s.Balloon.Release(!gap), held
 }
 
 // evictLeast gives up the oldest segment of the least urgent class, but of none more
-// urgent than c itself, whose io is held. It tells whether there was one.
-func (s *Shared) evictLeast(c *Class) bool {
-	for id := schema.Class(schema.NumClasses - 1); id > schema.ClassAlarm && id >= c.id; id-- {
+// urgent than c itself, whose io is held. Others may hold theirs and wait for c's, so
+// theirs is not waited for: see makeWay.
+func (s *Shared) evictLeast(c *Class) (ok, held bool) {
+	for id := schema.Class(schema.NumClasses - 1); id > schema.ClassAlarm && id >= c.id && !ok; id-- {
 		v := s.classes[id]
-		if v != c && !v.io.TryLock() {
+		switch {
+		case v == c && held && classconf.Durable(id): // rather wait for those than lose one's own
+			return false, true
+		case v != c && !v.io.TryLock():
+			held = true
 			continue
 		}
-		ok := v.files.Len() > 1 && v.evict(schema.ReasonDiskFull, c.id == schema.ClassAlarm) == nil
+		ok = v.giveWay(c.isAlarm())
 		if v != c {
 			v.io.Unlock()
 		}
-		if ok {
-			return true
-		}
 	}
-	return false
+	return ok, held
 }
 
-// Refuse writes one durable record down as lost for a reason that only its
-// sender can know, and then settles it.
-func (c *Class) Refuse(epoch, seq uint64, why schema.Reason) error {
+// makeWay is evictLeast for a caller who holds no io, and so may wait for others'.
+func (s *Shared) makeWay(c *Class) {
+	ok := false
+	for id := schema.Class(schema.NumClasses - 1); id > schema.ClassAlarm && id >= c.id && !ok; id-- {
+		v := s.classes[id]
+		v.io.Lock()
+		ok = !v.isClosed() && v.giveWay(false)
+		v.io.Unlock()
+	}
+}
+
+// giveWay gives up the oldest segment on a full disk. Half of what is free by it goes
+// back to the balloon: the next gap needs it. io is held.
+func (c *Class) giveWay(alarmHeld bool) bool {
+	if c.files.Len() < 2 {
+		return false
+	}
+	bytes := c.files.At(0).Bytes
+	if err := c.evict(schema.ReasonDiskFull, alarmHeld); err != nil {
+		return false
+	}
+	if err := c.s.Balloon.Return(bytes / 2); err != nil {
+		c.s.Log.Debug("spool has less reserve for a full disk", "err", err)
+	}
+	return true
+}
+
+// Refuse writes durable records down as lost for a reason that chain does not know
+// of, and then settles them: the gap as it is, but for what of it is settled already.
+func (c *Class) Refuse(g schema.Gap) error {
 	c.io.Lock()
 	defer c.io.Unlock()
 	c.mu.Lock()
-	known, closed := epoch == c.book.Epoch && seq > 0 && seq <= c.book.Given(), c.closed
+	known, closed := g.Epoch == c.book.Epoch && g.First > 0 && g.First <= g.Last && g.Last <= c.book.Given(), c.closed
 	c.mu.Unlock()
 	switch {
 	case closed:
 		return ErrClosed
 	case !known:
-		return fmt.Errorf("%w: number %d of epoch %016x", ErrUnknown, seq, epoch)
+		return fmt.Errorf("%w: %d to %d of epoch %016x", ErrUnknown, g.First, g.Last, g.Epoch)
 	}
-	return c.lose(ranges.Range{First: seq, Last: seq}, why, c.isAlarm())
+	return c.loseBetween(ranges.Range{First: g.First, Last: g.Last}, g.Reason, g.FromWall, g.ToWall, c.isAlarm())
 }

@@ -18,14 +18,6 @@ import (
 // ramFirst tells whether the class is read from memory now.
 func (c *Class) ramFirst() bool { return !classconf.Durable(c.id) && c.s.Online.Load() }
 
-// settledInMemory tells whether numbers are settled that are in no file and not yet
-// in the meta.
-func (c *Class) settledInMemory() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.book.Untold()
-}
-
 // tellSoon lets the reader hear of a record in memory, with those that come within
 // the gathering time; mu is held.
 func (c *Class) tellSoon(now time.Time) {

@@ -4,53 +4,31 @@
 package chain
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
 	"fulmar/schema"
+	"fulmar/storage/internal/answer"
+	"fulmar/storage/internal/files"
 	"fulmar/storage/internal/queue"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/internal/tail"
 )
 
-// reading is the answer to one Read while it is put together.
-type reading struct {
-	class    schema.Class
-	epoch    uint64
-	records  int
-	room     int // bytes
-	out      []schema.Stored
-	complete bool // no more fits
-}
-
-// take adds a record and tells whether it did. The first one always fits: a
-// caller with a small buffer must still get past a large record.
-func (rd *reading) take(seq uint64, payload []byte) bool {
-	if len(rd.out) > 0 && len(payload) > rd.room || len(rd.out) >= rd.records {
-		rd.complete = true
-		return false
-	}
-	rd.room -= len(payload)
-	rd.out = append(rd.out, schema.Stored{Class: rd.class, Epoch: rd.epoch, Seq: seq, Payload: payload})
-	return true
-}
-
 // fromMemory answers from memory where that is the whole answer; mu is held.
-func (c *Class) fromMemory(rd *reading, want uint64) bool {
+func (c *Class) fromMemory(rd *answer.Answer, want uint64) bool {
 	if want <= c.book.Kept {
 		if !c.tail.Holds(want) {
 			return false
 		}
-		c.tail.Each(want, &c.book.Done, func(r tail.Record) bool { return rd.take(r.Seq, r.Payload) })
+		c.tail.Each(want, &c.book.Done, func(r tail.Record) bool { return rd.Take(r.Seq, r.Payload) })
 	}
-	if !rd.complete && c.ramFirst() {
+	if !rd.Complete && c.ramFirst() {
 		c.queue.Each(want, func(it *queue.Item) bool {
 			// A number that is not reserved on disk could be given again after a crash.
-			return it.Seq <= c.book.Reserved && (c.book.Done.Has(it.Seq) || rd.take(it.Seq, it.Payload))
+			return it.Seq <= c.book.Reserved && (c.book.Done.Has(it.Seq) || rd.Take(it.Seq, it.Payload))
 		})
 	}
 	return true
@@ -62,7 +40,7 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 		return nil, nil
 	}
 	c.mu.Lock()
-	rd := &reading{class: c.id, epoch: c.book.Epoch, records: maxRecords, room: maxBytes}
+	rd := &answer.Answer{Class: c.id, Epoch: c.book.Epoch, Records: maxRecords, Room: maxBytes}
 	if c.closed {
 		c.mu.Unlock()
 		return nil, ErrClosed
@@ -70,11 +48,11 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 	all := c.fromMemory(rd, c.book.Done.Next(from))
 	c.mu.Unlock()
 	if all {
-		return rd.out, nil
+		return rd.Out, nil
 	}
 	c.io.Lock()
 	defer c.io.Unlock()
-	for want := from; !rd.complete; {
+	for want := from; !rd.Complete; {
 		c.mu.Lock()
 		want = c.book.Done.Next(want)
 		all, closed := c.fromMemory(rd, want), c.closed
@@ -87,19 +65,19 @@ func (c *Class) Read(from uint64, maxRecords, maxBytes int) ([]schema.Stored, er
 		}
 		next, err := c.readSegment(rd, want)
 		if err != nil {
-			if len(rd.out) > 0 {
+			if len(rd.Out) > 0 {
 				break // what is sound goes out now; the error comes back with the next Read
 			}
 			return nil, fmt.Errorf("spool class %s: read from %d: %w", c.id, want, err)
 		}
 		want = next
 	}
-	return rd.out, nil
+	return rd.Out, nil
 }
 
 // readSegment takes records from the segment that holds want, and writes down as
 // corrupt what should be there and is not. It gives the number to go on from.
-func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
+func (c *Class) readSegment(rd *answer.Answer, want uint64) (uint64, error) {
 	i := c.files.Find(want)
 	if i < 0 { // the segment is gone
 		next := c.files.At(0).First
@@ -112,7 +90,7 @@ func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 		c.mu.Unlock()
 	}
 	db, err := c.files.Reader(i)
-	if why := unreadable(err); why != 0 {
+	if why := files.Unreadable(err); why != 0 {
 		c.s.Log.Error("spool segment cannot be opened and goes to quarantine", "class", c.id.String(), "err", err)
 		return last + 1, c.giveUp(i, ranges.Range{First: want, Last: last}, why)
 	}
@@ -120,7 +98,7 @@ func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 		return 0, err
 	}
 	next, holes, err := c.files.Walk(db, want, last, func(r segment.Record) bool {
-		return !c.open(r.Seq) || rd.take(r.Seq, slices.Clone(r.Payload))
+		return !c.open(r.Seq) || rd.Take(r.Seq, slices.Clone(r.Payload))
 	})
 	if err != nil {
 		return 0, err
@@ -131,17 +109,6 @@ func (c *Class) readSegment(rd *reading, want uint64) (uint64, error) {
 		}
 	}
 	return next, nil
-}
-
-// unreadable tells why a file will not open the next time either; 0: it may.
-func unreadable(err error) schema.Reason {
-	switch {
-	case errors.Is(err, segment.ErrKeyLost):
-		return schema.ReasonKeyLost
-	case errors.Is(err, segment.ErrDamaged), errors.Is(err, os.ErrNotExist):
-		return schema.ReasonCorrupt
-	}
-	return 0
 }
 
 // giveUp tells the numbers of r as lost and moves their file, the i-th, away.

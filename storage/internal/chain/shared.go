@@ -12,6 +12,7 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -23,6 +24,16 @@ import (
 	"fulmar/storage/internal/files"
 	"fulmar/storage/internal/segment"
 	"fulmar/storage/vault"
+)
+
+// Config sets up one class.
+type Config = classconf.Config
+
+// What a caller may want to tell apart; see the same names in storage.
+var (
+	ErrFull    = errors.New("class is full")
+	ErrUnknown = errors.New("unknown range")
+	ErrClosed  = errors.New("spool is closed")
 )
 
 // Shared is what the classes of one spool have in common.
@@ -138,10 +149,13 @@ func (c *Class) Close() error {
 	defer c.io.Unlock()
 	var err error
 	for err == nil && c.queued() > 0 {
-		err = c.flushLocked()
+		err = c.flushLocked(false)
 	}
 	if err == nil {
 		err = c.settleOwed(c.isAlarm())
+	}
+	if err == nil {
+		err = c.cutOff()
 	}
 	if err == nil {
 		c.mu.Lock()

@@ -95,7 +95,7 @@ func (c *Class) appendNow(records [][]byte, size int) (bool, error) {
 		if done {
 			return true, nil
 		}
-		if err := c.commitQueued(); err != nil {
+		if err := c.commitQueued(false); err != nil {
 			return false, err
 		}
 	}

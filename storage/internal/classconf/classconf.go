@@ -18,6 +18,8 @@ const (
 	QueueMax = 4096
 	// segmentMin: an empty segment takes 24 KiB.
 	segmentMin = 64 << 10
+	// ttlMin: less could give up what is on its way.
+	ttlMin = time.Minute
 	// quotaShare: a quota must hold several segments, or evicting one would lose
 	// most of the class.
 	quotaShare = 4
@@ -37,6 +39,11 @@ type Config struct {
 	// BatchMax is the number of records at which a commit waits no longer, and
 	// the most in one commit. Default 256, for metrics 1000.
 	BatchMax int
+	// TTL is how old a record may become before it is read, by the time that the board
+	// ran since (see package age) and never by the wall clock; an older one is given up
+	// with [schema.ReasonExpired]. 0 is never; else at least a minute. Only events and
+	// metrics grow too old.
+	TTL time.Duration
 }
 
 // WithDefaults fills in the zero values and checks the rest.
@@ -66,6 +73,9 @@ func (c Config) WithDefaults(id schema.Class) (Config, error) {
 	if c.SegmentBytes < segmentMin || c.SegmentBytes > 256<<20 || c.SegmentBytes > c.QuotaBytes/quotaShare {
 		return c, fmt.Errorf("spool class %s: segments of %d bytes in a quota of %d; a segment is %d bytes to 256 MiB and at most a quarter of the quota",
 			id, c.SegmentBytes, c.QuotaBytes, segmentMin)
+	}
+	if c.TTL != 0 && (c.TTL < ttlMin || id != schema.ClassEvent && id != schema.ClassMetric) {
+		return c, fmt.Errorf("spool class %s: a time to live of %v; events and metrics may have one, of at least %v", id, c.TTL, ttlMin)
 	}
 	if c.BatchMax < 1 || c.BatchMax > QueueMax || c.Linger > time.Minute {
 		return c, fmt.Errorf("spool class %s: batches of %d after %v; 1 to %d and at most a minute may be set", id, c.BatchMax, c.Linger, QueueMax)

@@ -27,6 +27,8 @@ const (
 	lockWait = 1500 * time.Millisecond
 	// balloonBytes is enough for thousands of gap records.
 	balloonBytes = 1 << 20
+	// balloonStep is what one commit of a few alarms or gaps takes.
+	balloonStep = 64 << 10
 	// balloonFree is how much must be free before the balloon is blown up again:
 	// taking the last room at once would only bring the next ENOSPC.
 	balloonFree = 4 * balloonBytes
@@ -35,18 +37,19 @@ const (
 	lowBytes, lowShare = 64 << 20, 20
 )
 
-// Balloon is a file whose only use is to be given up when the disk is full.
+// Balloon is a file whose only use is to be given up when the disk is full, step by
+// step: what one commit does not use of a step, others on the board may take.
 type Balloon struct {
 	Path string
 	mu   sync.Mutex
-	held bool
+	left int64 // bytes that the file takes
 }
 
-// Refill makes the file unless it is there or the disk has too little room.
+// Refill makes the file whole unless the disk has too little room.
 func (b *Balloon) Refill() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.held {
+	if b.left == balloonBytes {
 		return nil
 	}
 	f, err := os.OpenFile(b.Path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -62,34 +65,55 @@ func (b *Balloon) Refill() error {
 	if err != nil {
 		return fmt.Errorf("balloon: %w", err)
 	}
-	if Bytes(fi) < balloonBytes {
-		if st.Bavail*uint64(st.Bsize) < balloonFree {
-			return nil
-		}
-		if err := unix.Fallocate(int(f.Fd()), 0, 0, balloonBytes); err != nil {
-			return fmt.Errorf("balloon: %w", err)
-		}
+	if b.left = min(Bytes(fi), balloonBytes); b.left < balloonBytes && st.Bavail*uint64(st.Bsize) >= balloonFree {
+		return b.fill(f, balloonBytes)
 	}
-	b.held = true
 	return nil
 }
 
-// Release gives the room back and tells whether there was any.
-func (b *Balloon) Release() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.held {
-		return false
+// fill makes the file take so many bytes.
+func (b *Balloon) fill(f *os.File, bytes int64) error {
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, bytes); err != nil {
+		return fmt.Errorf("balloon: %w", err)
 	}
-	b.held = false
-	return os.Truncate(b.Path, 0) == nil
+	b.left = bytes
+	return nil
 }
 
-// Held tells whether the reserve is there.
+// Return puts back up to so many bytes of what was released, on a disk where they were
+// just made free.
+func (b *Balloon) Return(bytes int64) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if bytes = min(bytes, balloonBytes-b.left); bytes <= 0 {
+		return nil
+	}
+	f, err := os.OpenFile(b.Path, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("balloon: %w", err)
+	}
+	defer f.Close()
+	return b.fill(f, b.left+bytes)
+}
+
+// Release gives a step of the room back and tells whether there was any. half: only
+// down to the half, which is for gap records: where none can be written, nothing can
+// give way.
+func (b *Balloon) Release(half bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left == 0 || half && b.left <= balloonBytes/2 {
+		return false
+	}
+	b.left = max(0, b.left-balloonStep)
+	return os.Truncate(b.Path, b.left) == nil
+}
+
+// Held tells whether any of the reserve is there.
 func (b *Balloon) Held() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.held
+	return b.left > 0
 }
 
 // Low tells whether the disk has less room left than the rest of the board should

@@ -5,7 +5,9 @@ package files
 
 import (
 	"errors"
+	"os"
 
+	"fulmar/schema"
 	"fulmar/storage/internal/ranges"
 	"fulmar/storage/internal/segment"
 )
@@ -62,4 +64,15 @@ func (c *Chain) Walk(db *segment.DB, want, last uint64, fn func(segment.Record) 
 		next = last + 1
 	}
 	return next, h, nil
+}
+
+// Unreadable tells why a file will not open the next time either; 0: it may.
+func Unreadable(err error) schema.Reason {
+	switch {
+	case errors.Is(err, segment.ErrKeyLost):
+		return schema.ReasonKeyLost
+	case errors.Is(err, segment.ErrDamaged), errors.Is(err, os.ErrNotExist):
+		return schema.ReasonCorrupt
+	}
+	return 0
 }

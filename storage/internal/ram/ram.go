@@ -203,23 +203,21 @@ func (r *ring) forget(first, last uint64) {
 	})
 }
 
-// Refuse tells one record as lost for a reason that only its sender knows. One that
-// is settled already stays as it was told.
-func (s *Store) Refuse(c schema.Class, epoch, seq uint64, why schema.Reason) error {
+// Refuse tells records as lost for a reason that the store does not know of. What is
+// settled already stays as it was told.
+func (s *Store) Refuse(g schema.Gap) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := &s.rings[c]
-	if !r.knows(epoch, seq, seq) {
-		return fmt.Errorf("%w: number %d of epoch %016x, kept in memory", ErrUnknown, seq, epoch)
+	r := &s.rings[g.Class]
+	if !r.knows(g.Epoch, g.First, g.Last) {
+		return fmt.Errorf("%w: %d to %d of epoch %016x, kept in memory", ErrUnknown, g.First, g.Last, g.Epoch)
 	}
-	if r.done.Has(seq) {
-		return nil
+	for _, lost := range gaps.Of(r.done.Missing(g.First, g.Last), g) {
+		if !s.addGap(&lost) {
+			return ErrFull
+		}
+		r.forget(lost.First, lost.Last)
 	}
-	g := schema.Gap{Class: c, Epoch: epoch, First: seq, Last: seq, Reason: why}
-	if !s.addGap(&g) {
-		return ErrFull
-	}
-	r.forget(seq, seq)
 	return nil
 }
 

@@ -87,7 +87,7 @@ func TestAlarmsAreRefused(t *testing.T) {
 	if !errors.Is(err, ErrFull) {
 		t.Fatalf("after %d alarms: %v", n, err)
 	}
-	if err := s.Refuse(schema.ClassAlarm, epoch(s, schema.ClassAlarm), 2, schema.ReasonOversize); err != nil {
+	if err := s.Refuse(one(schema.ClassAlarm, epoch(s, schema.ClassAlarm), 2)); err != nil {
 		t.Errorf("a gap has no room among alarms: %v", err)
 	}
 	if got := s.Read(schema.ClassAlarm, epoch(s, schema.ClassAlarm), 1, 1, 0); len(got) != 1 || got[0].Seq != 1 {
@@ -109,7 +109,7 @@ func TestUnknownIsRefused(t *testing.T) {
 		if err := s.Ack(schema.ClassEvent, bad[0], bad[1], bad[2]); !errors.Is(err, ErrUnknown) {
 			t.Errorf("acknowledgement %v: %v", bad, err)
 		}
-		if err := s.Refuse(schema.ClassEvent, bad[0], bad[2]+1, schema.ReasonOversize); !errors.Is(err, ErrUnknown) {
+		if err := s.Refuse(one(schema.ClassEvent, bad[0], bad[2]+1)); !errors.Is(err, ErrUnknown) {
 			t.Errorf("refusal %v: %v", bad, err)
 		}
 	}
@@ -204,7 +204,7 @@ func TestSettledAsWhatItIs(t *testing.T) {
 	}
 	e := epoch(s, c)
 	for range 2 {
-		if err := s.Refuse(c, e, 1, schema.ReasonOversize); err != nil {
+		if err := s.Refuse(one(c, e, 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -233,4 +233,9 @@ func TestSettledAsWhatItIs(t *testing.T) {
 	if fmt.Sprint(told) != fmt.Sprint(want) {
 		t.Errorf("left is %v, want %v", told, want)
 	}
+}
+
+// one is the gap of one number.
+func one(c schema.Class, epoch, seq uint64) schema.Gap {
+	return schema.Gap{Class: c, Epoch: epoch, First: seq, Last: seq, Reason: schema.ReasonOversize}
 }

@@ -23,6 +23,7 @@ type State struct {
 	Used    uint64 // highest number that is known to have been used
 	Exact   bool   // no number above Used is in a file, or ever was
 	Bad     int    // copies of the meta that are missing or damaged, both written anew
+	young   bool   // the missing copy told nothing that the other one does not
 	Shelved int    // files moved to quarantine
 }
 
@@ -46,8 +47,10 @@ func Load(f *files.Chain, foreign func(path string)) (State, error) {
 			foreign(path)
 		}
 	}
+	// A class that begins writes the same twice before it gives a number out.
+	st.young = st.Bad == 1 && st.Gen == 1
 	switch {
-	case st.Epoch != 0 && st.Bad > 0:
+	case st.Epoch != 0 && st.Bad > 0 && !st.young:
 		f.Log.Warn("one copy of the spool's meta is unreadable, a block of numbers is skipped", "class", f.Class.String())
 		st.Reserved += classconf.ReserveBlock(f.Class)
 	case st.Epoch == 0 && f.Len() > 0:
@@ -75,7 +78,7 @@ func (st *State) lastUsed(f *files.Chain) error {
 		var last uint64
 		if last, err = db.Last(); err == nil {
 			st.Used = max(last, newest-1)
-			st.Exact = st.Bad == 0 && st.Newest != 0 && newest >= st.Newest
+			st.Exact = (st.Bad == 0 || st.young) && st.Newest != 0 && newest >= st.Newest
 			return nil
 		}
 		f.CloseReader()

@@ -33,9 +33,13 @@ const (
 	packVersion  = 3
 	packHead     = 1 + 2
 	packOverhead = packHead + 4
-	// packBytes bounds the payload of a pack, unless it is one record: two packs
-	// fill a page of 4 KiB.
-	packBytes = 1870
+	// packBytes bounds the payload of a pack, unless it is one record: five packs
+	// fill a page of 4 KiB. bbolt leaves at least three values on the right where it
+	// splits a page, so the larger they are, the more of the left one stays empty.
+	// Measured over records of 90 to 500 B, to write(2) for each byte of theirs, with
+	// packs of half, third and fifth of a page: 18.4, 17.2 and 16.5 at 8 records a
+	// commit, 2.62, 2.57 and 2.40 at 100; smaller ones cost time and gain nothing.
+	packBytes = 765
 	// packSpan bounds the numbers of a pack, and with it what damage to it can say.
 	packSpan = 1 << 10
 	// recordOverhead is the most that a record takes in a pack beside its payload,

@@ -11,9 +11,9 @@
 // rebuilding it runs in a goroutine of bbolt's own where nothing recovers; a file
 // is written only by the handle that made it, since a wild page number makes bbolt
 // free billions of pages; and the branch pages are looked over before bbolt follows
-// them, since a cycle would use up the stack. (Left open: a leaf replaced by an old
-// branch page of the same number that leads back. A probe in a child process would
-// catch that, too.)
+// them, since a cycle would use up the stack. (Left open: a leaf replaced by a branch
+// page, since looking at each leaf would cost a read of the whole file. The look from
+// another process, after a start that ended badly, finds it.)
 //
 // A DB is not safe for concurrent use.
 package segment
@@ -41,8 +41,8 @@ const (
 	// write 16 times as much for each commit.
 	pageSize = 4096
 	// fillPercent suits keys that only rise; the default of half leaves half of
-	// each page empty for ever.
-	fillPercent = 0.95
+	// each page empty for ever, 0.95 a pack of each.
+	fillPercent = 1.0
 	// lockTimeout bounds the wait for the file's lock; the spool's own lock is
 	// taken first, so only a leaked handle could hold it.
 	lockTimeout = time.Second
@@ -86,12 +86,13 @@ type Options struct {
 	MaxBytes int64       // size at which the owner rolls over
 	NoSync   bool        // no fsync at all: only for simulations
 	Keys     *vault.Keys // new segments are encrypted with the newest; nil: they are plain
+	Unkeyed  bool        // open what is encrypted without its key, too, as OpenCopy does: see DB.Locked
 }
 
 // DB is one open segment file.
 type DB struct {
 	Header Header
-	Locked error // of OpenCopy: why no record can be read, though the file is sound
+	Locked error // of OpenCopy, and of Open with Unkeyed: why no record can be read, though the file is sound
 	Unread int64 // of OpenCopy: bytes that the disk did not give
 
 	db      *bolt.DB
@@ -244,7 +245,7 @@ func Open(path string, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.check(path, o, false)
+	return d.check(path, o, o.Unkeyed)
 }
 
 // check reads the header of a file that was opened to be read, and makes sure that

@@ -5,6 +5,8 @@
 //
 //	local -dir run                       until Ctrl-C
 //	local -dir run -seconds 30 -check    so long, then asks the API whether all arrived
+//	local -dir run -tpm                  the board has a TPM (swtpm) and no token: it asks to
+//	                                     join, and somebody approves it; with -check we do
 package main
 
 import (
@@ -35,17 +37,24 @@ func main() {
 	dir := flag.String("dir", "run", "folder of all data and logs")
 	seconds := flag.Int("seconds", 0, "end after so many seconds; 0 runs until Ctrl-C")
 	check := flag.Bool("check", false, "at the end ask the API whether everything arrived exactly once")
+	tpm := flag.Bool("tpm", false, "the board's key is in a software TPM, and a person lets it in")
 	listen := flag.String("listen", "127.0.0.1:8443", "address of the page")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *dir, *listen, time.Duration(*seconds)*time.Second, *check); err != nil {
+	if err := run(ctx, options{*dir, *listen, time.Duration(*seconds) * time.Second, *check, *tpm}); err != nil {
 		fmt.Fprintln(os.Stderr, "make run:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, dir, listen string, length time.Duration, check bool) (err error) {
+type options struct {
+	dir, listen string
+	length      time.Duration
+	check, tpm  bool
+}
+
+func run(ctx context.Context, o options) (err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return err
@@ -55,16 +64,24 @@ func run(ctx context.Context, dir, listen string, length time.Duration, check bo
 	if err != nil {
 		return err
 	}
-	site, err := local.New(dir, filepath.Join(root, "bin"), ort)
+	site, err := local.New(o.dir, filepath.Join(root, "bin"), ort)
 	if err != nil {
 		return err
 	}
-	site.HTTPS, site.Echo = listen, os.Stdout
+	site.HTTPS, site.Echo = o.listen, os.Stdout
 	if err := site.StartFleet(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ended(site.Fleet)) }()
-	config, err := site.PrepareBoard(local.Board{Name: board, Extra: local.SceneYAML + lively})
+	b := local.Board{Name: board, Extra: local.SceneYAML + lively}
+	if o.tpm {
+		var chip *local.Proc
+		if chip, b.TPM, err = site.StartTPM(board); err != nil {
+			return err
+		}
+		defer chip.Kill()
+	}
+	config, err := site.PrepareBoard(b)
 	if err != nil {
 		return err
 	}
@@ -83,9 +100,14 @@ func run(ctx context.Context, dir, listen string, length time.Duration, check bo
   Ctrl-C stops all
 
 `, site.HTTPS, filepath.Join(site.Dir, "fleet"), board, site.Dir)
+	if o.tpm {
+		if err := admission(ctx, site, proc, o.check); err != nil {
+			return err
+		}
+	}
 	var end <-chan time.Time
-	if length > 0 {
-		end = time.After(length)
+	if o.length > 0 {
+		end = time.After(o.length)
 	}
 	select {
 	case <-ctx.Done():
@@ -96,10 +118,46 @@ func run(ctx context.Context, dir, listen string, length time.Duration, check bo
 	case <-site.Fleet.Done():
 		return fmt.Errorf("fulmar-fleet ended:\n%s", site.Fleet.Output())
 	}
-	if !check {
+	if !o.check {
 		return nil
 	}
 	return checked(ctx, site, proc)
+}
+
+// admission tells who asks to join and where a person decides, or decides itself, and
+// waits until the board is in.
+func admission(ctx context.Context, site *local.Site, proc *local.Proc, approve bool) error {
+	finger, err := site.Waiting(ctx, board)
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // Ctrl-C while it asked
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, proc.Output())
+	}
+	if finger == "" {
+		fmt.Printf("  %s has its key in a TPM (swtpm) and was let in before\n\n", board)
+		return nil
+	}
+	fmt.Printf(`  %s has its key in a TPM (swtpm) and no token: it asks to join
+  its fingerprint is %s; approve it where the page shows the same: https://%s
+
+`, board, finger, site.HTTPS)
+	if !approve {
+		return nil
+	}
+	if err := site.Admit(ctx, board, finger); err != nil {
+		return err
+	}
+	fmt.Printf("  approved through the API, as -check asks for\n\n")
+	for { // the books want samples of the whole time: it begins when the board is in
+		switch finger, err := site.Waiting(ctx, board); {
+		case err != nil:
+			return err
+		case finger == "":
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // checked stops the board, so that its books close, and asks the fleet.

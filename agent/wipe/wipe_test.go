@@ -1,0 +1,152 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package wipe
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"fulmar/agent/chip"
+	"fulmar/agent/config"
+	"fulmar/schema"
+	"fulmar/storage"
+	"fulmar/storage/vault"
+	"fulmar/tpm"
+	"fulmar/tpm/floor"
+	"fulmar/tpm/tpmtest"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// board is the data folder of a board that ran, with its key in a TPM at path, or in a
+// file if that is "".
+func board(t *testing.T, path string) *config.Config {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Data, cfg.TPM.Path = t.TempDir(), path
+	files := map[string]string{
+		"identity/identity.json": `{"tenant":"default","board":"dock-1"}`, "identity/identity.json.old": "x", "pictures/a.jpg": "x",
+		"config.last-good.yaml": "x", "engines/a": "x",
+	}
+	if path == "" {
+		files["identity/board.key"] = "secret"
+	} else {
+		files["identity/"+chip.KeyFile] = "secret"
+	}
+	for name, text := range files {
+		p := filepath.Join(cfg.Data, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o700), os.WriteFile(p, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &cfg
+}
+
+func spool(cfg *config.Config) *storage.Spool {
+	return must(storage.Open(storage.Config{Dir: cfg.SpoolDir(), Clock: schema.NewClock(1, 0), Holder: must(vault.OpenKeyFile(cfg.SpoolKeyFile()))}))
+}
+
+func left(cfg *config.Config) string {
+	var names []string
+	_ = filepath.WalkDir(cfg.Data, func(p string, _ os.DirEntry, _ error) error {
+		rel, _ := filepath.Rel(cfg.Data, p)
+		names = append(names, rel)
+		return nil
+	})
+	return strings.Join(names, " ")
+}
+
+// A wipe wants the board's name and a board that is at rest; then all that makes it
+// this board is gone, in the TPM too, and wiping again is no fault.
+func TestWipe(t *testing.T) {
+	t.Parallel()
+	c := tpmtest.Start(t)
+	counter := func() (uint64, error) {
+		o := must(tpm.Open(tpm.Config{Path: c.Path(), Timeout: 10 * time.Second}))
+		defer o.Close() //nolint:errcheck // a test
+		return must(o.Counter(floor.Index)).Value()
+	}
+	for name, path := range map[string]string{"file": "", "tpm": c.Path()} {
+		cfg := board(t, path)
+		if path != "" {
+			o := must(tpm.Open(tpm.Config{Path: path, Timeout: 10 * time.Second}))
+			must(must(o.Counter(floor.Index)).Define())
+			_ = o.Close()
+		}
+		s := spool(cfg)
+		all := left(cfg)
+		for _, no := range []string{"", "dock-2"} {
+			if err := Board(t.Context(), cfg, no, io.Discard); err == nil || !strings.Contains(err.Error(), `"dock-1"`) {
+				t.Errorf("%s: named %q: %v", name, no, err)
+			}
+		}
+		if err := Board(t.Context(), cfg, "dock-1", io.Discard); !errors.Is(err, storage.ErrLocked) {
+			t.Errorf("%s: a board that runs: %v", name, err)
+		}
+		if left(cfg) != all {
+			t.Errorf("%s: something is gone though nothing was to be", name)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cfg.Board = "dock-1" // the file with the name goes, too
+		var said bytes.Buffer
+		for range 2 {
+			if err := Board(t.Context(), cfg, "dock-1", &said); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		if got := left(cfg); got != ". config.last-good.yaml engines engines/a" {
+			t.Errorf("%s: left are %s", name, got)
+		}
+		if strings.Count(said.String(), "gone: the counter") != strings.Count(name, "tpm") {
+			t.Errorf("%s: said %s", name, said.String())
+		}
+	}
+	if _, err := counter(); !errors.Is(err, tpm.ErrMissing) {
+		t.Errorf("the counter: %v", err)
+	}
+}
+
+// A TPM that does not answer leaves its counter, and nothing else.
+func TestWipeWithoutTPM(t *testing.T) {
+	t.Parallel()
+	cfg := board(t, filepath.Join(t.TempDir(), "none"))
+	if err := Board(t.Context(), cfg, "dock-1", io.Discard); !errors.Is(err, tpm.ErrNoTPM) || !strings.Contains(err.Error(), "all else is wiped") {
+		t.Error(err)
+	}
+	if strings.Contains(left(cfg), "identity") {
+		t.Errorf("left are %s", left(cfg))
+	}
+}
+
+// What is overwritten is the file itself, not what another link to it names.
+func TestBlank(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file, hard, soft := filepath.Join(dir, "key"), filepath.Join(dir, "hard"), filepath.Join(dir, "soft")
+	if err := errors.Join(os.WriteFile(file, []byte("secret"), 0o600), os.Link(file, hard), os.Symlink(hard, soft)); err != nil {
+		t.Fatal(err)
+	}
+	if err := blank(soft); err != nil || string(must(os.ReadFile(hard))) != "secret" {
+		t.Errorf("through a symbolic link: %v", err)
+	}
+	if err := blank(file); err != nil || bytes.Contains(must(os.ReadFile(hard)), []byte("secret")) {
+		t.Errorf("the bytes are still there: %v", err)
+	}
+	if err := blank(file); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,75 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"fulmar/fleet/api"
+	"fulmar/fleet/audit"
+	"fulmar/fleet/ingest"
+	"fulmar/fleet/registry"
+	"fulmar/schema"
+)
+
+// dropTimeout bounds the wait for a wiped board's connection to end: the commit under
+// way and its answer.
+const dropTimeout = 10 * time.Second
+
+// keeper is the registry, and what has to be done beside it when a board goes.
+type keeper struct {
+	*registry.Registry
+	s *Server
+}
+
+var _ api.Keeper = keeper{}
+
+// Wipe implements [api.Keeper]. A wipe that was broken off is taken up by the next one.
+func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error {
+	k.s.wiping.Lock() // one at a time: the other boards' commits come between
+	defer k.s.wiping.Unlock()
+	key := ingest.BoardKey{Tenant: tenant, Board: board}
+	err := k.Forget(ctx, tenant, board, who, why)
+	if errors.Is(err, registry.ErrUnknown) {
+		var n int
+		if k.s.ledger.Read.QueryRowContext(ctx, `SELECT count(*) FROM board WHERE tenant = ? AND name = ?`, tenant, board).Scan(&n) == nil && n > 0 {
+			err = nil // of a wipe that was broken off, or of a foreign broker
+		}
+	}
+	if err != nil {
+		return err
+	}
+	drop, cancel := context.WithTimeout(ctx, dropTimeout)
+	defer cancel()
+	if err := k.s.gate.Drop(drop, key); err != nil {
+		return err
+	}
+	if err := k.s.ingest.Wipe(ctx, key); err != nil {
+		return fmt.Errorf("wipe board %s: %w", board, err)
+	}
+	k.s.clones.Forget(key)
+	return k.Note(ctx, audit.Entry{Who: who, Tenant: tenant, Board: board, What: "wipe", Why: why})
+}
+
+// hello notes a board's new connection, and watches for two with one identity.
+func (s *Server) hello(key ingest.BoardKey, h *schema.Hello) {
+	s.proofs.Hello(key.Tenant, key.Board, h)
+	if !s.clones.Heard(key, h.Now.Boot) {
+		return
+	}
+	s.log.Warn("two boards use one identity: a disk was copied; revoke the board and enrol each anew", "tenant", key.Tenant, "board", key.Board)
+	s.twins.Add(1)
+	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
+	defer cancel()
+	err := s.reg.Note(ctx, audit.Entry{
+		Who: "server", Tenant: key.Tenant, Board: key.Board, What: "clone",
+		Why: "Two boards take turns with this identity: boots that were over came back.",
+	})
+	if err != nil {
+		s.log.Error("audit log not written", "error", err.Error())
+	}
+}

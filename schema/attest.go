@@ -1,0 +1,84 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package schema
+
+import "fmt"
+
+// Attestation is a board's proof on ChanAttest, made when a [HelloAck] brings a
+// nonce: a TPM's quote over what the board says is running.
+type Attestation struct {
+	V     uint8  `cbor:"1,keyasint"`
+	Nonce []byte `cbor:"2,keyasint"` // of the HelloAck
+	// Report is an encoded [AttestReport]; the quote is over its SHA-256.
+	Report    []byte   `cbor:"3,keyasint"`
+	Attested  []byte   `cbor:"4,keyasint"` // TPMS_ATTEST, signed by the board's AK over AttestPCRs
+	Signature []byte   `cbor:"5,keyasint"` // TPMT_SIGNATURE
+	PCRs      [][]byte `cbor:"6,keyasint"` // values in rising order, 32 bytes each
+}
+
+// Bounds of an attestation, in bytes.
+const (
+	MaxAttestNonce  = 32
+	MaxAttestReport = 8 << 10
+	MaxTPMStatement = 1024 // of Attested and of Signature; 145 and 72 on a TPM with P-256
+	MaxReportModels = 32
+)
+
+// Validate checks the bounds; what is proven is for tpm/attest.
+func (a *Attestation) Validate() error {
+	if err := checkVersion("attestation", a.V); err != nil {
+		return err
+	}
+	if len(a.Nonce) == 0 || len(a.Nonce) > MaxAttestNonce || len(a.Report) == 0 || len(a.Report) > MaxAttestReport ||
+		len(a.Attested) == 0 || len(a.Attested) > MaxTPMStatement || len(a.Signature) == 0 || len(a.Signature) > MaxTPMStatement {
+		return fmt.Errorf("attestation with a nonce of %d bytes, a report of %d and a statement of %d and %d", len(a.Nonce), len(a.Report), len(a.Attested), len(a.Signature))
+	}
+	if len(a.PCRs) != len(AttestPCRs()) {
+		return fmt.Errorf("attestation with %d PCR values, wants %d", len(a.PCRs), len(AttestPCRs()))
+	}
+	for i, v := range a.PCRs {
+		if len(v) != 32 {
+			return fmt.Errorf("attestation: value %d of the PCRs has %d bytes, wants 32", i, len(v))
+		}
+	}
+	return nil
+}
+
+// AttestReport is what a board says is running. The quote makes it this board's
+// word; it is not more than a word unless the boot chain is measured.
+type AttestReport struct {
+	V       uint8  `cbor:"1,keyasint"`
+	Release string `cbor:"2,keyasint"` // version of fulmard
+	Program []byte `cbor:"3,keyasint"` // SHA-256 of the running fulmard
+	// Models maps the name of each model that is loaded to the SHA-256 of its package.
+	Models   map[string][]byte `cbor:"4,keyasint,omitempty"`
+	Boot     uint64            `cbor:"5,keyasint"` // as in Time
+	Kind     string            `cbor:"6,keyasint"` // of the TPM: discrete, firmware, virtual, unknown
+	Maker    string            `cbor:"7,keyasint,omitempty"`
+	Firmware string            `cbor:"8,keyasint,omitempty"`
+	// Rollback tells whether the TPM's counters resist the putting back of old state:
+	// yes, no, unknown.
+	Rollback string `cbor:"9,keyasint"`
+}
+
+// Validate checks the bounds.
+func (r *AttestReport) Validate() error {
+	if err := checkVersion("attestation report", r.V); err != nil {
+		return err
+	}
+	for _, s := range []string{r.Release, r.Kind, r.Maker, r.Firmware, r.Rollback} {
+		if len(s) > MaxName {
+			return fmt.Errorf("attestation report: %q has %d bytes, at most %d", clip(s), len(s), MaxName)
+		}
+	}
+	if len(r.Program) != 32 || len(r.Models) > MaxReportModels {
+		return fmt.Errorf("attestation report with a hash of %d bytes and %d models, wants 32 and at most %d", len(r.Program), len(r.Models), MaxReportModels)
+	}
+	for n, h := range r.Models {
+		if n == "" || len(n) > MaxName || len(h) != 32 {
+			return fmt.Errorf("attestation report: model %q with a hash of %d bytes, wants 32", clip(n), len(h))
+		}
+	}
+	return nil
+}
