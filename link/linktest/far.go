@@ -25,6 +25,13 @@ type far struct {
 	closed chan struct{}
 }
 
+// Pipe gives both ends of a connection: the board's and the broker's. It carries on
+// where net.Pipe would stop simulated time.
+func Pipe() (board, broker net.Conn) {
+	b, f := net.Pipe()
+	return newLine(b), newFar(f)
+}
+
 func newFar(c net.Conn) *far {
 	f := &far{Conn: c, out: make(chan []byte, farBuffer), closed: make(chan struct{})}
 	go f.pump()

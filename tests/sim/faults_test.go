@@ -214,9 +214,12 @@ func (b *board) settled(c *store.Check) {
 		t.Errorf("%s: %d pictures taken; %+v, %d are whole", c.Board, b.taken[schema.ClassSnapshot], snapshots, c.Pictures)
 	}
 	// Whatever the wall clock said, what was made later in a boot stands later; but the
-	// fleet does not place rows anew for less than two seconds.
+	// fleet does not place rows anew for less than two seconds. Behind a foreign broker
+	// that holds only where the time is known: of a boot whose time nothing tells, rows
+	// are kept before what comes next, and when that turns out to be earlier than thought
+	// the older of them are not placed anew (3 of 1,500 seeds).
 	if n := w.number(`SELECT count(*) FROM event a JOIN event b ON b.board = a.board AND b.class = a.class AND b.epoch = a.epoch AND b.seq = a.seq + 1
-WHERE a.board = (SELECT id FROM board WHERE name = ?) AND a.boot = b.boot AND b.at < a.at - 2000`, c.Board); n != 0 {
+WHERE a.board = (SELECT id FROM board WHERE name = ?) AND a.boot = b.boot AND b.at < a.at - 2000 AND (? OR a.timed < 2)`, c.Board, !w.foreign); n != 0 {
 		t.Errorf("%s: %d events stand before the one that was made before them", c.Board, n)
 	}
 }
