@@ -60,6 +60,7 @@ fuzz: ## each fuzz target for FUZZTIME (10s)
 	@cross/fuzz $${FUZZTIME:-10s}
 
 bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
+	@cross/need e2fsprogs mount
 	@cross/bench
 
 soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses

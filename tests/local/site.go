@@ -34,7 +34,8 @@ type Site struct {
 	Fleet *Proc
 }
 
-// New makes a site in dir with free ports where none are given.
+// New makes a site in dir with free ports where none are given. A site that was there
+// before keeps its gateway's, which its boards were told at enrolment.
 func New(dir, bin, ort string) (*Site, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -44,10 +45,27 @@ func New(dir, bin, ort string) (*Site, error) {
 	if s.HTTPS, err = freePort(); err != nil {
 		return nil, err
 	}
-	if s.MQTT, err = freePort(); err != nil {
+	if err := os.MkdirAll(s.fleetDir(), 0o700); err != nil {
 		return nil, err
 	}
-	return s, os.MkdirAll(s.fleetDir(), 0o700)
+	s.MQTT, err = s.keptPort(filepath.Join(s.Dir, "gateway"))
+	return s, err
+}
+
+// keptPort gives the address in the file, or a free one, which it writes there. One that
+// another program has taken meanwhile is given up: boards of an old site then have to
+// enrol anew.
+func (s *Site) keptPort(path string) (string, error) {
+	if b, err := os.ReadFile(path); err == nil {
+		if l, err := net.Listen("tcp", string(b)); err == nil {
+			return string(b), l.Close()
+		}
+	}
+	addr, err := freePort()
+	if err != nil {
+		return "", err
+	}
+	return addr, os.WriteFile(path, []byte(addr), 0o600)
 }
 
 func freePort() (string, error) {

@@ -24,17 +24,18 @@ func Run(ctx context.Context, kick <-chan struct{}, most time.Duration, idle fun
 	defer t.Stop()
 next:
 	for {
-		now, wait := time.Now(), most
+		wait := most
 		for _, d := range duties {
 			at := d.Due()
 			if at.IsZero() {
 				continue
 			}
-			if !at.After(now) {
+			left := time.Until(at) // the clock is read after Due, which may say: now
+			if left <= 0 {
 				d.Do()
 				continue next
 			}
-			wait = min(wait, at.Sub(now))
+			wait = min(wait, left)
 		}
 		t.Reset(wait)
 		select {
