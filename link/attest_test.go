@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,6 +53,7 @@ func TestAttestation(t *testing.T) {
 		}
 		s := start(t, cfg, newMemory())
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		conn := s.conn
 		for _, n := range []string{"n2", "n3", "n4"} {
 			payload, err := schema.Encode(&schema.HelloAck{V: schema.Version, Conn: conn, Attest: []byte(n)})
@@ -82,9 +84,9 @@ func TestAttestationNeverHoldsUp(t *testing.T) {
 				var p proofs
 				b, m := linktest.New(t), newMemory()
 				b.Hello, b.Take = &schema.HelloAck{Attest: []byte("n")}, p.take
-				asked := 0
+				var asked atomic.Int64
 				cfg := config(b)
-				cfg.Attest = func(ctx context.Context, _ []byte) ([]byte, error) { asked++; return nil, attest(ctx) }
+				cfg.Attest = func(ctx context.Context, _ []byte) ([]byte, error) { asked.Add(1); return nil, attest(ctx) }
 				s := start(t, cfg, m)
 				time.Sleep(31 * time.Second)
 				for i := range 50 {
@@ -98,8 +100,8 @@ func TestAttestationNeverHoldsUp(t *testing.T) {
 				time.Sleep(time.Second)
 				b.SetCut(false)
 				time.Sleep(5 * time.Minute)
-				if st := s.Status(); !st.Up() || asked != 2 || len(p.all()) != 0 {
-					t.Errorf("asked %d times, %q arrived, %+v", asked, p.all(), st)
+				if st := s.Status(); !st.Up() || asked.Load() != 2 || len(p.all()) != 0 {
+					t.Errorf("asked %d times, %q arrived, %+v", asked.Load(), p.all(), st)
 				}
 			})
 		})
