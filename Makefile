@@ -42,6 +42,7 @@ test: ort build ## all tests (mosquitto, chromium, swtpm and the like are instal
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
 	@bad=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofumpt would change:"; echo "$$bad"; exit 1; fi
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(GO) mod verify

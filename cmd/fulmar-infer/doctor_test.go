@@ -103,7 +103,8 @@ func TestBuildCommand(t *testing.T) {
 	for text, want := range map[string]string{
 		"0::/system.slice/fulmar-infer.service\n":         "fulmar-infer.service",
 		"1:name=systemd:/a/b.service\n0::/user.slice/x\n": "b.service",
-		"0::/init.scope\n": "", "": "",
+		"0::/init.scope\n":                                "",
+		"":                                                "",
 	} {
 		if got := unitOf(text); got != want {
 			t.Errorf("%q is unit %q", text, got)
