@@ -97,7 +97,7 @@ func (x *txn) settle(b *boardState, c *clocks.Board) error {
 func (x *txn) place(b *boardState, t schema.Time) rows.When {
 	w := rows.When{Boot: t.Boot, Mono: t.Mono / int64(time.Millisecond)}
 	w.At, w.Grade = b.clocks.Place(t, x.now)
-	w.Open = b.clocks.Stored(t.Boot)
+	w.Open = b.clocks.Stored(t.Boot, x.now)
 	if w.Open {
 		x.opened[openBoot{b.id, t.Boot}] = true
 		b.told = b.told || b.clocks.News()

@@ -214,18 +214,9 @@ func (b *board) settled(c *store.Check) {
 		t.Errorf("%s: %d pictures taken; %+v, %d are whole", c.Board, b.taken[schema.ClassSnapshot], snapshots, c.Pictures)
 	}
 	// Whatever the wall clock said, what was made later in a boot stands later; but the
-	// fleet does not place rows anew for less than two seconds. Behind a foreign broker it
-	// holds less: the fleet knows a boot's time as well as the quickest word of it came,
-	// and words are held for 20 s in the broker and 20 s at the door, while rows placed
-	// by the first are not moved. And of a boot whose time nothing tells, rows are kept
-	// before what comes next; when that turns out to be earlier than thought the older of
-	// them are not placed anew (3 of 1,500 seeds).
-	slack, grades := 2*time.Second, 3
-	if w.foreign {
-		slack, grades = 42*time.Second, 2
-	}
+	// fleet does not place rows anew for less than two seconds.
 	if n := w.number(`SELECT count(*) FROM event a JOIN event b ON b.board = a.board AND b.class = a.class AND b.epoch = a.epoch AND b.seq = a.seq + 1
-WHERE a.board = (SELECT id FROM board WHERE name = ?) AND a.boot = b.boot AND b.at < a.at - ? AND a.timed < ?`, c.Board, slack.Milliseconds(), grades); n != 0 {
+WHERE a.board = (SELECT id FROM board WHERE name = ?) AND a.boot = b.boot AND b.at < a.at - 2000`, c.Board); n != 0 {
 		t.Errorf("%s: %d events stand before the one that was made before them", c.Board, n)
 	}
 }

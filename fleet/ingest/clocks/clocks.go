@@ -47,6 +47,10 @@ const (
 	// moved is by how much an offset must change for stored records to be placed
 	// anew, ms.
 	moved = 2000
+	// settling is how long after the first word in a boot its records stay open, ms: a
+	// word may have been held up, 20 s by a broker and 20 s at a board that connects, and
+	// a quicker one then tells the time better.
+	settling = 60_000
 )
 
 // evidence is what an offset rests on, worst first. In the database.
@@ -74,6 +78,8 @@ type Boot struct {
 	Closed         bool                      // placed for good
 	First          [schema.NumClasses]number // lowest number heard of each class
 	lo, hi         int64                     // bounds of all its records
+	first          int64                     // when the fleet heard the boot first, in this process
+	held           int64                     // hi, as it held for the records in the database
 }
 
 type number struct {
@@ -128,7 +134,9 @@ func (b *Board) Sent(t schema.Time, now int64) {
 	}
 	off := now - ms(t)
 	b.news = b.news || at.Evidence != fleet
-	if at.Evidence == fleet {
+	if at.Evidence != fleet {
+		at.first = now
+	} else {
 		off = min(off, at.Offset+max(0, ms(t)-at.Mark)*driftPPM/1_000_000)
 	}
 	at.Evidence, at.Offset, at.Mark, at.Closed = fleet, off, max(at.Mark, ms(t)), false
@@ -228,9 +236,12 @@ func (b *Board) Settle(now int64) (changed []uint64) {
 			x.Placed = max(min(off, x.hi-x.Last), x.lo)
 		}
 		lo, ordered = max(lo, min(now, x.Placed+x.Last)), true
-		if d := x.Placed - x.Stored; x.Open && (d > moved || d < -moved) {
+		// Where the next boot turns out to have begun earlier than thought, so do those that
+		// had to end before it.
+		clamped := x.Evidence != fleet && x.held != 0 && x.hi < x.held-moved
+		if d := x.Placed - x.Stored; x.Open && (clamped || d > moved || d < -moved) {
 			changed = append(changed, x.ID)
-			x.Stored, b.news = x.Placed, true
+			x.Stored, x.held, b.news = x.Placed, x.hi, true
 		}
 	}
 	return changed
@@ -270,13 +281,16 @@ func (b *Board) Place(t schema.Time, now int64) (int64, Grade) {
 
 // Stored notes that records of the boot are in the database which are placed anew
 // should better evidence come, and tells whether that is so.
-func (b *Board) Stored(boot uint64) bool {
+func (b *Board) Stored(boot uint64, now int64) bool {
 	x := b.find(boot)
-	if x == nil || x.Evidence == fleet || x.Closed {
+	if x == nil || x.Closed || x.Evidence == fleet && now-x.first > settling {
 		return false
 	}
 	if !x.Open {
 		x.Open, x.Stored, b.news = true, x.Placed, true
+	}
+	if x.held == 0 {
+		x.held = x.hi
 	}
 	return true
 }

@@ -182,7 +182,7 @@ func TestBetterAnchorMoves(t *testing.T) {
 	}
 	b := &Board{}
 	l.deliver(b, here)
-	if !b.Stored(1) || b.Stored(2) || b.Stored(77) {
+	if !b.Stored(1, today) || b.Stored(2, today+settling+1) || b.Stored(77, today) {
 		t.Fatal("the wrong boots are open")
 	}
 	if again := b.Settle(today); len(again) != 0 {
@@ -202,8 +202,52 @@ func TestBetterAnchorMoves(t *testing.T) {
 	}
 	b.Close(1)
 	b.Anchor(past.at(past.began+6*hour), &schema.Anchor{New: past.began - hour, Synced: true}, today)
-	if got := b.Settle(today); len(got) != 0 || b.Stored(1) {
+	if got := b.Settle(today); len(got) != 0 || b.Stored(1, today) {
 		t.Errorf("%v moved after it was closed", got)
+	}
+}
+
+// TestQuickerWordMoves: the first word of a boot was held up; what was placed by it is
+// placed anew when a quicker one comes.
+func TestQuickerWordMoves(t *testing.T) {
+	t.Parallel()
+	here, b := &boot{1, today - hour, 0}, &Board{}
+	b.Sent(here.at(today-9000), today) // nine seconds on its way
+	b.Settle(today)
+	if !b.Stored(1, today) {
+		t.Fatal("the rows of a boot that was just heard of are not open")
+	}
+	b.Sent(here.at(today+20_000), today+20_000)
+	if got := b.Settle(today + 20_000); len(got) != 1 || got[0] != 1 {
+		t.Fatalf("%v moved, want boot 1", got)
+	}
+	if at, g := b.Place(here.at(today-9000), today+20_000); at != today-9000 || g != Exact {
+		t.Errorf("%d ms off, %s", at-today+9000, g)
+	}
+	if b.Stored(1, today+settling+1) {
+		t.Error("the rows of a boot that is long here are open")
+	}
+}
+
+// TestEarlierNextBoot: what had to end before the next boot began moves with it, in its
+// order, when that began earlier than was thought.
+func TestEarlierNextBoot(t *testing.T) {
+	t.Parallel()
+	past, here, b := &boot{1, today - 20*hour, 50 * year}, &boot{2, today - hour, 0}, &Board{}
+	b.Sent(here.at(today-30_000), today) // half a minute on its way
+	b.Heard(schema.ClassEvent, 1, 1, past.at(past.began), 2, today)
+	b.Heard(schema.ClassEvent, 1, 2, past.at(past.began+hour), 2, today)
+	b.Settle(today)
+	if !b.Stored(1, today) {
+		t.Fatal("the rows of a boot of unknown time are not open")
+	}
+	was, _ := b.Place(past.at(past.began+hour), today)
+	b.Sent(here.at(today+1000), today+1000)
+	if got := b.Settle(today + 1000); !slices.Contains(got, 1) {
+		t.Fatalf("%v moved, want boot 1", got)
+	}
+	if at, _ := b.Place(past.at(past.began+hour), today+1000); at > was-30_000 || at > here.began {
+		t.Errorf("the last of the boot before is at %d, was at %d; the next began at %d", at, was, here.began)
 	}
 }
 
@@ -257,7 +301,7 @@ func TestAnyLife(t *testing.T) {
 						t.Fatalf("seed %d: number %d of the boot that is here is %d ms off, %s", seed, x.seq, d, g)
 					}
 					last[x.t.Boot] = at
-					if b.Stored(x.t.Boot) && r.IntN(30) == 0 {
+					if b.Stored(x.t.Boot, now) && r.IntN(30) == 0 {
 						b.Close(x.t.Boot)
 					}
 				}
@@ -311,7 +355,7 @@ func FuzzBoard(f *testing.F) {
 			if x.Validate() == nil {
 				b.Anchor(rec, x, today)
 			}
-			b.Stored(a)
+			b.Stored(a, today)
 			b.Settle(today)
 			if at, _ := b.Place(rec, today); at > today || at < Earliest {
 				t.Fatalf("%s", fmt.Sprint(at, rec, b))
