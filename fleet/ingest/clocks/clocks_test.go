@@ -229,25 +229,34 @@ func TestQuickerWordMoves(t *testing.T) {
 	}
 }
 
-// TestEarlierNextBoot: what had to end before the next boot began moves with it, in its
-// order, when that began earlier than was thought.
+// TestEarlierNextBoot: a boot that tells more time than there was between its neighbours
+// ends where the next one begins; when that began earlier than was thought, its records
+// move with it.
 func TestEarlierNextBoot(t *testing.T) {
 	t.Parallel()
-	past, here, b := &boot{1, today - 20*hour, 50 * year}, &boot{2, today - hour, 0}, &Board{}
+	first := &boot{1, today - 20*hour, 0}
+	long := &boot{2, today - 5*hour, 50 * year}
+	here := &boot{3, today - hour, 0}
+	b := &Board{}
 	b.Sent(here.at(today-30_000), today) // half a minute on its way
-	b.Heard(schema.ClassEvent, 1, 1, past.at(past.began), 2, today)
-	b.Heard(schema.ClassEvent, 1, 2, past.at(past.began+hour), 2, today)
+	b.Heard(schema.ClassEvent, 1, 1, first.at(today-2*hour), here.id, today)
+	b.Anchor(first.at(today-2*hour), &schema.Anchor{New: first.began, Synced: true}, today)
+	last := long.at(today - 2*hour) // three hours in one
+	b.Heard(schema.ClassEvent, 1, 2, long.at(long.began), here.id, today)
+	b.Heard(schema.ClassEvent, 1, 3, last, here.id, today)
 	b.Settle(today)
-	if !b.Stored(1, today) {
+	if !b.Stored(long.id, today) {
 		t.Fatal("the rows of a boot of unknown time are not open")
 	}
-	was, _ := b.Place(past.at(past.began+hour), today)
-	b.Sent(here.at(today+1000), today+1000)
-	if got := b.Settle(today + 1000); !slices.Contains(got, 1) {
-		t.Fatalf("%v moved, want boot 1", got)
+	if at, _ := b.Place(last, today); at != here.began+30_000 {
+		t.Fatalf("the last is %d ms after the next boot's begin, wants half a minute", at-here.began)
 	}
-	if at, _ := b.Place(past.at(past.began+hour), today+1000); at > was-30_000 || at > here.began {
-		t.Errorf("the last of the boot before is at %d, was at %d; the next began at %d", at, was, here.began)
+	b.Sent(here.at(today+1000), today+1000)
+	if got := b.Settle(today + 1000); !slices.Contains(got, long.id) {
+		t.Fatalf("%v moved, want boot %d", got, long.id)
+	}
+	if at, _ := b.Place(last, today+1000); at != here.began {
+		t.Errorf("the last is %d ms after the next boot's begin, wants 0", at-here.began)
 	}
 }
 
