@@ -241,6 +241,9 @@ func TestEarlierNextBoot(t *testing.T) {
 	b.Sent(here.at(today-30_000), today) // half a minute on its way
 	b.Heard(schema.ClassEvent, 1, 1, first.at(today-2*hour), here.id, today)
 	b.Anchor(first.at(today-2*hour), &schema.Anchor{New: first.began, Synced: true}, today)
+	b.Settle(today)
+	b.Stored(first.id, today)
+	b.Close(first.id) // it stays where it is
 	last := long.at(today - 2*hour) // three hours in one
 	b.Heard(schema.ClassEvent, 1, 2, long.at(long.began), here.id, today)
 	b.Heard(schema.ClassEvent, 1, 3, last, here.id, today)
