@@ -92,6 +92,33 @@ func TestSlowFlush(t *testing.T) {
 	}
 }
 
+// TestAlarmsShareSlowFlushes: an alarm waits for nothing but the disk; those that come
+// while it writes go in one commit.
+func TestAlarmsShareSlowFlushes(t *testing.T) {
+	t.Parallel()
+	d := newDisk(t)
+	s := open(t, d.config())
+	stop := run(t, s)
+	d.tell("slow 200ms")
+	before := s.Stats().Classes[schema.ClassAlarm].Commits
+	var wg sync.WaitGroup
+	for n := range 200 {
+		wg.Go(func() {
+			if _, err := s.Append(t.Context(), schema.ClassAlarm, fmt.Appendf(nil, "alarm %d", n)); err != nil {
+				t.Errorf("alarm: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	d.tell("well")
+	if n := s.Stats().Classes[schema.ClassAlarm].Commits - before; n > 20 {
+		t.Errorf("%d commits for 200 alarms at once", n)
+	}
+	if err := errors.Join(stop(), s.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFailing: a disk that turns read-only, or fails each write, under a running
 // spool. Appends go on in memory at once, Stats says so, nothing hangs, what was on
 // disk is on disk at the next start.
