@@ -254,6 +254,16 @@ func TestNoStoredBoard(t *testing.T) {
 		t.Errorf("the look made something: %v", err)
 	}
 	must(e.Enrol(t.Context()))
+	if err := os.Remove(filepath.Join(e.Dir, softFile)); err != nil {
+		t.Fatal(err)
+	}
+	if got := StoredBoard(e.Dir); got != "" {
+		t.Errorf("an identity without its key names %q", got)
+	}
+	must(openSoftKey(filepath.Join(e.Dir, softFile))) // another one
+	if got := StoredBoard(e.Dir); got != "" {
+		t.Errorf("an identity of another key names %q", got)
+	}
 	for _, junk := range []string{"", "{", `{"board":"../x"}`, "[]", strings.Repeat(" ", maxIdentity) + `{"board":"dock-1"}`} {
 		if err := os.WriteFile(filepath.Join(e.Dir, File), []byte(junk), 0o600); err != nil {
 			t.Fatal(err)

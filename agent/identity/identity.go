@@ -22,8 +22,11 @@ import (
 	"path/filepath"
 	"slices"
 
+	"fulmar/agent/chip"
+	"fulmar/agent/config"
 	"fulmar/internal/atomicfile"
 	"fulmar/schema"
+	"fulmar/tpm"
 )
 
 // Key is a board's private key, wherever it lives: in a file, or in a TPM ([TPMKey]).
@@ -111,8 +114,7 @@ func (id *Identity) Prover() *TPMKey {
 }
 
 // StoredBoard is the name under which the identity kept in dir stands at its fleet; ""
-// where there is none. It is a name and no proof: whether the identity can be used is
-// for [Enroller.Enrol] to say.
+// where there is none, or none of the key that is kept beside it. It asks no TPM.
 func StoredBoard(dir string) string {
 	b, err := readSmallJSON(filepath.Join(dir, File))
 	if err != nil {
@@ -120,6 +122,31 @@ func StoredBoard(dir string) string {
 	}
 	var r schema.EnrolReply
 	if json.Unmarshal(b, &r) != nil || schema.CheckBoard(r.Board) != nil {
+		return ""
+	}
+	leaf, err := parseCert(r.Certificate)
+	if err != nil {
+		return ""
+	}
+	var key crypto.PublicKey
+	if Where(dir, config.KeyAuto) == schema.KeyTPM {
+		text, err := os.ReadFile(filepath.Join(dir, chip.KeyFile))
+		if err != nil {
+			return ""
+		}
+		k, err := new(tpm.TPM).ParseKey(text)
+		if err != nil {
+			return ""
+		}
+		key = k.Public()
+	} else {
+		k, err := readSoftKey(filepath.Join(dir, softFile))
+		if err != nil {
+			return ""
+		}
+		key = k.Signer().Public()
+	}
+	if pub, ok := leaf.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(key) {
 		return ""
 	}
 	return r.Board

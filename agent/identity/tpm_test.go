@@ -204,6 +204,9 @@ func (a *authority) enrolled(t *testing.T, path string) (*board, *Identity) {
 	b := a.board(t, filepath.Join(t.TempDir(), "identity"), path)
 	id := b.enrol(t, nil)
 	a.approved.Store(false)
+	if got := StoredBoard(b.Dir); got != id.Board {
+		t.Fatalf("the stored identity names %q, it is %q", got, id.Board)
+	}
 	return b, id
 }
 
