@@ -34,6 +34,12 @@ func (s *Server) enrolled(ctx context.Context, tenant string) ([]store.Enrolled,
 	if err != nil {
 		return nil, err
 	}
+	asking := make(map[string]*registry.Request, len(pending)) // the oldest undecided one of a name
+	for i := range pending {
+		if q := &pending[i]; q.Decision == "" && asking[q.Board] == nil {
+			asking[q.Board] = q
+		}
+	}
 	silent, twins := s.proofs.Silent(tenant), map[string]clones.Clone{}
 	for _, c := range s.clones.Clones(tenant) {
 		twins[c.Board] = c
@@ -54,22 +60,12 @@ func (s *Server) enrolled(ctx context.Context, tenant string) ([]store.Enrolled,
 				t.Level = p.Level
 			}
 		}
-		if q := asks(pending, b.Name); q != nil {
+		if q := asking[b.Name]; q != nil {
 			t.Asks, t.AsksAt = string(q.Why), q.First
 		}
 		out[i] = store.Enrolled{Name: b.Name, KeyMode: b.KeyMode, Facts: b.Facts, At: b.EnrolledAt, Revoked: b.Revoked, Trust: t}
 	}
 	return out, nil
-}
-
-// asks gives the oldest undecided request under a board's name, nil for none.
-func asks(pending []registry.Request, board string) *registry.Request {
-	for i := range pending {
-		if pending[i].Board == board && pending[i].Decision == "" {
-			return &pending[i]
-		}
-	}
-	return nil
 }
 
 // decider is the registry as the page wants it.
