@@ -243,7 +243,7 @@ func TestEarlierNextBoot(t *testing.T) {
 	b.Anchor(first.at(today-2*hour), &schema.Anchor{New: first.began, Synced: true}, today)
 	b.Settle(today)
 	b.Stored(first.id, today)
-	b.Close(first.id) // it stays where it is
+	b.Close(first.id)               // it stays where it is
 	last := long.at(today - 2*hour) // three hours in one
 	b.Heard(schema.ClassEvent, 1, 2, long.at(long.began), here.id, today)
 	b.Heard(schema.ClassEvent, 1, 3, last, here.id, today)
