@@ -100,12 +100,13 @@ func TestBuildCommand(t *testing.T) {
 	if !strings.HasPrefix(got, "systemd-run ") || !strings.HasSuffix(got, " -- /usr/bin/fulmar-infer --log INFO --trt /opt/trt") || !strings.Contains(got, "MemoryMax=") {
 		t.Errorf("transient unit: %s", got)
 	}
-	for text, want := range map[string]string{
-		"0::/system.slice/fulmar-infer.service\n":         "fulmar-infer.service",
-		"1:name=systemd:/a/b.service\n0::/user.slice/x\n": "b.service",
-		"0::/init.scope\n":                                "",
-		"":                                                "",
+	for _, c := range [][2]string{
+		{"0::/system.slice/fulmar-infer.service\n", "fulmar-infer.service"},
+		{"1:name=systemd:/a/b.service\n0::/user.slice/x\n", "b.service"},
+		{"0::/init.scope\n", ""},
+		{"", ""},
 	} {
+		text, want := c[0], c[1]
 		if got := unitOf(text); got != want {
 			t.Errorf("%q is unit %q", text, got)
 		}
