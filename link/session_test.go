@@ -41,11 +41,16 @@ func newMemory() *memory {
 	return &memory{refused: map[uint64]schema.Reason{}, blobs: map[string][]byte{}, wake: make(chan struct{}, 1)}
 }
 
-func (m *memory) add(c schema.Class, payload []byte) uint64 {
+func (m *memory) add(c schema.Class, payload []byte) uint64 { return m.addAll(c, payload) }
+
+// addAll adds records at once: a link that reads sees none of them or all.
+func (m *memory) addAll(c schema.Class, payloads ...[]byte) uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.last[c]++
-	m.recs[c] = append(m.recs[c], schema.Stored{Class: c, Epoch: testEpoch, Seq: m.last[c], Payload: payload})
+	for _, payload := range payloads {
+		m.last[c]++
+		m.recs[c] = append(m.recs[c], schema.Stored{Class: c, Epoch: testEpoch, Seq: m.last[c], Payload: payload})
+	}
 	select {
 	case m.wake <- struct{}{}:
 	default:
