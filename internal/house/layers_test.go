@@ -77,10 +77,10 @@ var edges = map[string][]string{
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar":       {"cmd/fulmar/board", "cmd/fulmar/key", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"cmd/fulmar":       {"cmd/fulmar+", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"cmd/fulmard":      {"agent+", "device"},
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet": {"fleet+", "trust"},
+	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust"},
 	"cross":            {},
 	"tests":            {"+"}, // tests may look at everything
 }
@@ -138,6 +138,10 @@ var links = map[string]map[string]string{
 		"fulmar/fleet":                    "the server stays in the server",
 		"html/template":                   "pages are the fleet's",
 		"github.com/chromedp/chromedp":    "tests only",
+		"github.com/spf13/cobra":          "a board pays for every byte; its few commands need no more than flag",
+	},
+	"cmd/fulmar-infer": {
+		"github.com/spf13/cobra": "a machine starts it; its few commands need no more than flag",
 	},
 	"cmd/fulmar": {
 		"gorgonia.org/tensor":             "it reads spools, no more",

@@ -1,10 +1,11 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package commands
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"os"
@@ -13,15 +14,22 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/cmd/fulmar/fault"
 	"fulmar/schema"
 	"fulmar/storage"
 	"fulmar/storage/vault"
 )
 
+const (
+	exitGood  = 0
+	exitWrong = fault.ExitWrong
+	exitUsage = fault.ExitUsage
+)
+
 // run runs a command and gives exit code, standard output and standard error.
 func run(args ...string) (code int, out, errs string) {
 	var o, e bytes.Buffer
-	code = fulmar(args, &o, &e)
+	code = Run(context.Background(), "dev", args, &o, &e)
 	return code, o.String(), e.String()
 }
 

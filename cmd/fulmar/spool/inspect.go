@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package spool
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"fulmar/cmd/fulmar/fault"
+	"fulmar/internal/cli"
 	"fulmar/schema"
 	"fulmar/storage/salvage"
 	"fulmar/storage/vault"
@@ -19,12 +21,8 @@ import (
 const maxNamed = 20
 
 // inspect prints a table of the classes.
-func inspect(args []string, stdout, stderr io.Writer) error {
-	f := newSpoolFlags("fulmar spool inspect")
-	if err := f.parse(args); err != nil {
-		return err
-	}
-	s, err := f.open(stderr)
+func (f *source) inspect(dir string, stdout, stderr io.Writer) error {
+	s, err := f.open(dir, stderr)
 	if err != nil {
 		return err
 	}
@@ -180,12 +178,8 @@ func opened(k vault.Info) string {
 }
 
 // verify reads everything and fails where anything is wrong.
-func verify(args []string, stdout, stderr io.Writer) error {
-	f := newSpoolFlags("fulmar spool verify")
-	if err := f.parse(args); err != nil {
-		return err
-	}
-	s, err := f.open(stderr)
+func (f *source) verify(dir string, stdout, stderr io.Writer) error {
+	s, err := f.open(dir, stderr)
 	if err != nil {
 		return err
 	}
@@ -203,7 +197,7 @@ func verify(args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "%d records in %d files are sound, %d of them wait for the fleet\n", records, len(reports), waiting)
 	if len(faults) > 0 {
-		return fmt.Errorf("%s: %d faults, see above; fulmar spool export takes out what is sound", s.Dir, len(faults))
+		return fault.New(fault.Faults, "%s: %d faults, see above; fulmar spool export takes out what is sound", s.Dir, len(faults))
 	}
 	return nil
 }
@@ -271,7 +265,7 @@ func classNamed(name string) ([]schema.Class, error) {
 	}
 	c, err := schema.ParseClass(name)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUsage, err)
+		return nil, fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	}
 	return []schema.Class{c}, nil
 }

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package commands
 
 import (
 	"crypto"
@@ -10,32 +10,43 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"fulmar/internal/cli"
 	"fulmar/tpm"
 	"fulmar/tpm/attest"
 	"fulmar/tpm/floor"
 )
 
-// tpmFlags reads the flags of both commands.
-func tpmFlags(name string, args []string) (path string, asJSON bool, err error) {
-	f := flag.NewFlagSet(name, flag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	f.StringVar(&path, "path", "/dev/tpmrm0", "")
-	if name == "info" {
-		f.BoolVar(&asJSON, "json", false, "")
+func tpmCommand() *cobra.Command {
+	c := cli.Group(&cobra.Command{Use: "tpm", Short: "what this board's TPM is, and whether it does what a board needs"})
+	const place = `The TPM is /dev/tpmrm0 if --path does not say otherwise. If there is no storage root key
+in it one is made, which stays; nothing else does.`
+	var path string
+	var asJSON bool
+	info := &cobra.Command{
+		Use: "info", Short: "what this board's TPM is, and what it can prove", Long: place, Args: cli.Words(),
+		Example: "  fulmar tpm info\n  fulmar tpm info --json | jq -r .ek_sha256",
+		RunE:    func(c *cobra.Command, _ []string) error { return tpmInfo(path, asJSON, c.OutOrStdout()) },
 	}
-	if err = f.Parse(args); err == nil && f.NArg() > 0 {
-		err = fmt.Errorf("tpm %s takes no %q", name, f.Arg(0))
+	info.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	test := &cobra.Command{
+		Use: "test", Short: "do each thing once that a board needs, with times; exit 1 if one fails", Long: place, Args: cli.Words(),
+		Example: "  sudo fulmar tpm test",
+		RunE:    func(c *cobra.Command, _ []string) error { return tpmTest(path, c.OutOrStdout()) },
 	}
-	if err != nil {
-		err = fmt.Errorf("%w: %w", errUsage, err)
+	for _, k := range []*cobra.Command{info, test} {
+		k.ValidArgsFunction = cli.Nothing
+		k.Flags().StringVar(&path, "path", "/dev/tpmrm0", "a device, or unix:/path or tcp:host:port of a software TPM")
+		cli.File(k, "path")
 	}
-	return path, asJSON, err
+	c.AddCommand(info, test)
+	return c
 }
 
 // tpmReport is what `tpm info --json` writes.
@@ -48,14 +59,10 @@ type tpmReport struct {
 	Level   string `json:"attestation"`
 }
 
-func tpmInfo(args []string, stdout io.Writer) error {
-	path, asJSON, err := tpmFlags("info", args)
-	if err != nil {
-		return err
-	}
+func tpmInfo(path string, asJSON bool, stdout io.Writer) error {
 	r, err := askTPM(path)
 	if err != nil {
-		return advise(err)
+		return err
 	}
 	if asJSON {
 		e := json.NewEncoder(stdout)
@@ -136,15 +143,11 @@ func orNone(s string) string {
 
 // tpmTest does each thing once that a board needs, and changes nothing that lasts but
 // for the storage root key, which Open makes where there is none.
-func tpmTest(args []string, stdout io.Writer) error {
-	path, _, err := tpmFlags("test", args)
-	if err != nil {
-		return err
-	}
+func tpmTest(path string, stdout io.Writer) error {
 	r := &tpmRun{w: stdout}
 	r.open(path)
 	if r.t == nil {
-		return advise(r.err)
+		return r.err
 	}
 	defer func() { _ = r.t.Close() }()
 	r.signing()
@@ -162,7 +165,7 @@ func tpmTest(args []string, stdout io.Writer) error {
 		return fmt.Sprint("it is at ", v), err
 	})
 	if r.err != nil {
-		return fmt.Errorf("%d of %d steps failed; the first: %w", r.failed, r.steps, advise(r.err))
+		return fmt.Errorf("%d of %d steps failed; the first: %w", r.failed, r.steps, r.err)
 	}
 	fmt.Fprintln(stdout, "all is well; nothing was left behind")
 	return nil
@@ -293,29 +296,4 @@ func (r *tpmRun) sealing() {
 			return "", err
 		})
 	}
-}
-
-// advise adds what to do.
-func advise(err error) error {
-	for _, a := range []struct {
-		class error
-		do    string
-	}{
-		{tpm.ErrNoTPM, "is it switched on in the firmware or the device tree, and its driver loaded (tpm_tis_spi, tpm_ftpm_tee)? ls /dev/tpm* shows what there is; a Jetson's comes late in the boot"},
-		{tpm.ErrPermission, "run as root, or put the user into the group that owns the node (tss)"},
-		{tpm.ErrBusy, "use /dev/tpmrm0, which programs can share; /dev/tpm0 is for one at a time"},
-		{tpm.ErrTimeout, "try again; if it stays, power the board off and on, then look at the bus"},
-		{tpm.ErrFailure, "power the board off and on; a reboot is not enough"},
-		{tpm.ErrAuth, "an owner's authorization is set and fulmar works with an empty one: tpm2_changeauth -c owner -p OLD"},
-		{tpm.ErrLockout, "wait; then find the program that guesses: tpm2_getcap properties-variable"},
-		{tpm.ErrNoSpace, "another program filled it: tpm2_getcap handles-persistent and handles-nv-index show with what"},
-		{tpm.ErrForeign, "another program put something else where the storage root key belongs: tpm2_readpublic -c 0x81000001"},
-		{tpm.ErrProtocol, "is there a TPM 2.0 at that path?"},
-		{tpm.ErrGone, "does it run, and does nobody else use its socket?"},
-	} {
-		if errors.Is(err, a.class) {
-			return fmt.Errorf("%w\n  do: %s", err, a.do)
-		}
-	}
-	return err
 }

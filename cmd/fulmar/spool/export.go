@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package spool
 
 import (
 	"bufio"
@@ -14,43 +14,44 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"fulmar/cmd/fulmar/fault"
 	"fulmar/internal/atomicfile"
+	"fulmar/internal/cli"
 	"fulmar/schema"
 	"fulmar/storage/salvage"
 )
 
+// exporting is what is to be written out, and how.
+type exporting struct {
+	format, class string
+	all           bool
+	out           string
+}
+
 // export writes the records out. What can be read goes out whatever else is wrong;
 // then it fails and says so.
-func export(args []string, stdout, stderr io.Writer) error {
-	f := newSpoolFlags("fulmar spool export")
-	format := f.String("format", "jsonl", "")
-	class := f.String("class", "", "")
-	all := f.Bool("all", false, "")
-	out := f.String("out", "", "")
-	if err := f.parse(args); err != nil {
-		return err
+func (x *exporting) export(f *source, dir string, stdout, stderr io.Writer) error {
+	if x.format == "csv" && x.class == "" {
+		x.class = schema.ClassMetric.String()
 	}
-	if *format == "csv" && *class == "" {
-		*class = schema.ClassMetric.String()
-	}
-	classes, err := classNamed(*class)
+	classes, err := classNamed(x.class)
 	switch {
 	case err != nil:
 		return err
-	case *format != "csv" && *format != "jsonl":
-		return fmt.Errorf("%w: format %q, wants jsonl or csv", errUsage, *format)
-	case *format == "csv" && classes[0] != schema.ClassMetric:
-		return fmt.Errorf("%w: csv is for metrics only; take --format jsonl for class %s", errUsage, *class)
+	case x.format != "csv" && x.format != "jsonl":
+		return fmt.Errorf("%w: format %q, wants jsonl or csv", cli.ErrUsage, x.format)
+	case x.format == "csv" && classes[0] != schema.ClassMetric:
+		return fmt.Errorf("%w: csv is for metrics only; take --format jsonl for class %s", cli.ErrUsage, x.class)
 	}
-	s, err := f.open(stderr)
+	s, err := f.open(dir, stderr)
 	if err != nil {
 		return err
 	}
-	sel := salvage.Select{Classes: classes, Settled: *all, Progress: progress(stderr, "exported")}
-	if *out == "" {
-		return exportTo(s, sel, *format, stdout, stderr)
+	sel := salvage.Select{Classes: classes, Settled: x.all, Progress: progress(stderr, "exported")}
+	if x.out == "" {
+		return exportTo(s, sel, x.format, stdout, stderr)
 	}
-	return toNewFile(*out, func(w io.Writer) error { return exportTo(s, sel, *format, w, stderr) })
+	return toNewFile(x.out, func(w io.Writer) error { return exportTo(s, sel, x.format, w, stderr) })
 }
 
 // errPartly says that what was exported is right, and is not all.
@@ -100,7 +101,7 @@ func exportTo(s *salvage.Spool, sel salvage.Select, format string, to io.Writer,
 		fmt.Fprintf(stderr, "fulmar: %s\n", p)
 	}
 	if len(faults) > 0 {
-		return fmt.Errorf("%w: %s has %d faults, named above; what was exported is right", errPartly, s.Dir, len(faults))
+		return fault.New(fault.Partly, "%w: %s has %d faults, named above; what was exported is right", errPartly, s.Dir, len(faults))
 	}
 	return nil
 }
@@ -109,7 +110,7 @@ func exportTo(s *salvage.Spool, sel salvage.Select, format string, to io.Writer,
 // another.
 func toNewFile(path string, fn func(io.Writer) error) error {
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s is there already; name another file or remove it", path)
+		return fault.New(fault.Exists, "%s is there already; name another file or remove it", path)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*")
 	if err != nil {

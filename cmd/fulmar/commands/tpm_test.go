@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package commands
 
 import (
 	"bytes"
@@ -126,7 +126,7 @@ func TestTPMMisuse(t *testing.T) {
 		{exitUsage, "usage", []string{"tpm"}},
 		{exitUsage, "usage", []string{"tpm", "clear"}},
 		{exitUsage, "takes no", []string{"tpm", "info", "x"}},
-		{exitUsage, "not defined", []string{"tpm", "test", "--json"}},
+		{exitUsage, "unknown flag", []string{"tpm", "test", "--json"}},
 	} {
 		if code, out, errs := run(c.args...); code != c.code || !strings.Contains(errs, c.want) {
 			t.Errorf("%v: %d, %s%s", c.args, code, out, errs)
