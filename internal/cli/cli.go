@@ -2,9 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cli is what the command lines of fulmar and fulmar-fleet have in common:
-// the form of help, what is said of wrong usage, and completion. It is thin over
-// cobra and keeps to the parts of it that need no templates, which cost half a
-// megabyte of a program.
+// the form of help, what is said of wrong usage, and completion. It is thin over cobra.
 package cli
 
 import (

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package commands
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,20 +21,21 @@ import (
 
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/internal/cli"
 	"fulmar/schema"
 )
 
-// office is a data folder with an authority and a registry.
-type office struct {
+// site is a data folder with an authority and a registry.
+type site struct {
 	*testing.T
 	dir string
 	reg *registry.Registry
 	a   *ca.Authority // of the server that runs
 }
 
-func newOffice(t *testing.T) *office {
+func newSite(t *testing.T) *site {
 	t.Helper()
-	o := &office{T: t, dir: t.TempDir()}
+	o := &site{T: t, dir: t.TempDir()}
 	o.serve()
 	var err error
 	if o.reg, err = registry.Open(o.dir); err != nil {
@@ -44,7 +46,7 @@ func newOffice(t *testing.T) *office {
 }
 
 // serve does with the authority what a start of the server does.
-func (o *office) serve() {
+func (o *site) serve() {
 	o.Helper()
 	var err error
 	if o.a, err = ca.Open(filepath.Join(o.dir, "ca")); err != nil {
@@ -52,13 +54,19 @@ func (o *office) serve() {
 	}
 }
 
+// command runs fulmar-fleet.
+func command(ctx context.Context, args []string) error {
+	_, err := cli.Execute(ctx, Root("dev"), args, io.Discard, io.Discard)
+	return err
+}
+
 // command runs "fulmar-fleet ca".
-func (o *office) command(words ...string) error {
+func (o *site) command(words ...string) error {
 	o.Helper()
 	return command(o.Context(), append(append([]string{"ca"}, words...), "--data", o.dir))
 }
 
-func (o *office) wants(err error, text string) {
+func (o *site) wants(err error, text string) {
 	o.Helper()
 	if (err == nil) != (text == "") || err != nil && !strings.Contains(err.Error(), text) {
 		o.Fatalf("%v, wants %q", err, text)
@@ -66,7 +74,7 @@ func (o *office) wants(err error, text string) {
 }
 
 // board is one that enrolled; the function renews it.
-func (o *office) board(name string) (renew func()) {
+func (o *site) board(name string) (renew func()) {
 	o.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -105,7 +113,7 @@ func (o *office) board(name string) (renew func()) {
 // goes only when none has a certificate of it.
 func TestNobodyIsLeftBehind(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	o := newSite(t)
 	one, two := o.board("dock-1"), o.board("dock-2")
 	o.board("dock-3")
 	if err := o.reg.Revoke(t.Context(), registry.DefaultTenant, "dock-3", registry.Console, ""); err != nil {
@@ -131,9 +139,9 @@ func TestNobodyIsLeftBehind(t *testing.T) {
 
 func TestCAUsage(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	o := newSite(t)
 	for _, words := range []string{"", "burn", "install", "show x", "next --key a --tpm b"} {
-		if err := o.command(strings.Fields(words)...); !errors.Is(err, errUsage) && err == nil {
+		if err := o.command(strings.Fields(words)...); !errors.Is(err, cli.ErrUsage) && err == nil {
 			t.Errorf("ca %s: %v", words, err)
 		}
 	}
@@ -149,7 +157,7 @@ func TestCAUsage(t *testing.T) {
 // TestBackupCommand: files that are there are left alone, and nobody else may read one.
 func TestBackupCommand(t *testing.T) {
 	t.Parallel()
-	o := newOffice(t)
+	o := newSite(t)
 	out := filepath.Join(t.TempDir(), "b")
 	run := func(words ...string) error { return command(t.Context(), words) }
 	o.wants(run("backup", "--data", o.dir), "usage")

@@ -1,14 +1,13 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package commands
 
 import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os/user"
@@ -18,17 +17,21 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/internal/cli"
 )
 
-// keeping are the commands about boards for the person on the server. They take the
-// words that are not flags, and write what was asked for to out and the rest to talk.
+// keeping are the commands about boards for the person on the server. They take words,
+// and write what was asked for to out and the rest to talk.
 type keeping struct {
-	name  string
-	words int // as many
-	run   func(ctx context.Context, k *kept) error
+	use, short, example string
+	words               []string // as many, called so
+	flags               func(c *cobra.Command, k *kept)
+	run                 func(ctx context.Context, k *kept) error
 }
 
 // kept is one such command under way.
@@ -45,55 +48,69 @@ type kept struct {
 }
 
 func keepings() []keeping {
+	board := []string{"an ID or a BOARD"}
 	return []keeping{
-		{"pin", 0, pin},
-		{"pending", 0, pending},
-		{"approve", 1, func(ctx context.Context, k *kept) error { return k.decide(ctx, true) }},
-		{"refuse", 1, func(ctx context.Context, k *kept) error { return k.decide(ctx, false) }},
-		{"revoke", 1, revoke},
-		{"audit", 0, showAudit},
+		{
+			use: "pin", short: "print what boards and desks know the fleet by", run: pin,
+			example: "  export FULMAR_PIN=$(ssh fleet.example fulmar-fleet pin)",
+		},
+		{
+			use: "pending", short: "the boards that ask to join", run: pending, example: "  fulmar-fleet pending",
+			flags: func(c *cobra.Command, k *kept) {
+				c.Flags().BoolVar(&k.json, "json", false, "as JSON, one board a line")
+			},
+		},
+		{
+			use: "approve ID|BOARD", short: "let in a board that asks to join", words: board,
+			example: "  fulmar-fleet approve 7 --fingerprint 3f0c61a2b94de805",
+			flags: func(c *cobra.Command, k *kept) {
+				c.Flags().StringVar(&k.fingerprint, "fingerprint", "", "approve only if the board has this fingerprint")
+				cli.Takes(c, "fingerprint", "HEX")
+			},
+			run: func(ctx context.Context, k *kept) error { return k.decide(ctx, true) },
+		},
+		{
+			use: "refuse ID|BOARD", short: "refuse a board that asks to join", words: board, example: "  fulmar-fleet refuse 7",
+			run: func(ctx context.Context, k *kept) error { return k.decide(ctx, false) },
+		},
+		{
+			use: "revoke BOARD", short: "shut a board out, now; its data stays", words: []string{"a BOARD"}, run: revoke,
+			example: "  fulmar-fleet revoke dock-1 --why stolen",
+			flags: func(c *cobra.Command, k *kept) {
+				c.Flags().StringVar(&k.why, "why", "", "the reason, for the audit log")
+				cli.Takes(c, "why", "TEXT")
+			},
+		},
+		{
+			use: "audit", short: "who did what to which board, and whether the log is whole", run: showAudit,
+			example: "  fulmar-fleet audit --json | jq -r .what\n  fulmar-fleet audit --verify",
+			flags: func(c *cobra.Command, k *kept) {
+				c.Flags().BoolVar(&k.json, "json", false, "as JSON, one row a line")
+				c.Flags().BoolVar(&k.verify, "verify", false, "check the chain; fails if a row was changed, taken out or put in")
+				c.Flags().StringVar(&k.head, "head", "", "as --verify told it earlier: it must be in the chain")
+				cli.Takes(c, "head", "SEQ:HASH")
+			},
+		},
 	}
 }
 
-// keep runs a command about boards; false where it is none of these.
-func keep(ctx context.Context, fs *flag.FlagSet, data *string, name string, args []string, out, talk io.Writer) (bool, error) {
-	for _, c := range keepings() {
-		if c.name != name {
-			continue
-		}
-		k := &kept{out: out, talk: talk}
-		fs.SetOutput(talk)
-		switch name {
-		case "approve":
-			fs.StringVar(&k.fingerprint, "fingerprint", "", "approve only if the board has this fingerprint")
-		case "revoke":
-			fs.StringVar(&k.why, "why", "", "the reason, for the audit log")
-		case "pending":
-			fs.BoolVar(&k.json, "json", false, "as JSON")
-		case "audit":
-			fs.BoolVar(&k.json, "json", false, "as JSON, one row a line")
-			fs.BoolVar(&k.verify, "verify", false, "check the chain; fails if a row was changed, taken out or put in")
-			fs.StringVar(&k.head, "head", "", "SEQ:HASH, as --verify told it earlier: it must be in the chain")
-		}
-		for rest := args; ; { // flags before and after the words
-			if err := fs.Parse(rest); err != nil {
-				return true, err
-			}
-			if rest = fs.Args(); len(rest) == 0 {
-				break
-			}
-			k.words, rest = append(k.words, rest[0]), rest[1:]
-		}
-		if len(k.words) != c.words {
-			return true, errUsage
-		}
-		k.data = *data
-		return true, tool(fs, data, nil, func(reg *registry.Registry) error {
-			k.reg = reg
-			return c.run(ctx, k)
-		})
+// keepCommand makes a command of one of these.
+func (d *desk) keepCommand(g keeping) *cobra.Command {
+	k := new(kept)
+	c := &cobra.Command{
+		Use: g.use, Short: g.short, Example: g.example, Args: cli.Words(g.words...), ValidArgsFunction: cli.Nothing,
+		RunE: func(c *cobra.Command, words []string) error {
+			k.words, k.data, k.out, k.talk = words, d.data, c.OutOrStdout(), c.ErrOrStderr()
+			return d.tool(func(reg *registry.Registry) error {
+				k.reg = reg
+				return g.run(c.Context(), k)
+			})
+		},
 	}
-	return false, nil
+	if g.flags != nil {
+		g.flags(c, k)
+	}
+	return c
 }
 
 // who is the person, for the audit log.

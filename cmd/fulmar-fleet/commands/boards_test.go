@@ -1,13 +1,12 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package commands
 
 import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -15,18 +14,14 @@ import (
 
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/internal/cli"
 )
 
 // run runs a command on a data folder.
 func run(t *testing.T, dir string, args ...string) (out, talk string, err error) {
 	t.Helper()
 	var o, e bytes.Buffer
-	fs := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	data := fs.String("data", dir, "")
-	known, err := keep(t.Context(), fs, data, args[0], args[1:], &o, &e)
-	if !known {
-		t.Fatalf("no command %s", args[0])
-	}
+	_, err = cli.Execute(t.Context(), Root("dev"), append(args, "--data", dir), &o, &e)
 	return o.String(), e.String(), err
 }
 
@@ -83,7 +78,7 @@ func TestPersonOnTheServer(t *testing.T) {
 		}
 	}
 	for _, args := range []string{"approve", "approve b1 b2", "pin x", "revoke"} {
-		if _, _, err := run(t, dir, strings.Fields(args)...); !errors.Is(err, errUsage) {
+		if _, _, err := run(t, dir, strings.Fields(args)...); !errors.Is(err, cli.ErrUsage) {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
