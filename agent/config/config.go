@@ -255,7 +255,7 @@ func (c *Config) validateFleet() error {
 	}
 	switch {
 	case c.Fleet.Address == "" && c.Broker.Address == "":
-		errs = append(errs, errors.New("fleet.address: is empty; give the fleet's host:port (or broker.address for a broker without a fleet)"))
+		errs = append(errs, errors.New("fleet.address: is empty; type fulmar enrol on the board, or give the fleet's host:port (or broker.address for a broker without a fleet)"))
 	case c.Fleet.Address != "":
 		errs = append(errs, hostPort("fleet.address", c.Fleet.Address))
 	}

@@ -15,7 +15,7 @@ import (
 func TestDefaultsPage(t *testing.T) {
 	t.Parallel()
 	var got Config
-	if err := decode([]byte(DefaultsYAML), &got); err != nil {
+	if err := decodeText(DefaultsYAML, &got); err != nil {
 		t.Fatal(err)
 	}
 	want := Default()

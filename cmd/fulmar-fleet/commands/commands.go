@@ -87,7 +87,7 @@ func (d *desk) tool(do func(*registry.Registry) error) error {
 
 func (d *desk) tokenCommand() *cobra.Command {
 	var boards int
-	var board string
+	var board, address string
 	var life time.Duration
 	c := &cobra.Command{
 		Use: "token", Short: "make a join token, with which boards enrol", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
@@ -99,12 +99,16 @@ func (d *desk) tokenCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				at, err := tokenAddress(d.data, address, c.ErrOrStderr())
+				if err != nil {
+					return err
+				}
 				secret, err := reg.NewJoinToken(c.Context(), registry.DefaultTenant, board, boards, life)
 				if err != nil {
 					return err
 				}
-				fmt.Fprintln(c.OutOrStdout(), schema.JoinToken{Secret: secret, CAHash: pin})
-				fmt.Fprintf(c.ErrOrStderr(), "join token, good for %v, shown this once\n", life)
+				fmt.Fprintln(c.OutOrStdout(), schema.JoinToken{Secret: secret, CAHash: pin, Address: at})
+				fmt.Fprintf(c.ErrOrStderr(), "join token, good for %v, shown this once; on the board type sudo fulmar enrol and paste it when it asks\n", life)
 				return nil
 			})
 		},
@@ -112,6 +116,8 @@ func (d *desk) tokenCommand() *cobra.Command {
 	c.Flags().IntVar(&boards, "boards", 1, "how many boards may enrol with it")
 	c.Flags().StringVar(&board, "board", "", "only for this board, which may be enrolled already")
 	c.Flags().DurationVar(&life, "for", time.Hour, "how long it is good for")
+	c.Flags().StringVar(&address, "address", "", "how boards reach the fleet; if not given, as the server was last told (hosts, listen)")
+	cli.Takes(c, "address", "HOST:PORT")
 	cli.Takes(c, "boards", "N")
 	cli.Takes(c, "board", "NAME")
 	cli.Takes(c, "for", "TIME")
