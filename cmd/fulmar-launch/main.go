@@ -14,15 +14,14 @@
 // Called fulmard or fulmar-infer, by a link of that name, it execs the current slot's
 // program with the same arguments and counts nothing.
 //
-// Flags before the words of run and after the other words: --state DIR (default
-// /var/lib/fulmar), --seed DIR (/usr/lib/fulmar/seed; --from is the same for seed).
+// Flags come right after the first word: --state DIR (default /var/lib/fulmar), --seed
+// DIR (/usr/lib/fulmar/seed; --from is the same).
 //
 // Exit codes: 0 done, 1 an error that stands on standard error, 2 wrong usage, 3
 // nothing could be started. After an exec the code is the program's.
 package main
 
 import (
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -65,10 +64,11 @@ func main() {
 
 // launcher is one call of the program.
 type launcher struct {
-	state, seed string
-	exec        func(path string, args, env []string) error // returns only where it fails
-	env         []string
-	out, err    io.Writer
+	state, seed  string
+	json, verify bool
+	exec         func(path string, args, env []string) error // returns only where it fails
+	env          []string
+	out, err     io.Writer
 }
 
 func (l *launcher) main(args []string) int {
@@ -81,19 +81,12 @@ func (l *launcher) main(args []string) int {
 	if len(args) < 2 {
 		return l.usage()
 	}
-	word, args := args[1], args[2:]
-	fs := flag.NewFlagSet("fulmar-launch "+word, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	fs.StringVar(&l.state, "state", l.state, "")
-	fs.StringVar(&l.seed, "seed", l.seed, "")
-	fs.StringVar(&l.seed, "from", l.seed, "")
-	asJSON := fs.Bool("json", false, "")
-	verify := fs.Bool("verify", false, "")
-	if err := fs.Parse(args); err != nil {
-		fmt.Fprintf(l.err, "fulmar-launch: %v\n", err)
+	word := args[1]
+	rest, err := l.flags(args[2:])
+	if err != nil {
+		l.say("%v", err)
 		return l.usage()
 	}
-	rest := fs.Args()
 	switch {
 	case word == "run" && len(rest) > 0 && rest[0] == slot.Agent:
 		return l.runAgent(rest[1:])
@@ -103,7 +96,7 @@ func (l *launcher) main(args []string) int {
 		did, err := slot.Open(l.state).Seed(l.seed)
 		return l.done(did, err)
 	case word == "status" && len(rest) == 0:
-		return l.status(*asJSON, *verify)
+		return l.status()
 	case word == "confirm" && len(rest) == 0:
 		return l.confirm()
 	case word == "back":
@@ -112,6 +105,34 @@ func (l *launcher) main(args []string) int {
 		return l.done("fulmar-launch "+release, nil)
 	}
 	return l.usage()
+}
+
+// flags takes the flags before the first other word; what follows is not ours to read.
+func (l *launcher) flags(args []string) (rest []string, err error) {
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		name, value, has := strings.Cut(strings.TrimLeft(args[0], "-"), "=")
+		args = args[1:]
+		switch name {
+		case "json", "verify":
+			l.json, l.verify = l.json || name == "json", l.verify || name == "verify"
+			continue
+		case "state", "seed", "from":
+		default:
+			return nil, fmt.Errorf("flag --%s is unknown", name)
+		}
+		if !has {
+			if len(args) == 0 {
+				return nil, fmt.Errorf("flag --%s wants a folder", name)
+			}
+			value, args = args[0], args[1:]
+		}
+		if name == "state" {
+			l.state = value
+		} else {
+			l.seed = value
+		}
+	}
+	return args, nil
 }
 
 func (l *launcher) usage() int {
@@ -142,18 +163,17 @@ func (l *launcher) runAgent(args []string) int {
 	for range slot.MaxSlots {
 		st, err := store.Begin()
 		if err != nil {
-			l.say("the choice of slot cannot be kept, no start is counted: %v", err)
+			l.say("no start is counted: %v", err)
 			break
 		}
 		if st.Current == "" {
-			l.say("there is no slot in %s", l.state)
 			break
 		}
 		if st.Fall != nil && !st.Fall.Told {
 			l.say("went back from slot %s to %s: %s", st.Fall.From, st.Fall.To, st.Fall.Reason)
 		}
 		err = l.start(store.Path(st.Current, slot.Agent), args, "")
-		l.say("slot %s: %v", st.Current, err)
+		l.say("%v", err)
 		if _, err = store.Back(st.Current, err.Error()); err != nil {
 			l.say("%v", err)
 			break
@@ -175,13 +195,13 @@ func (l *launcher) read(name string, args []string) int {
 		if err == nil {
 			err = l.start(store.Path(id, name), args, why)
 		}
-		why = fmt.Sprintf("slot %s: %v", id, err)
+		why = err.Error()
 		l.say("%s", why)
 	}
 	if why == "" {
-		why = "no slot in " + l.state
+		why = "there is no slot in " + l.state
 	}
-	l.say("starting what the package brought, the last resort")
+	l.say("%s: starting what the package brought, %s", why, l.seed)
 	err := l.start(filepath.Join(l.seed, name), args, why)
 	l.say("%v", err)
 	l.say("nothing can be started: install the package fulmar-agent again (apt-get install --reinstall fulmar-agent)")

@@ -6,6 +6,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"fulmar/ota/slot"
 )
@@ -32,7 +33,7 @@ type row struct {
 	Why     string `json:"why,omitempty"` // it is not whole
 }
 
-func (l *launcher) status(asJSON, verify bool) int {
+func (l *launcher) status() int {
 	store := slot.Open(l.state)
 	st, note, err := store.State()
 	if err != nil {
@@ -42,9 +43,19 @@ func (l *launcher) status(asJSON, verify bool) int {
 		State: l.state, Current: st.Current, Trial: st.Trial, Tries: st.Tries, MaxTries: slot.MaxTries,
 		Previous: st.Previous, Fall: st.Fall, Slots: []row{}, Note: note, Launcher: release,
 	}
-	for _, id := range store.Order() {
+	slots, err := store.List()
+	if err != nil {
+		return l.done("", err)
+	}
+	ids := store.Order()
+	for _, sl := range slots {
+		if !slices.Contains(ids, sl.ID) {
+			ids = append(ids, sl.ID)
+		}
+	}
+	for _, id := range ids {
 		sl, err := store.Get(id)
-		if err == nil && verify {
+		if err == nil && l.verify {
 			err = store.Verify(id)
 		}
 		x := row{ID: id, Version: sl.Version, Origin: sl.Origin, Whole: err == nil}
@@ -53,7 +64,7 @@ func (l *launcher) status(asJSON, verify bool) int {
 		}
 		r.Slots = append(r.Slots, x)
 	}
-	if asJSON {
+	if l.json {
 		b, err := json.MarshalIndent(r, "", "  ")
 		return l.done(string(b), err)
 	}

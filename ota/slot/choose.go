@@ -163,14 +163,10 @@ func (s *Store) others(st *State) []string {
 }
 
 // Order gives the slots to try, best first, to who writes nothing: the state's choice,
-// what current names, the previous one, then the rest.
+// what current names, the previous one, then the rest but the one gone back from.
 func (s *Store) Order() []string {
-	st, _, _ := s.State()
-	ids := []string{st.Current, s.link(), st.Previous}
-	slots, _ := s.List()
-	for _, sl := range slots {
-		ids = append(ids, sl.ID)
-	}
+	st, _, _ := s.State() // what is known; damage gives what current names
+	ids := append([]string{st.Current, s.link()}, s.others(&st)...)
 	var out []string
 	for _, id := range ids {
 		if id != "" && !slices.Contains(out, id) {

@@ -83,7 +83,7 @@ func (s *Store) Own() error {
 		return fmt.Errorf("slots: %w", err)
 	}
 	if uid, me := ownerOf(fi), os.Geteuid(); uid != me {
-		return fmt.Errorf("%s belongs to user %d and this is user %d: run it as its owner, for example\n  runuser -u fulmar -- fulmar-launch ...", s.dir, uid, me)
+		return fmt.Errorf("%s belongs to user %d and this is user %d: run it as its owner (runuser -u fulmar -- fulmar-launch ...)", s.dir, uid, me)
 	}
 	return nil
 }
