@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -33,11 +33,15 @@ build: ## the programs, into bin/
 	@CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
 	@$(STATIC) -o bin/local ./tests/local/cmd/local
 
+man: ## manual pages into out/man, completions into out/completions
+	@rm -rf out/man out/completions
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(GO) run ./cross/man --out out --release $(RELEASE)
+
 ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
 test: ort build ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools openssl softhsm2 opensc
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools openssl softhsm2 opensc mandoc
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build

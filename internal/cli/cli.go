@@ -176,7 +176,15 @@ const valueKey = "fulmar-value"
 // Takes says what help calls the value of a flag. Without it that is the name of the
 // flag in capitals.
 func Takes(c *cobra.Command, flag, value string) {
-	must(c.Flags().SetAnnotation(flag, valueKey, []string{value}))
+	must(flagsOf(c, flag).SetAnnotation(flag, valueKey, []string{value}))
+}
+
+// flagsOf is the set that a flag of c is in: shared with the commands below or its own.
+func flagsOf(c *cobra.Command, flag string) *pflag.FlagSet {
+	if c.PersistentFlags().Lookup(flag) != nil {
+		return c.PersistentFlags()
+	}
+	return c.Flags()
 }
 
 // Values lets a flag be completed with what it can be.
@@ -187,13 +195,13 @@ func Values(c *cobra.Command, flag string, values ...string) {
 // Folder makes a flag take a folder, and completes it with folders.
 func Folder(c *cobra.Command, flag string) {
 	Takes(c, flag, "DIR")
-	must(c.MarkFlagDirname(flag))
+	must(flagsOf(c, flag).SetAnnotation(flag, cobra.BashCompSubdirsInDir, []string{}))
 }
 
 // File makes a flag take a file, and completes it with files; with endings, only those.
 func File(c *cobra.Command, flag string, endings ...string) {
 	Takes(c, flag, "FILE")
-	must(c.MarkFlagFilename(flag, endings...))
+	must(cobra.MarkFlagFilename(flagsOf(c, flag), flag, endings...))
 }
 
 // Folders completes an argument with folders.
@@ -207,7 +215,7 @@ func Nothing(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirecti
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// must: the flag is registered on the lines above the call.
+// must: the flag is registered on the lines above the call, or the first test fails.
 func must(err error) {
 	if err != nil {
 		panic(err)

@@ -41,7 +41,7 @@ func Help(c *cobra.Command) string {
 		writeOptions(&b, list)
 	}
 	if list := Options(Shared(c)); len(list) > 0 {
-		b.WriteString("\noptions of all commands:\n")
+		b.WriteString("\nshared options:\n")
 		writeOptions(&b, list)
 	}
 	if c.Example != "" {
@@ -69,7 +69,7 @@ func Options(f *pflag.FlagSet) (out []Option) {
 		if k.NoOptDefVal != "" { // a switch
 			value = ""
 		}
-		if d := k.DefValue; d != "" && d != "0" && d != "false" {
+		if d := strings.TrimSuffix(k.DefValue, "0m0s"); d != "" && d != "0" && d != "false" {
 			text += " (" + d + " if not given)"
 		}
 		out = append(out, Option{"--" + k.Name, value, text})
@@ -84,7 +84,7 @@ func writeOptions(b *strings.Builder, list []Option) {
 			fmt.Fprintf(b, "  %s\n", line)
 			line = ""
 		}
-		for i, t := range wrap(o.Text, helpWidth-maxOption-4) {
+		for i, t := range Wrap(o.Text, helpWidth-maxOption-4) {
 			if i > 0 {
 				line = ""
 			}
@@ -93,8 +93,8 @@ func writeOptions(b *strings.Builder, list []Option) {
 	}
 }
 
-// wrap breaks a text into lines of at most so many bytes, where it has spaces.
-func wrap(text string, width int) (lines []string) {
+// Wrap breaks a text into lines of at most so many bytes, where it has spaces.
+func Wrap(text string, width int) (lines []string) {
 	line := ""
 	for _, w := range strings.Fields(text) {
 		if line != "" && len(line)+1+len(w) > width {

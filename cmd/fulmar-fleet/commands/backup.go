@@ -34,7 +34,7 @@ func (d *desk) backupCommand(release string) *cobra.Command {
 	c := &cobra.Command{
 		Use: "backup --out FILE", Short: "write a backup of the data folder, whose server may run", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
 		Long:    "Without --recovery-key the backup is not encrypted, and who reads it can be this fleet.",
-		Example: "  fulmar-fleet backup --out fleet.backup --config /etc/fulmar/fleet.yaml --recovery-key recovery/fulmar-recovery-public.pem",
+		Example: "  fulmar-fleet backup --out fleet.backup --config /etc/fulmar/fleet.yaml \\\n    --recovery-key recovery/fulmar-recovery-public.pem",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return b.run(c.Context(), d.data, release, c.ErrOrStderr())
 		},
@@ -111,7 +111,7 @@ func (d *desk) restoreCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "restore --from FILE", Short: "make a data folder of a backup", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
 		Long:    "It makes the folder --data, which must not be there, and tells what is not known in it\nbecause it happened after the backup. docs/keys.md has the drill.",
-		Example: "  fulmar-fleet restore --from fleet.backup --recovery-key recovery/fulmar-recovery-private.pem --data restored",
+		Example: "  fulmar-fleet restore --from fleet.backup --data restored \\\n    --recovery-key recovery/fulmar-recovery-private.pem",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return restoreFrom(c.Context(), from, recovery, d.data, c.ErrOrStderr())
 		},

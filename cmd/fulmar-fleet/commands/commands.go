@@ -41,19 +41,12 @@ error. Exit codes: 0 all is well, 1 something is wrong, 2 wrong usage.`,
   fulmar-fleet pending`,
 	}, release)
 	c.PersistentFlags().StringVar(&d.data, "data", fleet.Default().Data, "folder of databases, keys and pictures")
-	must(c.MarkPersistentFlagDirname("data"))
+	cli.Folder(c, "data")
 	c.AddCommand(d.serveCommand(release), d.tokenCommand(), d.apiTokenCommand(), d.resetCommand(), d.caCommand(), d.backupCommand(release), d.restoreCommand())
 	for _, k := range keepings() {
 		c.AddCommand(d.keepCommand(k))
 	}
 	return c
-}
-
-// must: the flag is registered on the line above the call.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
 }
 
 // Run runs one command and gives its exit code.
@@ -142,7 +135,7 @@ func (d *desk) apiTokenCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&scope, "scope", "read", "read or admin")
+	c.Flags().StringVar(&scope, "scope", "read", "what it may do, read or admin")
 	c.Flags().DurationVar(&life, "for", time.Hour, "how long it is good for")
 	cli.Values(c, "scope", string(registry.ScopeRead), string(registry.ScopeAdmin))
 	cli.Takes(c, "for", "TIME")

@@ -24,14 +24,14 @@ func (d *desk) serveCommand(release string) *cobra.Command {
 		Use: "serve", Short: "run the server until it is told to end", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
 		Long: "Options win over the config file. At the first start it makes its keys, its authority and\na one-time password, which it prints.",
 		Example: `  fulmar-fleet serve --config /etc/fulmar/fleet.yaml
-  fulmar-fleet serve --data fleet --listen 127.0.0.1:8443 --mqtt 127.0.0.1:8883 --host localhost`,
+  fulmar-fleet serve --data fleet --listen 127.0.0.1:8443 --host localhost`,
 		RunE: func(c *cobra.Command, _ []string) error { return d.serve(c, s, release) },
 	}
 	c.Flags().StringVar(&s.config, "config", "", "YAML file")
 	c.Flags().StringVar(&s.listen, "listen", cfg.Listen, "address of page, API and enrolment")
 	c.Flags().StringVar(&s.mqtt, "mqtt", cfg.MQTT, "address boards connect to")
 	c.Flags().StringVar(&s.hosts, "host", "", "names and addresses the server is reached by, with commas")
-	c.Flags().StringVar(&s.level, "log", "info", "debug, info, warn or error")
+	c.Flags().StringVar(&s.level, "log", "info", "least level of log lines: debug, info, warn or error")
 	cli.File(c, "config", "yaml", "yml")
 	cli.Takes(c, "listen", "HOST:PORT")
 	cli.Takes(c, "mqtt", "HOST:PORT")

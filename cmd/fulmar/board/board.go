@@ -26,9 +26,8 @@ import (
 	"fulmar/internal/cli"
 )
 
-// boardFlags are the options of fulmar board.
+// boardFlags are the options of one command of fulmar board.
 type boardFlags struct {
-	fleetFlags
 	json                  bool
 	fingerprint, why, yes string
 	words                 []string
@@ -55,18 +54,21 @@ type waiting struct {
 	DecidedBy   string `json:"decided_by"`
 }
 
-const about = `It asks a fleet's page, which --fleet or FULMAR_FLEET names, with the API token in the
-file that --token-file or FULMAR_TOKEN_FILE names: fulmar-fleet api-token --scope admin
-prints one. The server is known by --pin or FULMAR_PIN, which fulmar-fleet pin prints, by
---ca, or without either by the authorities of this system.
+const about = `It asks a fleet's page, which --fleet or FULMAR_FLEET names, with the API token
+in the file that --token-file or FULMAR_TOKEN_FILE names: fulmar-fleet api-token
+--scope admin prints one. The server is known by --pin or FULMAR_PIN, which
+fulmar-fleet pin prints, by --ca, or without either by the authorities of this
+system.
 
 ID is the number of a request that fulmar board list shows, BOARD the name of a board.`
 
 // Command is fulmar board.
 func Command() *cobra.Command {
 	c := cli.Group(&cobra.Command{Use: "board", Short: "the boards of a fleet: let them in, shut them out", Long: about})
+	f := new(fleetFlags)
+	f.register(c)
 	for _, k := range commands() {
-		c.AddCommand(k.build())
+		c.AddCommand(k.build(f))
 	}
 	return c
 }
@@ -100,7 +102,7 @@ func commands() []boardCommand {
 		},
 		{
 			use: "approve ID|BOARD", short: "let in a board that asks to join", words: []string{"an ID or a BOARD"}, flags: decide,
-			long:    "Compare its fingerprint with the one in the log of the board itself: anybody can ask for a name.",
+			long:    "Compare its fingerprint with the one in the log of the board itself: anybody can\nask for a name.",
 			example: "  fulmar board approve dock-1 --fingerprint 3f0c61a2b94de805",
 			do: func(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Writer) error {
 				return boardDecide(ctx, fl, f, "approve", stderr)
@@ -119,7 +121,7 @@ func commands() []boardCommand {
 		},
 		{
 			use: "wipe BOARD --yes BOARD", short: "forget a board and remove all that it sent", words: []string{"a BOARD"}, do: boardWipe,
-			long:    "Its readings, events and pictures are removed for good, and a ban with them. The board's own disk is not touched.",
+			long:    "Its readings, events and pictures are removed for good, and a ban with\nthem. The board's own disk is not touched.",
 			example: "  fulmar board wipe dock-1 --yes dock-1 --why sold",
 			flags: func(c *cobra.Command, f *boardFlags) {
 				why(c, f)
@@ -130,19 +132,18 @@ func commands() []boardCommand {
 	}
 }
 
-func (k boardCommand) build() *cobra.Command {
+func (k boardCommand) build(shared *fleetFlags) *cobra.Command {
 	f := new(boardFlags)
 	c := &cobra.Command{
 		Use: k.use, Short: k.short, Long: strings.TrimSpace(k.long + "\n\n" + about), Example: k.example,
 		Args: cli.Words(k.words...), ValidArgsFunction: cli.Nothing,
 	}
-	f.register(c)
 	if k.flags != nil {
 		k.flags(c, f)
 	}
 	c.RunE = func(c *cobra.Command, words []string) error {
 		f.words = words
-		fl, err := f.open()
+		fl, err := shared.open()
 		if err != nil {
 			return err
 		}

@@ -42,10 +42,10 @@ type fleetFlags struct{ address, tokenFile, pin, ca string }
 // register adds the flags. The environment stands in for them and is looked at when the
 // command runs: help and manual pages do not tell of this machine.
 func (f *fleetFlags) register(c *cobra.Command) {
-	c.Flags().StringVar(&f.address, "fleet", "", "the fleet's page; else FULMAR_FLEET")
-	c.Flags().StringVar(&f.tokenFile, "token-file", "", "holds an API token; else FULMAR_TOKEN_FILE")
-	c.Flags().StringVar(&f.pin, "pin", "", "fingerprint of the fleet's authority; else FULMAR_PIN")
-	c.Flags().StringVar(&f.ca, "ca", "", "the authority as PEM")
+	c.PersistentFlags().StringVar(&f.address, "fleet", "", "the fleet's page; else FULMAR_FLEET")
+	c.PersistentFlags().StringVar(&f.tokenFile, "token-file", "", "holds an API token; else FULMAR_TOKEN_FILE")
+	c.PersistentFlags().StringVar(&f.pin, "pin", "", "fingerprint of the fleet's authority; else FULMAR_PIN")
+	c.PersistentFlags().StringVar(&f.ca, "ca", "", "the authority as PEM")
 	cli.Takes(c, "fleet", "HOST:PORT")
 	cli.Takes(c, "pin", "HEX")
 	cli.File(c, "token-file")

@@ -23,12 +23,15 @@ import (
 	"fulmar/trust"
 )
 
-const about = `KEY   file:PATH, or "exec:PROGRAM ARGUMENTS" (an external signer, docs/signers)
-TYPE  keyset, release, assignment, freshness, time, pcrs, command, audit-head
-ROLE  root, release, director, freshness, time, pcr-approval, command, audit
+const about = `KEY   file:PATH, or "exec:PROGRAM ARGUMENTS", an external signer
+TYPE  keyset, release, assignment, freshness, time, pcrs, command
+      or audit-head
+ROLE  root, release, director, freshness, time, pcr-approval, command
+      or audit
 ID    the first 8 or more hex digits of a key's id
 
-All of it works without a network. docs/keys.md tells which key is for what.`
+All of it works without a network. docs/keys.md tells which key is for what,
+docs/signers what an external signer is.`
 
 // Command is fulmar key.
 func Command() *cobra.Command {
@@ -49,7 +52,7 @@ func newCommand() *cobra.Command {
 		RunE:    func(c *cobra.Command, _ []string) error { return keyNew(out, kind, c.OutOrStdout()) },
 	}
 	c.Flags().StringVar(&out, "out", "", "the new file")
-	c.Flags().StringVar(&kind, "kind", trust.Ed25519, "ed25519 or p256")
+	c.Flags().StringVar(&kind, "kind", trust.Ed25519, "which kind of key, ed25519 or p256")
 	cli.File(c, "out")
 	cli.Values(c, "kind", trust.Ed25519, trust.P256)
 	return c
@@ -73,7 +76,8 @@ func signCommand() *cobra.Command {
 Without either FILE is an envelope, to which a signature is added in place.
 
 ` + about,
-		Example: `  fulmar key sign file:release.pem --type release --out release-1.json manifest.json
+		Example: `  fulmar key sign file:release.pem --type release \
+    --out release-1.json manifest.json
   fulmar key sign file:root-1.pem keyset-1.json`,
 		RunE: func(c *cobra.Command, words []string) error {
 			return keySign(words[0], words[1], word, out, c.OutOrStdout())
@@ -90,7 +94,7 @@ func verifyCommand() *cobra.Command {
 	v := new(verifying)
 	c := &cobra.Command{
 		Use: "verify --set SET --type TYPE ENVELOPE", Short: "are there enough signatures", Args: cli.Words("an ENVELOPE"), Long: about,
-		Example: "  fulmar key verify --set keyset-1.json --type release --epoch 0 release-1.json",
+		Example: "  fulmar key verify --set keyset-1.json --type release release-1.json",
 		RunE:    func(c *cobra.Command, words []string) error { return v.run(words[0], c.OutOrStdout()) },
 	}
 	c.Flags().StringVar(&v.set, "set", "", "the key set that says who may sign")

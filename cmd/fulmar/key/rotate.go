@@ -50,8 +50,10 @@ func rotateCommand() *cobra.Command {
 be signed by the root keys of both.
 
 ` + about,
-		Example: `  fulmar key rotate --add root=root-1.pub --add root=root-2.pub --threshold root=2 --out keyset-1.json
-  fulmar key rotate --set keyset-1.json --drop 5f1c02ab --add root=root-3.pub --out keyset-2.json`,
+		Example: `  fulmar key rotate --add root=root-1.pub --add root=root-2.pub \
+    --threshold root=2 --out keyset-1.json
+  fulmar key rotate --set keyset-1.json --drop 5f1c02ab \
+    --add root=root-3.pub --out keyset-2.json`,
 		RunE: func(c *cobra.Command, _ []string) error { return r.run(c.OutOrStdout()) },
 	}
 	c.Flags().StringVar(&r.from, "set", "", "the key set in force")

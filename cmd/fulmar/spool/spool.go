@@ -93,7 +93,7 @@ func verifyCommand() *cobra.Command {
 	f := new(source)
 	return f.register(&cobra.Command{
 		Use: "verify DIR", Short: "read every record; exit 1 and say what is wrong", Long: about,
-		Example: `  fulmar spool verify /mnt/dead/var/lib/fulmard/spool --recovery-key fulmar-recovery-private.pem`,
+		Example: `  fulmar spool verify spool --recovery-key fulmar-recovery-private.pem`,
 		RunE: func(c *cobra.Command, words []string) error {
 			return f.verify(words[0], c.OutOrStdout(), c.ErrOrStderr())
 		},
@@ -110,13 +110,14 @@ JSON lines hold records of all kinds, one a line. CSV is for metrics only, with 
 columns time, series, value, quality, min, max, count. What can be read is written
 whatever else is wrong; then the command says what was left out, and exits 1.`,
 		Example: `  fulmar spool export /mnt/dead/var/lib/fulmard/spool >records.jsonl
-  fulmar spool export spool --recovery-key fulmar-recovery-private.pem --format csv --out metrics.csv
+  fulmar spool export spool --recovery-key fulmar-recovery-private.pem \
+    --format csv --out metrics.csv
   fulmar spool export spool --class alarm --all | jq -r .time`,
 		RunE: func(c *cobra.Command, words []string) error {
 			return x.export(f, words[0], c.OutOrStdout(), c.ErrOrStderr())
 		},
 	})
-	c.Flags().StringVar(&x.format, "format", "jsonl", "jsonl or csv")
+	c.Flags().StringVar(&x.format, "format", "jsonl", "how to write them, jsonl or csv")
 	c.Flags().StringVar(&x.class, "class", "", "only alarm, event, metric or snapshot; without it all, or metric for csv")
 	c.Flags().BoolVar(&x.all, "all", false, "also the records that the fleet has acknowledged")
 	c.Flags().StringVar(&x.out, "out", "", "a new file instead of standard output")
