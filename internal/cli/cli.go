@@ -35,7 +35,7 @@ func Root(c *cobra.Command, release string) *cobra.Command {
 	c.Flags().Bool("version", false, "tell the version")
 	_ = c.Flags().MarkHidden("version")
 	c.SetHelpCommand(helpCommand())
-	c.AddCommand(versionCommand(release), completionCommand())
+	c.AddCommand(versionCommand(release), completionCommand(c.Name()))
 	Group(c)
 	run := c.RunE
 	c.RunE = func(c *cobra.Command, words []string) error {
@@ -144,14 +144,13 @@ func helpCommand() *cobra.Command {
 // Shells are those with completion.
 func Shells() []string { return []string{"bash", "zsh", "fish"} }
 
-func completionCommand() *cobra.Command {
+func completionCommand(name string) *cobra.Command {
 	return &cobra.Command{
-		Use: "completion SHELL", Short: "print what makes a shell complete the commands: bash, zsh or fish",
-		Long: `The packages bring it already. For a program that came without one:
-
-  bash  fulmar completion bash >/etc/bash_completion.d/fulmar
-  zsh   fulmar completion zsh >/usr/local/share/zsh/site-functions/_fulmar
-  fish  fulmar completion fish >/etc/fish/completions/fulmar.fish`,
+		Use: "completion SHELL", Short: "print completion for bash, zsh or fish",
+		Long: "The packages bring it already. For a program that came without one:\n\n" + strings.ReplaceAll(
+			`  bash  PROGRAM completion bash >/etc/bash_completion.d/PROGRAM
+  zsh   PROGRAM completion zsh >/usr/local/share/zsh/site-functions/_PROGRAM
+  fish  PROGRAM completion fish >/etc/fish/completions/PROGRAM.fish`, "PROGRAM", name),
 		Args: Words("a SHELL"), ValidArgs: Shells(),
 		RunE: func(c *cobra.Command, words []string) error { return Completion(c.Root(), words[0], c.OutOrStdout()) },
 	}

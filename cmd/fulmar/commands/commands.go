@@ -72,7 +72,7 @@ func explainCommand() *cobra.Command {
 		codes = append(codes, cobra.CompletionWithDesc(string(r.Code), r.What))
 	}
 	return &cobra.Command{
-		Use: "explain [CODE]", Short: "what the code of an error means and what to do; without one, all codes",
+		Use: "explain [CODE]", Short: "what the code of an error means, or all codes",
 		Example: "  fulmar explain FLT0302",
 		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: cobra.FixedCompletions(codes, cobra.ShellCompDirectiveNoFileComp),
 		RunE: func(c *cobra.Command, words []string) error {

@@ -36,7 +36,7 @@ in it one is made, which stays; nothing else does.`
 	}
 	info.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	test := &cobra.Command{
-		Use: "test", Short: "do each thing once that a board needs, with times; exit 1 if one fails", Long: place, Args: cli.Words(),
+		Use: "test", Short: "do each thing once that a board needs of it", Long: "Each step is told with its time; it exits 1 if one fails.\n\n" + place, Args: cli.Words(),
 		Example: "  sudo fulmar tpm test",
 		RunE:    func(c *cobra.Command, _ []string) error { return tpmTest(path, c.OutOrStdout()) },
 	}

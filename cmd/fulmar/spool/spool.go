@@ -103,10 +103,10 @@ func verifyCommand() *cobra.Command {
 func exportCommand() *cobra.Command {
 	f, x := new(source), new(exporting)
 	c := f.register(&cobra.Command{
-		Use: "export DIR", Short: "the records that the fleet has not acknowledged, as JSON lines or CSV",
+		Use: "export DIR", Short: "write out what the fleet has not acknowledged",
 		Long: about + `
 
-JSON lines hold records of all kinds, one a line. CSV is for metrics only, with the
+It writes JSON lines or CSV. JSON lines hold records of all kinds, one a line. CSV is for metrics only, with the
 columns time, series, value, quality, min, max, count. What can be read is written
 whatever else is wrong; then the command says what was left out, and exits 1.`,
 		Example: `  fulmar spool export /mnt/dead/var/lib/fulmard/spool >records.jsonl
