@@ -97,8 +97,10 @@ func flagError(c *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) {
 		name, _, _ := strings.Cut(unknown.GetSpecifiedShortnames(), "=")
-		if len(name) > 1 && c.Flags().Lookup(name) != nil {
-			return fmt.Errorf("%w: -%s wants two dashes: --%s", ErrUsage, name, name)
+		for _, n := range []string{name, "h" + name} { // -host is read as -h and -ost
+			if len(n) > 1 && c.Flags().Lookup(n) != nil {
+				return fmt.Errorf("%w: -%s wants two dashes: --%s", ErrUsage, n, n)
+			}
 		}
 	}
 	return fmt.Errorf("%w: %w", ErrUsage, err)
