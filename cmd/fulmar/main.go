@@ -18,6 +18,7 @@
 //	fulmar board approve BOARD    and refuse, revoke, wipe
 //	fulmar tpm info               what a board's TPM is and can prove
 //	fulmar tpm test               each thing once that a board needs of it
+//	fulmar enrol                  bring this board into a fleet
 //	fulmar doctor                 what models can run on here, and what is missing
 //	fulmar version
 //	fulmar help
@@ -52,6 +53,10 @@ const usage = `usage:
   fulmar tpm info [--path P] [--json]   what this board's TPM is, and what it can prove
   fulmar tpm test [--path P]            do each thing once that a board needs, with times; exit 1
                                         and say what to do if one fails
+  fulmar enrol [TOKEN|-] [--board NAME] [--fleet HOST:PORT] [--pin PIN] [--again] [--timeout 60s] [--config FILE] [--json]
+                                        bring this board into a fleet, as root; asks for the token. On the command
+                                        line it would stand in the shell's history: - reads it from standard input.
+                                        Exit 6: the fleet does not answer, 21: a person has to let the board in
   fulmar doctor [--json] [...]          what models can run on here, what is missing and what
                                         to do: runs fulmar-infer doctor, and ends as it does
 ` + key.Usage + board.Usage + `  fulmar version
@@ -117,6 +122,12 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 		if code, err = doctor(args[1:], stdout, stderr); err == nil {
 			return code
 		}
+	case word(0) == "enrol":
+		code, err := enrolBoard(args[1:], stdout, stderr)
+		if err != nil {
+			fmt.Fprintf(stderr, "fulmar: %v\n", err)
+		}
+		return code
 	case word(0) == "board":
 		err = board.Run(args[1:], stdout, stderr)
 	case word(0) == "version" && len(args) == 1:
