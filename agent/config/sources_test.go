@@ -75,11 +75,8 @@ func TestOnlyComments(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", comments, "---\n", "fleet:\nspool: ~\n", "%YAML 1.2\n---\n# none\n"} {
 		c, err := Parse([]byte(text))
-		if err == nil || !strings.Contains(err.Error(), "fleet.address: is empty") || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%q: %v, wants the fleet's address and nothing else", text, err)
-		}
-		if want := Default(); !reflect.DeepEqual(*c, want) {
-			t.Errorf("%q: %+v", text, *c)
+		if want := Default(); err != nil || !reflect.DeepEqual(*c, want) {
+			t.Errorf("%q: %v, %+v", text, err, c)
 		}
 	}
 }

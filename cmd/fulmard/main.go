@@ -110,10 +110,14 @@ func tellConfig(word string, args []string, stdout, stderr io.Writer) int {
 		out, err = config.Show(path)
 	default:
 		var files []string
-		if _, err = config.Load(path); err == nil {
+		var cfg *config.Config
+		if cfg, err = config.Load(path); err == nil {
 			files, err = config.Files(path)
 		}
 		out = fmt.Appendf(nil, "%s is good\n", strings.Join(files, " with "))
+		if err == nil && cfg.Fleet.Address == "" && cfg.Broker.Address == "" {
+			out = append(out, "it names no fleet yet: type fulmar enrol\n"...)
+		}
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "fulmard: %v\n", err)

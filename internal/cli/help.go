@@ -69,7 +69,7 @@ func Options(f *pflag.FlagSet) (out []Option) {
 		if k.NoOptDefVal != "" { // a switch
 			value = ""
 		}
-		if d := strings.TrimSuffix(k.DefValue, "0m0s"); d != "" && d != "0" && d != "false" {
+		if d := plainDefault(k.DefValue); d != "" && d != "0" && d != "false" {
 			text += " (" + d + " if not given)"
 		}
 		out = append(out, Option{"--" + k.Name, value, text})
@@ -124,4 +124,14 @@ func usageLine(c *cobra.Command) string {
 		words = strings.TrimSpace(words + " [OPTIONS]")
 	}
 	return strings.TrimSpace(line + " " + words)
+}
+
+// plainDefault writes a duration as a person does: 1h, not 1h0m0s.
+func plainDefault(d string) string {
+	for _, zero := range []string{"h0m0s", "m0s"} {
+		if s, is := strings.CutSuffix(d, zero); is {
+			return s + zero[:1]
+		}
+	}
+	return d
 }

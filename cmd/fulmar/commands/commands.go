@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -26,13 +27,13 @@ func Root(release string) *cobra.Command {
 		Use: "fulmar", Short: "look after boards: their records, keys, fleet, TPM and models",
 		Long: `What was asked for goes to standard output, all talk to standard error. Exit codes:
 0 all is well, 1 something is wrong, 2 wrong usage, 6 the fleet did not answer and
-what was asked may have been done or not. An error ends with its code in brackets:
-fulmar explain CODE says more.`,
+what was asked may have been done or not, 21 a person has to do something first. An
+error ends with its code in brackets: fulmar explain CODE says more.`,
 		Example: `  fulmar spool export /mnt/dead/var/lib/fulmard/spool >records.jsonl
   fulmar board list --fleet fleet.example:8443 --token-file ~/.fulmar-token
   fulmar tpm test`,
 	}, release)
-	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), tpmCommand(), doctorCommand(), explainCommand())
+	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
 
@@ -51,7 +52,11 @@ func Run(ctx context.Context, release string, args []string, stdout, stderr io.W
 		fmt.Fprintf(stderr, "fulmar: %v\n", err)
 		return fault.ExitWrong
 	}
-	fmt.Fprintf(stderr, "fulmar: %v [%s]\n", err, row.Code)
+	first, rest, more := strings.Cut(err.Error(), "\n")
+	fmt.Fprintf(stderr, "fulmar: %s [%s]\n", first, row.Code)
+	if more {
+		fmt.Fprintln(stderr, rest)
+	}
 	switch {
 	case row.Exit == fault.ExitUsage:
 		fmt.Fprintf(stderr, "  do: %s --help\n", at.CommandPath())

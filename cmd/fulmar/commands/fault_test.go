@@ -60,7 +60,8 @@ func TestTable(t *testing.T) {
 }
 
 // TestEachCodeCanCome: no row is a promise. The codes are brought forth here by
-// commands, or in the transcripts of tests/cli, which are looked through.
+// commands, or in the transcripts of tests/cli and by tests/enrol,
+// which are looked through.
 func TestEachCodeCanCome(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
@@ -68,13 +69,13 @@ func TestEachCodeCanCome(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatal(scripts, err)
 	}
-	for _, path := range scripts {
+	for _, path := range append(scripts, "../../../tests/enrol/enrol_test.go") {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^stderr .*\\\[(FLT\d{4})\\\]\$'$`).FindAllSubmatch(b, -1) {
-			seen[string(m[1])] = true
+		for _, m := range regexp.MustCompile(`(?m)^(?:stderr .*\\\[(FLT\d{4})\\\]\$'|.*must\(.*"\[(FLT\d{4})\]\\n".*)$`).FindAllSubmatch(b, -1) {
+			seen[string(m[1])+string(m[2])] = true
 		}
 	}
 	seen["FLT0001"] = true // every line of usage.txtar that ends with 2

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 
+	"fulmar/cmd/fulmar/enrol"
 	"fulmar/internal/cli"
 	"fulmar/storage/salvage"
 	"fulmar/storage/vault"
@@ -45,7 +46,8 @@ const (
 const (
 	ExitWrong = 1
 	ExitUsage = 2
-	ExitAway  = 6 // the fleet gave no answer: what was asked may have been done or not
+	ExitAway  = 6  // the fleet gave no answer: what was asked may have been done or not
+	ExitWaits = 21 // a person has to do something first
 )
 
 // Row is what is known of a class of errors.
@@ -68,6 +70,7 @@ func Table() []Row {
 	rows = append(rows, boardRows()...)
 	rows = append(rows, tpmRows()...)
 	rows = append(rows, doctorRows()...)
+	rows = append(rows, enrolRows()...)
 	for i := range rows {
 		if rows[i].Exit == 0 {
 			rows[i].Exit = ExitWrong
@@ -247,6 +250,26 @@ func doctorRows() []Row {
 			Code: NoWorker, What: "the inference worker cannot be asked",
 			Why: "fulmar-infer is neither beside fulmar nor in PATH, or it was ended from outside.",
 			Do:  "install the package fulmar-agent, or put fulmar-infer beside fulmar",
+		},
+	}
+}
+
+func enrolRows() []Row {
+	return []Row{
+		{
+			Code: "FLT0601", What: "no answer from the fleet at enrolment", class: enrol.ErrUnreachable, Exit: ExitAway,
+			Why: "The name is not known, nothing listens at the address, or what answered is no fleet. Nothing was changed.",
+			Do:  "is the server on, and does the network of the board lead there? The token names the address; --fleet HOST:PORT wins over it",
+		},
+		{
+			Code: "FLT0602", What: "the fleet does not let the board in", class: enrol.ErrRefused,
+			Why: "The token has ended or was used, the board was refused or revoked, or its name belongs to another.",
+			Do:  "do what the message says; fulmar-fleet token on the server makes another token",
+		},
+		{
+			Code: "FLT0603", What: "a person has to let the board in", class: enrol.ErrWaiting, Exit: ExitWaits,
+			Why: "The board has no token that the fleet takes, and asks to join. It goes on by itself as soon as somebody says yes.",
+			Do:  "fulmar board approve at a desk, or fulmar-fleet approve on the server, with the fingerprint that the board told",
 		},
 	}
 }
