@@ -12,11 +12,27 @@ import (
 	"os/signal"
 	"syscall"
 
+	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/enrol"
 )
 
 // exitWaiting: a person has to let the board in.
 const exitWaiting = 21
+
+// examineBoard reads the words of fulmar doctor.
+func examineBoard(args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("doctor", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	var o doctor.Options
+	fs.StringVar(&o.Root, "root", "", "")
+	fs.StringVar(&o.Config, "config", "", "")
+	fs.DurationVar(&o.Timeout, "timeout", 0, "")
+	fs.BoolVar(&o.JSON, "json", false, "")
+	if err := fs.Parse(args); err != nil || fs.NArg() > 0 {
+		return fmt.Errorf("%w: fulmar doctor [--json] [--root DIR] [--config FILE] [--timeout 20s]", errUsage)
+	}
+	return doctor.Run(context.Background(), o, stdout, stderr)
+}
 
 // enrolBoard reads the words of fulmar enrol and gives its exit code.
 func enrolBoard(args []string, stdout, stderr io.Writer) (int, error) {
