@@ -79,7 +79,7 @@ var edges = map[string][]string{
 	"fleet/gateway":     {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":         {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":             {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar":        {"cmd/fulmar+", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"cmd/fulmar":        {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"cmd/fulmard":       {"agent+", "device"},
 	"cmd/fulmar-launch": {"ota/slot"},
 	"cmd/fulmar-infer":  {"inference+", "storage", "models+"},

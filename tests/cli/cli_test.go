@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -44,7 +43,7 @@ func TestTranscripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", UpdateScripts: os.Getenv("FULMAR_UPDATE") == "1", RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "noworker": noWorker,
+			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks,
 		},
 	})
 }
@@ -120,13 +119,4 @@ func asks(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%v", err)
 	}
 	ts.Check(reg.Close())
-}
-
-// noworker leaves only the programs of the test in PATH, and none of a worker.
-func noWorker(ts *testscript.TestScript, _ bool, _ []string) {
-	path, err := exec.LookPath("fulmar")
-	if err != nil {
-		path = filepath.Join(filepath.SplitList(ts.Getenv("PATH"))[0], "fulmar")
-	}
-	ts.Setenv("PATH", filepath.Dir(path))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/cmd/fulmar/key"
 	"fulmar/cmd/fulmar/spool"
@@ -40,12 +41,11 @@ error ends with its code in brackets: fulmar explain CODE says more.`,
 // Run runs one command and gives its exit code.
 func Run(ctx context.Context, release string, args []string, stdout, stderr io.Writer) int {
 	at, err := cli.Execute(ctx, Root(release), args, stdout, stderr)
-	var ended *endedError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &ended):
-		return ended.code
+	case errors.Is(err, doctor.ErrBad):
+		return fault.ExitWrong // it was said
 	}
 	row, coded := fault.Of(err)
 	if !coded {
@@ -65,11 +65,6 @@ func Run(ctx context.Context, release string, args []string, stdout, stderr io.W
 	}
 	return row.Exit
 }
-
-// endedError is the end of a program that has said itself what is wrong.
-type endedError struct{ code int }
-
-func (e *endedError) Error() string { return fmt.Sprintf("it ended with %d", e.code) }
 
 func explainCommand() *cobra.Command {
 	var codes []cobra.Completion

@@ -39,7 +39,6 @@ const (
 	Several     Code = "FLT0306"
 	OtherBoard  Code = "FLT0307"
 	Refused     Code = "FLT0308"
-	NoWorker    Code = "FLT0501"
 )
 
 // The exit codes of fulmar, the same for all commands.
@@ -69,7 +68,6 @@ func Table() []Row {
 	rows = append(rows, keyRows()...)
 	rows = append(rows, boardRows()...)
 	rows = append(rows, tpmRows()...)
-	rows = append(rows, doctorRows()...)
 	rows = append(rows, enrolRows()...)
 	for i := range rows {
 		if rows[i].Exit == 0 {
@@ -241,16 +239,6 @@ func tpmRows() []Row {
 			"is there a TPM 2.0 at that path?"),
 		row("FLT0411", tpm.ErrGone, "the software TPM is gone", "Its socket does not answer, or closed.",
 			"does it run, and does nobody else use its socket?"),
-	}
-}
-
-func doctorRows() []Row {
-	return []Row{
-		{
-			Code: NoWorker, What: "the inference worker cannot be asked",
-			Why: "fulmar-infer is neither beside fulmar nor in PATH, or it was ended from outside.",
-			Do:  "install the package fulmar-agent, or put fulmar-infer beside fulmar",
-		},
 	}
 }
 

@@ -67,10 +67,14 @@ type Shown struct {
 	Config Config            `json:"config"`
 }
 
-// Run runs a program that prints something and ends. Its error is what it said.
+// Run runs a program that prints something and ends, within five seconds where ctx has no
+// bound of its own. Its error is what it said.
 func Run(ctx context.Context, program string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, runTimeout)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, runTimeout)
+		defer cancel()
+	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	out, errs := &bounded{}, &bounded{}
 	cmd.Stdout, cmd.Stderr = out, errs
@@ -79,7 +83,7 @@ func Run(ctx context.Context, program string, args ...string) (string, error) {
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%s %s: gave no answer within %v", filepath.Base(program), strings.Join(args, " "), runTimeout)
+		return "", fmt.Errorf("%s %s: gave no answer in time", filepath.Base(program), strings.Join(args, " "))
 	case errors.As(err, &exit):
 		say := strings.TrimSpace(errs.String())
 		if say == "" {

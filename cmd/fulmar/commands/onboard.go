@@ -10,9 +10,31 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/enrol"
 	"fulmar/internal/cli"
 )
+
+func doctorCommand() *cobra.Command {
+	var o doctor.Options
+	c := &cobra.Command{
+		Use: "doctor", Short: "what is good on this board, what is not, and what to do", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
+		Long: `It looks at all that fulmar needs, and says of what is not good what to do. It exits 1 if
+something is bad. With --root it reads the disk of another board.`,
+		Example: "  sudo fulmar doctor\n  fulmar doctor --json | jq -r '.lines[] | select(.state == \"bad\")'",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return doctor.Run(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	c.Flags().StringVar(&o.Root, "root", "/", "the folder under which the system's files are read")
+	c.Flags().StringVar(&o.Config, "config", "/etc/fulmar/fulmard.yaml", "the board's config; not under --root")
+	c.Flags().DurationVar(&o.Timeout, "timeout", doctor.DefaultTimeout, "how long each look may take")
+	c.Flags().BoolVar(&o.JSON, "json", false, "as JSON")
+	cli.Folder(c, "root")
+	cli.Takes(c, "timeout", "TIME")
+	cli.File(c, "config", "yaml", "yml")
+	return c
+}
 
 func enrolCommand() *cobra.Command {
 	var o enrol.Options
