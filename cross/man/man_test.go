@@ -165,7 +165,7 @@ func TestHandWrittenPagesFollow(t *testing.T) {
 			}
 			var words []string
 			for _, w := range strings.Fields(regexp.MustCompile(`\[[^]]*\]`).ReplaceAllString(rest, "")) {
-				if !regexp.MustCompile(`^[a-z]+$`).MatchString(w) {
+				if !regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`).MatchString(w) {
 					break
 				}
 				words = append(words, w)

@@ -4,6 +4,7 @@
 package commands
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"fulmar/fleet"
 	"fulmar/internal/cli"
+	"fulmar/internal/sdnotify"
 )
 
 // serving are the flags of serve.
@@ -78,5 +80,14 @@ func (d *desk) serve(c *cobra.Command, s *serving, release string) error {
 		return err
 	}
 	fmt.Fprintf(c.OutOrStdout(), "the page: https://%s\n", srv.HTTPSAddr())
+	systemd, err := sdnotify.FromEnv()
+	if err == nil {
+		// The listeners are open: who comes before Run waits in their queues.
+		err = systemd.Ready()
+	}
+	context.AfterFunc(c.Context(), func() { _ = systemd.Stopping() }) // only words for systemctl
+	if err != nil {
+		log.Warn("systemd is not told", "err", err)
+	}
 	return srv.Run(c.Context())
 }
