@@ -64,6 +64,7 @@ var edges = map[string][]string{
 	"inference/worker": {},
 	"inference":        {"inference+", "storage", "models+"},
 	"trust":            {},
+	"command":          {"storage/journal"},
 	"twin":             {"twin+"}, // pure: who signs and what is kept is the caller's
 	"agent":            {"agent+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":           {"models+"},
