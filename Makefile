@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross test-cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ arm64: ## the static programs for the board, into bin/arm64/
 
 cross: ## all programs for arm64 and amd64, the same bytes each time, with checksums, licences and bills, into out/cross/
 	@RELEASE='$(RELEASE)' cross/build out/cross arm64 amd64
+
+test-cross: ## that two folders give the same bytes, all of it, one with an empty compiler cache (minutes)
+	FULMAR_SAME_BYTES=1 $(GO) test -count 1 -timeout 20m -v -run SameBytes ./tests/cross
 
 race: ort ## the concurrent packages under the race detector
 	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$')
