@@ -249,7 +249,7 @@ func TestSeed(t *testing.T) {
 		t.Run(fmt.Sprintf("%s by %s, then %s", c.current, c.origin, c.seed), func(t *testing.T) {
 			t.Parallel()
 			s := Open(t.TempDir())
-			add(t, s, c.current, c.origin)
+			old := add(t, s, c.current, c.origin)
 			did, err := s.Seed(packageOf(t, t.TempDir(), c.seed))
 			if err != nil || did == "" || strings.Contains(did, "\n") {
 				t.Fatalf("%q, %v", did, err)
@@ -260,6 +260,9 @@ func TestSeed(t *testing.T) {
 			}
 			if got, err := s.Get(st.Current); err != nil || got.Version != c.runs {
 				t.Errorf("%s: runs %s, %v, wants %s", did, got.Version, err, c.runs)
+			}
+			if stays := c.origin == FromOTA && c.runs == c.current; stays != (st.Current == old) {
+				t.Errorf("%s: runs %s, and it was %s", did, st.Current, old)
 			}
 			// Twice is once.
 			before, _, _ := s.State()
