@@ -281,7 +281,13 @@ func TestDamagedOTASlot(t *testing.T) {
 	t.Parallel()
 	s := Open(t.TempDir())
 	id := add(t, s, "2.0", FromOTA)
-	if err := os.Truncate(s.Path(id, "fulmar-infer"), 3); err != nil {
+	path := s.Path(id, "fulmar-infer")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		b[3] ^= 1
+		err = os.WriteFile(path, b, 0o755)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Seed(packageOf(t, t.TempDir(), "1.0")); err != nil {
