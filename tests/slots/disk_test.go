@@ -117,10 +117,17 @@ func lives(t *testing.T, disk *memdisk.Disk, launcher, mnt string, seeds []strin
 	l := life{base: disk.Record(), becomes: map[string]string{}}
 	start := []string{"run", "--state", state, slot.Agent}
 	steps := [][]string{
-		{"seed", "--state", state, "--from", seeds[0]}, start, {"confirm", "--state", state},
-		{"seed", "--state", state, "--from", seeds[1]}, start, start, start, start,
-		{"seed", "--state", state, "--from", seeds[1]}, start, {"confirm", "--state", state}, {"back", "--state", state},
-		{"seed", "--state", state, "--from", seeds[0]}, start,
+		{"seed", "--state", state, "--from", seeds[0]},
+		start,
+		{"confirm", "--state", state},
+		{"seed", "--state", state, "--from", seeds[1]},
+		start, start, start, start,
+		{"seed", "--state", state, "--from", seeds[1]},
+		start,
+		{"confirm", "--state", state},
+		{"back", "--state", state},
+		{"seed", "--state", state, "--from", seeds[0]},
+		start,
 	}
 	for i, args := range steps {
 		disk.Note(fmt.Sprintf("to %d", i))
