@@ -57,7 +57,7 @@ arm64: ## the static programs for the board
 	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar-launch ./cmd/fulmar-launch
 
 race: ort ## the concurrent packages under the race detector
-	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$')
+	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$|/twin')
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@cross/fuzz $${FUZZTIME:-10s}
