@@ -17,7 +17,7 @@ import (
 // board makes a store with slots of these versions, each switched to and confirmed.
 func board(t *testing.T, versions ...string) (*Store, []string) {
 	t.Helper()
-	s := Open(t.TempDir())
+	s := Open(memory(t))
 	var ids []string
 	for _, v := range versions {
 		ids = append(ids, add(t, s, v, FromDeb))
@@ -112,7 +112,7 @@ func TestTrialOverTrial(t *testing.T) {
 // TestAlone: the first slot has nothing to go back to and is started on and on.
 func TestAlone(t *testing.T) {
 	t.Parallel()
-	s := Open(t.TempDir())
+	s := Open(memory(t))
 	one := add(t, s, "1.0", FromDeb)
 	for range 6 {
 		start(t, s)
@@ -248,7 +248,7 @@ func TestSeed(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s by %s, then %s", c.current, c.origin, c.seed), func(t *testing.T) {
 			t.Parallel()
-			s := Open(t.TempDir())
+			s := Open(memory(t))
 			old := add(t, s, c.current, c.origin)
 			did, err := s.Seed(packageOf(t, t.TempDir(), c.seed))
 			if err != nil || did == "" || strings.Contains(did, "\n") {
@@ -279,7 +279,7 @@ func TestSeed(t *testing.T) {
 // TestDamagedOTASlot: a newer slot over the air that is damaged does not stay.
 func TestDamagedOTASlot(t *testing.T) {
 	t.Parallel()
-	s := Open(t.TempDir())
+	s := Open(memory(t))
 	id := add(t, s, "2.0", FromOTA)
 	path := s.Path(id, "fulmar-infer")
 	b, err := os.ReadFile(path)
