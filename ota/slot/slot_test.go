@@ -398,7 +398,7 @@ func TestManyAtOnce(t *testing.T) {
 	s, ids := board(t, "1.0", "2.0")
 	dir := packageOf(t, t.TempDir(), "3.0")
 	var wg sync.WaitGroup
-	for range 4 {
+	for range MaxTries { // no more starts than a trial has
 		wg.Go(func() {
 			if _, err := s.Seed(dir); err != nil {
 				t.Error(err)
