@@ -30,6 +30,7 @@ build: ## the programs, into bin/
 	@$(STATIC) -o bin/fulmar ./cmd/fulmar
 	@$(STATIC) -o bin/fulmard ./cmd/fulmard
 	@$(STATIC) -o bin/fulmar-fleet ./cmd/fulmar-fleet
+	@$(STATIC) -o bin/fulmar-launch ./cmd/fulmar-launch
 	@CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
 	@$(STATIC) -o bin/local ./tests/local/cmd/local
 
@@ -67,11 +68,12 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 	@cross/need e2fsprogs mount
 	@cross/bench
 
-soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses
+soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher
 	@cross/need g++ mosquitto e2fsprogs mount
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -count 1 -run Soak ./tests/e2e ./link
 	CI=true FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run 'RandomFaults|Thousand' ./tests/sim ./link/internal/pace
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'PowerLoss|Control' ./tests/powerloss
+	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'Killed|PowerLoss' ./tests/slots
 
 trt-libs: ## the NVIDIA libraries that come in packages, into .cache/tensorrt (190 MB, once)
 	@cross/trt/fetch

@@ -66,7 +66,9 @@ var edges = map[string][]string{
 	"trust":            {},
 	"command":          {"storage/journal"},
 	"twin":             {"twin+"}, // pure: who signs and what is kept is the caller's
-	"agent":            {"agent+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"ota":              {"ota+", "storage", "trust"},
+	"ota/slot":         {},
+	"agent":            {"agent+", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":           {"models+"},
 	"fleet/ca":         {"trust"},
 	"fleet/audit":      {"fleet/store"},
@@ -85,6 +87,8 @@ var edges = map[string][]string{
 	"cmd/fulmar-fleet": {"fleet+", "trust"},
 	"cross":            {},
 	"tests":            {"+"}, // tests may look at everything
+
+	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }
 
 func allowed(from, to string) bool {
@@ -147,6 +151,11 @@ var links = map[string]map[string]string{
 		"modernc.org/sqlite":              "the database is the fleet's",
 		"fulmar/agent":                    "it runs at a desk, not on a board",
 		"fulmar/fleet":                    "it must work without a server",
+	},
+	"cmd/fulmar-launch": {
+		"net":                   "it starts programs and speaks to nobody",
+		"golang.org/x/sys/unix": "the standard library alone: what is not there cannot break it",
+		"fulmar/agent":          "it must work where the agent does not",
 	},
 	"cmd/fulmar-fleet": {
 		"gorgonia.org/tensor":             "the fleet runs no model",
