@@ -7,7 +7,7 @@
 
 SHELL      := /bin/bash
 GO         ?= go
-RELEASE    ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+RELEASE    := $(or $(RELEASE),$(shell cross/version))
 LDFLAGS    := -s -w -X main.release=$(RELEASE)
 STATIC     := CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)'
 TOOL       := $(GO) tool -modfile=tools.mod
@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross test-cross arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,6 +30,7 @@ build: ## the programs, into bin/
 	@$(STATIC) -o bin/fulmar ./cmd/fulmar
 	@$(STATIC) -o bin/fulmard ./cmd/fulmard
 	@$(STATIC) -o bin/fulmar-fleet ./cmd/fulmar-fleet
+	@$(STATIC) -o bin/fulmar-launch ./cmd/fulmar-launch
 	@CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
 	@$(STATIC) -o bin/local ./tests/local/cmd/local
 
@@ -52,14 +53,17 @@ gates: ## format, vet, staticcheck, module sums, static arm64 build
 	$(GO) mod verify
 	@$(MAKE) --no-print-directory arm64
 
-arm64: ## the static programs for the board
-	@mkdir -p bin/arm64
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar ./cmd/fulmar
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmard ./cmd/fulmard
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar-fleet ./cmd/fulmar-fleet
+arm64: ## the static programs for the board, into bin/arm64/
+	@RELEASE='$(RELEASE)' cross/build -static bin arm64
+
+cross: ## all programs for arm64 and amd64, the same bytes each time, with checksums, licences and bills, into out/cross/
+	@RELEASE='$(RELEASE)' cross/build out/cross arm64 amd64
+
+test-cross: ## that two folders give the same bytes; FULMAR_SAME_BYTES=cold: with an empty compiler cache (minutes)
+	FULMAR_SAME_BYTES=$${FULMAR_SAME_BYTES:-all} $(GO) test -count 1 -timeout 20m -v -run SameBytes ./tests/cross
 
 race: ort ## the concurrent packages under the race detector
-	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$')
+	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$|/twin')
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@cross/fuzz $${FUZZTIME:-10s}
@@ -68,11 +72,12 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 	@cross/need e2fsprogs mount
 	@cross/bench
 
-soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses
+soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher
 	@cross/need g++ mosquitto e2fsprogs mount
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -count 1 -run Soak ./tests/e2e ./link
 	CI=true FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run 'RandomFaults|Thousand' ./tests/sim ./link/internal/pace
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'PowerLoss|Control' ./tests/powerloss
+	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'Killed|PowerLoss' ./tests/slots
 
 trt-libs: ## the NVIDIA libraries that come in packages, into .cache/tensorrt (190 MB, once)
 	@cross/trt/fetch
