@@ -37,7 +37,7 @@ import (
 	"fulmar/fleet"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
-	"fulmar/schema"
+	"fulmar/internal/jointoken"
 )
 
 const usage = `fulmar-fleet serve | token | api-token | reset-password | ca | backup | restore
@@ -145,7 +145,7 @@ func token(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 		if err != nil {
 			return err
 		}
-		fmt.Println(schema.JoinToken{Secret: secret, CAHash: pin, Address: at})
+		fmt.Println(jointoken.Token{Secret: secret, CAHash: pin, Address: at})
 		fmt.Fprintf(os.Stderr, "join token, good for %v, shown this once; on the board type sudo fulmar enrol and paste it when it asks\n", *life)
 		return nil
 	})
