@@ -133,6 +133,9 @@ func units(ctx context.Context, m *machine) (out []Line) {
 			fine = append(fine, strings.TrimSuffix(p["Id"], ".service")+" "+p["SubState"])
 		}
 	}
+	if fine == nil && out == nil {
+		return []Line{warn("units", "systemctl status fulmard", "systemd tells nothing of fulmar's units")}
+	}
 	if fine != nil {
 		out = append(out, good("units", "%s", strings.Join(fine, ", ")))
 	}

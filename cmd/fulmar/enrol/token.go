@@ -138,7 +138,7 @@ func askHidden(ctx context.Context, f *os.File, talk io.Writer) (string, error) 
 	}()
 	select {
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", fmt.Errorf("interrupted; nothing was changed: %w", ctx.Err())
 	case l := <-got:
 		return l.text, l.err
 	}
