@@ -153,6 +153,9 @@ func TestRights(t *testing.T) {
 	says(t, look(t, m, folders), "bad", "fulmar cannot write its data: /var/lib/fulmard is of user 0, group 0, mode 0755", "sudo chown fulmar:fulmar /var/lib/fulmard", "cannot read its config")
 	says(t, look(t, m, devices), "warning", "fulmar cannot use the TPM: /dev/tpmrm0", "udevadm")
 	says(t, look(t, m, cameras), "bad", "/dev/video0, which fulmar-infer cannot read", "usermod -aG video fulmar-infer")
+	files["/var/lib/fulmard"], files["dev/tpmrm0"] = inode{0, 998, 0o500}, inode{0, 110, 0o640}
+	says(t, look(t, m, folders), "fulmar cannot write its data: /var/lib/fulmard is of user 0, group 998, mode 0500")
+	says(t, look(t, m, devices), "fulmar cannot use the TPM: /dev/tpmrm0")
 	delete(files, "/var/lib/fulmar")
 	says(t, look(t, m, folders), "/var/lib/fulmar: no such file or directory", "reinstall")
 

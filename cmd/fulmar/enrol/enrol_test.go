@@ -90,6 +90,38 @@ func TestAsk(t *testing.T) {
 	}
 }
 
+// TestFresh: what a fulmard says that was there before the start is not listened to.
+func TestFresh(t *testing.T) {
+	t.Parallel()
+	c := &here.Config{Data: t.TempDir()}
+	path := c.Data + "/status.sock"
+	put := func(at time.Time) {
+		t.Helper()
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := &run{shown: &here.Shown{Config: *c}}
+	if w, err := r.watch(); err != nil || !w.isFresh() {
+		t.Error("nothing was there before, so what comes is new", err)
+	}
+	put(time.Unix(1000, 0))
+	w, err := r.watch()
+	if err != nil || w.isFresh() {
+		t.Error("the same socket is taken for a new one", err)
+	}
+	if err := os.Remove(path); err != nil || w.isFresh() {
+		t.Error("no socket is taken for a new one", err)
+	}
+	put(time.Unix(2000, 0))
+	if !w.isFresh() {
+		t.Error("a new socket is not seen")
+	}
+}
+
 func TestReadLine(t *testing.T) {
 	t.Parallel()
 	if s, err := readLine(strings.NewReader("  fe1_x \nmore")); s != "fe1_x" || err != nil {
