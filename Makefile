@@ -36,7 +36,7 @@ build: ## the programs, into bin/
 
 man: ## manual pages into out/man, completions into out/completions
 	@rm -rf out/man out/completions
-	@GOOS= GOARCH= SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(GO) run ./cross/man --out out --release $(RELEASE)
+	@GOOS= GOARCH= SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(GO) run ./cross/man --out out --release '$(RELEASE)'
 
 ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch

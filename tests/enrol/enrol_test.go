@@ -100,6 +100,9 @@ func TestWrong(t *testing.T) {
 	pin := b.fleet("pin")
 	b.must(1, b.enrol(token[:40]), "this is no join token", "fulmar-fleet token")
 	b.must(1, b.enrol(other), "not the fleet of this token", "abababab", "fingerprint")
+	if r := b.result(b.enrol(other, "--json")); r.OK || r.Failure == nil || !strings.Contains(r.Failure.Because, "abababab") {
+		t.Errorf("%+v", r)
+	}
 	b.must(6, b.enrol(with(3, "127.0.0.1:1")), "does not answer at 127.0.0.1:1", "refused", "[FLT0601]\n")
 	b.must(6, b.enrol(token, "--fleet", "no-such-host.invalid:1"), "no-such-host.invalid was not found")
 	b.must(6, b.enrol(token, "--fleet", b.plain()), "is no fleet")

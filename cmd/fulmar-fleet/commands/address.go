@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"fulmar/fleet"
-	"fulmar/schema"
+	"fulmar/internal/jointoken"
 )
 
 // tokenAddress is host:port that goes into a join token: what was given, with the
@@ -36,7 +36,7 @@ func tokenAddress(data, given string, talk io.Writer) (string, error) {
 		fmt.Fprintln(talk, "no address of the fleet is in it: give --address HOST:PORT, or on the board: fulmar enrol --fleet HOST:PORT")
 		return "", nil
 	}
-	if err := schema.CheckAddress(address); err != nil {
+	if err := jointoken.CheckAddress(address); err != nil {
 		return "", fmt.Errorf("--address %q %w", given, err)
 	}
 	if fleet.Loopback(address) {

@@ -20,7 +20,7 @@ import (
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
 	"fulmar/internal/cli"
-	"fulmar/schema"
+	"fulmar/internal/jointoken"
 )
 
 const (
@@ -100,7 +100,7 @@ func (d *desk) tokenCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintln(c.OutOrStdout(), schema.JoinToken{Secret: secret, CAHash: pin, Address: at})
+				fmt.Fprintln(c.OutOrStdout(), jointoken.Token{Secret: secret, CAHash: pin, Address: at})
 				fmt.Fprintf(c.ErrOrStderr(), "join token, good for %v, shown this once; on the board type sudo fulmar enrol and paste it when it asks\n", life)
 				return nil
 			})

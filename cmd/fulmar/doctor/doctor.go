@@ -86,8 +86,15 @@ type check struct {
 // live machine.
 func checks(live bool) []check {
 	all := []check{
-		{"board", board}, {"power", power}, {"clock", clock}, {"disk", disk},
-		{"users", users}, {"folders", folders}, {"devices", devices}, {"cameras", cameras}, {"tpm", tpm},
+		{"board", board},
+		{"power", power},
+		{"clock", clock},
+		{"disk", disk},
+		{"users", users},
+		{"folders", folders},
+		{"devices", devices},
+		{"cameras", cameras},
+		{"tpm", tpm},
 	}
 	if live {
 		all = append(all, check{"config", config}, check{"slot", slot}, check{"units", units},
@@ -149,7 +156,11 @@ func (r *Report) write(w io.Writer, asJSON bool) error {
 			fmt.Fprintf(&b, "%19s-> %s\n", "", l.Do)
 		}
 	}
-	fmt.Fprintf(&b, "%d good, %d warnings, %d bad\n", count[Good], count[Warning], count[Bad])
+	s := "s"
+	if count[Warning] == 1 {
+		s = ""
+	}
+	fmt.Fprintf(&b, "%d good, %d warning%s, %d bad\n", count[Good], count[Warning], s, count[Bad])
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -179,15 +179,14 @@ func clock(_ context.Context, m *machine) []Line {
 	case dead:
 		after = "its hardware clock (" + rtc + ") has lost the time, likely for want of a battery"
 	}
-	const carries = "fulmar orders records by its own clock and corrects them later; "
 	if !m.live {
 		return []Line{good("clock", "%s", after)}
 	}
 	switch y := now.Year(); {
 	case y < yearMin || y > yearMax:
-		return []Line{warn("clock", carries+"timedatectl set-ntp true", "the year is %d, which is wrong; %s", y, after)}
+		return []Line{warn("clock", "sudo timedatectl set-ntp true; records are corrected once it is right", "the year is %d, which is wrong; %s", y, after)}
 	case !m.sys.synced():
-		return []Line{warn("clock", carries+"timedatectl set-ntp true, or a time server in /etc/systemd/timesyncd.conf", "%s UTC, kept by nothing; %s", now.Format(time.DateTime), after)}
+		return []Line{warn("clock", "sudo timedatectl set-ntp true; records are corrected once it is right", "%s UTC, kept by nothing; %s", now.Format(time.DateTime), after)}
 	}
 	return []Line{good("clock", "%s UTC, synchronised; %s", now.Format(time.DateTime), after)}
 }

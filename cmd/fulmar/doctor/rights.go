@@ -90,7 +90,7 @@ func (a account) may(st *unix.Stat_t, want uint32) bool {
 
 func (m *machine) stat(p string) (*unix.Stat_t, error) {
 	st := new(unix.Stat_t)
-	return st, unix.Stat(m.root.Path(p), st)
+	return st, m.sys.stat(m.root.Path(p), st)
 }
 
 // users tells whether the package's users are there, and in the groups that they need.
@@ -133,8 +133,11 @@ func folders(_ context.Context, m *machine) (out []Line) {
 		want uint32
 		what string
 	}{
-		{data, 7, "write its data"}, {"/var/lib/fulmar", 7, "switch its versions"},
-		{"/etc/fulmar/fulmard.yaml", 4, "read its config"}, {"/etc/fulmar/fulmard.d", 5, "read what enrolment wrote"}, {"/etc/fulmar/join-token", 4, "read its token"},
+		{data, 7, "write its data"},
+		{"/var/lib/fulmar", 7, "switch its versions"},
+		{"/etc/fulmar/fulmard.yaml", 4, "read its config"},
+		{"/etc/fulmar/fulmard.d", 5, "read what enrolment wrote"},
+		{"/etc/fulmar/join-token", 4, "read its token"},
 	} {
 		st, err := m.stat(f.path)
 		if err != nil {
@@ -160,17 +163,21 @@ func folders(_ context.Context, m *machine) (out []Line) {
 // devices tells whether the device nodes that are there can be used by who needs them.
 func devices(_ context.Context, m *machine) (out []Line) {
 	names, _ := m.root.List("dev")
-	fine := 0
+	fine, known := 0, false
 	for _, d := range []struct {
 		user, prefix, what, group string
 	}{
-		{agentUser, "tpmrm", "the TPM", "tss"}, {agentUser, "i2c-", "I2C sensors", "i2c"}, {agentUser, "gpiochip", "GPIO", "gpio"},
-		{workerUser, "nvhost-ctrl-gpu", "the GPU", "video"}, {workerUser, "nvmap", "the GPU's memory", "video"},
+		{agentUser, "tpmrm", "the TPM", "tss"},
+		{agentUser, "i2c-", "I2C sensors", "i2c"},
+		{agentUser, "gpiochip", "GPIO", "gpio"},
+		{workerUser, "nvhost-ctrl-gpu", "the GPU", "video"},
+		{workerUser, "nvmap", "the GPU's memory", "video"},
 	} {
 		a, ok := m.account(d.user)
 		if !ok {
 			continue
 		}
+		known = true
 		var not []string
 		for _, n := range names {
 			if !strings.HasPrefix(n, d.prefix) || len(not) == maxNodes {
@@ -186,7 +193,7 @@ func devices(_ context.Context, m *machine) (out []Line) {
 			out = append(out, warn("devices", "sudo udevadm control --reload && sudo udevadm trigger (the package brings rules that give them to group "+d.group+")", "%s cannot use %s: %s", d.user, d.what, strings.Join(not, ", ")))
 		}
 	}
-	if out == nil {
+	if out == nil && known {
 		out = append(out, good("devices", "%d nodes of TPM, I2C, GPIO and GPU are there, all with the right group", fine))
 	}
 	return out

@@ -30,6 +30,9 @@ func config(ctx context.Context, m *machine) []Line {
 		if _, err := m.sys.find("fulmard"); err != nil {
 			return []Line{bad("config", "sudo apt install ./fulmar-agent_VERSION_ARCH.deb", "fulmard is not installed on this machine")}
 		}
+		if strings.Contains(m.err.Error(), "permission denied") {
+			return []Line{warn("config", "sudo fulmar doctor", "%s may not be read by this user, so its keys are taken for the defaults here", m.path)}
+		}
 		return []Line{bad("config", do, "%s", oneLine(strings.TrimPrefix(m.err.Error(), "fulmard: ")))}
 	}
 	say := m.path
@@ -129,6 +132,9 @@ func units(ctx context.Context, m *machine) (out []Line) {
 		} else {
 			fine = append(fine, strings.TrimSuffix(p["Id"], ".service")+" "+p["SubState"])
 		}
+	}
+	if fine == nil && out == nil {
+		return []Line{warn("units", "systemctl status fulmard", "systemd tells nothing of fulmar's units")}
 	}
 	if fine != nil {
 		out = append(out, good("units", "%s", strings.Join(fine, ", ")))

@@ -19,6 +19,7 @@ type system struct {
 	now    func() time.Time
 	synced func() bool
 	statfs func(path string, st *unix.Statfs_t) error
+	stat   func(path string, st *unix.Stat_t) error
 	run    func(ctx context.Context, program string, args ...string) (string, error)
 	find   func(program string) (string, error)
 	health func(ctx context.Context, c *here.Config) (*here.Health, map[string]float64, error)
@@ -28,7 +29,7 @@ type system struct {
 
 func realSystem() system {
 	return system{
-		now: time.Now, synced: synced, statfs: unix.Statfs, run: here.Run, find: exec.LookPath,
+		now: time.Now, synced: synced, statfs: unix.Statfs, stat: unix.Stat, run: here.Run, find: exec.LookPath,
 		health: func(ctx context.Context, c *here.Config) (*here.Health, map[string]float64, error) {
 			s, err := here.Ask(c)
 			if err != nil {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fulmar/cmd/fulmar/here"
+	"fulmar/internal/jointoken"
 	"fulmar/schema"
 )
 
@@ -176,7 +177,7 @@ func (r *run) already(ctx context.Context) error {
 	conflict := func(what, is, asked string) error {
 		return &Failure{What: "already enrolled: " + now + "; nothing was changed", Because: what + " is " + is + ", not " + asked, Do: "fulmar enrol --again if it shall be another"}
 	}
-	if t, err := schema.ParseJoinToken(r.o.Token); err == nil && t.Address != "" && r.o.Fleet == "" {
+	if t, err := jointoken.Parse(r.o.Token); err == nil && t.Address != "" && r.o.Fleet == "" {
 		r.o.Fleet = t.Address
 	}
 	switch {

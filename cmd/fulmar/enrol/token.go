@@ -17,12 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fulmar/cmd/fulmar/here"
-	"fulmar/schema"
+	"fulmar/internal/jointoken"
 )
 
 // ticket is by what the board gets in and whom it gives that to.
 type ticket struct {
-	token   schema.JoinToken // no secret: a person has to let the board in
+	token   jointoken.Token // no secret: a person has to let the board in
 	pin     [sha256.Size]byte
 	address string // host:port
 }
@@ -42,7 +42,7 @@ func (r *run) ticket(ctx context.Context) (*ticket, error) {
 		return nil, err
 	}
 	if text != "" {
-		if t.token, err = schema.ParseJoinToken(text); err != nil {
+		if t.token, err = jointoken.Parse(text); err != nil {
 			return nil, &Failure{
 				What: "this is no join token; nothing was changed", Because: strings.TrimPrefix(err.Error(), "join token: "),
 				Do: "on the server: fulmar-fleet token; then fulmar enrol again, and paste all of it",
@@ -62,7 +62,7 @@ func (r *run) ticket(ctx context.Context) (*ticket, error) {
 	if t.address == "" {
 		return nil, fmt.Errorf("%w: the token does not say where its fleet is: --fleet HOST:PORT", ErrUsage)
 	}
-	if err := schema.CheckAddress(t.address); err != nil {
+	if err := jointoken.CheckAddress(t.address); err != nil {
 		return nil, fmt.Errorf("%w: the fleet's address %q %w", ErrUsage, t.address, err)
 	}
 	return t, nil
@@ -96,7 +96,7 @@ func (r *run) tokenText(ctx context.Context) (string, error) {
 
 // readLine reads the first line, which is bounded.
 func readLine(in io.Reader) (string, error) {
-	b := bufio.NewReader(io.LimitReader(in, int64(schema.MaxJoinToken)+64))
+	b := bufio.NewReader(io.LimitReader(in, int64(jointoken.Max)+64))
 	s, err := b.ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("read the token from standard input: %w", err)
@@ -130,7 +130,7 @@ func askHidden(ctx context.Context, f *os.File, talk io.Writer) (string, error) 
 	}
 	got := make(chan line, 1)
 	go func() { // it stays behind if the person interrupts; the process ends then
-		s, err := bufio.NewReader(io.LimitReader(f, int64(schema.MaxJoinToken)+64)).ReadString('\n')
+		s, err := bufio.NewReader(io.LimitReader(f, int64(jointoken.Max)+64)).ReadString('\n')
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -138,7 +138,7 @@ func askHidden(ctx context.Context, f *os.File, talk io.Writer) (string, error) 
 	}()
 	select {
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return "", fmt.Errorf("interrupted; nothing was changed: %w", ctx.Err())
 	case l := <-got:
 		return l.text, l.err
 	}

@@ -109,13 +109,16 @@ func (e *ExitError) Error() string {
 	return e.Say
 }
 
-// bounded keeps the first maxAnswer bytes.
-type bounded struct{ bytes.Buffer }
+// bounded keeps the first maxAnswer bytes. The buffer is no embedded one, whose ReadFrom
+// would know no bound.
+type bounded struct{ b bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	b.Buffer.Write(p[:min(len(p), maxAnswer-b.Len())])
+	b.b.Write(p[:min(len(p), maxAnswer-b.b.Len())])
 	return len(p), nil
 }
+
+func (b *bounded) String() string { return b.b.String() }
 
 // Show gives the config that is in force with the file at path, as fulmard reads it.
 func Show(ctx context.Context, fulmard, path string) (*Shown, error) {

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package schema
+// Package jointoken is the text that lets a board enrol: who may come in, whom the board
+// gives that to, and where that is.
+package jointoken
 
 import (
 	"crypto/sha256"
@@ -14,9 +16,9 @@ import (
 	"strings"
 )
 
-// JoinToken lets one or more boards enrol: a secret, the SHA-256 of the fleet's CA
+// Token lets one or more boards enrol: a secret, the SHA-256 of the fleet's CA
 // certificate (DER) so that the board knows whom it gives it to, and where that is.
-type JoinToken struct {
+type Token struct {
 	Secret string   // 26 characters of base32, 128 bits
 	CAHash [32]byte // pins the first contact
 	// Address is host:port of the fleet's HTTPS; "" in a token of an older fleet, whose
@@ -24,46 +26,46 @@ type JoinToken struct {
 	Address string
 }
 
-const joinPrefix = "fe1_"
+const prefix = "fe1_"
 
-// MaxJoinToken bounds the text of a join token, in bytes: a secret of 64, a hash of 64
+// Max bounds the text of a join token, in bytes: a secret of 64, a hash of 64
 // and an address of [MaxAddress], with what stands between them.
-const MaxJoinToken = len(joinPrefix) + 64 + 1 + 64 + 1 + MaxAddress
+const Max = len(prefix) + 64 + 1 + 64 + 1 + MaxAddress
 
 // String gives the form a person copies: fe1_SECRET_CAHASH_HOST:PORT, or without the
 // last part where there is no address.
-func (t JoinToken) String() string {
-	s := joinPrefix + t.Secret + "_" + hex.EncodeToString(t.CAHash[:])
+func (t Token) String() string {
+	s := prefix + t.Secret + "_" + hex.EncodeToString(t.CAHash[:])
 	if t.Address != "" {
 		s += "_" + t.Address
 	}
 	return s
 }
 
-// ParseJoinToken reads the form a person copied. Its errors never show the token.
-func ParseJoinToken(s string) (JoinToken, error) {
+// Parse reads the form a person copied. Its errors never show the token.
+func Parse(s string) (Token, error) {
 	s = strings.TrimSpace(s)
-	rest, ok := strings.CutPrefix(s, joinPrefix)
+	rest, ok := strings.CutPrefix(s, prefix)
 	secret, rest, ok2 := strings.Cut(rest, "_")
 	sum, address, named := strings.Cut(rest, "_")
-	if !ok || !ok2 || len(s) > MaxJoinToken || len(secret) < 20 || len(secret) > 64 {
-		return JoinToken{}, fmt.Errorf("join token: wants the form %sSECRET_FINGERPRINT_HOST:PORT; ask the fleet for a new one", joinPrefix)
+	if !ok || !ok2 || len(s) > Max || len(secret) < 20 || len(secret) > 64 {
+		return Token{}, fmt.Errorf("join token: wants the form %sSECRET_FINGERPRINT_HOST:PORT; ask the fleet for a new one", prefix)
 	}
 	for i := range len(secret) {
 		if c := secret[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9') {
-			return JoinToken{}, errors.New("join token: its secret part holds more than letters and digits; copy it whole, in one line")
+			return Token{}, errors.New("join token: its secret part holds more than letters and digits; copy it whole, in one line")
 		}
 	}
 	raw, err := hex.DecodeString(sum)
 	if err != nil || len(raw) != sha256.Size {
-		return JoinToken{}, errors.New("join token: its fingerprint part is not 64 hex digits; copy it whole")
+		return Token{}, errors.New("join token: its fingerprint part is not 64 hex digits; copy it whole")
 	}
 	if named {
 		if err := CheckAddress(address); err != nil {
-			return JoinToken{}, fmt.Errorf("join token: its address %w; copy it whole", err)
+			return Token{}, fmt.Errorf("join token: its address %w; copy it whole", err)
 		}
 	}
-	return JoinToken{Secret: secret, CAHash: [32]byte(raw), Address: address}, nil
+	return Token{Secret: secret, CAHash: [32]byte(raw), Address: address}, nil
 }
 
 // MaxAddress bounds host:port, in bytes: a DNS name has at most 253, and "[", "]", ":"
