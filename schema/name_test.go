@@ -90,29 +90,6 @@ func TestTopics(t *testing.T) {
 	}
 }
 
-func TestJoinToken(t *testing.T) {
-	t.Parallel()
-	token := JoinToken{Secret: "ABCDEFGHIJKLMNOPQRSTUVWX23", CAHash: [32]byte{1, 2, 255}}
-	back, err := ParseJoinToken("  " + token.String() + "\n")
-	if err != nil || back != token {
-		t.Errorf("%v, %v", back, err)
-	}
-	good := token.String()
-	for _, bad := range []string{
-		"", "fe1_", good[4:], "fe2_" + good[4:], good[:len(good)-1], good + "0", good + "_", strings.Replace(good, "A", " ", 1),
-		strings.Replace(good, "A", "\"", 1), "fe1_SHORT_" + good[31:], "fe1_" + strings.Repeat("A", 65) + good[30:], good[:31] + strings.Repeat("zz", 32),
-	} {
-		_, err := ParseJoinToken(bad)
-		if err == nil {
-			t.Errorf("%q was read", bad)
-			continue
-		}
-		if strings.Contains(err.Error(), "ABCDEF") || strings.Contains(err.Error(), "BCDEFGHI") {
-			t.Errorf("the error shows the token: %v", err)
-		}
-	}
-}
-
 // TestWordsAreAppendOnly: the numbers of what is on the wire and on disk, and the
 // words under which logs, metrics and folders know them.
 func TestWordsAreAppendOnly(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 
 	"fulmar/agent/chip"
 	"fulmar/internal/credential"
+	"fulmar/internal/jointoken"
 	"fulmar/schema"
 	"fulmar/tpm"
 )
@@ -90,7 +91,11 @@ func (e *Enroller) Enrol(ctx context.Context) (*Identity, error) {
 		} else if errors.As(err, &r) {
 			next = min(max(wait, r.after), approvalMax)
 		}
-		e.tell(Status{State: stateOf(err), Mode: key.Mode(), Fingerprint: finger, Err: err})
+		s := Status{State: stateOf(err), Mode: key.Mode(), Fingerprint: finger, Err: err}
+		if r != nil {
+			s.Refusal = r.code
+		}
+		e.tell(s)
 		e.warn("not enrolled yet", err, next)
 		select {
 		case <-ctx.Done():
@@ -172,18 +177,18 @@ func (e *Enroller) contact() (contact, error) {
 	return contact{}, err
 }
 
-func readToken(path string) (schema.JoinToken, error) {
+func readToken(path string) (jointoken.Token, error) {
 	if path == "" {
-		return schema.JoinToken{}, errors.New("this board is not enrolled and knows no fleet: fleet.token_file and fleet.pin are empty; make a join token with fulmar-fleet token, or write into fleet.pin what fulmar-fleet pin prints")
+		return jointoken.Token{}, errors.New("this board is not enrolled and knows no fleet: make a join token with fulmar-fleet token and type fulmar enrol on the board (or write into fleet.pin what fulmar-fleet pin prints)")
 	}
 	b, err := credential.ReadFile(path)
 	if err != nil {
-		return schema.JoinToken{}, fmt.Errorf("read join token: %w", err)
+		return jointoken.Token{}, fmt.Errorf("read join token: %w", err)
 	}
 	if len(b) > maxTokenBytes {
-		return schema.JoinToken{}, fmt.Errorf("read join token: %s is over %d bytes, so it holds something else", path, maxTokenBytes)
+		return jointoken.Token{}, fmt.Errorf("read join token: %s is over %d bytes, so it holds something else", path, maxTokenBytes)
 	}
-	return schema.ParseJoinToken(string(b))
+	return jointoken.Parse(string(b))
 }
 
 // Renew asks for the next certificate over mutual TLS with the present one, which may

@@ -18,7 +18,8 @@
 //	fulmar board approve BOARD    and refuse, revoke, wipe
 //	fulmar tpm info               what a board's TPM is and can prove
 //	fulmar tpm test               each thing once that a board needs of it
-//	fulmar doctor                 what models can run on here, and what is missing
+//	fulmar enrol                  bring this board into a fleet
+//	fulmar doctor                 what is good on this board, what is not, and what to do
 //	fulmar version
 //	fulmar help
 //
@@ -34,6 +35,7 @@ import (
 	"os"
 
 	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/key"
 	"fulmar/storage/salvage"
 	"fulmar/storage/vault"
@@ -52,8 +54,13 @@ const usage = `usage:
   fulmar tpm info [--path P] [--json]   what this board's TPM is, and what it can prove
   fulmar tpm test [--path P]            do each thing once that a board needs, with times; exit 1
                                         and say what to do if one fails
-  fulmar doctor [--json] [...]          what models can run on here, what is missing and what
-                                        to do: runs fulmar-infer doctor, and ends as it does
+  fulmar enrol [TOKEN|-] [--board NAME] [--fleet HOST:PORT] [--pin PIN] [--again] [--timeout 60s] [--config FILE] [--json]
+                                        bring this board into a fleet, as root; asks for the token. On the command
+                                        line it would stand in the shell's history: - reads it from standard input.
+                                        Exit 6: the fleet does not answer, 21: a person has to let the board in
+  fulmar doctor [--json] [--root DIR] [--config FILE] [--timeout 20s]
+                                        what on this board is good and what is not, and what to do; exit 1 if
+                                        something is bad. --root reads another board's disk
 ` + key.Usage + board.Usage + `  fulmar version
   fulmar help
 
@@ -113,10 +120,15 @@ func fulmar(args []string, stdout, stderr io.Writer) int {
 	case word(0) == "tpm" && word(1) == "test":
 		err = tpmTest(args[2:], stdout)
 	case word(0) == "doctor":
-		var code int
-		if code, err = doctor(args[1:], stdout, stderr); err == nil {
-			return code
+		if err = examineBoard(args[1:], stdout, stderr); errors.Is(err, doctor.ErrBad) {
+			return exitWrong // it was said
 		}
+	case word(0) == "enrol":
+		code, err := enrolBoard(args[1:], stdout, stderr)
+		if err != nil {
+			fmt.Fprintf(stderr, "fulmar: %v\n", err)
+		}
+		return code
 	case word(0) == "board":
 		err = board.Run(args[1:], stdout, stderr)
 	case word(0) == "version" && len(args) == 1:

@@ -81,7 +81,7 @@ var edges = map[string][]string{
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar":       {"cmd/fulmar/board", "cmd/fulmar/key", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"cmd/fulmar":       {"cmd/fulmar/board", "cmd/fulmar/doctor", "cmd/fulmar/enrol", "cmd/fulmar/here", "cmd/fulmar/key", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"cmd/fulmard":      {"agent+", "device"},
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
 	"cmd/fulmar-fleet": {"fleet+", "trust"},
