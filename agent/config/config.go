@@ -154,7 +154,8 @@ type Infer struct {
 	// worker looks.
 	TensorRT string `yaml:"tensorrt"`
 	Threads  int    `yaml:"threads"`
-	// EngineCache is the folder of engines built on this board, "" = in the data folder.
+	// EngineCache is the folder of engines built on this board, "" = that of the worker's
+	// unit, or in the data folder where the worker is a child.
 	EngineCache string `yaml:"engine_cache"`
 	// EngineCacheMiB bounds it.
 	EngineCacheMiB int64  `yaml:"engine_cache_mib"`
@@ -432,10 +433,17 @@ func (c *Config) SpoolKeyFile() string {
 // BlobDir is where the worker writes pictures; see [Config.SpoolDir].
 func (c *Config) BlobDir() string { return filepath.Join(c.Data, "pictures") }
 
+// unitEngines is in the state folder of fulmar-infer.service: engines are code, so only
+// the user that runs them may put one there.
+const unitEngines = "/var/lib/fulmar-infer/engines"
+
 // EngineDir is where the worker keeps engines built on this board.
 func (c *Config) EngineDir() string {
 	if c.Infer.EngineCache != "" {
 		return c.Infer.EngineCache
+	}
+	if c.Infer.Mode == "unit" {
+		return unitEngines
 	}
 	return filepath.Join(c.Data, "engines")
 }

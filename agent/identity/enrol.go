@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"fulmar/agent/chip"
+	"fulmar/internal/credential"
 	"fulmar/schema"
 	"fulmar/tpm"
 )
@@ -176,14 +176,12 @@ func readToken(path string) (schema.JoinToken, error) {
 	if path == "" {
 		return schema.JoinToken{}, errors.New("this board is not enrolled and knows no fleet: fleet.token_file and fleet.pin are empty; make a join token with fulmar-fleet token, or write into fleet.pin what fulmar-fleet pin prints")
 	}
-	f, err := os.Open(path)
+	b, err := credential.ReadFile(path)
 	if err != nil {
 		return schema.JoinToken{}, fmt.Errorf("read join token: %w", err)
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTokenBytes))
-	if err != nil {
-		return schema.JoinToken{}, fmt.Errorf("read join token: %w", err)
+	if len(b) > maxTokenBytes {
+		return schema.JoinToken{}, fmt.Errorf("read join token: %s is over %d bytes, so it holds something else", path, maxTokenBytes)
 	}
 	return schema.ParseJoinToken(string(b))
 }

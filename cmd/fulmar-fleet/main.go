@@ -37,6 +37,7 @@ import (
 	"fulmar/fleet"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/internal/sdnotify"
 	"fulmar/schema"
 )
 
@@ -193,5 +194,14 @@ func serve(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 		return err
 	}
 	fmt.Printf("the page: https://%s\n", srv.HTTPSAddr())
+	systemd, err := sdnotify.FromEnv()
+	if err == nil {
+		// The listeners are open: who comes before Run waits in their queues.
+		err = systemd.Ready()
+	}
+	context.AfterFunc(ctx, func() { _ = systemd.Stopping() }) // only words for systemctl
+	if err != nil {
+		log.Warn("systemd is not told", "err", err)
+	}
 	return srv.Run(ctx)
 }
