@@ -22,7 +22,7 @@ func TestLife(t *testing.T) {
 			b.runs(v1)
 			b.owners()
 			b.run("fulmar-infer", "version")
-			b.run("fulmar-fleet", "version")
+			b.run("fulmar-fleet", "pin", "-h")
 			b.owned()
 
 			b.run(append([]string{"dpkg", "-i"}, all(v2)...)...)
