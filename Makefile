@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross packages arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,7 @@ arm64: ## the static programs for the board, into bin/arm64/
 cross: ## all programs for arm64 and amd64, the same bytes each time, with checksums, licences and bills, into out/cross/
 	@RELEASE='$(RELEASE)' cross/build out/cross arm64 amd64
 
+.PHONY: packages
 packages: cross man ## Debian packages and the file for sites without a network, into out/packages/; FULMAR_RELEASE_KEY signs
 	@cross/need binutils xz-utils zstd
 	@rm -rf out/packages
