@@ -7,7 +7,7 @@
 
 SHELL      := /bin/bash
 GO         ?= go
-RELEASE    ?= $(shell cross/version)
+RELEASE    := $(or $(RELEASE),$(shell cross/version))
 LDFLAGS    := -s -w -X main.release=$(RELEASE)
 STATIC     := CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)'
 TOOL       := $(GO) tool -modfile=tools.mod
