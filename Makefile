@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross test-cross arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross test-cross packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -62,6 +62,13 @@ cross: ## all programs for arm64 and amd64, the same bytes each time, with check
 test-cross: ## that two folders give the same bytes; FULMAR_SAME_BYTES=cold: with an empty compiler cache (minutes)
 	FULMAR_SAME_BYTES=$${FULMAR_SAME_BYTES:-all} $(GO) test -count 1 -timeout 20m -v -run SameBytes ./tests/cross
 
+packages: cross man ## Debian packages and the file for sites without a network, into out/packages/; FULMAR_RELEASE_KEY signs
+	@cross/need binutils xz-utils zstd
+	@rm -rf out/packages
+	@for a in arm64 amd64; do RELEASE='$(RELEASE)' cross/package/build out/cross/$$a $$a out/packages || exit 1; done
+	@RELEASE='$(RELEASE)' cross/package/bundle out/packages arm64 amd64
+	@ls -l out/packages | awk 'NR > 1 { printf "%10d  %s\n", $$5, $$9 }'
+
 race: ort ## the concurrent packages under the race detector
 	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$|/twin')
 
@@ -91,6 +98,18 @@ test-trt-arm64: ## the TensorRT bridge and its double as arm64 code, emulated
 	CC=aarch64-linux-gnu-gcc CGO_ENABLED=1 GOARCH=arm64 $(GO) test -c -o bin/arm64/trt.test ./inference/trt
 	cd inference/trt && CC=aarch64-linux-gnu-gcc QEMU_LD_PREFIX=/usr/aarch64-linux-gnu FULMAR_TEST_RUNNER=qemu-aarch64 \
 		qemu-aarch64 ../../bin/arm64/trt.test -test.v -test.run 'Engine|Batches|Info|Preprocess|Plans|Life|Lost|Memory|Build' | grep -E '^(---|PASS|FAIL|ok)'
+
+# What could differ by processor: alignment, atomics, fused floats, page size, system calls.
+SMOKE = schema device device/jetson device/sensor internal/atomicfile trust storage storage/vault storage/salvage storage/internal/ranges \
+	link link/guard link/internal/flights tpm tpm/attest inference/tensor inference/detect agent/config
+
+smoke-arm64: ## tests, a whole board and the worker as arm64 code, emulated; wants root
+	@cross/need qemu-user-static debootstrap swtpm swtpm-tools
+	@mkdir -p bin
+	@$(STATIC) -o bin/foreign ./tests/foreign/cmd/foreign
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -short -timeout 10m -exec $(CURDIR)/bin/foreign $(addprefix ./,$(SMOKE))
+	@cross/build out/cross arm64
+	FULMAR_ARM64=smoke $(GO) test -count 1 -v -timeout 10m ./tests/arm64
 
 test-cuda: ## on an NVIDIA GPU, driver only: kernels, graphs, a fault and the way back
 	FULMAR_GPU=cuda $(GO) test -count 1 -v -run CUDA ./tests/gpu
