@@ -140,7 +140,7 @@ func TestRefused(t *testing.T) {
 		second.must(1, second.enrol(token, "--board", "dock-2"), "the fleet refuses the token", "used up, expired", "fulmar-fleet token", "What was before is put back")
 		second.untouched()
 	}
-	second.must(21, second.enrol(b.fleet("token"), "--board", "dock-1", "--timeout", "3s"), "another board uses this name", "approve dock-1 --fingerprint")
+	second.must(21, second.enrol(b.fleet("token"), "--board", "dock-1", "--timeout", "20s"), "another board uses this name", "approve dock-1 --fingerprint", "by itself then")
 	second.must(0, second.enrol(b.fleet("token"), "--board", "dock-2"))
 	b.fleet("revoke", "dock-2")
 	second.must(1, second.enrol(b.fleet("token"), "--again"), "this board was revoked")
@@ -157,7 +157,7 @@ func TestTPM(t *testing.T) {
 // TestNoTPM: a board that must have one says that it waits for it.
 func TestNoTPM(t *testing.T) {
 	b := newBench(t, "key: {mode: tpm}\ntpm: {path: /none/tpmrm0}\n")
-	b.must(1, b.enrol(b.fleet("token"), "--timeout", "4s"), "no key within 4s", "TPM", "fulmar tpm info")
+	b.must(1, b.enrol(b.fleet("token"), "--timeout", "20s"), "no key within 20s", "TPM", "fulmar tpm info")
 }
 
 // TestNoSpace: a full disk is told, and nothing is half written.
@@ -221,18 +221,20 @@ func TestByHand(t *testing.T) {
 	b.must(0, b.enrol(token, "--board", "dock-1"), "There is no systemd here: start fulmard anew yourself", "This board is dock-1")
 }
 
-// TestApproval: without a token a person lets the board in.
+// TestApproval: without a token a person lets the board in, who compares what both show.
 func TestApproval(t *testing.T) {
 	b := newBench(t, "")
-	s := b.must(21, b.enrol("", "--pin", b.fleet("pin"), "--fleet", b.site.HTTPS, "--board", "dock-1", "--timeout", "4s"), "a person has to let this board in", "[FLT0603]\n", "fulmar board approve", "by itself")
-	_, finger, ok := strings.Cut(s.talk, "its fingerprint is ")
-	if finger, _, _ = strings.Cut(finger, "\n"); !ok || !strings.Contains(b.fleet("pending"), finger) {
-		t.Fatalf("%q is not what the fleet shows: %s", finger, b.fleet("pending"))
+	pin := b.fleet("pin")
+	s := b.must(21, b.enrol("", "--pin", pin, "--fleet", b.site.HTTPS, "--board", "dock-1", "--timeout", "4s"), "a person has to let this board in", "[FLT0603]\n", "fulmar board approve", "by itself")
+	_, shown, ok := strings.Cut(s.talk, "its fingerprint is ")
+	if shown, _, _ = strings.Cut(shown, "\n"); !ok || !strings.Contains(b.fleet("pending"), shown) {
+		t.Fatalf("%q is not what the fleet shows: %s", shown, b.fleet("pending"))
 	}
+	done := make(chan said, 1)
+	go func() { done <- b.enrol("", "--pin", pin, "--fleet", b.site.HTTPS, "--board", "dock-1") }()
+	b.until("the board that asks", func() bool { return strings.Contains(b.fleet("pending"), "dock-1") })
+	finger := strings.Fields(b.fleet("pending"))[2]
 	b.fleet("approve", "dock-1", "--fingerprint", finger)
-	b.until("the board by itself", func() bool {
-		_, err := os.Stat(filepath.Join(b.data, "identity/identity.json"))
-		return err == nil
-	})
-	b.must(0, b.enrol("", "--pin", b.fleet("pin")), "Enrolled already: this board is dock-1")
+	b.must(0, <-done, "This board is dock-1")
+	b.must(0, b.enrol("", "--pin", pin), "Enrolled already: this board is dock-1")
 }
