@@ -7,7 +7,7 @@
 
 SHELL      := /bin/bash
 GO         ?= go
-RELEASE    ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+RELEASE    := $(or $(RELEASE),$(shell cross/version))
 LDFLAGS    := -s -w -X main.release=$(RELEASE)
 STATIC     := CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)'
 TOOL       := $(GO) tool -modfile=tools.mod
@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -48,11 +48,19 @@ gates: ## format, vet, staticcheck, module sums, static arm64 build
 	$(GO) mod verify
 	@$(MAKE) --no-print-directory arm64
 
-arm64: ## the static programs for the board
-	@mkdir -p bin/arm64
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar ./cmd/fulmar
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmard ./cmd/fulmard
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar-fleet ./cmd/fulmar-fleet
+arm64: ## the static programs for the board, into bin/arm64/
+	@RELEASE='$(RELEASE)' cross/build -static bin arm64
+
+cross: ## all programs for arm64 and amd64, the same bytes each time, with checksums, licences and bills, into out/cross/
+	@RELEASE='$(RELEASE)' cross/build out/cross arm64 amd64
+
+.PHONY: packages
+packages: cross man ## Debian packages and the file for sites without a network, into out/packages/; FULMAR_RELEASE_KEY signs
+	@cross/need binutils xz-utils zstd
+	@rm -rf out/packages
+	@for a in arm64 amd64; do RELEASE='$(RELEASE)' cross/package/build out/cross/$$a $$a out/packages || exit 1; done
+	@RELEASE='$(RELEASE)' cross/package/bundle out/packages arm64 amd64
+	@ls -l out/packages | awk 'NR > 1 { printf "%10d  %s\n", $$5, $$9 }'
 
 race: ort ## the concurrent packages under the race detector
 	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$')

@@ -21,6 +21,7 @@ import (
 	"fulmar/agent/chip"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
+	"fulmar/agent/trial"
 	"fulmar/device"
 	"fulmar/device/jetson"
 	"fulmar/device/schedule"
@@ -221,6 +222,9 @@ func (a *Agent) startMakers(g *run.Group) {
 		return anchor.Keep(ctx, a.clock, a.log, func(now schema.Time, x *schema.Anchor) {
 			a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindAnchor, Time: now, Anchor: x})
 		})
+	})
+	g.Go("trial", func(ctx context.Context) error {
+		return trial.Keep(ctx, trial.Self(), func() uint64 { return a.scheduler.Stats().Ticks }, a.say)
 	})
 	if a.opt.ConfigPath != "" {
 		g.Go("config", a.watchConfig)

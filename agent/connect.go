@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"fulmar/agent/config"
+	"fulmar/internal/credential"
 	"fulmar/link"
 	"fulmar/schema"
 	"fulmar/storage"
@@ -63,7 +64,7 @@ func (a *Agent) brokerLink(lc *link.Config, cfg *config.Config) error {
 	}
 	lc.Mode = &mode
 	if b.PasswordFile != "" {
-		pw, err := os.ReadFile(b.PasswordFile)
+		pw, err := credential.ReadFile(b.PasswordFile)
 		if err != nil {
 			return fmt.Errorf("read broker password: %w", err)
 		}

@@ -72,8 +72,7 @@ func OpenBlobs(dir string, quota int64) (*Blobs, error) {
 	if quota <= 0 {
 		return nil, fmt.Errorf("open blobs %s: a quota of %d bytes, wants more than 0", dir, quota)
 	}
-	// The worker may run as another user of the same group.
-	if err := os.MkdirAll(dir, 0o770); err != nil {
+	if err := makeShared(dir); err != nil {
 		return nil, fmt.Errorf("open blobs: %w", err)
 	}
 	b := &Blobs{dir: dir, quota: quota}
@@ -90,6 +89,18 @@ func OpenBlobs(dir string, quota int64) (*Blobs, error) {
 		}
 	}
 	return b, nil
+}
+
+// makeShared makes the folder if it is not there, so that the other process may write and
+// remove in it whatever our umask: it may run as another user of the same group.
+func makeShared(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o770); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o770)
 }
 
 // sawNewest notes the latest time in a list by scan.

@@ -52,7 +52,9 @@ type Log struct {
 
 // Fleet names the fleet this board belongs to.
 type Fleet struct {
-	Address   string `yaml:"address"`    // host:port of the fleet's HTTPS; "" with a broker of one's own
+	// Address is host:port of the fleet's HTTPS; "" with a broker of one's own, and on a
+	// board that was not enrolled yet: it samples, keeps, and says so.
+	Address   string `yaml:"address"`
 	TokenFile string `yaml:"token_file"` // join token, read once at enrolment
 	// Pin is the SHA-256 of the fleet's CA certificate (DER), 64 hex digits: whom a
 	// board without a token may ask. "": only a token or an earlier enrolment says it.
@@ -154,7 +156,8 @@ type Infer struct {
 	// worker looks.
 	TensorRT string `yaml:"tensorrt"`
 	Threads  int    `yaml:"threads"`
-	// EngineCache is the folder of engines built on this board, "" = in the data folder.
+	// EngineCache is the folder of engines built on this board, "" = that of the worker's
+	// unit, or in the data folder where the worker is a child.
 	EngineCache string `yaml:"engine_cache"`
 	// EngineCacheMiB bounds it.
 	EngineCacheMiB int64  `yaml:"engine_cache_mib"`
@@ -254,8 +257,8 @@ func (c *Config) validateFleet() error {
 		errs = append(errs, err)
 	}
 	switch {
-	case c.Fleet.Address == "" && c.Broker.Address == "":
-		errs = append(errs, errors.New("fleet.address: is empty; give the fleet's host:port (or broker.address for a broker without a fleet)"))
+	case c.Fleet.Address == "" && (c.Fleet.TokenFile != "" || c.Fleet.Pin != ""):
+		errs = append(errs, errors.New("fleet.address: is empty beside fleet.token_file or fleet.pin; give the fleet's host:port"))
 	case c.Fleet.Address != "":
 		errs = append(errs, hostPort("fleet.address", c.Fleet.Address))
 	}
@@ -432,10 +435,17 @@ func (c *Config) SpoolKeyFile() string {
 // BlobDir is where the worker writes pictures; see [Config.SpoolDir].
 func (c *Config) BlobDir() string { return filepath.Join(c.Data, "pictures") }
 
+// unitEngines is in the state folder of fulmar-infer.service: engines are code, so only
+// the user that runs them may put one there.
+const unitEngines = "/var/lib/fulmar-infer/engines"
+
 // EngineDir is where the worker keeps engines built on this board.
 func (c *Config) EngineDir() string {
 	if c.Infer.EngineCache != "" {
 		return c.Infer.EngineCache
+	}
+	if c.Infer.Mode == "unit" {
+		return unitEngines
 	}
 	return filepath.Join(c.Data, "engines")
 }

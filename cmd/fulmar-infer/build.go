@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -17,17 +18,20 @@ import (
 
 	"fulmar/inference/engines/build"
 	"fulmar/inference/engines/cache"
+	"fulmar/internal/peercred"
 )
 
 const (
 	// defaultCache is where fulmard's own default puts it.
-	defaultCache = "/var/lib/fulmard/engines"
+	defaultCache = "/var/lib/fulmar-infer/engines"
 	// defaultBatch is fulmard's too: an engine built by hand with the defaults is the
 	// one the worker looks for.
 	defaultBatch = 4
 	// giveUp is how long a cancelled build may take to end: TensorRT 8 cannot be
 	// cancelled, and others may hang.
 	giveUp = 20 * time.Second
+	// askWait is how long a request for a build may take to come: its caller has it ready.
+	askWait = 10 * time.Second
 	// tailLines is how much of the library's log goes into an engine's description.
 	tailLines = 20
 )
@@ -92,12 +96,6 @@ func buildEngine(ctx context.Context, o options, args []string, stdin io.Reader,
 			cancel() // the worker is gone
 		}()
 	}
-	context.AfterFunc(ctx, func() {
-		time.AfterFunc(giveUp, func() {
-			fmt.Fprintln(stderr, "fulmar-infer: the library does not end its build; ended without it")
-			os.Exit(build.ExitCancelled)
-		})
-	})
 	out, isFile := stdout.(*os.File)
 	t := &build.Teller{Out: stdout, JSON: f.progress == "json"}
 	if f.progress == "auto" {
@@ -105,6 +103,17 @@ func buildEngine(ctx context.Context, o options, args []string, stdin io.Reader,
 		t.Terminal = err == nil && st.Mode()&os.ModeCharDevice != 0
 		t.JSON = !t.Terminal
 	}
+	return f.run(ctx, o, t, stderr)
+}
+
+// run builds, tells the end and gives the error that the program ends with.
+func (f *buildFlags) run(ctx context.Context, o options, t *build.Teller, stderr io.Writer) error {
+	context.AfterFunc(ctx, func() {
+		time.AfterFunc(giveUp, func() {
+			fmt.Fprintln(stderr, "fulmar-infer: the library does not end its build; ended without it")
+			os.Exit(build.ExitCancelled)
+		})
+	})
 	done, err := f.make(ctx, o, t, stderr)
 	if ctx.Err() != nil {
 		err = errors.Join(context.Canceled) // whatever the library said of it
@@ -118,6 +127,38 @@ func buildEngine(ctx context.Context, o options, args []string, stdin io.Reader,
 		return &codedError{err, code}
 	}
 	return nil
+}
+
+// serveBuild builds what is asked for on the connection that is standard input, which
+// systemd took for fulmar-build@.service.
+func serveBuild(ctx context.Context, o options, stdin *os.File, stderr io.Writer) error {
+	c, err := net.FileConn(stdin)
+	if err != nil {
+		return fmt.Errorf("standard input is no connection: fulmar-build.socket starts this: %w", err)
+	}
+	defer c.Close()
+	if err := peercred.Check(c); err != nil {
+		return err
+	}
+	t := &build.Teller{Out: c, JSON: true}
+	err = c.SetReadDeadline(time.Now().Add(askWait))
+	var j *build.Job
+	if err == nil {
+		j, err = build.ReadRequest(c)
+	}
+	if err = errors.Join(err, c.SetReadDeadline(time.Time{})); err != nil {
+		err = fmt.Errorf("%w: %w", build.ErrRefused, err)
+		t.End(nil, err, build.ExitRefused)
+		return &codedError{err, build.ExitRefused}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, _ = io.Copy(io.Discard, c)
+		cancel() // the worker is gone, or wants it no more
+	}()
+	f := &buildFlags{cache: j.Cache, quota: j.Quota, options: j.Options, path: j.Path, variant: j.Variant}
+	return f.run(ctx, o, t, stderr)
 }
 
 func statOf(f *os.File, is bool) (os.FileInfo, error) {

@@ -80,35 +80,3 @@ func doctorCommand(t *testing.T, ort, trt, kept, format string) *exec.Cmd {
 	cmd.Env = []string{roleEnv + "=infer"}
 	return cmd
 }
-
-// The worker's builds are started as this program, or as a transient unit where its
-// own unit allows that.
-func TestBuildCommand(t *testing.T) {
-	t.Parallel()
-	o := options{tensorrt: "/opt/trt"}
-	none := func(string) string { return "" }
-	if got := strings.Join(buildCommand("/usr/bin/fulmar-infer", o, none), " "); got != "/usr/bin/fulmar-infer --log INFO --trt /opt/trt" {
-		t.Errorf("child: %s", got)
-	}
-	allowed := func(name string) string {
-		if name == "FULMAR_TRANSIENT" {
-			return "1"
-		}
-		return ""
-	}
-	got := strings.Join(buildCommand("/usr/bin/fulmar-infer", o, allowed), " ")
-	if !strings.HasPrefix(got, "systemd-run ") || !strings.HasSuffix(got, " -- /usr/bin/fulmar-infer --log INFO --trt /opt/trt") || !strings.Contains(got, "MemoryMax=") {
-		t.Errorf("transient unit: %s", got)
-	}
-	for _, c := range [][2]string{
-		{"0::/system.slice/fulmar-infer.service\n", "fulmar-infer.service"},
-		{"1:name=systemd:/a/b.service\n0::/user.slice/x\n", "b.service"},
-		{"0::/init.scope\n", ""},
-		{"", ""},
-	} {
-		text, want := c[0], c[1]
-		if got := unitOf(text); got != want {
-			t.Errorf("%q is unit %q", text, got)
-		}
-	}
-}

@@ -135,37 +135,16 @@ func newChooser(o options, log *slog.Logger) (*engines.Chooser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	cpu := &onnx{library: o.library}
-	return engines.NewChooser(engines.Config{
-		Files: files, CPU: cpu.session, CPUVersion: cpu.version,
-		GPU:  func() (engines.GPU, error) { return openGPU(o.tensorrt, log) },
-		Root: "/", Builds: build.NewChildren(buildCommand(self, o, os.Getenv), log), Log: log,
-	}), nil
-}
-
-// buildCommand is what starts a build: this program, or a transient unit of systemd
-// with it, where the worker's unit says by FULMAR_TRANSIENT=1 that it may start one.
-func buildCommand(self string, o options, env func(string) string) []string {
 	program := []string{self, "--log", o.level.String()}
 	if o.tensorrt != "" {
 		program = append(program, "--trt", o.tensorrt)
 	}
-	if env("FULMAR_TRANSIENT") != "1" {
-		return program
-	}
-	b, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		b = nil // the build then outlives our unit by the seconds it needs to notice
-	}
-	return build.Transient(program, unitOf(string(b)), build.Memory())
-}
-
-// unitOf finds the service in the text of /proc/self/cgroup, "" if there is none.
-func unitOf(cgroup string) string {
-	for line := range strings.Lines(cgroup) {
-		if unit := filepath.Base(strings.TrimSpace(line)); strings.HasSuffix(unit, ".service") {
-			return unit
-		}
-	}
-	return ""
+	builds := build.NewChildren(program, log)
+	builds.Socket = o.builds
+	cpu := &onnx{library: o.library}
+	return engines.NewChooser(engines.Config{
+		Files: files, CPU: cpu.session, CPUVersion: cpu.version,
+		GPU:  func() (engines.GPU, error) { return openGPU(o.tensorrt, log) },
+		Root: "/", Builds: builds, Log: log,
+	}), nil
 }

@@ -8,6 +8,8 @@
 //	fulmar-infer model check DIR          say what a model package is and whether it
 //	                                      finds what it should
 //	fulmar-infer model build DIR          build its TensorRT engine for this board
+//	fulmar-infer model serve-build        build what a worker asks for on standard input,
+//	                                      as fulmar-build@.service does
 //	fulmar-infer doctor                   say what was found, what is chosen, and what
 //	                                      to do about what is missing
 //	fulmar-infer version
@@ -43,10 +45,12 @@ var release = "dev"
 
 const usage = `usage:
   fulmar-infer --socket PATH [--ort LIBRARY] [--trt FOLDERS] [--log LEVEL] [--child]
+               [--client USER] [--builds SOCKET] [--alone DURATION]
   fulmar-infer [--ort LIBRARY] model check DIR|builtin:parcels [VARIANT]
   fulmar-infer [--trt FOLDERS] model build [--cache FOLDER] [--quota BYTES] [--batch N]
                [--level N] [--dla CORE] [--memory MIB] [--progress auto|json|line]
                [--anew] DIR|builtin:parcels [VARIANT]
+  fulmar-infer [--trt FOLDERS] model serve-build
   fulmar-infer [--ort LIBRARY] [--trt FOLDERS] doctor [--cache FOLDER] [--json]
   fulmar-infer version
 `
@@ -67,6 +71,9 @@ func infer(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 	fs.StringVar(&o.tensorrt, "trt", os.Getenv("FULMAR_TRT"), "folders of TensorRT's libraries, with : between them")
 	fs.TextVar(&o.level, "log", o.level, "least level of log lines: debug, info, warn, error")
 	fs.BoolVar(&o.child, "child", false, "end when standard input ends: fulmard started us")
+	fs.StringVar(&o.client, "client", "", "name or number of the user that fulmard runs as, if it is another")
+	fs.StringVar(&o.builds, "builds", "", "socket where engine builds are asked for; empty builds in a child")
+	fs.DurationVar(&o.alone, "alone", 0, "end after there was no fulmard for so long; 0 never ends")
 	if err := fs.Parse(args); err != nil {
 		return 2
 	}
@@ -80,6 +87,8 @@ func infer(ctx context.Context, args []string, stdin io.Reader, stdout, stderr i
 		err = check(ctx, o, args[2:], stdout)
 	case len(args) >= 2 && args[0] == "model" && args[1] == "build":
 		err = buildEngine(ctx, o, args[2:], stdin, stdout, stderr)
+	case len(args) == 2 && args[0] == "model" && args[1] == "serve-build":
+		err = serveBuild(ctx, o, os.Stdin, stderr)
 	case len(args) >= 1 && args[0] == "doctor":
 		err = doctor(o, args[1:], stdout, stderr)
 	default:

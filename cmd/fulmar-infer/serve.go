@@ -5,10 +5,14 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/user"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"fulmar/inference"
@@ -30,6 +34,9 @@ type options struct {
 	tensorrt string
 	level    slog.Level
 	child    bool
+	client   string        // user that fulmard runs as, "" for our own
+	builds   string        // socket for builds, "" for children
+	alone    time.Duration // we end after so long without fulmard; 0: never
 }
 
 // serve is the worker.
@@ -62,6 +69,13 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 		Send:         func(r worker.Result) { server.Send(r) },
 	})
 	server = worker.NewServer(release, ln, pipeline, log)
+	if o.client != "" {
+		uid, err := userID(o.client)
+		if err != nil {
+			return errors.Join(err, ln.Close())
+		}
+		server.Admit(uid)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if o.child {
@@ -76,7 +90,47 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 	g := run.New(ctx)
 	g.Go("pipeline", pipeline.Run)
 	g.Go("server", server.Run)
+	if o.alone > 0 {
+		g.Go("alone", func(ctx context.Context) error {
+			if awaitAlone(ctx, o.alone, server.Alone) {
+				log.Info("no fulmard, and nobody to see for: ended", "for", o.alone)
+				cancel()
+			}
+			return nil
+		})
+	}
 	return g.Wait(stopGrace)
+}
+
+// awaitAlone waits until there was nobody for so long; false if the context ends first.
+// A worker whose fulmard was stopped looks at its cameras for nobody; its socket starts
+// it again.
+func awaitAlone(ctx context.Context, long time.Duration, alone func() time.Duration) bool {
+	for {
+		left := long - alone()
+		if left <= 0 {
+			return true
+		}
+		t := time.NewTimer(left)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return false
+		case <-t.C:
+		}
+	}
+}
+
+// userID finds a user by name or number.
+func userID(name string) (int, error) {
+	if uid, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(uid), nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("--client: %w: give the user that fulmard runs as", err)
+	}
+	return strconv.Atoi(u.Uid)
 }
 
 // attr leaves the time to fulmard, whose log a child's lines go into.

@@ -49,6 +49,12 @@ func Open(path string) (*Runtime, error) {
 	if err := look(path); err != nil {
 		return nil, fmt.Errorf("open %s: %w: %w", path, ErrLibrary, err)
 	}
+	// Else the library keeps a device id and a database of what it ran in the home folder
+	// and sends them to its makers: a board tells nobody but its fleet. It reads the
+	// variable when it is loaded; its call to disable telemetry comes too late for that.
+	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
+		return nil, fmt.Errorf("open %s: %w: %w", path, ErrLibrary, err)
+	}
 	onnx.SetSharedLibraryPath(path)
 	if err := onnx.InitializeEnvironment(onnx.WithLogLevelError()); err != nil {
 		return nil, fmt.Errorf("open %s: %w: %s; wants ONNX Runtime %s for %s, run cross/ort/fetch", path, ErrLibrary, reason(err), Version, runtime.GOARCH)

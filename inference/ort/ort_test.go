@@ -126,3 +126,23 @@ func TestChildOpens(t *testing.T) {
 	}
 	t.Logf("refused: %v", err)
 }
+
+// The library keeps no account of its uses and so has nothing to send to its makers.
+func TestNoTelemetry(t *testing.T) {
+	if home := os.Getenv("FULMAR_TEST_HOME"); home != "" { // the process that is looked at
+		if _, err := library(t).NewSession(enginetest.Affine(enginetest.Dims{1}), ort.Options{Threads: 1}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	enginetest.Library(t) // or skip
+	home := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestNoTelemetry$")
+	cmd.Env = append(os.Environ(), "FULMAR_TEST_HOME="+home, "HOME="+home, "XDG_CACHE_HOME=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
+		t.Errorf("the library left %v in the home folder, %v", left, err)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"fulmar/internal/linelog"
+	"fulmar/internal/peercred"
 )
 
 // Supervisor keeps a worker running, or waits for one that somebody else keeps.
@@ -221,7 +222,17 @@ func (u *Unit) Dial(ctx context.Context) (net.Conn, error) { return dialUnix(ctx
 // Restarts is 0: systemd counts them.
 func (u *Unit) Restarts() uint64 { return 0 }
 
+// dialUnix connects to a socket of our own user or of systemd, nobody else's: who could
+// put one into its place would be told the board's setup and believed in what it sees.
 func dialUnix(ctx context.Context, path string) (net.Conn, error) {
 	var d net.Dialer
-	return d.DialContext(ctx, "unix", path)
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := peercred.Check(conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	return conn, nil
 }

@@ -49,6 +49,8 @@ type Server struct {
 	log     *slog.Logger
 	run     uint64
 	wake    chan struct{} // 1-buffered: there may be something to send
+	callers []int         // user ids let in beside our own and root
+	gone    time.Time     // since when there is no client; zero while there is one
 
 	turn    sync.Mutex // held by the session that serves
 	mu      sync.Mutex
@@ -62,7 +64,21 @@ type Server struct {
 
 // NewServer makes a server that takes connections from ln and closes it at the end.
 func NewServer(release string, ln net.Listener, b Backend, log *slog.Logger) *Server {
-	return &Server{release: release, ln: ln, backend: b, log: log, run: rand.Uint64(), wake: make(chan struct{}, 1)}
+	return &Server{release: release, ln: ln, backend: b, log: log, run: rand.Uint64(), wake: make(chan struct{}, 1), gone: time.Now()}
+}
+
+// Admit lets another user in than our own and root: fulmard's, where it is not ours.
+// It is to be called before Run.
+func (s *Server) Admit(uid int) { s.callers = append(s.callers, uid) }
+
+// Alone tells for how long there has been no client, 0 while there is one.
+func (s *Server) Alone() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone.IsZero() {
+		return 0
+	}
+	return time.Since(s.gone)
 }
 
 // parcel is one result as it goes on the wire.
@@ -156,7 +172,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) greet(ctx context.Context, conn net.Conn, greeted func()) error {
 	once := sync.OnceFunc(greeted)
 	defer once()
-	if err := peercred.Check(conn); err != nil {
+	if err := peercred.Check(conn, s.callers...); err != nil {
 		refuse(conn, err.Error(), MaxUp)
 		return err
 	}
@@ -169,7 +185,7 @@ func (s *Server) greet(ctx context.Context, conn net.Conn, greeted func()) error
 	}
 	s.mu.Lock()
 	old := s.current
-	s.current = conn
+	s.current, s.gone = conn, time.Time{}
 	s.mu.Unlock()
 	if old != nil {
 		// Closed without a word: one that does not read would hold us up.
@@ -213,7 +229,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) error {
 	err := g.Wait(stopGrace)
 	s.mu.Lock()
 	if s.current == conn {
-		s.current = nil
+		s.current, s.gone = nil, time.Now()
 	}
 	s.mu.Unlock()
 	return err

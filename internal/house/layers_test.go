@@ -55,34 +55,37 @@ func list(t *testing.T, args ...string) []pkg {
 // value means the package and its children. Everybody may import schema and,
 // where it says so, internal.
 var edges = map[string][]string{
-	"schema":           {},
-	"internal":         {"schema"},
-	"storage":          {"storage+"},
-	"link":             {"link+"},
-	"tpm":              {"tpm+"},
-	"device":           {"device+"},
-	"inference/worker": {},
-	"inference":        {"inference+", "storage", "models+"},
-	"trust":            {},
-	"agent":            {"agent+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
-	"models":           {"models+"},
-	"fleet/ca":         {"trust"},
-	"fleet/audit":      {"fleet/store"},
-	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
-	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
-	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
-	"fleet/web":        {"fleet/web+"},
-	"fleet/store":      {"fleet/web"},
-	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
-	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
-	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
-	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar":       {"cmd/fulmar/board", "cmd/fulmar/key", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
-	"cmd/fulmard":      {"agent+", "device"},
-	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet": {"fleet+", "trust"},
-	"cross":            {},
-	"tests":            {"+"}, // tests may look at everything
+	"schema":            {},
+	"internal":          {"schema"},
+	"storage":           {"storage+"},
+	"link":              {"link+"},
+	"tpm":               {"tpm+"},
+	"device":            {"device+"},
+	"inference/worker":  {},
+	"inference":         {"inference+", "storage", "models+"},
+	"trust":             {},
+	"ota":               {"ota+", "storage", "trust"},
+	"ota/slot":          {},
+	"agent":             {"agent+", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"models":            {"models+"},
+	"fleet/ca":          {"trust"},
+	"fleet/audit":       {"fleet/store"},
+	"fleet/enrol":       {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
+	"fleet/proof":       {"fleet/registry+", "tpm/attest"},
+	"fleet/registry":    {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/web":         {"fleet/web+"},
+	"fleet/store":       {"fleet/web"},
+	"fleet/ingest":      {"fleet/ingest+", "fleet/store"},
+	"fleet/gateway":     {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/api":         {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
+	"fleet":             {"fleet+", "tpm", "tpm/attest", "trust"},
+	"cmd/fulmar":        {"cmd/fulmar/board", "cmd/fulmar/key", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"cmd/fulmard":       {"agent+", "device"},
+	"cmd/fulmar-launch": {"ota/slot"},
+	"cmd/fulmar-infer":  {"inference+", "storage", "models+"},
+	"cmd/fulmar-fleet":  {"fleet+", "trust"},
+	"cross":             {},
+	"tests":             {"+"}, // tests may look at everything
 }
 
 func allowed(from, to string) bool {
@@ -145,6 +148,11 @@ var links = map[string]map[string]string{
 		"modernc.org/sqlite":              "the database is the fleet's",
 		"fulmar/agent":                    "it runs at a desk, not on a board",
 		"fulmar/fleet":                    "it must work without a server",
+	},
+	"cmd/fulmar-launch": {
+		"net":                   "it starts programs and speaks to nobody",
+		"golang.org/x/sys/unix": "the standard library alone: what is not there cannot break it",
+		"fulmar/agent":          "it must work where the agent does not",
 	},
 	"cmd/fulmar-fleet": {
 		"gorgonia.org/tensor":             "the fleet runs no model",

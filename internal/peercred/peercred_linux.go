@@ -8,12 +8,16 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 )
 
-// Check lets in only the same user and root: the socket's mode says so too,
-// but a folder mounted with the wrong owner would not.
-func Check(conn net.Conn) error {
+// Check lets in this process's own user, root, and the users in also, by their ids. The
+// socket's mode says so too, but a folder mounted with the wrong owner would not.
+//
+// On the calling side it tells whose socket was reached: the kernel gives who listened
+// first, which is root where systemd opened the socket.
+func Check(conn net.Conn, also ...int) error {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
 		return fmt.Errorf("caller on %s is not on a unix socket: its user is not known", conn.LocalAddr().Network())
@@ -32,12 +36,12 @@ func Check(conn net.Conn) error {
 	if credErr != nil {
 		return fmt.Errorf("ask who calls: %w", credErr)
 	}
-	return allowed(int(cred.Uid), os.Geteuid())
+	return allowed(int(cred.Uid), append([]int{os.Geteuid()}, also...))
 }
 
-func allowed(peer, own int) error {
-	if peer != own && peer != 0 {
-		return fmt.Errorf("caller has user id %d, wants %d or root: run fulmard and fulmar-infer as one user", peer, own)
+func allowed(peer int, users []int) error {
+	if peer != 0 && !slices.Contains(users, peer) {
+		return fmt.Errorf("other side of the socket has user id %d, wants root or one of %v: run fulmard and fulmar-infer as one user, or name fulmard's user to fulmar-infer with --client", peer, users)
 	}
 	return nil
 }

@@ -11,8 +11,20 @@ import (
 
 func TestStrangerIsNotAllowed(t *testing.T) {
 	t.Parallel()
-	if allowed(1000, 1000) != nil || allowed(0, 1000) != nil || allowed(1001, 1000) == nil {
-		t.Error("who may call is wrong")
+	for _, c := range []struct {
+		peer  int
+		users []int
+		ok    bool
+	}{
+		{1000, []int{1000}, true},
+		{0, []int{1000}, true},
+		{1001, []int{1000}, false},
+		{1001, []int{1000, 1001}, true},
+		{65534, []int{1000, 1001}, false}, // who has no number in our user namespace
+	} {
+		if err := allowed(c.peer, c.users); (err == nil) != c.ok {
+			t.Errorf("user %d where %v may: %v", c.peer, c.users, err)
+		}
 	}
 	a, _ := net.Pipe()
 	if Check(a) == nil {

@@ -5,6 +5,7 @@ package build
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -84,13 +85,14 @@ func (j *Job) Args() []string {
 	return a
 }
 
-// Children runs builds as child processes, one at a time. Make it with [NewChildren]; set the
-// fields before the first Build and do not change them.
+// Children runs builds as child processes or as units of systemd, one at a time. Make it
+// with [NewChildren]; set the fields before the first Build and do not change them.
 type Children struct {
-	// Command is the program and its first arguments, "fulmar-infer"; see [Transient]
-	// for systemd. The job's follow.
+	// Command is the program and its first arguments, "fulmar-infer". The job's follow.
 	Command []string
-	Log     *slog.Logger
+	// Socket is where builds are asked for instead, see [Request]; "": Command.
+	Socket string
+	Log    *slog.Logger
 	// Hang is how long a child may be silent, Waits those before further tries; nil and
 	// 0 stand for 15 minutes and two tries more after 1 and 10 minutes.
 	Hang  time.Duration
@@ -106,25 +108,6 @@ func NewChildren(command []string, log *slog.Logger) *Children {
 	b := &Children{Command: command, Log: log, turn: make(chan struct{}, 1), grace: endGrace, space: spaceCheck}
 	b.turn <- struct{}{}
 	return b
-}
-
-// Transient is the command line that runs a build as a transient unit of systemd, with
-// limits of its own that outlast what the program does itself: a memory cap that
-// counts page cache too, and its end with the worker's unit. It keeps the caller's
-// standard streams, so the rest is as for a child.
-func Transient(program []string, workerUnit string, memory int64) []string {
-	a := []string{
-		"systemd-run", "--quiet", "--collect", "--pipe", "--wait", "--service-type=exec",
-		"--property=Nice=10", "--property=IOSchedulingClass=idle", "--property=CPUWeight=20",
-		"--property=OOMScoreAdjust=900", "--property=TimeoutStopSec=40",
-	}
-	if memory > 0 {
-		a = append(a, fmt.Sprintf("--property=MemoryMax=%d", memory), "--property=MemorySwapMax=0")
-	}
-	if workerUnit != "" {
-		a = append(a, "--property=BindsTo="+workerUnit, "--property=After="+workerUnit)
-	}
-	return append(append(a, "--"), program...)
 }
 
 // Build builds one engine and waits for it: first for the builds before it, then for
@@ -199,7 +182,11 @@ func (b *Children) once(ctx context.Context, j Job, say func(string)) error {
 	ended := make(chan error, 1)
 	// A goroutine of its own: child must not give its thread back.
 	go func() {
-		err := b.child(ctx, j, say)
+		run := b.child
+		if b.Socket != "" {
+			run = b.unit
+		}
+		err := run(ctx, j, say)
 		b.turn <- struct{}{}
 		ended <- err
 	}()
@@ -225,10 +212,6 @@ func (b *Children) once(ctx context.Context, j Job, say func(string)) error {
 // when this process dies.
 func (b *Children) child(ctx context.Context, j Job, say func(string)) error {
 	runtime.LockOSThread()
-	hang := b.Hang
-	if hang == 0 {
-		hang = hangAfter
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lines := linelog.New(b.Log)
@@ -250,23 +233,11 @@ func (b *Children) child(ctx context.Context, j Job, say func(string)) error {
 	if err := cmd.Start(); err != nil {
 		return &Error{-1, "start build: " + err.Error()}
 	}
-	silent := time.AfterFunc(hang, func() {
-		cancel(fmt.Errorf("the build said nothing for %v and was ended", hang))
-	})
-	defer silent.Stop()
 	var last Line
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		last = follow(out, func(l Line) {
-			silent.Reset(hang)
-			switch {
-			case l.Progress != nil:
-				say(l.Progress.String())
-			case l.Waiting:
-				say("waiting for another build on this board")
-			}
-		})
+		last = b.listen(out, cancel, say)
 	}()
 	// Wait closes the pipe, so the reading ends first; a child that leaves it open
 	// though it was told to end is killed by WaitDelay only once Wait is called.
@@ -282,6 +253,25 @@ func (b *Children) child(ctx context.Context, j Job, say func(string)) error {
 		return nil
 	}
 	return verdict(ctx, err, last, cmd.ProcessState.ExitCode())
+}
+
+// listen says what a build tells, to the end of it; one that is silent for too long is
+// cancelled. It gives the last line.
+func (b *Children) listen(out io.Reader, cancel context.CancelCauseFunc, say func(string)) Line {
+	hang := cmp.Or(b.Hang, hangAfter)
+	silent := time.AfterFunc(hang, func() {
+		cancel(fmt.Errorf("the build said nothing for %v and was ended", hang))
+	})
+	defer silent.Stop()
+	return follow(out, func(l Line) {
+		silent.Reset(hang)
+		switch {
+		case l.Progress != nil:
+			say(l.Progress.String())
+		case l.Waiting:
+			say("waiting for another build on this board")
+		}
+	})
 }
 
 // verdict makes words of a child's end.

@@ -318,15 +318,6 @@ func TestCommandLines(t *testing.T) {
 	if got := strings.Join(j.Args(), " "); got != want {
 		t.Errorf("job: %s", got)
 	}
-	want = "systemd-run --quiet --collect --pipe --wait --service-type=exec --property=Nice=10 --property=IOSchedulingClass=idle" +
-		" --property=CPUWeight=20 --property=OOMScoreAdjust=900 --property=TimeoutStopSec=40 --property=MemoryMax=1024" +
-		" --property=MemorySwapMax=0 --property=BindsTo=fulmar-infer.service --property=After=fulmar-infer.service -- fulmar-infer --log INFO"
-	if got := strings.Join(Transient([]string{"fulmar-infer", "--log", "INFO"}, "fulmar-infer.service", 1024), " "); got != want {
-		t.Errorf("transient unit: %s", got)
-	}
-	if got := strings.Join(Transient([]string{"x"}, "", 0), " "); strings.Contains(got, "BindsTo") || strings.Contains(got, "MemoryMax") {
-		t.Errorf("transient unit without what is not known: %s", got)
-	}
 }
 
 // Phases inside of phases make one figure that never falls and ends near 100.

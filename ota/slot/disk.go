@@ -1,0 +1,131 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package slot
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"fulmar/internal/atomicfile"
+)
+
+// disk is everything that changes the folder, step by step: tests stand between the
+// steps and cut the power.
+type disk interface {
+	mkdir(path string) error
+	create(path string, mode fs.FileMode) (file, error) // must not exist
+	rename(from, to string) error
+	symlink(to, path string) error
+	removeAll(path string) error
+	syncDir(path string) error
+}
+
+type file interface {
+	io.WriteCloser
+	Sync() error
+}
+
+type osDisk struct{}
+
+func (osDisk) mkdir(path string) error {
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o755) // whatever the umask: the worker's user reads here
+}
+
+func (osDisk) create(path string, mode fs.FileMode) (file, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(mode); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (osDisk) rename(from, to string) error  { return os.Rename(from, to) }
+func (osDisk) symlink(to, path string) error { return os.Symlink(to, path) }
+func (osDisk) removeAll(path string) error   { return os.RemoveAll(path) }
+func (osDisk) syncDir(path string) error     { return atomicfile.SyncDir(path) }
+
+// lockWait bounds how long a start waits for a change that is going on: changes of the
+// state take milliseconds, and a board that does not start helps nobody.
+const (
+	lockWait  = 2 * time.Second
+	lockCheck = 10 * time.Millisecond
+)
+
+// lock takes one of the folder's lock files; the returned function gives it back. The
+// kernel gives it back if the process dies.
+func (s *Store) lock(name string, wait time.Duration) (unlock func(), err error) {
+	path := filepath.Join(s.dir, name)
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the slots: %w", err)
+	}
+	for end := time.Now().Add(wait); ; time.Sleep(lockCheck) {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) || time.Now().After(end) {
+			return nil, errors.Join(fmt.Errorf("lock the slots: %s is held by another process: %w", path, err), f.Close())
+		}
+	}
+}
+
+// NoSpaceError says that a slot does not fit.
+type NoSpaceError struct {
+	Dir     string
+	Missing int64 // bytes
+	Inodes  bool  // it is the number of files that is used up, not the bytes
+}
+
+func (e *NoSpaceError) Error() string {
+	if e.Inodes {
+		return fmt.Sprintf("no space for a slot in %s: the disk can take no more files; remove some and try again", e.Dir)
+	}
+	return fmt.Sprintf("no space for a slot in %s: %d KiB more are needed; free them and try again", e.Dir, (e.Missing+1023)/1024)
+}
+
+// Unwrap makes it an ENOSPC for errors.Is.
+func (e *NoSpaceError) Unwrap() error { return syscall.ENOSPC }
+
+// reserve is what stays free beside a new slot: the state has to be written after it,
+// and the spool of the same disk is not to run into its end by an update.
+const reserve = 4 << 20
+
+// space checks that so many bytes in so many files fit under dir.
+func space(dir string, bytes int64, files int) error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	block := max(int64(st.Bsize), 1)
+	free := int64(min(st.Bavail, uint64(1)<<62/uint64(block))) * block
+	if need := bytes + int64(files)*block + reserve; need > free {
+		return &NoSpaceError{Dir: dir, Missing: need - free}
+	}
+	if st.Files > 0 && st.Ffree < uint64(files) {
+		return &NoSpaceError{Dir: dir, Inodes: true}
+	}
+	return nil
+}
+
+// ownerOf is the user id of a file's owner, -1 where the system has none.
+func ownerOf(fi fs.FileInfo) int {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return -1
+	}
+	return int(st.Uid)
+}

@@ -1,0 +1,228 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package slot
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+const (
+	writeLock = ".write.lock" // one writer of slots at a time
+	newDir    = ".new"        // in slots: a slot that is being written
+	goneDir   = ".gone"       // in slots: one that is being removed
+)
+
+// writeWait is how long a writer waits for another one: writing a slot takes seconds.
+const writeWait = time.Minute
+
+// Write puts a version beside the others: files maps their names in the slot to the
+// paths that they are copied from. The slot is durable when Write returns, and nothing
+// of it is there before. The same content under the same version is the slot that is
+// there already. It does not run before [Store.Switch]; slots that neither run nor are
+// where it goes back to are removed, so that with the new one there are at most three.
+//
+// Where it does not fit, a *[NoSpaceError] says how much is missing and nothing is left.
+func (s *Store) Write(version, origin string, files map[string]string) (Slot, error) {
+	sl := Slot{V: 1, Version: version, Origin: origin, Files: map[string]File{}}
+	for name, path := range files {
+		f, err := source(name, path)
+		if err != nil {
+			return Slot{}, fmt.Errorf("write slot %s: %w", version, err)
+		}
+		sl.Files[name] = f
+	}
+	if err := sl.valid(); err != nil {
+		return Slot{}, fmt.Errorf("write slot: %w", err)
+	}
+	sl.ID = makeID(version, sl.Files)
+	unlock, err := s.lock(writeLock, writeWait)
+	if err != nil {
+		return Slot{}, err
+	}
+	defer unlock()
+	if err := s.clean(); err != nil {
+		return Slot{}, fmt.Errorf("write slot %s: %w", sl.ID, err)
+	}
+	if s.Verify(sl.ID) == nil {
+		have, err := s.Get(sl.ID)
+		return have, err
+	}
+	if err := s.prune(sl.ID); err != nil {
+		return Slot{}, err
+	}
+	if err := s.write(sl, files); err != nil {
+		return Slot{}, errors.Join(fmt.Errorf("write slot %s: %w", sl.ID, s.full(err, sl)), s.clean())
+	}
+	return sl, nil
+}
+
+// source looks at a file that a slot is to be made of.
+func source(name, path string) (File, error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return File{}, err
+	}
+	if !fi.Mode().IsRegular() {
+		return File{}, fmt.Errorf("%s is no regular file", path)
+	}
+	if err := validFile(name, fi.Size()); err != nil {
+		return File{}, err
+	}
+	return hashFile(path)
+}
+
+// clean makes the folder of slots and removes what a writer left that was cut off.
+func (s *Store) clean() error {
+	dir := filepath.Join(s.dir, slotsDir)
+	if err := s.disk.mkdir(dir); err == nil {
+		if err := s.disk.syncDir(s.dir); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return errors.Join(s.disk.removeAll(filepath.Join(dir, newDir)), s.disk.removeAll(filepath.Join(dir, goneDir)))
+}
+
+func (s *Store) write(sl Slot, files map[string]string) error {
+	dir := filepath.Join(s.dir, slotsDir)
+	total := int64(0)
+	for _, f := range sl.Files {
+		total += f.Size
+	}
+	if err := space(dir, total, len(files)+2); err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, newDir)
+	if err := s.disk.mkdir(tmp); err != nil {
+		return err
+	}
+	for name, path := range files {
+		if err := s.copy(filepath.Join(tmp, name), path, sl.Files[name]); err != nil {
+			return err
+		}
+	}
+	b, err := json.MarshalIndent(sl, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := s.put(filepath.Join(tmp, slotFile), 0o644, append(b, '\n')); err != nil {
+		return err
+	}
+	if err := s.disk.syncDir(tmp); err != nil {
+		return err
+	}
+	if err := s.remove(sl.ID); err != nil { // one of this name that is damaged
+		return err
+	}
+	if err := s.disk.rename(tmp, filepath.Join(dir, sl.ID)); err != nil {
+		return err
+	}
+	return s.disk.syncDir(dir)
+}
+
+// copy copies a file and makes its content durable.
+func (s *Store) copy(to, from string, want File) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	fi, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	mode := fs.FileMode(0o644)
+	if fi.Mode()&0o111 != 0 {
+		mode = 0o755
+	}
+	out, err := s.disk.create(to, mode)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(out, h), io.LimitReader(in, maxFile+1))
+	if err == nil {
+		err = out.Sync()
+	}
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	if (File{hex.EncodeToString(h.Sum(nil)), n}) != want {
+		return fmt.Errorf("%s changed while it was copied", from)
+	}
+	return nil
+}
+
+// full says of an error by a full disk how much is missing.
+func (s *Store) full(err error, sl Slot) error {
+	var known *NoSpaceError
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) || errors.As(err, &known) {
+		return err
+	}
+	total := int64(0)
+	for _, f := range sl.Files {
+		total += f.Size
+	}
+	cerr := s.clean() // what was written so far counts as free again
+	if serr := space(filepath.Join(s.dir, slotsDir), total, len(sl.Files)+2); serr != nil {
+		return errors.Join(serr, cerr)
+	}
+	return errors.Join(err, cerr) // a quota, or somebody else took the space for a moment
+}
+
+// prune removes all slots but the current one, the previous one and keep.
+func (s *Store) prune(keep ...string) error {
+	st, note, err := s.State()
+	if err != nil {
+		return err
+	}
+	if note != "" {
+		return nil // the choice is not sure: nothing is thrown away on a guess
+	}
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
+	keep = append(keep, st.Current, st.Previous, s.link())
+	for _, id := range names {
+		if !slices.Contains(keep, id) {
+			if err := s.remove(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// remove takes a slot away: first its name, so that no half of it is a slot.
+func (s *Store) remove(id string) error {
+	dir := filepath.Join(s.dir, slotsDir)
+	gone := filepath.Join(dir, goneDir)
+	err := s.disk.rename(filepath.Join(dir, id), gone)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = s.disk.syncDir(dir)
+	}
+	if err == nil {
+		err = s.disk.removeAll(gone)
+	}
+	if err != nil {
+		return fmt.Errorf("remove slot %s: %w", id, err)
+	}
+	return nil
+}
