@@ -92,14 +92,15 @@ test-trt-arm64: ## the TensorRT bridge and its double as arm64 code, emulated
 		qemu-aarch64 ../../bin/arm64/trt.test -test.v -test.run 'Engine|Batches|Info|Preprocess|Plans|Life|Lost|Memory|Build' | grep -E '^(---|PASS|FAIL|ok)'
 
 # What could differ by processor: alignment, atomics, fused floats, page size, system calls.
-SMOKE = schema device device/jetson device/sensor internal/atomicfile trust storage storage/vault storage/salvage storage/internal/ranges \
-	link link/guard link/internal/flights tpm tpm/attest inference/tensor inference/detect agent/config
+SMOKE = schema device device/jetson device/sensor internal/atomicfile trust storage/vault storage/salvage storage/internal/ranges \
+	link/guard link/internal/flights tpm tpm/attest inference/tensor inference/detect agent/config
 
 smoke-arm64: ## tests, a whole board and the worker as arm64 code, emulated; wants root
 	@cross/need qemu-user-static debootstrap swtpm swtpm-tools
 	@mkdir -p bin
 	@$(STATIC) -o bin/foreign ./tests/foreign/cmd/foreign
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -short -timeout 10m -exec $(CURDIR)/bin/foreign $(addprefix ./,$(SMOKE))
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -exec $(CURDIR)/bin/foreign -run 'Conformance|Encrypted|Blob|Order|Ack' ./storage ./link
 	@cross/build out/cross arm64
 	FULMAR_ARM64=smoke $(GO) test -count 1 -v -timeout 10m ./tests/arm64
 
