@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -103,6 +103,14 @@ smoke-arm64: ## tests, a whole board and the worker as arm64 code, emulated; wan
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -exec $(CURDIR)/bin/foreign -run 'Conformance|Encrypted|Blob|Order|Ack' ./storage ./link
 	@cross/build out/cross arm64
 	FULMAR_ARM64=smoke $(GO) test -count 1 -v -timeout 10m ./tests/arm64
+
+test-arm64: man ## all of that, the packages in Debian 11 to 13, and an emulated machine; wants root
+	@cross/need qemu-user-static qemu-system-arm debootstrap e2fsprogs kmod
+	@rm -rf out/arm64
+	@for v in 0.1.0 0.2.0; do export RELEASE=$$v COMPRESSION=none; \
+		cross/build out/cross-$$v arm64 && cross/bills out/cross-$$v arm64 && cross/package/build out/cross-$$v/arm64 arm64 out/arm64 || exit 1; done
+	@cross/build out/cross arm64
+	FULMAR_ARM64=all $(GO) test -count 1 -v -timeout 60m ./tests/arm64
 
 test-cuda: ## on an NVIDIA GPU, driver only: kernels, graphs, a fault and the way back
 	FULMAR_GPU=cuda $(GO) test -count 1 -v -run CUDA ./tests/gpu
