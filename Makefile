@@ -7,7 +7,7 @@
 
 SHELL      := /bin/bash
 GO         ?= go
-RELEASE    ?= $(shell git describe --always --dirty 2>/dev/null || echo dev)
+RELEASE    := $(or $(RELEASE),$(shell cross/version))
 LDFLAGS    := -s -w -X main.release=$(RELEASE)
 STATIC     := CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)'
 TOOL       := $(GO) tool -modfile=tools.mod
@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -48,11 +48,19 @@ gates: ## format, vet, staticcheck, module sums, static arm64 build
 	$(GO) mod verify
 	@$(MAKE) --no-print-directory arm64
 
-arm64: ## the static programs for the board
-	@mkdir -p bin/arm64
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar ./cmd/fulmar
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmard ./cmd/fulmard
-	GOARCH=arm64 $(STATIC) -o bin/arm64/fulmar-fleet ./cmd/fulmar-fleet
+arm64: ## the static programs for the board, into bin/arm64/
+	@RELEASE='$(RELEASE)' cross/build -static bin arm64
+
+cross: ## all programs for arm64 and amd64, the same bytes each time, with checksums, licences and bills, into out/cross/
+	@RELEASE='$(RELEASE)' cross/build out/cross arm64 amd64
+
+.PHONY: packages
+packages: cross man ## Debian packages and the file for sites without a network, into out/packages/; FULMAR_RELEASE_KEY signs
+	@cross/need binutils xz-utils zstd
+	@rm -rf out/packages
+	@for a in arm64 amd64; do RELEASE='$(RELEASE)' cross/package/build out/cross/$$a $$a out/packages || exit 1; done
+	@RELEASE='$(RELEASE)' cross/package/bundle out/packages arm64 amd64
+	@ls -l out/packages | awk 'NR > 1 { printf "%10d  %s\n", $$5, $$9 }'
 
 race: ort ## the concurrent packages under the race detector
 	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$')
@@ -82,6 +90,27 @@ test-trt-arm64: ## the TensorRT bridge and its double as arm64 code, emulated
 	CC=aarch64-linux-gnu-gcc CGO_ENABLED=1 GOARCH=arm64 $(GO) test -c -o bin/arm64/trt.test ./inference/trt
 	cd inference/trt && CC=aarch64-linux-gnu-gcc QEMU_LD_PREFIX=/usr/aarch64-linux-gnu FULMAR_TEST_RUNNER=qemu-aarch64 \
 		qemu-aarch64 ../../bin/arm64/trt.test -test.v -test.run 'Engine|Batches|Info|Preprocess|Plans|Life|Lost|Memory|Build' | grep -E '^(---|PASS|FAIL|ok)'
+
+# What could differ by processor: alignment, atomics, fused floats, page size, system calls.
+SMOKE = schema device device/jetson device/sensor internal/atomicfile trust storage/vault storage/salvage storage/internal/ranges \
+	link/guard link/internal/flights tpm tpm/attest inference/tensor inference/detect agent/config
+
+smoke-arm64: ## tests, a whole board and the worker as arm64 code, emulated; wants root
+	@cross/need qemu-user-static debootstrap swtpm swtpm-tools
+	@mkdir -p bin
+	@$(STATIC) -o bin/foreign ./tests/foreign/cmd/foreign
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -short -timeout 10m -exec $(CURDIR)/bin/foreign $(addprefix ./,$(SMOKE))
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -exec $(CURDIR)/bin/foreign -run 'Conformance|Encrypted|Blob|Order|Ack' ./storage ./link
+	@cross/build out/cross arm64
+	FULMAR_ARM64=smoke $(GO) test -count 1 -v -timeout 10m ./tests/arm64
+
+test-arm64: man ## all of that, the packages in Debian 11 to 13, and an emulated machine; wants root
+	@cross/need qemu-user-static qemu-system-arm debootstrap e2fsprogs kmod
+	@rm -rf out/arm64
+	@for v in 0.1.0 0.2.0; do export RELEASE=$$v COMPRESSION=none; \
+		cross/build out/cross-$$v arm64 && cross/bills out/cross-$$v arm64 && cross/package/build out/cross-$$v/arm64 arm64 out/arm64 || exit 1; done
+	@cross/build out/cross arm64
+	FULMAR_ARM64=all $(GO) test -count 1 -v -timeout 60m ./tests/arm64
 
 test-cuda: ## on an NVIDIA GPU, driver only: kernels, graphs, a fault and the way back
 	FULMAR_GPU=cuda $(GO) test -count 1 -v -run CUDA ./tests/gpu

@@ -168,6 +168,45 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestReloadOfDropIns: a folder of drop-ins that appears, changes and goes is followed.
+func TestReloadOfDropIns(t *testing.T) {
+	t.Parallel()
+	b := start(t)
+	level := func(l slog.Level) func() bool { return func() bool { return b.level.Level() == l } }
+	until(t, "the report of the first config", func() bool { return len(b.said(t)) > 0 })
+	dir := config.DropInDir(b.path)
+	drop := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drop("10-log.yaml", "log: {level: debug}\n")
+	until(t, "the first drop-in", level(slog.LevelDebug))
+	drop("20-log.yaml", "log: {level: error}\n")
+	until(t, "one over it", level(slog.LevelError))
+	drop("20-log.yaml", "log: {level: loud}\n")
+	until(t, "the refusal", func() bool {
+		return slices.ContainsFunc(b.said(t), func(r schema.Report) bool { return r.State == "refused" && strings.Contains(r.Text, "20-log.yaml") })
+	})
+	if c, broken, err := config.LoadOrLastGood(b.path); err != nil || broken == nil || c.Log.Level != "error" {
+		t.Errorf("a restart now gives %+v, broken %v, err %v; wants the last good one", c, broken, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "20-log.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the drop-in's end", level(slog.LevelDebug))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the folder's end", level(slog.LevelInfo))
+	drop("10-log.yaml", "log: {level: warn}\n")
+	until(t, "the folder that is back", level(slog.LevelWarn))
+}
+
 func TestStatusOnTCPWantsItsToken(t *testing.T) {
 	t.Parallel()
 	h := guard("sixteen-letters!", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))

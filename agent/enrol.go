@@ -93,6 +93,8 @@ type IdentityHealth struct {
 	Trust string         `json:"trust,omitempty"`
 	// Fingerprint is what a person compares with the page before letting the board in.
 	Fingerprint string `json:"fingerprint,omitempty"`
+	// Refusal is the fleet's code where it said no: "token", "revoked", ...
+	Refusal string `json:"refusal,omitempty"`
 }
 
 func (a *Agent) identityHealth() *IdentityHealth {
@@ -102,7 +104,7 @@ func (a *Agent) identityHealth() *IdentityHealth {
 	if s.State == "" {
 		return nil // a board without a fleet of ours
 	}
-	h := &IdentityHealth{State: s.State, Key: s.Mode, Fingerprint: s.Fingerprint}
+	h := &IdentityHealth{State: s.State, Key: s.Mode, Fingerprint: s.Fingerprint, Refusal: s.Refusal}
 	if i, ok := a.chip.Known(); ok {
 		h.TPM = i.Kind
 	}

@@ -8,51 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"reflect"
-	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"fulmar/agent/config"
 	"fulmar/schema"
 )
 
-// settle is how long a changed config file must be quiet before it is read:
-// editors write in several steps.
-const settle = 300 * time.Millisecond
-
-// watchConfig applies the config file whenever it changes. A broken file changes
-// nothing: the last good config goes on and the fleet is told the line.
+// watchConfig applies the config whenever its file or a drop-in of it changes. A broken
+// file changes nothing: the last good config goes on and the fleet is told the line.
 func (a *Agent) watchConfig(ctx context.Context) error {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		a.log.Warn("config file is not watched: changes need a restart", "err", err)
-		return nil
-	}
-	defer w.Close()
-	// The folder is watched, not the file: a rename over it replaces the inode.
-	if err := w.Add(filepath.Dir(a.opt.ConfigPath)); err != nil {
-		a.log.Warn("config file is not watched: changes need a restart", "err", err)
-		return nil
-	}
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case ev := <-w.Events:
-			if filepath.Clean(ev.Name) == filepath.Clean(a.opt.ConfigPath) && !ev.Has(fsnotify.Chmod) {
-				timer.Reset(settle)
-			}
-		case err := <-w.Errors:
-			a.log.Warn("watching the config file", "err", err)
-		case <-timer.C:
-			a.reload()
-		}
-	}
+	config.Watch(ctx, a.opt.ConfigPath, a.log, a.reload)
+	return nil
 }
 
 func (a *Agent) reload() {

@@ -93,6 +93,9 @@ func New(cfg Config, firstPassword func(string), log *slog.Logger) (_ *Server, e
 	if s.https, err = listen("listen", cfg.Listen); err != nil {
 		return nil, err
 	}
+	if err := s.keepAddress(); err != nil {
+		s.log.Warn("join tokens will not tell boards where the fleet is", "err", err)
+	}
 	if s.mqtt, err = listen("mqtt", cfg.MQTT); err != nil {
 		return nil, err
 	}
@@ -233,7 +236,7 @@ func (s *Server) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.certMu.Lock()
 	defer s.certMu.Unlock()
 	if ca.Stale(s.cert, time.Now()) {
-		c, err := s.ca.Server(s.cfg.Hosts)
+		c, err := s.ca.Server(s.cfg.names())
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ package schema
 
 import (
 	"bytes"
+	"net/url"
 	"reflect"
 	"strings"
 	"testing"
@@ -133,6 +134,7 @@ func FuzzParseTopic(f *testing.F) {
 
 func FuzzParseJoinToken(f *testing.F) {
 	f.Add(JoinToken{Secret: strings.Repeat("A", 26)}.String())
+	f.Add(JoinToken{Secret: strings.Repeat("A", 26), Address: "[2001:db8::1]:8443"}.String())
 	f.Add("fe1__")
 	f.Fuzz(func(t *testing.T, s string) {
 		token, err := ParseJoinToken(s)
@@ -143,8 +145,13 @@ func FuzzParseJoinToken(f *testing.F) {
 			return
 		}
 		back, err := ParseJoinToken(token.String())
-		if err != nil || back != token {
+		if err != nil || back != token || len(token.String()) > MaxJoinToken {
 			t.Fatalf("%q: %+v, then %+v, %v", s, token, back, err)
+		}
+		if a := token.Address; a != "" {
+			if u, err := url.Parse("https://" + a + EnrolPath); err != nil || u.Host != a || u.Path != EnrolPath {
+				t.Fatalf("%q is no host of a URL: %v", a, err)
+			}
 		}
 	})
 }

@@ -52,7 +52,9 @@ type Log struct {
 
 // Fleet names the fleet this board belongs to.
 type Fleet struct {
-	Address   string `yaml:"address"`    // host:port of the fleet's HTTPS; "" with a broker of one's own
+	// Address is host:port of the fleet's HTTPS; "" with a broker of one's own, and on a
+	// board that was not enrolled yet: it samples, keeps, and says so.
+	Address   string `yaml:"address"`
 	TokenFile string `yaml:"token_file"` // join token, read once at enrolment
 	// Pin is the SHA-256 of the fleet's CA certificate (DER), 64 hex digits: whom a
 	// board without a token may ask. "": only a token or an earlier enrolment says it.
@@ -255,8 +257,8 @@ func (c *Config) validateFleet() error {
 		errs = append(errs, err)
 	}
 	switch {
-	case c.Fleet.Address == "" && c.Broker.Address == "":
-		errs = append(errs, errors.New("fleet.address: is empty; give the fleet's host:port (or broker.address for a broker without a fleet)"))
+	case c.Fleet.Address == "" && (c.Fleet.TokenFile != "" || c.Fleet.Pin != ""):
+		errs = append(errs, errors.New("fleet.address: is empty beside fleet.token_file or fleet.pin; give the fleet's host:port"))
 	case c.Fleet.Address != "":
 		errs = append(errs, hostPort("fleet.address", c.Fleet.Address))
 	}

@@ -15,7 +15,7 @@ import (
 func TestDefaultsPage(t *testing.T) {
 	t.Parallel()
 	var got Config
-	if err := decode([]byte(DefaultsYAML), &got); err != nil {
+	if err := decodeText(DefaultsYAML, &got); err != nil {
 		t.Fatal(err)
 	}
 	want := Default()
@@ -60,7 +60,7 @@ func TestErrors(t *testing.T) {
 		{"no near key", good + "zzzzzz: 1\n", `unknown key "zzzzzz" (all keys`},
 		{"wrong type", good + "spool: {alarm_mib: lots}\n", "line 3: "},
 		{"not yaml", good + "link: [\n", "line"},
-		{"no fleet", "board: a\n", "fleet.address: is empty"},
+		{"no fleet", "fleet: {token_file: /t}\n", "fleet.address: is empty beside fleet.token_file"},
 		{"relative data", good + "data: here\n", "data: \"here\" is not an absolute path"},
 		{"bad name", "board: Dock 1\nfleet: {address: 'f:1'}\n", "board"},
 		{"bad address", "fleet: {address: nowhere}\n", "fleet.address: \"nowhere\" is not host:port"},

@@ -8,20 +8,17 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"reflect"
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 
 	"fulmar/internal/atomicfile"
 )
-
-// maxConfigBytes bounds the config file: a folder mistaken for a file or a log
-// in its place must not fill memory.
-const maxConfigBytes = 1 << 20
 
 // DefaultsYAML is every key with its default and what it means. A test holds it
 // equal to [Default].
@@ -29,23 +26,25 @@ const maxConfigBytes = 1 << 20
 //go:embed defaults.yaml
 var DefaultsYAML string
 
-// Load reads a config file. Unknown keys, wrong types and values out of range
-// are errors with the line; an unknown key names the nearest known one.
+// Load reads the config file at path and then its drop-ins ([DropInDir]), each over
+// what stood before, key by key; a list replaces the whole list, and a key without a
+// value changes nothing. Unknown keys, wrong types and values out of range are errors
+// with the file and its line; an unknown key names the nearest known one.
 func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
+	c, _, err := load(path)
+	return c, err
+}
+
+func load(path string) (*Config, origins, error) {
+	sources, err := readAll(path)
 	if err != nil {
-		return nil, fmt.Errorf("read config: %w", err)
+		return nil, nil, err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxConfigBytes+1))
+	c, from, err := parse(sources)
 	if err != nil {
-		return nil, fmt.Errorf("read config: %w", err)
+		return nil, nil, fmt.Errorf("config %s: %w", path, err)
 	}
-	c, err := Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("config %s: %w", path, err)
-	}
-	return c, nil
+	return c, from, nil
 }
 
 // Parse reads a config from its YAML form, over [Default].
@@ -53,23 +52,85 @@ func Parse(b []byte) (*Config, error) {
 	if len(b) > maxConfigBytes {
 		return nil, fmt.Errorf("is over %d bytes", maxConfigBytes)
 	}
-	c := Default()
-	if err := decode(b, &c); err != nil {
-		return nil, err
-	}
-	return &c, c.Validate()
+	c, _, err := parse([]source{{text: b}})
+	return c, err
 }
 
-func decode(b []byte, c *Config) (err error) {
-	defer func() {
-		if p := recover(); p != nil { // the parser is not ours: broken input must not end the agent
-			err = fmt.Errorf("is not YAML: %v", p)
+// parse reads sources over [Default], in their order.
+func parse(sources []source) (*Config, origins, error) {
+	c, from := Default(), origins{}
+	for i, s := range sources {
+		root, err := tree(s.text)
+		if err == nil && root != nil {
+			err = decode(root, &c)
 		}
-	}()
-	err = yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()).Decode(c)
-	if err == nil || errors.Is(err, io.EOF) {
-		return nil
+		if err != nil {
+			if i > 0 { // the first is named by whoever reads it
+				err = fmt.Errorf("%s: %w", s.path, err)
+			}
+			return nil, nil, err
+		}
+		from.note("", root, s.path)
 	}
+	return &c, from, from.blame(c.Validate(), sources)
+}
+
+// tree parses one file into its map; nil where it holds only comments.
+func tree(b []byte) (root *ast.MappingNode, err error) {
+	defer notYAML(&err)
+	f, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		return nil, said(err)
+	}
+	for _, d := range f.Docs {
+		switch body := d.Body.(type) {
+		case nil, *ast.DirectiveNode, *ast.NullNode, *ast.CommentGroupNode:
+		case *ast.MappingNode:
+			if root != nil {
+				return nil, fmt.Errorf("%sa second document begins; one file is one document", place(body.GetToken()))
+			}
+			root = body
+		default:
+			return nil, fmt.Errorf("%sis no map of keys (all keys: fulmard config --defaults)", place(body.GetToken()))
+		}
+	}
+	return root, nil
+}
+
+// decode reads a map over c.
+func decode(root *ast.MappingNode, c *Config) (err error) {
+	defer notYAML(&err)
+	return said(yaml.NodeToValue(root, c, yaml.Strict()))
+}
+
+// notYAML makes an error of a panic: the parser is not ours, and broken input must not
+// end the agent.
+func notYAML(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("is not YAML: %v", p)
+	}
+}
+
+// note takes down the keys that a file gives. Aliases and merges are not followed: what
+// they bring counts as the key that names them.
+func (o origins) note(prefix string, root *ast.MappingNode, path string) {
+	if root == nil {
+		return
+	}
+	for _, v := range root.Values {
+		key := prefix + v.Key.String()
+		switch child := v.Value.(type) {
+		case *ast.MappingNode:
+			o.note(key+".", child, path)
+		case *ast.NullNode:
+		default:
+			o[key] = path
+		}
+	}
+}
+
+// said puts the parser's errors into our words.
+func said(err error) error {
 	var unknown *yaml.UnknownFieldError
 	if errors.As(err, &unknown) {
 		key := unknown.Token.Value
@@ -148,39 +209,43 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// LoadOrLastGood reads the config; where it is broken it falls back to the copy
-// of the last good one in the data folder (see [KeepLastGood]), so that a typing
-// error on a board far away never takes it off the air. broken is what is wrong
-// with the file when the copy was used.
+// LoadOrLastGood reads the config; where it or one of its drop-ins is broken it falls
+// back to the copy of the last good one in the data folder (see [KeepLastGood]), so that
+// a typing error on a board far away never takes it off the air. broken is what is wrong
+// with the files when the copy was used.
 func LoadOrLastGood(path string) (c *Config, broken, err error) {
 	c, broken = Load(path)
 	if broken == nil {
 		return c, nil, nil
 	}
-	b, _ := os.ReadFile(path)
-	last := Config{Data: dataOf(b)}
-	if c, err = Load(last.LastGoodPath()); err != nil {
+	last := Config{Data: dataOf(path)}
+	b, err := readFile(last.LastGoodPath(), maxConfigBytes)
+	if err != nil {
+		return nil, nil, broken
+	}
+	if c, err = Parse(b); err != nil {
 		return nil, nil, broken
 	}
 	return c, broken, nil
 }
 
-// dataOf finds the data folder in a file that need not be YAML otherwise.
-func dataOf(b []byte) string {
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "data:"); ok {
-			v, _, _ = strings.Cut(v, " #")
-			return strings.Trim(strings.TrimSpace(v), `"'`)
-		}
-	}
-	return Default().Data
-}
-
-// KeepLastGood keeps a copy of a config file that was loaded and applied.
+// KeepLastGood keeps a copy of a config that was loaded from path and applied: the file
+// as it is, or where there are drop-ins the keys of all of them put together.
 func KeepLastGood(path string, c *Config) error {
-	b, err := os.ReadFile(path)
+	sources, err := readAll(path)
 	if err != nil {
 		return fmt.Errorf("keep last good config: %w", err)
+	}
+	b := sources[0].text
+	if len(sources) > 1 {
+		if b, err = together(sources); err != nil {
+			return fmt.Errorf("keep last good config: %w", err)
+		}
+	}
+	// The files may have changed since they were loaded, and what was put together must
+	// read as what it was made of: a copy that is not c is none.
+	if got, err := Parse(b); err != nil || !reflect.DeepEqual(got, c) {
+		return errors.Join(fmt.Errorf("keep last good config: %s has changed since it was loaded", path), err)
 	}
 	if old, err := os.ReadFile(c.LastGoodPath()); err == nil && bytes.Equal(old, b) {
 		return nil

@@ -90,7 +90,11 @@ func (e *Enroller) Enrol(ctx context.Context) (*Identity, error) {
 		} else if errors.As(err, &r) {
 			next = min(max(wait, r.after), approvalMax)
 		}
-		e.tell(Status{State: stateOf(err), Mode: key.Mode(), Fingerprint: finger, Err: err})
+		s := Status{State: stateOf(err), Mode: key.Mode(), Fingerprint: finger, Err: err}
+		if r != nil {
+			s.Refusal = r.code
+		}
+		e.tell(s)
 		e.warn("not enrolled yet", err, next)
 		select {
 		case <-ctx.Done():
@@ -174,7 +178,7 @@ func (e *Enroller) contact() (contact, error) {
 
 func readToken(path string) (schema.JoinToken, error) {
 	if path == "" {
-		return schema.JoinToken{}, errors.New("this board is not enrolled and knows no fleet: fleet.token_file and fleet.pin are empty; make a join token with fulmar-fleet token, or write into fleet.pin what fulmar-fleet pin prints")
+		return schema.JoinToken{}, errors.New("this board is not enrolled and knows no fleet: make a join token with fulmar-fleet token and type fulmar enrol on the board (or write into fleet.pin what fulmar-fleet pin prints)")
 	}
 	b, err := credential.ReadFile(path)
 	if err != nil {

@@ -126,6 +126,8 @@ type Status struct {
 	// Fingerprint is what a person compares with the page before approving.
 	Fingerprint string
 	Err         error // why not enrolled
+	// Refusal is the fleet's code where it said no, "token"; "" else.
+	Refusal string
 }
 
 // stateOf is the state that an error of a key or an enrolment means.

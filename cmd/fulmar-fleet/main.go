@@ -4,7 +4,7 @@
 // Command fulmar-fleet is the fleet's server and its keeper's tools.
 //
 //	fulmar-fleet serve [--config FILE] [--data DIR] [--listen HOST:PORT] [--mqtt HOST:PORT] [--host NAME,...]
-//	fulmar-fleet token [--data DIR] [--boards N | --board NAME] [--for 1h]
+//	fulmar-fleet token [--data DIR] [--boards N | --board NAME] [--for 1h] [--address HOST:PORT]
 //	fulmar-fleet api-token [--data DIR] [--scope read|admin] [--for 1h]
 //	fulmar-fleet reset-password [--data DIR]
 //	fulmar-fleet ca show|init|next|csr|install|switch|drop
@@ -132,8 +132,13 @@ func token(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 	boards := fs.Int("boards", 1, "how many boards may enrol with it")
 	board := fs.String("board", "", "only for this board, which may be enrolled already")
 	life := fs.Duration("for", time.Hour, "how long it is good for")
+	address := fs.String("address", "", "HOST:PORT by which boards reach the fleet; default as the server was last told (hosts, listen)")
 	return tool(fs, data, args, func(reg *registry.Registry) error {
 		pin, err := ca.Pin(filepath.Join(*data, "ca"))
+		if err != nil {
+			return err
+		}
+		at, err := tokenAddress(*data, *address, os.Stderr)
 		if err != nil {
 			return err
 		}
@@ -141,8 +146,8 @@ func token(ctx context.Context, fs *flag.FlagSet, data *string, args []string) e
 		if err != nil {
 			return err
 		}
-		fmt.Println(schema.JoinToken{Secret: secret, CAHash: pin})
-		fmt.Fprintf(os.Stderr, "join token, good for %v, shown this once\n", *life)
+		fmt.Println(schema.JoinToken{Secret: secret, CAHash: pin, Address: at})
+		fmt.Fprintf(os.Stderr, "join token, good for %v, shown this once; on the board type sudo fulmar enrol and paste it when it asks\n", *life)
 		return nil
 	})
 }

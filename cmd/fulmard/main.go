@@ -5,7 +5,9 @@
 // busy, and delivers everything to the fleet through outages.
 //
 //	fulmard run [--config FILE]       run until SIGTERM
-//	fulmard config check FILE         read a config, say what is wrong with it
+//	fulmard config check [FILE]       read a config and its drop-ins, say what is wrong with it
+//	fulmard config show [--json] [FILE]
+//	                                  the config in force, and which file each key is from
 //	fulmard config --defaults         print every key with its default
 //	fulmard wipe --yes BOARD          destroy this board's keys, records and counter
 //	fulmard version
@@ -23,6 +25,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"fulmar/agent"
@@ -37,7 +40,8 @@ var release = "dev"
 
 const usage = `usage:
   fulmard run [--config FILE] [--sysroot DIR]
-  fulmard config check FILE
+  fulmard config check [FILE]
+  fulmard config show [--json] [FILE]
   fulmard config --defaults
   fulmard wipe --yes BOARD [--config FILE]
   fulmard version
@@ -60,13 +64,8 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case len(args) >= 1 && args[0] == "run":
 		return runBoard(args[1:], stderr)
-	case len(args) == 3 && args[0] == "config" && args[1] == "check":
-		if _, err := config.Load(args[2]); err != nil {
-			fmt.Fprintf(stderr, "fulmard: %v\n", err)
-			return 1
-		}
-		fmt.Fprintf(stdout, "%s is good\n", args[2])
-		return 0
+	case len(args) >= 2 && args[0] == "config" && (args[1] == "check" || args[1] == "show"):
+		return tellConfig(args[1], args[2:], stdout, stderr)
 	case len(args) == 2 && args[0] == "config" && args[1] == "--defaults":
 		fmt.Fprint(stdout, config.DefaultsYAML)
 		return 0
@@ -84,6 +83,48 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprint(stderr, usage)
 	return 2
+}
+
+// tellConfig says whether a config and its drop-ins are good, or shows them as one.
+func tellConfig(word string, args []string, stdout, stderr io.Writer) int {
+	fs := flag.NewFlagSet("fulmard config "+word, flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	asJSON := false
+	if word == "show" {
+		fs.BoolVar(&asJSON, "json", false, "for programs: the config, its files, and which key is from which")
+	}
+	if err := fs.Parse(args); err != nil || fs.NArg() > 1 {
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	path := configPath
+	if fs.NArg() == 1 {
+		path = fs.Arg(0)
+	}
+	var out []byte
+	var err error
+	switch {
+	case asJSON:
+		out, err = config.ShowJSON(path)
+	case word == "show":
+		out, err = config.Show(path)
+	default:
+		var files []string
+		var cfg *config.Config
+		if cfg, err = config.Load(path); err == nil {
+			files, err = config.Files(path)
+		}
+		out = fmt.Appendf(nil, "%s is good\n", strings.Join(files, " with "))
+		if err == nil && cfg.Fleet.Address == "" && cfg.Broker.Address == "" {
+			out = append(out, "it names no fleet yet: type fulmar enrol\n"...)
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "fulmard: %v\n", err)
+		return 1
+	}
+	_, _ = stdout.Write(out)
+	return 0
 }
 
 // wipeBoard destroys what makes this machine this board.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 )
 
@@ -30,7 +31,7 @@ const elf = `:fulmar-aarch64:M::\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\
 
 // Cpuinfo is what the emulated processor's /proc/cpuinfo says: QEMU shows the host's,
 // and ONNX Runtime 1.30 dies at load where an arm64 program reads one of an x86
-// (research of 2025: SIGSEGV in its cpuinfo). The words are those of a Cortex-A57,
+// (measured: SIGSEGV in dlopen). The words are those of a Cortex-A57,
 // QEMU's own default, once for each processor of this machine.
 func Cpuinfo() string {
 	text := ""
@@ -41,18 +42,27 @@ func Cpuinfo() string {
 	return text
 }
 
-// Command makes a command whose programs may be arm64 ones. With a root it runs in
-// there, with this machine's devices, a fresh /proc and /run; "" stays here. The
-// command sees its own processes only, and all of them end with it. As root of its
-// namespace it may change owners and modes of files, not make device nodes.
-func Command(root, name string, args ...string) *exec.Cmd {
-	return CommandContext(context.Background(), root, name, args...)
+// Room is where a program runs.
+type Room struct {
+	// Root is the program's /, with this machine's devices, a /proc of its own and an
+	// empty /run. "" stays in this machine's.
+	Root string
+	// Binds are folders of this machine that are seen under the same path in Root.
+	Binds []string
+	// Layer throws away what the program changes in Root; it is kept in memory meanwhile.
+	Layer bool
 }
 
-// CommandContext is [Command], killed when ctx ends.
-func CommandContext(ctx context.Context, root, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", enter, "enter", root, name}, args...)...)
-	cmd.Env = append(os.Environ(), "FOREIGN_ELF="+elf, "FOREIGN_CPUINFO="+Cpuinfo())
+// Command makes a command of the room, killed when ctx ends. Its programs may be arm64
+// ones. It sees its own processes only, and all of them end with it. As root of its
+// namespace it may change owners and modes of files, not make device nodes.
+func (r Room) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", enter, "enter", name}, args...)...)
+	cmd.Env = append(os.Environ(), "FOREIGN_ELF="+elf, "FOREIGN_CPUINFO="+Cpuinfo(),
+		"FOREIGN_ROOT="+r.Root, "FOREIGN_BINDS="+strings.Join(r.Binds, "\n"))
+	if r.Layer {
+		cmd.Env = append(cmd.Env, "FOREIGN_LAYER=1")
+	}
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
@@ -73,7 +83,8 @@ func Check() error {
 	if _, err := os.Stat("/usr/bin/qemu-aarch64-static"); err != nil {
 		return fmt.Errorf("no emulator of arm64: %w; type: cross/need qemu-user-static", err)
 	}
-	if out, err := Command("", "true").CombinedOutput(); err != nil {
+	out, err := Room{}.Command(context.Background(), "true").CombinedOutput()
+	if err != nil {
 		return fmt.Errorf("register the emulator in a namespace: %w: %s(wants Linux 6.7)", err, out)
 	}
 	return nil

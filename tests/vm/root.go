@@ -33,8 +33,8 @@ const packages = "systemd-sysv,dbus,udev,kmod,procps,iproute2,adduser,libstdc++6
 var setup string
 
 // Root gives the folder of a Debian system that can boot, with a kernel in
-// /boot/vmlinuz. It is made once in cache (40 s on amd64, minutes where the second half
-// runs emulated) and must not be changed. more are further packages.
+// /boot/vmlinuz. It is made once in cache (40 s on amd64, 100 to 270 s where the second
+// half runs emulated) and must not be changed. more are further packages.
 func Root(ctx context.Context, cache, suite, arch string, more ...string) (string, error) {
 	want := packages
 	for _, p := range more {
@@ -42,7 +42,36 @@ func Root(ctx context.Context, cache, suite, arch string, more ...string) (strin
 	}
 	// The name holds all that the content depends on, so that a new recipe makes anew.
 	sum := sha256.Sum256([]byte(want + "\n" + setup + kernelSuite))
-	dir := filepath.Join(cache, "roots", suite+"-"+arch+"-"+hex.EncodeToString(sum[:4]))
+	return once(cache, suite+"-"+arch+"-"+hex.EncodeToString(sum[:4]), func(root string) error {
+		if err := bootstrap(ctx, root, suite, arch, want); err != nil {
+			return err
+		}
+		cmd := exec.CommandContext(ctx, "/bin/sh", "-c", setup, "setup", root, arch, suite, kernelSuite)
+		if err := run(cmd); err != nil {
+			return fmt.Errorf("set up a root of %s %s: %w", suite, arch, err)
+		}
+		return nil
+	})
+}
+
+// Unpacked gives the folder of a Debian system whose packages were unpacked and not
+// configured: enough to run a program in, and made in half a minute for any processor.
+func Unpacked(ctx context.Context, cache, suite, arch string) (string, error) {
+	return once(cache, suite+"-"+arch+"-unpacked", func(root string) error {
+		args := []string{"--foreign", "--variant=minbase", "--arch=" + arch, "--include=libstdc++6", suite, root}
+		if err := run(exec.CommandContext(ctx, "debootstrap", args...)); err != nil {
+			return fmt.Errorf("debootstrap %s %s: %w", suite, arch, err)
+		}
+		// It unpacks what is required only, and leaves the rest for its second half.
+		rest := `cd "$1"; for d in var/cache/apt/archives/*.deb; do dpkg-deb -x "$d" .; done; rm -rf var/cache/apt/archives`
+		return run(exec.CommandContext(ctx, "/bin/sh", "-euc", rest, "unpack", root))
+	})
+}
+
+// once makes cache/roots/name unless it is there. Who wants one that another makes
+// meanwhile, in this process or another, waits for it.
+func once(cache, name string, fill func(root string) error) (string, error) {
+	dir := filepath.Join(cache, "roots", name)
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return "", err
 	}
@@ -59,13 +88,9 @@ func Root(ctx context.Context, cache, suite, arch string, more ...string) (strin
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	root := filepath.Join(work, "root")
-	if err := bootstrap(ctx, root, suite, arch, want); err != nil {
+	root := filepath.Join(work, "root") // "/" of somebody, and so readable by all
+	if err := errors.Join(os.Mkdir(root, 0o755), fill(root)); err != nil {
 		return "", err
-	}
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", setup, "setup", root, arch, suite, kernelSuite)
-	if err := run(cmd); err != nil {
-		return "", fmt.Errorf("set up a root of %s %s: %w", suite, arch, err)
 	}
 	return dir, os.Rename(root, dir)
 }
@@ -73,15 +98,12 @@ func Root(ctx context.Context, cache, suite, arch string, more ...string) (strin
 // bootstrap unpacks and configures Debian's packages in root.
 func bootstrap(ctx context.Context, root, suite, arch, want string) error {
 	args := []string{"--variant=minbase", "--arch=" + arch, "--include=" + want, suite, root}
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return err
-	}
 	cmd := exec.CommandContext(ctx, "debootstrap", args...)
 	if arch != runtime.GOARCH {
 		if err := foreign.Check(); err != nil {
 			return err
 		}
-		cmd = foreign.CommandContext(ctx, "", "debootstrap", args...)
+		cmd = foreign.Room{}.Command(ctx, "debootstrap", args...)
 		// debootstrap's word for a place where device nodes cannot be made.
 		cmd.Env = append(cmd.Env, "container=lxc")
 	}

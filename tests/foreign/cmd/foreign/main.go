@@ -3,13 +3,14 @@
 
 // Command foreign runs a program whose processor may be another one, and its children:
 //
-//	foreign [-root FOLDER] PROGRAM ARGUMENT...
+//	foreign [-root FOLDER [-layer] [-bind FOLDER]...] PROGRAM ARGUMENT...
 //	GOARCH=arm64 go test -exec bin/foreign ./schema
 //
 // With a root it runs in there, see package foreign. It ends with the program's code.
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -23,15 +24,21 @@ import (
 )
 
 func main() {
-	root := flag.String("root", "", "folder that is the program's /")
+	var room foreign.Room
+	flag.StringVar(&room.Root, "root", "", "folder that is the program's /")
+	flag.BoolVar(&room.Layer, "layer", false, "throw away what it changes in there")
+	flag.Func("bind", "folder to be seen in there under the same path; may be given again", func(dir string) error {
+		room.Binds = append(room.Binds, dir)
+		return nil
+	})
 	flag.Parse()
 	if flag.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "usage: foreign [-root FOLDER] PROGRAM ARGUMENT...")
+		fmt.Fprintln(os.Stderr, "usage: foreign [-root FOLDER [-layer] [-bind FOLDER]...] PROGRAM ARGUMENT...")
 		os.Exit(2)
 	}
 	err := foreign.Check()
 	if err == nil {
-		cmd := foreign.Command(*root, flag.Arg(0), flag.Args()[1:]...)
+		cmd := room.Command(context.Background(), flag.Arg(0), flag.Args()[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		err = run(cmd)
 	}

@@ -1,0 +1,162 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package root makes small Debian systems and runs programs in them, so that a package
+// is installed where its users install it and not on the machine of who builds it. A
+// system is made once by debootstrap and kept; each test works on a layer of its own
+// over it, in memory, and throws that away. It wants root, debootstrap, overlayfs and
+// util-linux, and a network the first time. A system of another architecture wants an
+// interpreter registered with binfmt_misc (flag F), which is left to the caller.
+package root
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// makeTime bounds debootstrap: 45 s here for amd64, some minutes where the second stage
+// is emulated.
+const makeTime = 20 * time.Minute
+
+// include is what the packages depend on and what a board has; nothing is fetched later.
+const include = "systemd,systemd-sysv,udev,ca-certificates,libstdc++6"
+
+// Make makes the system of a Debian suite (bullseye, bookworm, trixie) and architecture
+// (amd64, arm64) under cache/SUITE-ARCH unless it is there, and gives its folder. Who
+// wants one that another makes meanwhile, in this process or another, waits for it.
+func Make(ctx context.Context, cache, suite, arch string) (string, error) {
+	dir := filepath.Join(cache, suite+"-"+arch)
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", fmt.Errorf("make a Debian system: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(cache, "."+suite+"-"+arch+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("make a Debian system: %w", err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("make a Debian system: lock: %w", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	part, err := os.MkdirTemp(cache, ".part-*")
+	if err != nil {
+		return "", fmt.Errorf("make a Debian system: %w", err)
+	}
+	defer os.RemoveAll(part)
+	if err := os.Chmod(part, 0o755); err != nil { // it becomes "/", which everybody reads
+		return "", fmt.Errorf("make a Debian system: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, makeTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--arch="+arch, "--include="+include, suite, part)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("make a Debian %s system for %s: debootstrap: %w; its last words: %s", suite, arch, err, last(out, 400))
+	}
+	// The packages it fetched are in the way of nobody, only in that of the disk.
+	if err := os.RemoveAll(filepath.Join(part, "var/cache/apt/archives")); err != nil {
+		return "", fmt.Errorf("make a Debian system: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Join(part, "var/cache/apt/archives/partial"), 0o755); err != nil {
+		return "", fmt.Errorf("make a Debian system: %w", err)
+	}
+	if err := os.Rename(part, dir); err != nil {
+		return "", fmt.Errorf("make a Debian system: %w", err)
+	}
+	return dir, nil
+}
+
+// Root is a layer over a system.
+type Root struct {
+	// Dir is where its files are seen.
+	Dir     string
+	scratch string
+}
+
+// Mount lays an empty layer of at most mib MiB over the system in base. scratch is an
+// empty folder for it. When the layer is full, the system's disk is full.
+func Mount(base, scratch string, mib int) (*Root, error) {
+	r := &Root{Dir: filepath.Join(scratch, "root"), scratch: scratch}
+	mem := filepath.Join(scratch, "mem")
+	if err := errors.Join(os.Mkdir(r.Dir, 0o755), os.Mkdir(mem, 0o755)); err != nil {
+		return nil, fmt.Errorf("lay over %s: %w", base, err)
+	}
+	if err := syscall.Mount("tmpfs", mem, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=755", mib)); err != nil {
+		return nil, fmt.Errorf("lay over %s: mount tmpfs: %w", base, err)
+	}
+	upper, work := filepath.Join(mem, "upper"), filepath.Join(mem, "work")
+	err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755))
+	if err == nil {
+		err = syscall.Mount("overlay", r.Dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", base, upper, work))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lay over %s: %w", base, err), syscall.Unmount(mem, 0))
+	}
+	return r, nil
+}
+
+// Resize makes the layer larger or smaller.
+func (r *Root) Resize(mib int) error {
+	if err := syscall.Mount("", filepath.Join(r.scratch, "mem"), "", syscall.MS_REMOUNT, fmt.Sprintf("size=%dm", mib)); err != nil {
+		return fmt.Errorf("resize the layer: %w", err)
+	}
+	return nil
+}
+
+// Free is how many MiB the layer has left.
+func (r *Root) Free() (int, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Join(r.scratch, "mem"), &st); err != nil {
+		return 0, fmt.Errorf("look at the layer: %w", err)
+	}
+	return int(st.Bavail * uint64(st.Bsize) >> 20), nil
+}
+
+// Command is a program in the system: with its own /proc and processes, without a
+// network, in English and without questions. It is the first process of its own process
+// namespace, so when ctx ends everything that it started is killed at once, as in a
+// power cut that spares what was written.
+func (r *Root) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "unshare", append([]string{
+		"--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child=KILL",
+		"--mount-proc=" + filepath.Join(r.Dir, "proc"), "chroot", r.Dir,
+	}, args...)...)
+	cmd.Env = []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C",
+		"DEBIAN_FRONTEND=noninteractive",
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// Run runs a program in the system and gives what it said on both outputs. The error has
+// the end of that in it.
+func (r *Root) Run(ctx context.Context, args ...string) (string, error) {
+	out, err := r.Command(ctx, args...).CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, last(out, 2000))
+	}
+	return string(out), nil
+}
+
+// Close takes the layer away.
+func (r *Root) Close() error {
+	// Lazily: a process that was just killed may hold a file for a moment longer.
+	if err := errors.Join(syscall.Unmount(r.Dir, syscall.MNT_DETACH), syscall.Unmount(filepath.Join(r.scratch, "mem"), syscall.MNT_DETACH)); err != nil {
+		return fmt.Errorf("take the layer away: %w", err)
+	}
+	return nil
+}
+
+func last(b []byte, n int) string {
+	return strings.TrimSpace(string(b[max(0, len(b)-n):]))
+}
