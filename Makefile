@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -120,6 +120,10 @@ test-trt: ## on an NVIDIA GPU with TensorRT: everything, and the table; FULMAR_T
 
 verify-trt-abi: ## the TensorRT tables against headers: TRT_INCLUDE=DIR with NvInfer.h
 	@cross/verify-trt-abi $(TRT_INCLUDE)
+
+test-systemd: cross ## the units on a real systemd, in a machine (15 min emulated); FULMAR_VM_SUITE=bullseye for an old one
+	@cross/need systemd debootstrap e2fsprogs kmod qemu-system-x86
+	FULMAR_VM=amd64 $(GO) test -count 1 -timeout 40m -v -run Machine ./tests/units
 
 clean: ## what the build made; the cache stays
 	rm -rf bin run run-tpm out
