@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross test-cross packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross test-cross packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -100,16 +100,25 @@ test-trt-arm64: ## the TensorRT bridge and its double as arm64 code, emulated
 		qemu-aarch64 ../../bin/arm64/trt.test -test.v -test.run 'Engine|Batches|Info|Preprocess|Plans|Life|Lost|Memory|Build' | grep -E '^(---|PASS|FAIL|ok)'
 
 # What could differ by processor: alignment, atomics, fused floats, page size, system calls.
-SMOKE = schema device device/jetson device/sensor internal/atomicfile trust storage storage/vault storage/salvage storage/internal/ranges \
-	link link/guard link/internal/flights tpm tpm/attest inference/tensor inference/detect agent/config
+SMOKE = schema device device/jetson device/sensor internal/atomicfile trust storage/vault storage/salvage storage/internal/ranges \
+	link/guard link/internal/flights tpm tpm/attest inference/tensor inference/detect agent/config
 
 smoke-arm64: ## tests, a whole board and the worker as arm64 code, emulated; wants root
 	@cross/need qemu-user-static debootstrap swtpm swtpm-tools
 	@mkdir -p bin
 	@$(STATIC) -o bin/foreign ./tests/foreign/cmd/foreign
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -short -timeout 10m -exec $(CURDIR)/bin/foreign $(addprefix ./,$(SMOKE))
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) test -count 1 -exec $(CURDIR)/bin/foreign -run 'Conformance|Encrypted|Blob|Order|Ack' ./storage ./link
 	@cross/build out/cross arm64
 	FULMAR_ARM64=smoke $(GO) test -count 1 -v -timeout 10m ./tests/arm64
+
+test-arm64: man ## all of that, the packages in Debian 11 to 13, and an emulated machine; wants root
+	@cross/need qemu-user-static qemu-system-arm debootstrap e2fsprogs kmod
+	@rm -rf out/arm64
+	@for v in 0.1.0 0.2.0; do export RELEASE=$$v COMPRESSION=none; \
+		cross/build out/cross-$$v arm64 && cross/bills out/cross-$$v arm64 && cross/package/build out/cross-$$v/arm64 arm64 out/arm64 || exit 1; done
+	@cross/build out/cross arm64
+	FULMAR_ARM64=all $(GO) test -count 1 -v -timeout 60m ./tests/arm64
 
 test-cuda: ## on an NVIDIA GPU, driver only: kernels, graphs, a fault and the way back
 	FULMAR_GPU=cuda $(GO) test -count 1 -v -run CUDA ./tests/gpu
@@ -119,6 +128,10 @@ test-trt: ## on an NVIDIA GPU with TensorRT: everything, and the table; FULMAR_T
 
 verify-trt-abi: ## the TensorRT tables against headers: TRT_INCLUDE=DIR with NvInfer.h
 	@cross/verify-trt-abi $(TRT_INCLUDE)
+
+test-systemd: cross ## the units on a real systemd, in a machine (15 min emulated); FULMAR_VM_SUITE=bullseye for an old one
+	@cross/need systemd debootstrap e2fsprogs kmod qemu-system-x86
+	FULMAR_VM=amd64 $(GO) test -count 1 -timeout 40m -v -run Machine ./tests/units
 
 clean: ## what the build made; the cache stays
 	rm -rf bin run run-tpm out

@@ -15,6 +15,7 @@ import (
 
 	"fulmar/inference/camera"
 	"fulmar/inference/worker"
+	"fulmar/internal/sdnotify"
 	"fulmar/schema"
 )
 
@@ -56,7 +57,7 @@ func BenchmarkFrameToEvent(b *testing.B) {
 	r.cfg.Send = func(res worker.Result) { server.Send(res) }
 	r.cfg.Clock = schema.NewClock(1, 0)
 	p := New(r.cfg)
-	ln, err := worker.Listen(filepath.Join(dir, "s"))
+	ln, err := sdnotify.Listen(filepath.Join(dir, "s"))
 	if err != nil {
 		b.Fatal(err)
 	}

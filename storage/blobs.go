@@ -72,8 +72,11 @@ func OpenBlobs(dir string, quota int64) (*Blobs, error) {
 	if quota <= 0 {
 		return nil, fmt.Errorf("open blobs %s: a quota of %d bytes, wants more than 0", dir, quota)
 	}
-	if err := makeShared(dir); err != nil {
-		return nil, fmt.Errorf("open blobs: %w", err)
+	// The other process may run as another user of our group, whatever our umask.
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := errors.Join(os.MkdirAll(dir, 0o770), os.Chmod(dir, 0o770)); err != nil {
+			return nil, fmt.Errorf("open blobs: %w", err)
+		}
 	}
 	b := &Blobs{dir: dir, quota: quota}
 	files, used, err := b.scan()
@@ -89,18 +92,6 @@ func OpenBlobs(dir string, quota int64) (*Blobs, error) {
 		}
 	}
 	return b, nil
-}
-
-// makeShared makes the folder if it is not there, so that the other process may write and
-// remove in it whatever our umask: it may run as another user of the same group.
-func makeShared(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o770); err != nil {
-		return err
-	}
-	return os.Chmod(dir, 0o770)
 }
 
 // sawNewest notes the latest time in a list by scan.

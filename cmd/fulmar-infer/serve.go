@@ -18,6 +18,7 @@ import (
 	"fulmar/inference"
 	"fulmar/inference/worker"
 	"fulmar/internal/run"
+	"fulmar/internal/sdnotify"
 )
 
 const (
@@ -49,7 +50,7 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	ln, err := worker.Listen(o.socket)
+	ln, err := sdnotify.Listen(o.socket)
 	if err != nil {
 		return err
 	}

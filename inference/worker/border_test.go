@@ -19,6 +19,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"fulmar/internal/peercred"
+	"fulmar/internal/sdnotify"
 	"fulmar/schema"
 )
 
@@ -97,7 +99,7 @@ func newBorder(t testing.TB) *border {
 		t.Fatal(err)
 	}
 	b := &border{path: filepath.Join(dir, "w.sock"), backend: &backend{setups: make(chan Setup, 64)}}
-	ln, err := Listen(b.path)
+	ln, err := sdnotify.Listen(b.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +129,7 @@ func background(t testing.TB, run func(context.Context) error) (stop func()) {
 	return stop
 }
 
-func (b *border) dial(ctx context.Context) (net.Conn, error) { return dialUnix(ctx, b.path) }
+func (b *border) dial(ctx context.Context) (net.Conn, error) { return peercred.Dial(ctx, b.path) }
 
 func (b *border) client(t testing.TB, k *keeper) (*Client, func()) {
 	c := NewClient("test-fulmard", b.dial, k, quiet())
@@ -576,7 +578,7 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "s")
 	for range 2 { // the second finds the first one's socket
-		ln, err := Listen(path)
+		ln, err := sdnotify.Listen(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -590,10 +592,10 @@ func TestListenReplacesADeadSocketOnly(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(path); err == nil {
+	if _, err := sdnotify.Listen(path); err == nil {
 		t.Error("a file was replaced by a socket")
 	}
-	if _, err := Listen("/" + strings.Repeat("x", 200)); err == nil || !strings.Contains(err.Error(), "shorter") {
+	if _, err := sdnotify.Listen("/" + strings.Repeat("x", 200)); err == nil || !strings.Contains(err.Error(), "shorter") {
 		t.Errorf("long path: %v", err)
 	}
 }

@@ -108,7 +108,7 @@ func (c *Child) Run(ctx context.Context) error {
 }
 
 // Dial connects to the child's socket.
-func (c *Child) Dial(ctx context.Context) (net.Conn, error) { return dialUnix(ctx, c.Socket) }
+func (c *Child) Dial(ctx context.Context) (net.Conn, error) { return peercred.Dial(ctx, c.Socket) }
 
 // Restarts counts the starts after the first.
 func (c *Child) Restarts() uint64 { return max(c.starts.Load(), 1) - 1 }
@@ -217,22 +217,7 @@ func (u *Unit) Run(ctx context.Context) error {
 }
 
 // Dial connects to the unit's socket.
-func (u *Unit) Dial(ctx context.Context) (net.Conn, error) { return dialUnix(ctx, u.Socket) }
+func (u *Unit) Dial(ctx context.Context) (net.Conn, error) { return peercred.Dial(ctx, u.Socket) }
 
 // Restarts is 0: systemd counts them.
 func (u *Unit) Restarts() uint64 { return 0 }
-
-// dialUnix connects to a socket of our own user or of systemd, nobody else's: who could
-// put one into its place would be told the board's setup and believed in what it sees.
-func dialUnix(ctx context.Context, path string) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := peercred.Check(conn); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("socket %s: %w", path, err)
-	}
-	return conn, nil
-}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fulmar/internal/run"
+	"fulmar/internal/sdnotify"
 )
 
 // roleEnv makes the test binary play a worker or a fulmard.
@@ -51,7 +52,7 @@ func TestMain(m *testing.M) {
 // playWorker serves the border with one result each 5 ms, its process id as the
 // frame's width cannot be, so as the frame's number.
 func playWorker(path string) {
-	ln, err := Listen(path)
+	ln, err := sdnotify.Listen(path)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)

@@ -1,10 +1,11 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package peercred tells who calls on a unix socket.
+// Package peercred tells who is at the other side of a unix socket.
 package peercred
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -44,4 +45,19 @@ func allowed(peer int, users []int) error {
 		return fmt.Errorf("other side of the socket has user id %d, wants root or one of %v: run fulmard and fulmar-infer as one user, or name fulmard's user to fulmar-infer with --client", peer, users)
 	}
 	return nil
+}
+
+// Dial connects to a socket of our own user or of systemd, nobody else's: who could put
+// one into its place would be told what is meant for the other and believed.
+func Dial(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := Check(conn); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	return conn, nil
 }

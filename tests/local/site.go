@@ -30,6 +30,7 @@ type Site struct {
 
 	HTTPS string // host:port of page and API
 	MQTT  string // host:port of the gateway
+	Hosts string // names by which boards reach the fleet, with commas; "" is loopback only
 
 	Fleet *Proc
 }
@@ -93,7 +94,7 @@ func (s *Site) StartFleet(ctx context.Context) error {
 		w = io.MultiWriter(f, s.Echo)
 	}
 	s.Fleet, err = start("fulmar-fleet", filepath.Join(s.Bin, "fulmar-fleet"), w,
-		"serve", "--data", s.fleetDir(), "--listen", s.HTTPS, "--mqtt", s.MQTT, "--host", "localhost,127.0.0.1")
+		"serve", "--data", s.fleetDir(), "--listen", s.HTTPS, "--mqtt", s.MQTT, "--host", strings.TrimSuffix("localhost,127.0.0.1,"+s.Hosts, ","))
 	if err != nil {
 		return err
 	}
@@ -189,7 +190,7 @@ link: {keep_alive: 10s, reconnect_window: 1s}
 func (s *Site) joinToken(dir string) (string, error) {
 	path := filepath.Join(dir, "join.token")
 	if _, err := os.Stat(filepath.Join(dir, "identity", "identity.json")); errors.Is(err, os.ErrNotExist) {
-		token, err := s.fleetCommand("token", "--boards", "1", "--for", "1h")
+		token, err := s.JoinToken()
 		if err != nil {
 			return "", err
 		}
@@ -198,6 +199,11 @@ func (s *Site) joinToken(dir string) (string, error) {
 		}
 	}
 	return "token_file: " + strconv.Quote(path), nil
+}
+
+// JoinToken makes a token that lets one board in.
+func (s *Site) JoinToken() (string, error) {
+	return s.fleetCommand("token", "--boards", "1", "--for", "1h")
 }
 
 // authority is the PEM of the fleet's authority.

@@ -121,16 +121,12 @@ func (b *Children) ask(ctx context.Context, j Job) (*net.UnixConn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", b.Socket)
+	c, err := peercred.Dial(ctx, b.Socket)
 	if err != nil {
 		return nil, err
 	}
 	conn := c.(*net.UnixConn) // what unix sockets give
-	if err = peercred.Check(conn); err == nil {
-		err = conn.SetWriteDeadline(time.Now().Add(dialWait))
-	}
-	if err == nil {
+	if err = conn.SetWriteDeadline(time.Now().Add(dialWait)); err == nil {
 		_, err = conn.Write(append(line, '\n'))
 	}
 	if err != nil {

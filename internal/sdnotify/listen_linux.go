@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package worker
+package sdnotify
 
 import (
 	"errors"
@@ -9,19 +9,17 @@ import (
 	"net"
 	"os"
 	"syscall"
-
-	"fulmar/internal/sdnotify"
 )
 
 // maxSocketPath is what fits sun_path with its NUL, less the suffix used while
 // the socket is being made.
 const maxSocketPath = 107 - len(".new")
 
-// Listen gives the socket the worker serves on: the one systemd opened for it, or
-// else a new one at path, mode 0600. A socket left there by a killed worker is
+// Listen gives the socket that a service has for its callers: the one systemd opened for it, or
+// else a new one at path, mode 0600. A socket left there by a killed one is
 // replaced in one step, so a caller never finds half a socket.
 func Listen(path string) (net.Listener, error) {
-	passed, err := sdnotify.Listeners()
+	passed, err := Listeners()
 	if err != nil {
 		return nil, fmt.Errorf("take the socket from systemd: %w", err)
 	}
