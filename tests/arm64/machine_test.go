@@ -45,12 +45,19 @@ type board struct {
 	words strings.Builder
 }
 
+// say keeps words, and shows them.
+func (b *board) say(format string, args ...any) {
+	b.t.Helper()
+	fmt.Fprintf(&b.words, format+"\n\n", args...)
+	b.t.Logf(format, args...)
+}
+
 // does runs a step as a person at the board would, and keeps what was typed and said.
 func (b *board) does(limit time.Duration, script string) string {
 	b.t.Helper()
 	begin := time.Now()
 	out, err := b.ShellFor(b.t.Context(), limit, "exec 2>&1\n"+script)
-	fmt.Fprintf(&b.words, "# %s\n%s\n(%.1f s)\n\n", strings.ReplaceAll(script, "\n", "\n> "), out, time.Since(begin).Seconds())
+	b.say("# %s\n%s\n(%.1f s)", strings.ReplaceAll(script, "\n", "\n> "), out, time.Since(begin).Seconds())
 	if err != nil {
 		journal, _ := b.Shell(b.t.Context(), "journalctl --no-pager -n 120 -o short-monotonic; systemctl --failed --no-pager")
 		b.t.Fatalf("%v\n%s", err, journal)
@@ -77,7 +84,7 @@ func (b *board) count(class string) uint64 {
 func (b *board) more(what, class string, n uint64) {
 	b.t.Helper()
 	first := arrived(b.t, b.api, nil, "vm-1", time.Now(), map[string]uint64{class: b.count(class) + n})
-	fmt.Fprintf(&b.words, "  %s: %d more of class %s at the fleet after %v\n\n", what, n, class, first[class])
+	b.say("  %s: %d more of class %s at the fleet after %v", what, n, class, first[class])
 }
 
 // machine boots an emulated board with doors to a fleet of this machine.
@@ -109,7 +116,7 @@ func machine(t *testing.T) (*board, *local.Site) {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
-	fmt.Fprintf(&b.words, "an emulated arm64 machine, Debian 12; a command runs %.1f s after it was turned on\n\n", b.Booted.Seconds())
+	b.say("an emulated arm64 machine, Debian 12; a command runs %.1f s after it was turned on", b.Booted.Seconds())
 	return b, site
 }
 
@@ -138,7 +145,6 @@ func keep(t *testing.T, words string) {
 	if err := os.WriteFile(filepath.Join(dir, "arm64-machine.txt"), []byte(words), 0o644); err != nil {
 		t.Error(err)
 	}
-	t.Log(words)
 }
 
 // TestMachine is the life of a board: installed, joined, sampling and looking, upgraded,
@@ -186,13 +192,13 @@ func TestMachine(t *testing.T) {
 	if err := b.Reboot(ctx); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(&b.words, "rebooted; a command runs %.1f s after it was turned on\n\n", b.Booted.Seconds())
+	b.say("rebooted; a command runs %.1f s after it was turned on", b.Booted.Seconds())
 	b.more("after the reboot", "metric", 3)
 	b.Cut()
 	if err := b.Boot(ctx); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(&b.words, "the power was cut; a command runs %.1f s after it came back\n\n", b.Booted.Seconds())
+	b.say("the power was cut; a command runs %.1f s after it came back", b.Booted.Seconds())
 	b.more("after the cut", "metric", 3)
 	b.does(3*time.Minute, "systemctl is-system-running --wait || systemctl --failed --no-legend")
 
@@ -202,5 +208,5 @@ func TestMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(&b.words, "turned off in %.1f s\n", took.Seconds())
+	b.say("turned off in %.1f s", took.Seconds())
 }
