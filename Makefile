@@ -41,7 +41,8 @@ man: ## manual pages into out/man, completions into out/completions
 ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
-test: ort build ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
+# In CI no test is left out, also not those that install the packages.
+test: ort build $(if $(CI),packages) ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
 	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc
 	$(GO) test -timeout 14m ./...
 
