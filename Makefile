@@ -43,7 +43,7 @@ ort: ## ONNX Runtime, into .cache/ (once)
 
 # In CI no test is left out, also not those that install the packages.
 test: ort build $(if $(CI),packages) ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc debootstrap zstd lintian shellcheck
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
@@ -86,6 +86,7 @@ soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5
 	CI=true FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run 'RandomFaults|Thousand' ./tests/sim ./link/internal/pace
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'PowerLoss|Control' ./tests/powerloss
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'Killed|PowerLoss' ./tests/slots
+	CI=true FULMAR_CUTS=$${FULMAR_CUTS:-200} FULMAR_VM=amd64 $(GO) test -timeout 3h -v -count 1 -run 'Cut|Systemd' ./tests/packages
 
 trt-libs: ## the NVIDIA libraries that come in packages, into .cache/tensorrt (190 MB, once)
 	@cross/trt/fetch

@@ -140,6 +140,11 @@ func Load(path string, into *Config) error {
 	if len(b) > maxConfig {
 		return fmt.Errorf("read config: %s is over %d bytes", path, maxConfig)
 	}
+	// A file of comments alone, as it is installed, is null, which would clear the defaults.
+	var doc any
+	if err := yaml.Unmarshal(b, &doc); err == nil && doc == nil {
+		return nil
+	}
 	if err := yaml.UnmarshalWithOptions(b, into, yaml.Strict()); err != nil {
 		return fmt.Errorf("read config %s: %w", path, err)
 	}

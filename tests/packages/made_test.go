@@ -111,6 +111,14 @@ func TestConfigs(t *testing.T) {
 		t.Errorf("without its # it says %+v", c)
 	}
 
+	asIs := fleet.Default()
+	if err := fleet.Load(filepath.Join(top, "cross/package/fleet/fleet.yaml"), &asIs); err != nil {
+		t.Fatal(err)
+	}
+	if err := asIs.Validate(); err != nil {
+		t.Errorf("as it is installed: %v", err)
+	}
+
 	path = filepath.Join(t.TempDir(), "fleet.yaml")
 	if err := os.WriteFile(path, uncommented(t, filepath.Join(top, "cross/package/fleet/fleet.yaml")), 0o600); err != nil {
 		t.Fatal(err)
