@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross arm64 bench soak ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi clean help
+.PHONY: run test build gates race fuzz cross test-cross packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,14 +30,19 @@ build: ## the programs, into bin/
 	@$(STATIC) -o bin/fulmar ./cmd/fulmar
 	@$(STATIC) -o bin/fulmard ./cmd/fulmard
 	@$(STATIC) -o bin/fulmar-fleet ./cmd/fulmar-fleet
+	@$(STATIC) -o bin/fulmar-launch ./cmd/fulmar-launch
 	@CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
 	@$(STATIC) -o bin/local ./tests/local/cmd/local
+
+man: ## manual pages into out/man, completions into out/completions
+	@rm -rf out/man out/completions
+	@GOOS= GOARCH= SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(GO) run ./cross/man --out out --release '$(RELEASE)'
 
 ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
 test: ort build ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools openssl softhsm2 opensc
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
@@ -54,7 +59,9 @@ arm64: ## the static programs for the board, into bin/arm64/
 cross: ## all programs for arm64 and amd64, the same bytes each time, with checksums, licences and bills, into out/cross/
 	@RELEASE='$(RELEASE)' cross/build out/cross arm64 amd64
 
-.PHONY: packages
+test-cross: ## that two folders give the same bytes; FULMAR_SAME_BYTES=cold: with an empty compiler cache (minutes)
+	FULMAR_SAME_BYTES=$${FULMAR_SAME_BYTES:-all} $(GO) test -count 1 -timeout 20m -v -run SameBytes ./tests/cross
+
 packages: cross man ## Debian packages and the file for sites without a network, into out/packages/; FULMAR_RELEASE_KEY signs
 	@cross/need binutils xz-utils zstd
 	@rm -rf out/packages
@@ -63,7 +70,7 @@ packages: cross man ## Debian packages and the file for sites without a network,
 	@ls -l out/packages | awk 'NR > 1 { printf "%10d  %s\n", $$5, $$9 }'
 
 race: ort ## the concurrent packages under the race detector
-	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$')
+	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$|/twin')
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@cross/fuzz $${FUZZTIME:-10s}
@@ -72,11 +79,12 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 	@cross/need e2fsprogs mount
 	@cross/bench
 
-soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses
+soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher
 	@cross/need g++ mosquitto e2fsprogs mount
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -count 1 -run Soak ./tests/e2e ./link
 	CI=true FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run 'RandomFaults|Thousand' ./tests/sim ./link/internal/pace
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'PowerLoss|Control' ./tests/powerloss
+	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'Killed|PowerLoss' ./tests/slots
 
 trt-libs: ## the NVIDIA libraries that come in packages, into .cache/tensorrt (190 MB, once)
 	@cross/trt/fetch

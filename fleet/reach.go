@@ -15,7 +15,7 @@ import (
 	"strings"
 
 	"fulmar/internal/atomicfile"
-	"fulmar/schema"
+	"fulmar/internal/jointoken"
 )
 
 // addressFile holds, in the data folder, host:port by which boards reach the server that
@@ -38,7 +38,7 @@ func (c *Config) names() []string {
 // loopback.
 func (c *Config) reached(port string) string {
 	for _, h := range c.names() {
-		if a := net.JoinHostPort(h, port); !Loopback(a) && schema.CheckAddress(a) == nil {
+		if a := net.JoinHostPort(h, port); !Loopback(a) && jointoken.CheckAddress(a) == nil {
 			return a
 		}
 	}
@@ -73,7 +73,7 @@ func Address(data string) (string, error) {
 	}
 	a := strings.TrimSpace(string(b))
 	if err == nil {
-		err = schema.CheckAddress(a)
+		err = jointoken.CheckAddress(a)
 	}
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w; start the server once more, or give --address", filepath.Join(data, addressFile), err)

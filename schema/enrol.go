@@ -22,7 +22,7 @@ const (
 // Without a token the fleet decides by what the TPM proves, or a person does on the
 // page: the answer is then an [EnrolWait].
 type EnrolRequest struct {
-	Token string            `json:"token,omitempty"` // secret part of a JoinToken
+	Token string            `json:"token,omitempty"` // secret part of a join token
 	Board string            `json:"board"`           // wished name
 	CSR   string            `json:"csr"`             // PEM, PKCS #10, signed by the board's key
 	Mode  string            `json:"mode"`            // KeySoftware or KeyTPM

@@ -141,6 +141,7 @@ func TestLastGoodOfDropIns(t *testing.T) {
 	data := t.TempDir()
 	path := board(t, "sensors: {mounts: [/, /a]}\nspool: {event_mib: 77, recovery_key: \"-----\\nx: y\\n-----\\n\"}\nbroker: {tls: '1.2', address: 'b:1'}\ninfer: {mode: \"off\"}\n", map[string]string{
 		"10-enrolment.yaml": good + "data: " + data + "\n",
+		"15-null.yaml":      "spool:\n  event_mib:\nboard: ~\n",
 		"20-more.yaml":      "sensors: {mounts: [/b]}\nlink: {keep_alive: 30s}\nmodels: [{name: '1', path: /m}]\n",
 	})
 	want, err := Load(path)

@@ -19,6 +19,7 @@ import (
 
 	"fulmar/agent/chip"
 	"fulmar/internal/credential"
+	"fulmar/internal/jointoken"
 	"fulmar/schema"
 	"fulmar/tpm"
 )
@@ -176,18 +177,18 @@ func (e *Enroller) contact() (contact, error) {
 	return contact{}, err
 }
 
-func readToken(path string) (schema.JoinToken, error) {
+func readToken(path string) (jointoken.Token, error) {
 	if path == "" {
-		return schema.JoinToken{}, errors.New("this board is not enrolled and knows no fleet: make a join token with fulmar-fleet token and type fulmar enrol on the board (or write into fleet.pin what fulmar-fleet pin prints)")
+		return jointoken.Token{}, errors.New("this board is not enrolled and knows no fleet: make a join token with fulmar-fleet token and type fulmar enrol on the board (or write into fleet.pin what fulmar-fleet pin prints)")
 	}
 	b, err := credential.ReadFile(path)
 	if err != nil {
-		return schema.JoinToken{}, fmt.Errorf("read join token: %w", err)
+		return jointoken.Token{}, fmt.Errorf("read join token: %w", err)
 	}
 	if len(b) > maxTokenBytes {
-		return schema.JoinToken{}, fmt.Errorf("read join token: %s is over %d bytes, so it holds something else", path, maxTokenBytes)
+		return jointoken.Token{}, fmt.Errorf("read join token: %s is over %d bytes, so it holds something else", path, maxTokenBytes)
 	}
-	return schema.ParseJoinToken(string(b))
+	return jointoken.Parse(string(b))
 }
 
 // Renew asks for the next certificate over mutual TLS with the present one, which may

@@ -29,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/internal/jointoken"
 	"fulmar/schema"
 )
 
@@ -141,7 +142,7 @@ func (a *authority) enroller(t *testing.T, hash [32]byte) *Enroller {
 	t.Helper()
 	dir := t.TempDir()
 	token := filepath.Join(dir, "token")
-	s := schema.JoinToken{Secret: strings.Repeat("A", 26), CAHash: hash}.String()
+	s := jointoken.Token{Secret: strings.Repeat("A", 26), CAHash: hash}.String()
 	if err := os.WriteFile(token, []byte(s+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

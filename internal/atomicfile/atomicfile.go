@@ -17,7 +17,13 @@ import (
 // WriteFile puts data at path with the given permissions (whatever the umask).
 // When it returns nil, the content is on disk. When it returns an error, path
 // holds what it held before, or, if only the last fsync failed, the new content.
-func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
+func WriteFile(path string, data []byte, perm os.FileMode) error {
+	return WriteFileGroup(path, data, perm, -1)
+}
+
+// WriteFileGroup is [WriteFile] for a file of a group, which root alone may give away:
+// nobody sees the file without it. -1 leaves the writer's own.
+func WriteFileGroup(path string, data []byte, perm os.FileMode, gid int) (err error) {
 	dir, base := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -33,8 +39,11 @@ func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
 		}
 	}()
 	_, err = f.Write(data)
+	if err == nil && gid >= 0 {
+		err = f.Chown(-1, gid)
+	}
 	if err == nil {
-		err = f.Chmod(perm)
+		err = f.Chmod(perm) // after the change of group, which clears bits
 	}
 	if err == nil {
 		err = f.Sync()

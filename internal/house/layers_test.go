@@ -55,37 +55,41 @@ func list(t *testing.T, args ...string) []pkg {
 // value means the package and its children. Everybody may import schema and,
 // where it says so, internal.
 var edges = map[string][]string{
-	"schema":            {},
-	"internal":          {"schema"},
-	"storage":           {"storage+"},
-	"link":              {"link+"},
-	"tpm":               {"tpm+"},
-	"device":            {"device+"},
-	"inference/worker":  {},
-	"inference":         {"inference+", "storage", "models+"},
-	"trust":             {},
-	"ota":               {"ota+", "storage", "trust"},
-	"ota/slot":          {},
-	"agent":             {"agent+", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
-	"models":            {"models+"},
-	"fleet/ca":          {"trust"},
-	"fleet/audit":       {"fleet/store"},
-	"fleet/enrol":       {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
-	"fleet/proof":       {"fleet/registry+", "tpm/attest"},
-	"fleet/registry":    {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
-	"fleet/web":         {"fleet/web+"},
-	"fleet/store":       {"fleet/web"},
-	"fleet/ingest":      {"fleet/ingest+", "fleet/store"},
-	"fleet/gateway":     {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
-	"fleet/api":         {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
-	"fleet":             {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar":        {"cmd/fulmar/board", "cmd/fulmar/key", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
-	"cmd/fulmard":       {"agent+", "device"},
-	"cmd/fulmar-launch": {"ota/slot"},
-	"cmd/fulmar-infer":  {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet":  {"fleet+", "trust"},
-	"cross":             {},
-	"tests":             {"+"}, // tests may look at everything
+	"schema":           {},
+	"internal":         {"schema"},
+	"storage":          {"storage+"},
+	"link":             {"link+"},
+	"tpm":              {"tpm+"},
+	"device":           {"device+"},
+	"inference/worker": {},
+	"inference":        {"inference+", "storage", "models+"},
+	"trust":            {},
+	"command":          {"storage/journal"},
+	"twin":             {"twin+"}, // pure: who signs and what is kept is the caller's
+	"ota":              {"ota+", "storage", "trust"},
+	"ota/slot":         {},
+	"agent":            {"agent+", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"models":           {"models+"},
+	"fleet/ca":         {"trust"},
+	"fleet/audit":      {"fleet/store"},
+	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
+	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
+	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/web":        {"fleet/web+"},
+	"fleet/store":      {"fleet/web"},
+	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
+	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
+	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
+	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"cmd/fulmard":      {"agent+", "device"},
+	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
+	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust"},
+	"cross":            {},
+	"cross/man":        {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
+	"tests":            {"+"}, // tests may look at everything
+
+	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }
 
 func allowed(from, to string) bool {
@@ -141,6 +145,10 @@ var links = map[string]map[string]string{
 		"fulmar/fleet":                    "the server stays in the server",
 		"html/template":                   "pages are the fleet's",
 		"github.com/chromedp/chromedp":    "tests only",
+		"github.com/spf13/cobra":          "a board pays for every byte; its few commands need no more than flag",
+	},
+	"cmd/fulmar-infer": {
+		"github.com/spf13/cobra": "a machine starts it; its few commands need no more than flag",
 	},
 	"cmd/fulmar": {
 		"gorgonia.org/tensor":             "it reads spools, no more",
@@ -150,9 +158,10 @@ var links = map[string]map[string]string{
 		"fulmar/fleet":                    "it must work without a server",
 	},
 	"cmd/fulmar-launch": {
-		"net":                   "it starts programs and speaks to nobody",
-		"golang.org/x/sys/unix": "the standard library alone: what is not there cannot break it",
-		"fulmar/agent":          "it must work where the agent does not",
+		"net":                    "it starts programs and speaks to nobody",
+		"golang.org/x/sys/unix":  "the standard library alone: what is not there cannot break it",
+		"fulmar/agent":           "it must work where the agent does not",
+		"github.com/spf13/cobra": "it is what must still work when all else does not: flag is enough",
 	},
 	"cmd/fulmar-fleet": {
 		"gorgonia.org/tensor":             "the fleet runs no model",

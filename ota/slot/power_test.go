@@ -104,7 +104,7 @@ func told(st State) string {
 
 // cuts lives the life once and cuts the power after each step of the disk, several
 // times each; then once more during the first start after that. wrong is what was
-// found that may not be.
+// found that may not be, a line a point.
 func cuts(t *testing.T, noSync, noSyncDir bool, each int) (points int, wrong []string) {
 	dir := memory(t)
 	seeds := memory(t)
@@ -135,8 +135,9 @@ func cuts(t *testing.T, noSync, noSyncDir bool, each int) (points int, wrong []s
 				if k == len(rec.log) {
 					allowed = allowed[1:]
 				}
-				wrong = append(wrong, look(t, at, where, i == 0, allowed)...)
-				wrong = append(wrong, again(t, at, where, r, rec)...)
+				if found := append(look(t, at, where, i == 0, allowed), again(t, at, where, r, rec)...); len(found) > 0 {
+					wrong = append(wrong, strings.Join(found, "; "))
+				}
 				if err := os.RemoveAll(at); err != nil {
 					t.Fatal(err)
 				}

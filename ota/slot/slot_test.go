@@ -17,7 +17,7 @@ import (
 // board makes a store with slots of these versions, each switched to and confirmed.
 func board(t *testing.T, versions ...string) (*Store, []string) {
 	t.Helper()
-	s := Open(t.TempDir())
+	s := Open(memory(t))
 	var ids []string
 	for _, v := range versions {
 		ids = append(ids, add(t, s, v, FromDeb))
@@ -112,7 +112,7 @@ func TestTrialOverTrial(t *testing.T) {
 // TestAlone: the first slot has nothing to go back to and is started on and on.
 func TestAlone(t *testing.T) {
 	t.Parallel()
-	s := Open(t.TempDir())
+	s := Open(memory(t))
 	one := add(t, s, "1.0", FromDeb)
 	for range 6 {
 		start(t, s)
@@ -248,8 +248,8 @@ func TestSeed(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s by %s, then %s", c.current, c.origin, c.seed), func(t *testing.T) {
 			t.Parallel()
-			s := Open(t.TempDir())
-			add(t, s, c.current, c.origin)
+			s := Open(memory(t))
+			old := add(t, s, c.current, c.origin)
 			did, err := s.Seed(packageOf(t, t.TempDir(), c.seed))
 			if err != nil || did == "" || strings.Contains(did, "\n") {
 				t.Fatalf("%q, %v", did, err)
@@ -260,6 +260,9 @@ func TestSeed(t *testing.T) {
 			}
 			if got, err := s.Get(st.Current); err != nil || got.Version != c.runs {
 				t.Errorf("%s: runs %s, %v, wants %s", did, got.Version, err, c.runs)
+			}
+			if stays := c.origin == FromOTA && c.runs == c.current; stays != (st.Current == old) {
+				t.Errorf("%s: runs %s, and it was %s", did, st.Current, old)
 			}
 			// Twice is once.
 			before, _, _ := s.State()
@@ -276,9 +279,15 @@ func TestSeed(t *testing.T) {
 // TestDamagedOTASlot: a newer slot over the air that is damaged does not stay.
 func TestDamagedOTASlot(t *testing.T) {
 	t.Parallel()
-	s := Open(t.TempDir())
+	s := Open(memory(t))
 	id := add(t, s, "2.0", FromOTA)
-	if err := os.Truncate(s.Path(id, "fulmar-infer"), 3); err != nil {
+	path := s.Path(id, "fulmar-infer")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		b[3] ^= 1
+		err = os.WriteFile(path, b, 0o755)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Seed(packageOf(t, t.TempDir(), "1.0")); err != nil {
@@ -389,7 +398,7 @@ func TestManyAtOnce(t *testing.T) {
 	s, ids := board(t, "1.0", "2.0")
 	dir := packageOf(t, t.TempDir(), "3.0")
 	var wg sync.WaitGroup
-	for range 4 {
+	for range MaxTries { // no more starts than a trial has
 		wg.Go(func() {
 			if _, err := s.Seed(dir); err != nil {
 				t.Error(err)

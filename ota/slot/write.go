@@ -21,7 +21,6 @@ import (
 const (
 	writeLock = ".write.lock" // one writer of slots at a time
 	newDir    = ".new"        // in slots: a slot that is being written
-	goneDir   = ".gone"       // in slots: one that is being removed
 )
 
 // writeWait is how long a writer waits for another one: writing a slot takes seconds.
@@ -93,7 +92,7 @@ func (s *Store) clean() error {
 	} else if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return errors.Join(s.disk.removeAll(filepath.Join(dir, newDir)), s.disk.removeAll(filepath.Join(dir, goneDir)))
+	return s.disk.removeAll(filepath.Join(dir, newDir))
 }
 
 func (s *Store) write(sl Slot, files map[string]string) error {
@@ -207,21 +206,10 @@ func (s *Store) prune(keep ...string) error {
 	return nil
 }
 
-// remove takes a slot away: first its name, so that no half of it is a slot.
+// remove takes a slot away. A power cut on the way leaves one that is not whole: none to
+// [Store.Get], and gone with the next write.
 func (s *Store) remove(id string) error {
-	dir := filepath.Join(s.dir, slotsDir)
-	gone := filepath.Join(dir, goneDir)
-	err := s.disk.rename(filepath.Join(dir, id), gone)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = s.disk.syncDir(dir)
-	}
-	if err == nil {
-		err = s.disk.removeAll(gone)
-	}
-	if err != nil {
+	if err := s.disk.removeAll(filepath.Join(s.dir, slotsDir, id)); err != nil {
 		return fmt.Errorf("remove slot %s: %w", id, err)
 	}
 	return nil

@@ -21,6 +21,7 @@ import (
 	"fulmar/fleet/backup"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/internal/jointoken"
 	"fulmar/schema"
 )
 
@@ -102,7 +103,7 @@ func (s *server) newBoard(name string) *board {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(token, []byte(schema.JoinToken{Secret: secret, CAHash: pin}.String()), 0o600)
+		return os.WriteFile(token, []byte(jointoken.Token{Secret: secret, CAHash: pin}.String()), 0o600)
 	})
 	b := &board{Enroller: &identity.Enroller{Dir: filepath.Join(s.t.TempDir(), "identity"), Fleet: s.listen, TokenFile: token, Board: name, Mode: schema.KeySoftware, Log: slog.New(slog.DiscardHandler)}}
 	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
@@ -250,7 +251,7 @@ func TestSinceTheBackup(t *testing.T) {
 			return err
 		}
 		pin, err := ca.Pin(filepath.Join(s.dir, "ca"))
-		return errors.Join(err, os.WriteFile(enrolled.TokenFile, []byte(schema.JoinToken{Secret: secret, CAHash: pin}.String()), 0o600),
+		return errors.Join(err, os.WriteFile(enrolled.TokenFile, []byte(jointoken.Token{Secret: secret, CAHash: pin}.String()), 0o600),
 			os.Remove(filepath.Join(enrolled.Dir, "identity.json")))
 	})
 	if enrolled.id, err = enrolled.Enrol(t.Context()); err != nil {

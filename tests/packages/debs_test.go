@@ -16,11 +16,12 @@ import (
 	"testing"
 
 	"fulmar/tests/packages/root"
+	"fulmar/tests/vm"
 )
 
 const (
 	top   = "../.."
-	cache = top + "/.cache/roots"
+	cache = top + "/.cache"
 )
 
 // The versions that are installed over each other. Each has a fulmard of its own, which
@@ -190,7 +191,7 @@ func newBoard(t *testing.T, suite string) *board {
 		skip(t, "needs debootstrap; type: cross/need debootstrap")
 	}
 	dir := debs(t)
-	base, err := root.Make(t.Context(), cache, suite, "amd64")
+	base, err := vm.Root(t.Context(), cache, suite, "amd64")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,10 +272,9 @@ func (b *board) runs(version string) {
 	if out, err := b.Run(b.t.Context(), "/usr/lib/fulmar/fulmar-launch", "status", "--verify"); err != nil {
 		b.t.Errorf("the slot is not whole: %v %s", err, out)
 	}
-	for _, p := range []string{"fulmard", "fulmar-infer", "libonnxruntime.so.1"} {
-		if got, want := sum(b.t, filepath.Join(b.slot(), p)), sum(b.t, filepath.Join(made.dir, "programs", version, "amd64", p)); got != want {
-			b.t.Errorf("%s of the slot that runs is not that of %s", p, version)
-		}
+	// The others are the same in all versions, and --verify has read them.
+	if got, want := sum(b.t, filepath.Join(b.slot(), "fulmard")), sum(b.t, filepath.Join(made.dir, "programs", version, "amd64/fulmard")); got != want {
+		b.t.Errorf("fulmard of the slot that runs is not that of %s", version)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,30 +19,15 @@ import (
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"fulmar/cmd/fulmar/fault"
+	"fulmar/internal/cli"
 )
 
-// Usage are the lines of the commands in fulmar help.
-const Usage = `  fulmar board list [--json]            the boards of a fleet, and those that ask to join
-  fulmar board approve ID|BOARD [--fingerprint HEX]
-  fulmar board refuse  ID|BOARD         decide on a board that asks
-  fulmar board revoke  BOARD [--why TEXT]
-                                        shut a board out, now; its data stays
-  fulmar board wipe    BOARD --yes BOARD [--why TEXT]
-                                        forget a board and remove all that it sent
-`
-
-// Options are those of their options.
-const Options = `
-options of fulmar board (or environment)
-  --fleet HOST:PORT     the fleet's page (FULMAR_FLEET)
-  --token-file FILE     what fulmar-fleet api-token --scope admin printed (FULMAR_TOKEN_FILE)
-  --pin HEX             what fulmar-fleet pin printed (FULMAR_PIN), or
-  --ca FILE             the authority as PEM; without either, those of this system
-`
-
-// boardFlags are the options of fulmar board.
+// boardFlags are the options of one command of fulmar board.
 type boardFlags struct {
-	fleetFlags
 	json                  bool
 	fingerprint, why, yes string
 	words                 []string
@@ -70,71 +54,107 @@ type waiting struct {
 	DecidedBy   string `json:"decided_by"`
 }
 
-// Run runs a command of fulmar board. Its error tells what, and what to do.
-func Run(args []string, stdout, stderr io.Writer) error {
-	if len(args) == 0 {
-		return fmt.Errorf("%w: board list, approve, refuse, revoke or wipe", ErrUsage)
+const about = `It asks a fleet's page, which --fleet or FULMAR_FLEET names, with the API token
+in the file that --token-file or FULMAR_TOKEN_FILE names: fulmar-fleet api-token
+--scope admin prints one. The server is known by --pin or FULMAR_PIN, which
+fulmar-fleet pin prints, by --ca, or without either by the authorities of this
+system.
+
+ID is the number of a request that fulmar board list shows, BOARD the name of a board.`
+
+// Command is fulmar board.
+func Command() *cobra.Command {
+	c := cli.Group(&cobra.Command{Use: "board", Short: "the boards of a fleet: let them in, shut them out", Long: about})
+	f := new(fleetFlags)
+	f.register(c)
+	for _, k := range commands() {
+		c.AddCommand(k.build(f))
 	}
-	name, rest := args[0], args[1:]
-	do, words := boardCommand(name)
-	if do == nil {
-		return fmt.Errorf("%w: board %s: wants list, approve, refuse, revoke or wipe", ErrUsage, name)
-	}
-	f := new(boardFlags)
-	fs := flag.NewFlagSet("board "+name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard)
-	f.register(fs)
-	switch name {
-	case "list":
-		fs.BoolVar(&f.json, "json", false, "")
-	case "approve":
-		fs.StringVar(&f.fingerprint, "fingerprint", "", "")
-	case "wipe":
-		fs.StringVar(&f.yes, "yes", "", "")
-		fs.StringVar(&f.why, "why", "", "")
-	case "revoke":
-		fs.StringVar(&f.why, "why", "", "")
-	}
-	for { // flags before and after the words
-		if err := fs.Parse(rest); err != nil {
-			return fmt.Errorf("%w: %w", ErrUsage, err)
-		}
-		if rest = fs.Args(); len(rest) == 0 {
-			break
-		}
-		f.words, rest = append(f.words, rest[0]), rest[1:]
-	}
-	if len(f.words) != words {
-		return fmt.Errorf("%w: board %s: which board? one", ErrUsage, name)
-	}
-	fl, err := f.open()
-	if err != nil {
-		return err
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := do(ctx, fl, f, stdout, stderr); err != nil {
-		return fmt.Errorf("board %s: %w", strings.Join(append([]string{name}, f.words...), " "), err)
-	}
-	return nil
+	return c
 }
 
 type boardFunc func(ctx context.Context, fl *fleet, f *boardFlags, stdout, stderr io.Writer) error
 
-func boardCommand(name string) (do boardFunc, words int) {
-	switch name {
-	case "list":
-		return boardList, 0
-	case "approve", "refuse":
-		return func(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Writer) error {
-			return boardDecide(ctx, fl, f, name, stderr)
-		}, 1
-	case "revoke":
-		return boardRevoke, 1
-	case "wipe":
-		return boardWipe, 1
+// boardCommand is one command of the group.
+type boardCommand struct {
+	use, short, long, example string
+	words                     []string // as many, called so
+	do                        boardFunc
+	flags                     func(c *cobra.Command, f *boardFlags)
+}
+
+func commands() []boardCommand {
+	decide := func(c *cobra.Command, f *boardFlags) {
+		c.Flags().StringVar(&f.fingerprint, "fingerprint", "", "only the board with this fingerprint, as its log tells it")
+		cli.Takes(c, "fingerprint", "HEX")
 	}
-	return nil, 0
+	why := func(c *cobra.Command, f *boardFlags) {
+		c.Flags().StringVar(&f.why, "why", "", "the reason, for the audit log")
+		cli.Takes(c, "why", "TEXT")
+	}
+	return []boardCommand{
+		{
+			use: "list", short: "the boards of a fleet, and those that ask to join", do: boardList,
+			example: "  fulmar board list\n  fulmar board list --json | jq -r '.boards[].board'",
+			flags: func(c *cobra.Command, f *boardFlags) {
+				c.Flags().BoolVar(&f.json, "json", false, "as JSON, as the API tells it")
+			},
+		},
+		{
+			use: "approve ID|BOARD", short: "let in a board that asks to join", words: []string{"an ID or a BOARD"}, flags: decide,
+			long:    "Compare its fingerprint with the one in the log of the board itself: anybody can\nask for a name.",
+			example: "  fulmar board approve dock-1 --fingerprint 3f0c61a2b94de805",
+			do: func(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Writer) error {
+				return boardDecide(ctx, fl, f, "approve", stderr)
+			},
+		},
+		{
+			use: "refuse ID|BOARD", short: "refuse a board that asks to join", words: []string{"an ID or a BOARD"},
+			example: "  fulmar board refuse 7",
+			do: func(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Writer) error {
+				return boardDecide(ctx, fl, f, "refuse", stderr)
+			},
+		},
+		{
+			use: "revoke BOARD", short: "shut a board out, now; its data stays", words: []string{"a BOARD"}, do: boardRevoke, flags: why,
+			example: "  fulmar board revoke dock-1 --why stolen",
+		},
+		{
+			use: "wipe BOARD --yes BOARD", short: "forget a board and remove all that it sent", words: []string{"a BOARD"}, do: boardWipe,
+			long:    "Its readings, events and pictures are removed for good, and a ban with\nthem. The board's own disk is not touched.",
+			example: "  fulmar board wipe dock-1 --yes dock-1 --why sold",
+			flags: func(c *cobra.Command, f *boardFlags) {
+				why(c, f)
+				c.Flags().StringVar(&f.yes, "yes", "", "the name of the board once more, to say that it is meant")
+				cli.Takes(c, "yes", "BOARD")
+			},
+		},
+	}
+}
+
+func (k boardCommand) build(shared *fleetFlags) *cobra.Command {
+	f := new(boardFlags)
+	c := &cobra.Command{
+		Use: k.use, Short: k.short, Long: strings.TrimSpace(k.long + "\n\n" + about), Example: k.example,
+		Args: cli.Words(k.words...), ValidArgsFunction: cli.Nothing,
+	}
+	if k.flags != nil {
+		k.flags(c, f)
+	}
+	c.RunE = func(c *cobra.Command, words []string) error {
+		f.words = words
+		fl, err := shared.open()
+		if err != nil {
+			return err
+		}
+		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		if err := k.do(ctx, fl, f, c.OutOrStdout(), c.ErrOrStderr()); err != nil {
+			return fmt.Errorf("board %s: %w", strings.Join(append([]string{c.Name()}, words...), " "), err)
+		}
+		return nil
+	}
+	return c
 }
 
 // who reads both lists.
@@ -217,16 +237,16 @@ func boardDecide(ctx context.Context, fl *fleet, f *boardFlags, what string, std
 			q = w
 		case w.Board != f.words[0]:
 		case q != nil:
-			return errors.New("more than one board asks for this name; compare their fingerprints with fulmar board list and give the ID of one")
+			return fault.New(fault.Several, "more than one board asks for this name; compare their fingerprints with fulmar board list and give the ID of one")
 		default:
 			q = w
 		}
 	}
 	switch {
 	case q == nil:
-		return errors.New("no board of this name or ID asks to join; see who does with fulmar board list")
+		return fault.New(fault.NoBoard, "no board of this name or ID asks to join; see who does with fulmar board list")
 	case f.fingerprint != "" && !strings.EqualFold(f.fingerprint, q.Fingerprint):
-		return fmt.Errorf("the board that asks has fingerprint %s, not %s: it is another one; nothing was done", clean(q.Fingerprint), f.fingerprint)
+		return fault.New(fault.OtherBoard, "the board that asks has fingerprint %s, not %s: it is another one; nothing was done", clean(q.Fingerprint), f.fingerprint)
 	}
 	if err := fl.ask(ctx, http.MethodPost, fmt.Sprintf("/api/v1/requests/%d/%s", q.ID, what), nil, nil); err != nil {
 		return unsure(err)
@@ -241,7 +261,7 @@ func boardDecide(ctx context.Context, fl *fleet, f *boardFlags, what string, std
 
 // unsure says of a change that got no answer that it may have been made.
 func unsure(err error) error {
-	if errors.Is(err, ErrUnreachable) {
+	if fault.Is(err, fault.Unreachable) {
 		return fmt.Errorf("%w; it may have been done or not: see fulmar board list", err)
 	}
 	return err
@@ -252,7 +272,7 @@ func boardRevoke(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Wri
 	err := fl.ask(ctx, http.MethodPost, "/api/v1/boards/"+url.PathEscape(name)+"/revoke", map[string]string{"why": f.why}, nil)
 	var p *problem
 	if errors.As(err, &p) && p.status == http.StatusNotFound {
-		return errors.New("no board of this name is enrolled, or it is revoked already; see fulmar board list")
+		return fault.New(fault.NoBoard, "no board of this name is enrolled, or it is revoked already; see fulmar board list")
 	}
 	if err != nil {
 		return unsure(err)
@@ -265,12 +285,12 @@ func boardRevoke(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Wri
 func boardWipe(ctx context.Context, fl *fleet, f *boardFlags, _, stderr io.Writer) error {
 	name := f.words[0]
 	if f.yes != name {
-		return fmt.Errorf("%w: this removes %s from the fleet with all its readings, events and pictures, for good; say so with --yes %s", ErrUsage, name, name)
+		return fmt.Errorf("%w: this removes %s from the fleet with all its readings, events and pictures, for good; say so with --yes %s", cli.ErrUsage, name, name)
 	}
 	err := fl.ask(ctx, http.MethodDelete, "/api/v1/boards/"+url.PathEscape(name)+"?confirm="+url.QueryEscape(name), map[string]string{"why": f.why}, nil)
 	var p *problem
 	if errors.As(err, &p) && p.status == http.StatusNotFound {
-		return errors.New("the fleet knows no board of this name; see fulmar board list")
+		return fault.New(fault.NoBoard, "the fleet knows no board of this name; see fulmar board list")
 	}
 	if err != nil {
 		return unsure(err)

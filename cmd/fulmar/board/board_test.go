@@ -20,21 +20,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
+	"fulmar/cmd/fulmar/fault"
 	fleetserver "fulmar/fleet"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/internal/cli"
 )
 
 // run runs a command and gives what became of it, standard output and standard error.
 func run(args ...string) (end string, out, talk string) {
 	var o, e bytes.Buffer
-	err := Run(args, &o, &e)
-	switch {
-	case err == nil:
+	root := cli.Root(&cobra.Command{Use: "fulmar"}, "test")
+	root.AddCommand(Command())
+	_, err := cli.Execute(context.Background(), root, append([]string{"board"}, args...), &o, &e)
+	if err == nil {
 		return good, o.String(), e.String()
-	case errors.Is(err, ErrUsage):
+	}
+	switch row, _ := fault.Of(err); row.Exit {
+	case fault.ExitUsage:
 		end = usage
-	case errors.Is(err, ErrUnreachable):
+	case fault.ExitAway:
 		end = away
 	default:
 		end = wrong

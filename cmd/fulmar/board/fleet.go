@@ -5,6 +5,7 @@ package board
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -13,7 +14,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +21,11 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"fulmar/cmd/fulmar/fault"
+	"fulmar/internal/cli"
 )
 
 const (
@@ -31,21 +36,27 @@ const (
 	maxTokenFile = 4 << 10
 )
 
-// Errors that end with an exit code of their own.
-var (
-	ErrUsage = errors.New("wrong usage")
-	// ErrUnreachable: the fleet gave no answer.
-	ErrUnreachable = errors.New("no answer from the fleet")
-)
-
 // fleetFlags are what the commands that talk to a fleet have in common.
 type fleetFlags struct{ address, tokenFile, pin, ca string }
 
-func (f *fleetFlags) register(fs *flag.FlagSet) {
-	fs.StringVar(&f.address, "fleet", os.Getenv("FULMAR_FLEET"), "")
-	fs.StringVar(&f.tokenFile, "token-file", os.Getenv("FULMAR_TOKEN_FILE"), "")
-	fs.StringVar(&f.pin, "pin", os.Getenv("FULMAR_PIN"), "")
-	fs.StringVar(&f.ca, "ca", "", "")
+// register adds the flags. The environment stands in for them and is looked at when the
+// command runs: help and manual pages do not tell of this machine.
+func (f *fleetFlags) register(c *cobra.Command) {
+	c.PersistentFlags().StringVar(&f.address, "fleet", "", "the fleet's page; else FULMAR_FLEET")
+	c.PersistentFlags().StringVar(&f.tokenFile, "token-file", "", "holds an API token; else FULMAR_TOKEN_FILE")
+	c.PersistentFlags().StringVar(&f.pin, "pin", "", "fingerprint of the fleet's authority; else FULMAR_PIN")
+	c.PersistentFlags().StringVar(&f.ca, "ca", "", "the authority as PEM")
+	cli.Takes(c, "fleet", "HOST:PORT")
+	cli.Takes(c, "pin", "HEX")
+	cli.File(c, "token-file")
+	cli.File(c, "ca", "pem", "crt")
+}
+
+// environment fills in what was not given.
+func (f *fleetFlags) environment() {
+	f.address = cmp.Or(f.address, os.Getenv("FULMAR_FLEET"))
+	f.tokenFile = cmp.Or(f.tokenFile, os.Getenv("FULMAR_TOKEN_FILE"))
+	f.pin = cmp.Or(f.pin, os.Getenv("FULMAR_PIN"))
 }
 
 // fleet asks a fleet's API.
@@ -55,12 +66,13 @@ type fleet struct {
 }
 
 func (f *fleetFlags) open() (*fleet, error) {
+	f.environment()
 	if f.address == "" {
-		return nil, fmt.Errorf("%w: which fleet? --fleet HOST:PORT or FULMAR_FLEET", ErrUsage)
+		return nil, fmt.Errorf("%w: which fleet? --fleet HOST:PORT or FULMAR_FLEET", cli.ErrUsage)
 	}
 	host, _, err := net.SplitHostPort(f.address)
 	if err != nil || host == "" {
-		return nil, fmt.Errorf("%w: --fleet %q is not HOST:PORT", ErrUsage, f.address)
+		return nil, fmt.Errorf("%w: --fleet %q is not HOST:PORT", cli.ErrUsage, f.address)
 	}
 	token, err := readToken(f.tokenFile)
 	if err != nil {
@@ -81,23 +93,23 @@ func (f *fleetFlags) open() (*fleet, error) {
 // user of the machine sees it.
 func readToken(path string) (string, error) {
 	if path == "" {
-		return "", fmt.Errorf("%w: which token? --token-file FILE or FULMAR_TOKEN_FILE, with what `fulmar-fleet api-token --scope admin` printed", ErrUsage)
+		return "", fmt.Errorf("%w: which token? --token-file FILE or FULMAR_TOKEN_FILE, with what `fulmar-fleet api-token --scope admin` printed", cli.ErrUsage)
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("read token: %w", err)
+		return "", fault.New(fault.Token, "read token: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // only read
 	if st, err := f.Stat(); err != nil || st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("read token: others may read %s; chmod 600 it", path)
+		return "", fault.New(fault.Token, "read token: others may read %s; chmod 600 it", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxTokenFile))
 	if err != nil {
-		return "", fmt.Errorf("read token: %w", err)
+		return "", fault.New(fault.Token, "read token: %w", err)
 	}
 	token := strings.TrimSpace(string(b))
 	if !strings.HasPrefix(token, "fk1_") || strings.ContainsAny(token, " \r\n") {
-		return "", fmt.Errorf("read token: %s does not hold an API token (fk1_...); make one with fulmar-fleet api-token --scope admin", path)
+		return "", fault.New(fault.Token, "read token: %s does not hold an API token (fk1_...); make one with fulmar-fleet api-token --scope admin", path)
 	}
 	return token, nil
 }
@@ -119,7 +131,7 @@ func (f *fleetFlags) trust(host string) (*tls.Config, error) {
 	case f.pin != "":
 		want, err := hex.DecodeString(f.pin)
 		if err != nil || len(want) != sha256.Size {
-			return nil, fmt.Errorf("%w: the pin is 64 hex digits, as `fulmar-fleet pin` prints them", ErrUsage)
+			return nil, fmt.Errorf("%w: the pin is 64 hex digits, as `fulmar-fleet pin` prints them", cli.ErrUsage)
 		}
 		cfg.InsecureSkipVerify = true // the pin decides, below
 		cfg.VerifyConnection = func(cs tls.ConnectionState) error { return pinned(cs, want, host) }
@@ -141,7 +153,7 @@ func pinned(cs tls.ConnectionState, want []byte, host string) error {
 			return err
 		}
 	}
-	return errors.New("the server is not the fleet of this pin (its authority has another fingerprint)")
+	return fault.New(fault.Stranger, "the server is not the fleet of this pin (its authority has another fingerprint)")
 }
 
 // problem is the API's word for an error.
@@ -151,6 +163,16 @@ type problem struct {
 }
 
 func (p *problem) Error() string { return strings.ToLower(p.Title[:1]) + p.Title[1:] }
+
+// noAnswer says why a request got none. A server that is not the one that is meant is
+// told apart: it listens, and got nothing.
+func noAnswer(err error) error {
+	code := fault.Unreachable
+	if bad := new(tls.CertificateVerificationError); errors.As(err, &bad) || errors.As(err, new(x509.HostnameError)) || fault.Is(err, fault.Stranger) {
+		code = fault.Stranger
+	}
+	return fault.New(code, "no answer from the fleet: %w", err)
+}
 
 // ask sends a request and reads the answer into v, unless that is nil.
 func (f *fleet) ask(ctx context.Context, method, path string, body, v any) error {
@@ -163,30 +185,33 @@ func (f *fleet) ask(ctx context.Context, method, path string, body, v any) error
 	}
 	req, err := http.NewRequestWithContext(ctx, method, f.base+path, bytes.NewReader(b))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUsage, err)
+		return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+f.token)
 	res, err := f.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return noAnswer(err)
 	}
 	defer res.Body.Close() //nolint:errcheck // only read
 	b, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	if err != nil || len(b) > maxAnswer {
-		return fmt.Errorf("%w: its answer was cut off or is over %d bytes", ErrUnreachable, maxAnswer)
+		return fault.New(fault.Unreachable, "no answer from the fleet: it was cut off or is over %d bytes", maxAnswer)
 	}
 	if res.StatusCode/100 != 2 {
 		p := &problem{status: res.StatusCode}
 		if json.Unmarshal(b, p) != nil || p.Title == "" {
 			p.Title = "The server answered " + res.Status + " and no reason: is it a fleet?"
 		}
-		return p
+		if p.status == http.StatusUnauthorized || p.status == http.StatusForbidden {
+			return fault.Mark(fault.Denied, p)
+		}
+		return fault.Mark(fault.Refused, p)
 	}
 	if v == nil {
 		return nil
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%w: its answer is not JSON: %w", ErrUnreachable, err)
+		return fault.New(fault.Unreachable, "no answer from the fleet: what it sent is not JSON: %w", err)
 	}
 	return nil
 }

@@ -9,113 +9,121 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+
+	"fulmar/cmd/fulmar/fault"
 	"fulmar/internal/atomicfile"
+	"fulmar/internal/cli"
 	"fulmar/trust"
 )
 
-// ErrUsage is wrapped by errors about words and flags.
-var ErrUsage = errors.New("wrong usage")
-
-// Usage is the line of the commands in fulmar help.
-const Usage = `  fulmar key new|public|sign|verify|rotate
-                                        signing keys and key sets, offline; fulmar key help tells more
-`
-
-const usage = `usage:
-  fulmar key new --out FILE [--kind ed25519|p256]
-                          make a key in a file, which is never written over
-  fulmar key public KEY   its public half as PEM, to standard output
-  fulmar key sign KEY --type TYPE --out ENVELOPE FILE
-                          sign the bytes of FILE
-  fulmar key sign KEY ENVELOPE
-                          add a signature to an envelope, in place
-  fulmar key verify --set SET [--pin PIN] --type TYPE [--epoch N] [--out FILE] ENVELOPE
-                          are there enough signatures; --out writes what was signed
-  fulmar key rotate [--set SET] [--add ROLE=PUBLIC.pem[,FROM[,UNTIL]]] [--end ID=EPOCH] [--drop ID]
-                    [--threshold ROLE=N] --out ENVELOPE
-                          the next key set, or without --set the first one, to be signed by
-                          the root keys of both; the flags may be repeated
-
-KEY   file:PATH, or exec:PROGRAM ARGUMENTS (an external signer, docs/signers)
-TYPE  keyset, release, assignment, freshness, time, pcrs, command, audit-head
-ROLE  root, release, director, freshness, time, pcr-approval, command, audit
+const about = `KEY   file:PATH, or "exec:PROGRAM ARGUMENTS", an external signer
+TYPE  keyset, release, assignment, freshness, time, pcrs, command
+      or audit-head
+ROLE  root, release, director, freshness, time, pcr-approval, command
+      or audit
 ID    the first 8 or more hex digits of a key's id
-All of it works without a network. docs/keys.md tells which key is for what.
-`
 
-// Command runs one command of the group.
-func Command(args []string, stdout, stderr io.Writer) error {
-	if len(args) == 0 {
-		return fmt.Errorf("%w: fulmar key new, public, sign, verify or rotate; fulmar key help tells more", ErrUsage)
+All of it works without a network. docs/keys.md tells which key is for what,
+docs/signers what an external signer is.`
+
+// Command is fulmar key.
+func Command() *cobra.Command {
+	c := cli.Group(&cobra.Command{Use: "key", Short: "signing keys and key sets, offline", Long: about})
+	c.AddCommand(newCommand(), publicCommand(), signCommand(), verifyCommand(), rotateCommand())
+	return c
+}
+
+func types() []string {
+	return []string{"keyset", "release", "assignment", "freshness", "time", "pcrs", "command", "audit-head"}
+}
+
+func newCommand() *cobra.Command {
+	var out, kind string
+	c := &cobra.Command{
+		Use: "new --out FILE", Short: "make a key in a file, which is never written over", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
+		Example: "  fulmar key new --out root-1.pem\n  fulmar key new --kind p256 --out release.pem",
+		RunE:    func(c *cobra.Command, _ []string) error { return keyNew(out, kind, c.OutOrStdout()) },
 	}
-	switch word, rest := args[0], args[1:]; word {
-	case "new":
-		return keyNew(rest, stdout)
-	case "public":
-		return keyPublic(rest, stdout, stderr)
-	case "sign":
-		return keySign(rest, stdout)
-	case "verify":
-		return keyVerify(rest, stdout)
-	case "rotate":
-		return keyRotate(rest, stdout)
-	case "help":
-		fmt.Fprint(stdout, usage)
-		return nil
-	default:
-		return fmt.Errorf("%w: fulmar key %s is no command; fulmar key help tells them", ErrUsage, word)
+	c.Flags().StringVar(&out, "out", "", "the new file")
+	c.Flags().StringVar(&kind, "kind", trust.Ed25519, "which kind of key, ed25519 or p256")
+	cli.File(c, "out")
+	cli.Values(c, "kind", trust.Ed25519, trust.P256)
+	return c
+}
+
+func publicCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "public KEY", Short: "its public half as PEM, to standard output", Long: about, Args: cli.Words("a KEY"),
+		Example: "  fulmar key public file:root-1.pem >root-1.pub",
+		RunE: func(c *cobra.Command, words []string) error {
+			return keyPublic(words[0], c.OutOrStdout(), c.ErrOrStderr())
+		},
 	}
 }
 
-// keyFlags parses flags before and after the arguments, of which there are n.
-func keyFlags(f *flag.FlagSet, args []string, n int) ([]string, error) {
-	f.SetOutput(io.Discard)
-	var words []string
-	for len(args) > 0 {
-		if err := f.Parse(args); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUsage, err)
-		}
-		if args = f.Args(); len(args) > 0 {
-			words, args = append(words, args[0]), args[1:]
-		}
+func signCommand() *cobra.Command {
+	var word, out string
+	c := &cobra.Command{
+		Use: "sign KEY FILE", Short: "sign the bytes of a file, or add a signature to an envelope", Args: cli.Words("a KEY", "a FILE"),
+		Long: `With --type and --out it makes a new envelope of the bytes of FILE, with one signature.
+Without either FILE is an envelope, to which a signature is added in place.
+
+` + about,
+		Example: `  fulmar key sign file:release.pem --type release \
+    --out release-1.json manifest.json
+  fulmar key sign file:root-1.pem keyset-1.json`,
+		RunE: func(c *cobra.Command, words []string) error {
+			return keySign(words[0], words[1], word, out, c.OutOrStdout())
+		},
 	}
-	if len(words) != n {
-		return nil, fmt.Errorf("%w: %s wants %d arguments and got %d; fulmar key help tells them", ErrUsage, f.Name(), n, len(words))
-	}
-	return words, nil
+	c.Flags().StringVar(&word, "type", "", "what is signed")
+	c.Flags().StringVar(&out, "out", "", "the new envelope")
+	cli.Values(c, "type", types()...)
+	cli.File(c, "out")
+	return c
 }
 
-func keyNew(args []string, stdout io.Writer) error {
-	f := flag.NewFlagSet("fulmar key new", flag.ContinueOnError)
-	out := f.String("out", "", "")
-	kind := f.String("kind", trust.Ed25519, "")
-	if _, err := keyFlags(f, args, 0); err != nil {
-		return err
+func verifyCommand() *cobra.Command {
+	v := new(verifying)
+	c := &cobra.Command{
+		Use: "verify --set SET --type TYPE ENVELOPE", Short: "are there enough signatures", Args: cli.Words("an ENVELOPE"), Long: about,
+		Example: "  fulmar key verify --set keyset-1.json --type release release-1.json",
+		RunE:    func(c *cobra.Command, words []string) error { return v.run(words[0], c.OutOrStdout()) },
 	}
-	if *out == "" {
-		return fmt.Errorf("%w: fulmar key new --out FILE", ErrUsage)
+	c.Flags().StringVar(&v.set, "set", "", "the key set that says who may sign")
+	c.Flags().StringVar(&v.pin, "pin", "", "the SHA-256 that the set must have; without it the file is believed")
+	cli.Takes(c, "pin", "HEX")
+	c.Flags().StringVar(&v.word, "type", "", "what the envelope must be of")
+	c.Flags().StringVar(&v.out, "out", "", "write what was signed to a file")
+	c.Flags().Uint64Var(&v.epoch, "epoch", 0, "the epoch at which the keys must be good")
+	cli.Takes(c, "epoch", "N")
+	cli.Values(c, "type", types()...)
+	cli.File(c, "set")
+	cli.File(c, "out")
+	return c
+}
+
+func keyNew(out, kind string, stdout io.Writer) error {
+	if out == "" {
+		return fmt.Errorf("%w: fulmar key new --out FILE", cli.ErrUsage)
 	}
-	k, err := trust.NewKeyFile(*out, *kind)
+	k, err := trust.NewKeyFile(out, kind)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "key %s\n%s holds it; keep a copy where nobody else comes to, there is no other\nnext: fulmar key public file:%s\n", k.ID, *out, *out)
+	fmt.Fprintf(stdout, "key %s\n%s holds it; keep a copy where nobody else comes to, there is no other\nnext: fulmar key public file:%s\n", k.ID, out, out)
 	return nil
 }
 
-func keyPublic(args []string, stdout, stderr io.Writer) error {
-	words, err := keyFlags(flag.NewFlagSet("fulmar key public", flag.ContinueOnError), args, 1)
-	if err != nil {
-		return err
-	}
-	k, err := trust.OpenSigner(words[0], nil)
+func keyPublic(ref string, stdout, stderr io.Writer) error {
+	k, err := trust.OpenSigner(ref, nil)
 	if err != nil {
 		return err
 	}
@@ -136,42 +144,37 @@ func typeOf(word string) (trust.Type, error) {
 		t = trust.TypeCommand
 	}
 	if t.Role() == "" {
-		return "", fmt.Errorf("%w: --type %q is none; wants keyset, release, assignment, freshness, time, pcrs, command or audit-head", ErrUsage, word)
+		return "", fmt.Errorf("%w: --type %q is none; wants one of %s", cli.ErrUsage, word, strings.Join(types(), ", "))
 	}
 	return t, nil
 }
 
-func keySign(args []string, stdout io.Writer) error {
-	f := flag.NewFlagSet("fulmar key sign", flag.ContinueOnError)
-	word, out := f.String("type", "", ""), f.String("out", "", "")
-	words, err := keyFlags(f, args, 2)
-	if err != nil {
-		return err
-	}
-	if (*word == "") != (*out == "") {
-		return fmt.Errorf("%w: --type and --out make an envelope of a file, neither adds a signature to one", ErrUsage)
+func keySign(ref, file, word, out string, stdout io.Writer) error {
+	if (word == "") != (out == "") {
+		return fmt.Errorf("%w: --type and --out make an envelope of a file, neither adds a signature to one", cli.ErrUsage)
 	}
 	var e *trust.Envelope
-	if *word == "" {
-		*out = words[1]
-		e, err = readEnvelope(words[1])
+	var err error
+	if word == "" {
+		out = file
+		e, err = readEnvelope(file)
 	} else {
 		var t trust.Type
-		if t, err = typeOf(*word); err != nil {
+		if t, err = typeOf(word); err != nil {
 			return err
 		}
-		if _, serr := os.Lstat(*out); !errors.Is(serr, fs.ErrNotExist) {
-			return fmt.Errorf("%s is there already; without --type and --out a signature is added to it", *out)
+		if _, serr := os.Lstat(out); !errors.Is(serr, fs.ErrNotExist) {
+			return fault.New(fault.Exists, "%s is there already; without --type and --out a signature is added to it", out)
 		}
 		var payload []byte
-		if payload, err = readBounded(words[1], trust.MaxPayload); err == nil {
+		if payload, err = readBounded(file, trust.MaxPayload); err == nil {
 			e, err = trust.NewEnvelope(t, payload)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	k, err := trust.OpenSigner(words[0], nil)
+	k, err := trust.OpenSigner(ref, nil)
 	if err != nil {
 		return err
 	}
@@ -179,49 +182,48 @@ func keySign(args []string, stdout io.Writer) error {
 	if err := e.Sign(k); err != nil {
 		return err
 	}
-	if err := writeEnvelope(*out, e); err != nil {
+	if err := writeEnvelope(out, e); err != nil {
 		return err
 	}
 	describe(stdout, e)
-	fmt.Fprintf(stdout, "signed by %s, %d signatures in %s\n", k.ID, len(e.Signatures), *out)
+	fmt.Fprintf(stdout, "signed by %s, %d signatures in %s\n", k.ID, len(e.Signatures), out)
 	return nil
 }
 
-func keyVerify(args []string, stdout io.Writer) error {
-	f := flag.NewFlagSet("fulmar key verify", flag.ContinueOnError)
-	set, pin, word, out := f.String("set", "", ""), f.String("pin", "", ""), f.String("type", "", ""), f.String("out", "", "")
-	epoch := f.Uint64("epoch", 0, "")
-	words, err := keyFlags(f, args, 1)
+// verifying are the flags of verify.
+type verifying struct {
+	set, pin, word, out string
+	epoch               uint64
+}
+
+func (v *verifying) run(path string, stdout io.Writer) error {
+	t, err := typeOf(v.word)
 	if err != nil {
 		return err
 	}
-	t, err := typeOf(*word)
+	s, err := openSet(v.set, v.pin)
 	if err != nil {
 		return err
 	}
-	s, err := openSet(*set, *pin)
+	e, err := readEnvelope(path)
 	if err != nil {
 		return err
 	}
-	e, err := readEnvelope(words[0])
+	payload, err := s.Verify(e, t, v.epoch)
 	if err != nil {
-		return err
-	}
-	payload, err := s.Verify(e, t, *epoch)
-	if err != nil {
-		return fmt.Errorf("%s: %w", words[0], err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
 	if t == trust.TypeKeySet {
 		next, err := s.Next(e)
 		if err != nil {
-			return fmt.Errorf("%s: %w", words[0], err)
+			return fmt.Errorf("%s: %w", path, err)
 		}
 		fmt.Fprintf(stdout, "key set %d may follow key set %d\npin %x\n", next.Version, s.Version, next.Pin())
 	} else {
-		fmt.Fprintf(stdout, "signed by enough keys of role %s of key set %d at epoch %d\n", t.Role(), s.Version, *epoch)
+		fmt.Fprintf(stdout, "signed by enough keys of role %s of key set %d at epoch %d\n", t.Role(), s.Version, v.epoch)
 	}
-	if *out != "" {
-		return atomicfile.WriteFile(*out, payload, 0o644)
+	if v.out != "" {
+		return atomicfile.WriteFile(v.out, payload, 0o644)
 	}
 	return nil
 }
@@ -229,7 +231,7 @@ func keyVerify(args []string, stdout io.Writer) error {
 // openSet opens a key set file. Without a pin it is what the person says it is.
 func openSet(path, pin string) (*trust.KeySet, error) {
 	if path == "" {
-		return nil, fmt.Errorf("%w: --set FILE names the key set", ErrUsage)
+		return nil, fmt.Errorf("%w: --set FILE names the key set", cli.ErrUsage)
 	}
 	e, err := readEnvelope(path)
 	if err != nil {
@@ -239,7 +241,7 @@ func openSet(path, pin string) (*trust.KeySet, error) {
 	if pin != "" {
 		b, err := hex.DecodeString(pin)
 		if err != nil || len(b) != len(want) {
-			return nil, fmt.Errorf("%w: --pin wants 64 hex digits", ErrUsage)
+			return nil, fmt.Errorf("%w: --pin wants 64 hex digits", cli.ErrUsage)
 		}
 		want = [32]byte(b)
 	}

@@ -5,11 +5,16 @@ package key
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+
+	"fulmar/internal/cli"
 )
 
 const (
@@ -20,7 +25,9 @@ const (
 // run runs a command and gives exit code, standard output and standard error.
 func run(args ...string) (code int, out, errs string) {
 	var o, e bytes.Buffer
-	if err := Command(args, &o, &e); err != nil {
+	root := cli.Root(&cobra.Command{Use: "fulmar"}, "test")
+	root.AddCommand(Command())
+	if _, err := cli.Execute(context.Background(), root, append([]string{"key"}, args...), &o, &e); err != nil {
 		fmt.Fprintln(&e, err)
 		code = exitWrong
 	}

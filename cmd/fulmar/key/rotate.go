@@ -5,7 +5,6 @@ package key
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,53 +14,84 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/spf13/cobra"
+
+	"fulmar/cmd/fulmar/fault"
+	"fulmar/internal/cli"
 	"fulmar/trust"
 )
 
 // change is one flag of rotate: it does something to the set that is being made.
 type change struct {
-	flag string
-	do   func(s *trust.KeySet, value string) error
+	flag, value, help string
+	do                func(s *trust.KeySet, value string) error
 }
 
 func changes() []change {
-	return []change{{"add", addKey}, {"end", endKey}, {"drop", dropKey}, {"threshold", setThreshold}}
+	return []change{
+		{"add", "ROLE=PUBLIC.pem", "add a key; with ,FROM or ,FROM,UNTIL after it good from that epoch, until before the other; may be repeated", addKey},
+		{"end", "ID=EPOCH", "the first epoch at which a key is good no longer; may be repeated", endKey},
+		{"drop", "ID", "take a key out; may be repeated", dropKey},
+		{"threshold", "ROLE=N", "how many keys of a role have to sign; may be repeated", setThreshold},
+	}
 }
 
-// keyRotate writes the next key set as an envelope without signatures.
-func keyRotate(args []string, stdout io.Writer) error {
-	f := flag.NewFlagSet("fulmar key rotate", flag.ContinueOnError)
-	from, out := f.String("set", "", ""), f.String("out", "", "")
-	var todo []func(*trust.KeySet) error
-	for _, c := range changes() {
-		f.Func(c.flag, "", func(v string) error {
-			todo = append(todo, func(s *trust.KeySet) error {
-				if err := c.do(s, v); err != nil {
-					return fmt.Errorf("--%s %s: %w", c.flag, v, err)
+// rotating are the flags of rotate; the changes in the order in which they were given.
+type rotating struct {
+	from, out string
+	todo      []func(*trust.KeySet) error
+}
+
+func rotateCommand() *cobra.Command {
+	r := new(rotating)
+	c := &cobra.Command{
+		Use: "rotate --out ENVELOPE", Short: "make the next key set, or the first one", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
+		Long: `The next key set, or without --set the first one, as an envelope without signatures, to
+be signed by the root keys of both.
+
+` + about,
+		Example: `  fulmar key rotate --add root=root-1.pub --add root=root-2.pub \
+    --threshold root=2 --out keyset-1.json
+  fulmar key rotate --set keyset-1.json --drop 5f1c02ab \
+    --add root=root-3.pub --out keyset-2.json`,
+		RunE: func(c *cobra.Command, _ []string) error { return r.run(c.OutOrStdout()) },
+	}
+	c.Flags().StringVar(&r.from, "set", "", "the key set in force")
+	c.Flags().StringVar(&r.out, "out", "", "the new envelope")
+	for _, k := range changes() {
+		c.Flags().Func(k.flag, k.help, func(v string) error {
+			r.todo = append(r.todo, func(s *trust.KeySet) error {
+				if err := k.do(s, v); err != nil {
+					return fmt.Errorf("--%s %s: %w", k.flag, v, err)
 				}
 				return nil
 			})
 			return nil
 		})
+		cli.Takes(c, k.flag, k.value)
 	}
-	if _, err := keyFlags(f, args, 0); err != nil {
-		return err
+	cli.File(c, "set")
+	cli.File(c, "out")
+	return c
+}
+
+// run writes the next key set as an envelope without signatures.
+func (r *rotating) run(stdout io.Writer) error {
+	if r.out == "" || len(r.todo) == 0 {
+		return fmt.Errorf("%w: fulmar key rotate wants --out and at least one change", cli.ErrUsage)
 	}
-	if *out == "" || len(todo) == 0 {
-		return fmt.Errorf("%w: fulmar key rotate wants --out and at least one change", ErrUsage)
-	}
-	if _, err := os.Lstat(*out); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is there already; choose another file", *out)
+	if _, err := os.Lstat(r.out); !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.Exists, "%s is there already; choose another file", r.out)
 	}
 	next := &trust.KeySet{Version: 1, Thresholds: map[trust.Role]int{}}
-	if *from != "" {
-		old, err := openSet(*from, "")
+	if r.from != "" {
+		old, err := openSet(r.from, "")
 		if err != nil {
 			return err
 		}
 		next.Version, next.Keys, next.Thresholds = old.Version+1, slices.Clone(old.Keys), maps.Clone(old.Thresholds)
 	}
-	for _, do := range todo {
+	for _, do := range r.todo {
 		if err := do(next); err != nil {
 			return err
 		}
@@ -74,11 +104,11 @@ func keyRotate(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := writeEnvelope(*out, e); err != nil {
+	if err := writeEnvelope(r.out, e); err != nil {
 		return err
 	}
 	describe(stdout, e)
-	fmt.Fprintf(stdout, "%s holds it without a signature\nnext: fulmar key sign KEY %s, with enough root keys of the set in force and of this one\n", *out, *out)
+	fmt.Fprintf(stdout, "%s holds it without a signature\nnext: fulmar key sign KEY %s, with enough root keys of the set in force and of this one\n", r.out, r.out)
 	return nil
 }
 

@@ -1,11 +1,10 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package root makes small Debian systems and runs programs in them, so that a package
-// is installed where its users install it and not on the machine of who builds it. A
-// system is made once by debootstrap and kept; each test works on a layer of its own
-// over it, in memory, and throws that away. It wants root, debootstrap, overlayfs and
-// util-linux, and a network the first time. A system of another architecture wants an
+// Package root runs programs in a small Debian system (one of vm.Root), so that a package
+// is installed where its users install it and not on the machine of who builds it. Each
+// test works on a layer of its own over the system, in memory, and throws that away. It
+// wants root, overlayfs and util-linux. Programs of another architecture want an
 // interpreter registered with binfmt_misc (flag F), which is left to the caller.
 package root
 
@@ -19,60 +18,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
-
-// makeTime bounds debootstrap: 45 s here for amd64, some minutes where the second stage
-// is emulated.
-const makeTime = 20 * time.Minute
-
-// include is what the packages depend on and what a board has; nothing is fetched later.
-const include = "systemd,systemd-sysv,udev,ca-certificates,libstdc++6"
-
-// Make makes the system of a Debian suite (bullseye, bookworm, trixie) and architecture
-// (amd64, arm64) under cache/SUITE-ARCH unless it is there, and gives its folder. Who
-// wants one that another makes meanwhile, in this process or another, waits for it.
-func Make(ctx context.Context, cache, suite, arch string) (string, error) {
-	dir := filepath.Join(cache, suite+"-"+arch)
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("make a Debian system: %w", err)
-	}
-	lock, err := os.OpenFile(filepath.Join(cache, "."+suite+"-"+arch+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return "", fmt.Errorf("make a Debian system: %w", err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		return "", fmt.Errorf("make a Debian system: lock: %w", err)
-	}
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
-	}
-	part, err := os.MkdirTemp(cache, ".part-*")
-	if err != nil {
-		return "", fmt.Errorf("make a Debian system: %w", err)
-	}
-	defer os.RemoveAll(part)
-	if err := os.Chmod(part, 0o755); err != nil { // it becomes "/", which everybody reads
-		return "", fmt.Errorf("make a Debian system: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, makeTime)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase", "--arch="+arch, "--include="+include, suite, part)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("make a Debian %s system for %s: debootstrap: %w; its last words: %s", suite, arch, err, last(out, 400))
-	}
-	// The packages it fetched are in the way of nobody, only in that of the disk.
-	if err := os.RemoveAll(filepath.Join(part, "var/cache/apt/archives")); err != nil {
-		return "", fmt.Errorf("make a Debian system: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Join(part, "var/cache/apt/archives/partial"), 0o755); err != nil {
-		return "", fmt.Errorf("make a Debian system: %w", err)
-	}
-	if err := os.Rename(part, dir); err != nil {
-		return "", fmt.Errorf("make a Debian system: %w", err)
-	}
-	return dir, nil
-}
 
 // Root is a layer over a system.
 type Root struct {
@@ -100,7 +48,29 @@ func Mount(base, scratch string, mib int) (*Root, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lay over %s: %w", base, err), syscall.Unmount(mem, 0))
 	}
+	if err := r.nodes(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	return r, nil
+}
+
+// nodes makes the devices that every program counts on, by the kernel's numbers
+// (Documentation/admin-guide/devices.txt); a machine of its own would make them at boot.
+func (r *Root) nodes() error {
+	if err := os.MkdirAll(filepath.Join(r.Dir, "dev"), 0o755); err != nil {
+		return fmt.Errorf("make devices: %w", err)
+	}
+	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9} {
+		path := filepath.Join(r.Dir, "dev", name)
+		err := unix.Mknod(path, unix.S_IFCHR, int(unix.Mkdev(1, minor)))
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("make device %s: %w", name, err)
+		}
+		if err := os.Chmod(path, 0o666); err != nil { // whatever the umask is
+			return fmt.Errorf("make device %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // Resize makes the layer larger or smaller.

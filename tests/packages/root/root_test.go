@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"fulmar/tests/packages/root"
+	"fulmar/tests/vm"
 )
 
 // system is a Debian 12 root with a layer of the test's own.
-func system(t *testing.T, mib int) *root.Root {
+func system(t *testing.T, mib int) (r *root.Root, base string) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		skip(t, "needs root")
@@ -24,11 +25,11 @@ func system(t *testing.T, mib int) *root.Root {
 	if _, err := exec.LookPath("debootstrap"); err != nil {
 		skip(t, "needs debootstrap; type: cross/need debootstrap")
 	}
-	base, err := root.Make(t.Context(), "../../../.cache/roots", "bookworm", "amd64")
+	base, err := vm.Root(t.Context(), "../../../.cache", "bookworm", "amd64")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := root.Mount(base, t.TempDir(), mib)
+	r, err = root.Mount(base, t.TempDir(), mib)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func system(t *testing.T, mib int) *root.Root {
 			t.Error(err)
 		}
 	})
-	return r
+	return r, base
 }
 
 // skip skips, but never in CI.
@@ -51,7 +52,7 @@ func skip(t *testing.T, why string) {
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	r := system(t, 64)
+	r, base := system(t, 64)
 	out, err := r.Run(t.Context(), "sh", "-c", "cut -d. -f1 /etc/debian_version; echo $$; ls /proc | grep -c '^[0-9]'; touch /made")
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func TestRun(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(r.Dir, "made")); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat("../../../.cache/roots/bookworm-amd64/made"); err == nil {
+	if _, err := os.Stat(filepath.Join(base, "made")); err == nil {
 		t.Error("the layer wrote through to the system below")
 	}
 	if _, err := r.Run(t.Context(), "sh", "-c", "echo because >&2; exit 3"); err == nil || !strings.Contains(err.Error(), "because") {
@@ -73,7 +74,7 @@ func TestRun(t *testing.T) {
 // TestKill: what a killed command started is gone with it.
 func TestKill(t *testing.T) {
 	t.Parallel()
-	r := system(t, 64)
+	r, _ := system(t, 64)
 	ctx, cancel := context.WithCancel(t.Context())
 	cmd := r.Command(ctx, "sh", "-c", "(while :; do echo x >>/beat; sleep 0.02; done) & touch /up; wait")
 	if err := cmd.Start(); err != nil {
@@ -104,7 +105,7 @@ func TestKill(t *testing.T) {
 
 func TestFull(t *testing.T) {
 	t.Parallel()
-	r := system(t, 8)
+	r, _ := system(t, 8)
 	out, err := r.Run(t.Context(), "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=20")
 	if err == nil || !strings.Contains(out, "No space left") {
 		t.Fatalf("20 MiB on a disk of 8: %v %s", err, out)

@@ -26,7 +26,7 @@ func Serve(dir string) (*Server, error) {
 	s := &Server{dir: dir, next: 2}
 	var err error
 	s.fuse, err = fs.Mount(dir, s, &fs.Options{
-		MountOptions: fuse.MountOptions{DirectMountStrict: true, MaxWrite: 1 << 20, FsName: "memdisk", Name: "memdisk"},
+		MountOptions: fuse.MountOptions{DirectMountStrict: true, DisableSplice: true, MaxWrite: 1 << 20, FsName: "memdisk", Name: "memdisk"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("serve disks at %s: %w", dir, err)

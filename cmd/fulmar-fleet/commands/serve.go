@@ -1,0 +1,93 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package commands
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fulmar/fleet"
+	"fulmar/internal/cli"
+	"fulmar/internal/sdnotify"
+)
+
+// serving are the flags of serve.
+type serving struct{ config, listen, mqtt, hosts, level string }
+
+func (d *desk) serveCommand(release string) *cobra.Command {
+	s, cfg := new(serving), fleet.Default()
+	c := &cobra.Command{
+		Use: "serve", Short: "run the server until it is told to end", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
+		Long: "Options win over the config file. At the first start it makes its keys, its authority and\na one-time password, which it prints.",
+		Example: `  fulmar-fleet serve --config /etc/fulmar/fleet.yaml
+  fulmar-fleet serve --data fleet --listen 127.0.0.1:8443 --host localhost`,
+		RunE: func(c *cobra.Command, _ []string) error { return d.serve(c, s, release) },
+	}
+	c.Flags().StringVar(&s.config, "config", "", "YAML file")
+	c.Flags().StringVar(&s.listen, "listen", cfg.Listen, "address of page, API and enrolment")
+	c.Flags().StringVar(&s.mqtt, "mqtt", cfg.MQTT, "address boards connect to")
+	c.Flags().StringVar(&s.hosts, "host", "", "names and addresses the server is reached by, with commas")
+	c.Flags().StringVar(&s.level, "log", "info", "least level of log lines: debug, info, warn or error")
+	cli.File(c, "config", "yaml", "yml")
+	cli.Takes(c, "listen", "HOST:PORT")
+	cli.Takes(c, "mqtt", "HOST:PORT")
+	cli.Takes(c, "host", "NAME,...")
+	cli.Values(c, "log", "debug", "info", "warn", "error")
+	cli.Takes(c, "log", "LEVEL")
+	return c
+}
+
+func (d *desk) serve(c *cobra.Command, s *serving, release string) error {
+	cfg := fleet.Default()
+	if s.config != "" {
+		if err := fleet.Load(s.config, &cfg); err != nil {
+			return err
+		}
+	}
+	given := c.Flags().Changed
+	if given("data") {
+		cfg.Data = d.data
+	}
+	if given("listen") {
+		cfg.Listen = s.listen
+	}
+	if given("mqtt") {
+		cfg.MQTT = s.mqtt
+	}
+	if given("host") {
+		cfg.Hosts = strings.Split(s.hosts, ",")
+	}
+	abs, err := filepath.Abs(cfg.Data)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	cfg.Data, cfg.Release = abs, release
+	var lvl slog.Level
+	if err := lvl.UnmarshalText([]byte(s.level)); err != nil {
+		return fmt.Errorf("--log %s: wants debug, info, warn or error", s.level)
+	}
+	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: lvl}))
+	srv, err := fleet.New(cfg, func(pw string) {
+		fmt.Fprintf(c.OutOrStdout(), "one-time password of the administrator, shown this once: %s\n", pw)
+	}, log)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "the page: https://%s\n", srv.HTTPSAddr())
+	systemd, err := sdnotify.FromEnv()
+	if err == nil {
+		// The listeners are open: who comes before Run waits in their queues.
+		err = systemd.Ready()
+	}
+	context.AfterFunc(c.Context(), func() { _ = systemd.Stopping() }) // only words for systemctl
+	if err != nil {
+		log.Warn("systemd is not told", "err", err)
+	}
+	return srv.Run(c.Context())
+}

@@ -1,0 +1,92 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package commands puts the commands of fulmar together. It is apart from the program
+// so that manual pages and completion are made of the very same commands.
+package commands
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/doctor"
+	"fulmar/cmd/fulmar/fault"
+	"fulmar/cmd/fulmar/key"
+	"fulmar/cmd/fulmar/spool"
+	"fulmar/internal/cli"
+)
+
+// Root gives all commands of fulmar.
+func Root(release string) *cobra.Command {
+	c := cli.Root(&cobra.Command{
+		Use: "fulmar", Short: "look after boards: their records, keys, fleet, TPM and models",
+		Long: `What was asked for goes to standard output, all talk to standard error. Exit codes:
+0 all is well, 1 something is wrong, 2 wrong usage, 6 the fleet did not answer and
+what was asked may have been done or not, 21 a person has to do something first. An
+error ends with its code in brackets: fulmar explain CODE says more.`,
+		Example: `  fulmar spool export /mnt/dead/var/lib/fulmard/spool >records.jsonl
+  fulmar board list --fleet fleet.example:8443 --token-file ~/.fulmar-token
+  fulmar tpm test`,
+	}, release)
+	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
+	return c
+}
+
+// Run runs one command and gives its exit code.
+func Run(ctx context.Context, release string, args []string, stdout, stderr io.Writer) int {
+	at, err := cli.Execute(ctx, Root(release), args, stdout, stderr)
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, doctor.ErrBad):
+		return fault.ExitWrong // it was said
+	}
+	row, coded := fault.Of(err)
+	if !coded {
+		fmt.Fprintf(stderr, "fulmar: %v\n", err)
+		return fault.ExitWrong
+	}
+	first, rest, more := strings.Cut(err.Error(), "\n")
+	fmt.Fprintf(stderr, "fulmar: %s [%s]\n", first, row.Code)
+	if more {
+		fmt.Fprintln(stderr, rest)
+	}
+	switch {
+	case row.Exit == fault.ExitUsage:
+		fmt.Fprintf(stderr, "  do: %s --help\n", at.CommandPath())
+	case row.Told:
+		fmt.Fprintf(stderr, "  do: %s\n", row.Do)
+	}
+	return row.Exit
+}
+
+func explainCommand() *cobra.Command {
+	var codes []cobra.Completion
+	for _, r := range fault.Table() {
+		codes = append(codes, cobra.CompletionWithDesc(string(r.Code), r.What))
+	}
+	return &cobra.Command{
+		Use: "explain [CODE]", Short: "what the code of an error means, or all codes",
+		Example: "  fulmar explain FLT0302",
+		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: cobra.FixedCompletions(codes, cobra.ShellCompDirectiveNoFileComp),
+		RunE: func(c *cobra.Command, words []string) error {
+			if len(words) == 0 {
+				for _, r := range fault.Table() {
+					fmt.Fprintf(c.OutOrStdout(), "%s  %s\n", r.Code, r.What)
+				}
+				return nil
+			}
+			r, ok := fault.Find(fault.Code(words[0]))
+			if !ok {
+				return fmt.Errorf("%w: %s is no code of an error; fulmar explain tells all", cli.ErrUsage, words[0])
+			}
+			return r.Explain(c.OutOrStdout())
+		},
+	}
+}

@@ -1,0 +1,152 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"regexp"
+	"sync"
+
+	"fulmar/schema"
+)
+
+// Bounds of a command and its result.
+const (
+	// MaxArgs and MaxValue bound what goes in and comes out, in bytes of CBOR: a batch of
+	// readings of all sensors is 5 KiB.
+	MaxArgs  = 4 << 10
+	MaxValue = 8 << 10
+	maxWord  = 64 // bytes of an error's code
+)
+
+// ID names one command; random, so that nobody has to ask for a free one.
+type ID [16]byte
+
+// String is the ID in hex.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// Command is one command: what is signed, and what the journal holds.
+type Command struct {
+	V      uint8  `cbor:"1,keyasint"`
+	ID     ID     `cbor:"2,keyasint"`
+	Tenant string `cbor:"3,keyasint"`
+	Board  string `cbor:"4,keyasint"`
+	// Name is the handler's: set-valve-position.
+	Name string `cbor:"5,keyasint"`
+	Args []byte `cbor:"6,keyasint,omitempty"` // CBOR, as the handler says
+	// Actor is who gives it; Seq numbers the commands of this actor, from 1.
+	Actor string `cbor:"7,keyasint"`
+	Seq   uint64 `cbor:"8,keyasint"`
+	// Issued and Expires are the fleet's time, in milliseconds since 1970. A command of
+	// the board itself has none: it is begun within a lifetime that the board bounds.
+	Issued  uint64 `cbor:"9,keyasint,omitempty"`
+	Expires uint64 `cbor:"10,keyasint,omitempty"`
+	// DryRun asks what would be refused, and changes nothing.
+	DryRun bool `cbor:"11,keyasint,omitempty"`
+	// Reason is a person's, for those who read the log.
+	Reason string `cbor:"12,keyasint,omitempty"`
+}
+
+var nameForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`) })
+
+// Validate checks the bounds.
+func (c *Command) Validate() error {
+	switch {
+	case c.V != schema.Version:
+		return fmt.Errorf("command: wire version %d, this program knows %d; update the older side", c.V, schema.Version)
+	case c.ID == ID{}:
+		return errors.New("command: it has no id")
+	case !nameForm().MatchString(c.Name):
+		return fmt.Errorf("command: its name %.70q is not of the form %s", c.Name, nameForm())
+	case c.Actor == "" || len(c.Actor) > schema.MaxName || c.Seq == 0:
+		return fmt.Errorf("command %s: actor %.70q with number %d", c.Name, c.Actor, c.Seq)
+	case len(c.Args) > MaxArgs || len(c.Reason) > schema.MaxFact || len(c.Tenant) > schema.MaxName || len(c.Board) > schema.MaxName:
+		return fmt.Errorf("command %s: arguments of %d bytes, a reason of %d, at most %d and %d", c.Name, len(c.Args), len(c.Reason), MaxArgs, schema.MaxFact)
+	}
+	return nil
+}
+
+// State is how far a command is.
+type State uint8
+
+// The states. Their numbers are on the wire. From Done on they are final.
+const (
+	Accepted  State = 1 // it is in the journal and will be begun
+	Running   State = 2
+	Done      State = 3
+	Failed    State = 4 // begun, and its handler says why it did not
+	Refused   State = 5 // never begun
+	Expired   State = 6 // never begun: too old
+	Cancelled State = 7 // by a person, or for a safety shutdown
+	Unknown   State = 8 // begun when the board died; whether it had its effect is not known
+)
+
+// String is the state's word.
+func (s State) String() string {
+	words := [...]string{"", "accepted", "running", "done", "failed", "refused", "expired", "cancelled", "unknown"}
+	if s == 0 || int(s) >= len(words) {
+		return fmt.Sprintf("state %d", uint8(s))
+	}
+	return words[s]
+}
+
+// Final tells whether nothing follows.
+func (s State) Final() bool { return s >= Done }
+
+// Result is what the board tells of a command.
+type Result struct {
+	V     uint8       `cbor:"1,keyasint"`
+	ID    ID          `cbor:"2,keyasint"`
+	State State       `cbor:"3,keyasint"`
+	Time  schema.Time `cbor:"4,keyasint"`
+	// Code is a word for programs, Text a sentence for people: why not, or how far.
+	Code string `cbor:"5,keyasint,omitempty"`
+	Text string `cbor:"6,keyasint,omitempty"`
+	// Value is what the handler answers, in CBOR.
+	Value []byte `cbor:"7,keyasint,omitempty"`
+	// Percent is how far a long one is.
+	Percent uint8 `cbor:"8,keyasint,omitempty"`
+}
+
+// Validate checks the bounds.
+func (r *Result) Validate() error {
+	switch {
+	case r.V != schema.Version:
+		return fmt.Errorf("command result: wire version %d, this program knows %d; update the older side", r.V, schema.Version)
+	case r.ID == ID{} || r.State == 0 || r.State > Unknown || r.Percent > 100:
+		return fmt.Errorf("command result %s with %v, %d percent", r.ID, r.State, r.Percent)
+	case len(r.Code) > maxWord || len(r.Text) > schema.MaxText || len(r.Value) > MaxValue:
+		return fmt.Errorf("command result %s with a code of %d bytes, a text of %d and a value of %d", r.ID, len(r.Code), len(r.Text), len(r.Value))
+	}
+	return nil
+}
+
+// Error is a refusal or failure with a code: a handler returns it to say more than text.
+type Error struct {
+	Code string
+	Text string
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// The codes of this package; handlers have their own beside them.
+const (
+	CodeUnknown   = "unknown-command"
+	CodeArgs      = "bad-arguments"
+	CodeReplayed  = "replayed"   // its actor's number is not above what came already
+	CodeQueueFull = "queue-full" // too many wait
+	CodeActors    = "too-many-actors"
+	CodeNoTime    = "time-not-known" // the board cannot tell whether it is too old
+	CodeLate      = "too-old"
+	CodeAddress   = "not-for-this-board"
+	CodeUnsigned  = "not-signed"
+	CodeTimeout   = "timeout"
+	CodePreempted = "preempted"   // by a safety command
+	CodeCancelled = "cancelled"   // by a person
+	CodeCrashed   = "interrupted" // the board died while it ran
+	CodePanic     = "handler-failed"
+	CodeFailed    = "failed"
+)

@@ -1,0 +1,49 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"context"
+	"time"
+)
+
+// Lane says beside what a command may run.
+type Lane uint8
+
+// The lanes.
+const (
+	Normal Lane = iota // one after the other, in order of acceptance
+	Long               // beside the others, MaxLong at a time
+	Safety             // at once: what else runs is cancelled
+)
+
+// Handler does one command.
+type Handler struct {
+	Name string
+	Lane Lane
+	// Timeout bounds Do and Happened; 0 is DefaultTimeout. The handler's context ends then.
+	Timeout time.Duration
+	// Check refuses arguments before anything is done; nil takes all. It has no effect,
+	// is quick, and is all that a dry run does. State that changes belongs into Do.
+	Check func(args []byte) error
+	// Do has the effect, and gives the answer in CBOR. An *Error tells a code.
+	Do func(ctx context.Context, call Call) (value []byte, err error)
+	// Repeat says that Do may be done twice with the effect of once.
+	Repeat bool
+	// Happened tells, after a crash, whether the effect of a call that was begun is there;
+	// if it is not, Do is done. nil where Repeat is set, or where nobody can know.
+	Happened func(ctx context.Context, call Call) (bool, []byte, error)
+}
+
+// Call is one command as its handler sees it.
+type Call struct {
+	Command
+	// Again is set when the board died while it ran.
+	Again bool
+	// Progress tells how far it is; it does not wait, and may be dropped.
+	Progress func(percent int, text string)
+}
+
+// DefaultTimeout is for a command that says nothing: valves and relays move in seconds.
+const DefaultTimeout = 30 * time.Second
