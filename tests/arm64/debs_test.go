@@ -26,6 +26,9 @@ fulmar-infer doctor
 fulmar-infer model check builtin:parcels
 units=$(dpkg -L fulmar-agent | grep -E '/systemd/system/[^/]*\.(service|socket|timer)$')
 systemd-analyze --man=no verify $units 2>&1 | sed 's/^/:: verify /'
+# That verify would say something: a unit that is wrong.
+sed 's/^User=/Uzer=/' "$(dpkg -L fulmar-agent | grep '/fulmard.service$')" >/tmp/wrong.service
+systemd-analyze --man=no verify /tmp/wrong.service 2>&1 | grep -q Uzer && echo ":: a wrong unit is seen"
 stat -c ':: %n %U:%G %a' /usr/lib/fulmar/fulmar-launch /etc/fulmar/fulmard.yaml /etc/fulmar/join-token /var/lib/fulmar
 dpkg -i /root/newer/*.deb
 echo ":: $(fulmard version)"
@@ -91,7 +94,7 @@ func judge(t *testing.T, out string) {
 	}
 	all := "\n" + strings.Join(facts, "\n") + "\n"
 	for _, want := range []string{
-		"\nfulmard " + older + "\nfulmar-infer " + older + "\n", "\nfulmard " + newer + "\nfulmard " + older + "\n",
+		"\nfulmard " + older + "\nfulmar-infer " + older + "\na wrong unit is seen\n", "\nfulmard " + newer + "\nfulmard " + older + "\n",
 		"/usr/lib/fulmar/fulmar-launch root:root 755\n", "/etc/fulmar/fulmard.yaml root:fulmar 640\n", "/etc/fulmar/join-token root:fulmar 640\n",
 		"/var/lib/fulmar fulmar:fulmar 755\n", "\nend\n",
 	} {

@@ -15,7 +15,8 @@ if [ -n "$root" ]; then
 		# Over /mnt, which is nobody's.
 		mount -t tmpfs -o mode=755 tmpfs /mnt
 		mkdir /mnt/upper /mnt/work /mnt/root
-		mount -t overlay -o "lowerdir=$root,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+		# userxattr: the marks of an overlay are not root's here, and without them no folder moves.
+		mount -t overlay -o "userxattr,lowerdir=$root,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
 		root=/mnt/root
 	else
 		# A mount of its own, which the mounts below hang from.
