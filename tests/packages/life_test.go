@@ -42,7 +42,7 @@ func TestLife(t *testing.T) {
 			b.kept("second installation")
 
 			b.run("dpkg", "--purge", "fulmar-agent")
-			b.gone("var/lib/fulmar", "var/lib/fulmard", "etc/fulmar/fulmard.d", "etc/fulmar/join-token", "etc/fulmar/fulmard.yaml",
+			b.gone("var/lib/fulmar", "var/lib/fulmard", "var/lib/fulmar-infer", "etc/fulmar/fulmard.d", "etc/fulmar/join-token", "etc/fulmar/fulmard.yaml",
 				"etc/systemd/system/multi-user.target.wants/fulmard.service", "etc/systemd/system/sockets.target.wants/fulmar-infer.socket")
 			b.keptFleet("purge of fulmar-agent")
 			b.run("dpkg", "--purge", "fulmar-fleet", "fulmar")
@@ -121,6 +121,7 @@ var theirs = map[string]string{
 	"etc/fulmar/join-token":                  "a token",
 	"var/lib/fulmard/identity/board.key":     "a key",
 	"var/lib/fulmard/spool/metric/1.db":      "records",
+	"var/lib/fulmar-infer/cache":             "of the worker's libraries",
 }
 
 var fleets = map[string]string{
@@ -132,7 +133,7 @@ var fleets = map[string]string{
 // owned writes what nobody may lose.
 func (b *board) owned() {
 	b.t.Helper()
-	b.run("mkdir", "-p", "/var/lib/fulmard/identity", "/var/lib/fulmard/spool/metric", "/var/lib/fulmar-fleet/ca")
+	b.run("mkdir", "-p", "/var/lib/fulmard/identity", "/var/lib/fulmard/spool/metric", "/var/lib/fulmar-infer", "/var/lib/fulmar-fleet/ca")
 	for path, text := range theirs {
 		b.write(path, text)
 	}
