@@ -75,26 +75,28 @@ func TestPackages(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v: the lines above say why", err)
 			}
-			judge(t, string(out))
+			judge(t, string(out), suite == "bullseye")
 		})
 	}
 }
 
-// judge holds the facts to what they must be.
-func judge(t *testing.T, out string) {
+// judge holds the facts to what they must be; old is Debian 11.
+func judge(t *testing.T, out string, old bool) {
 	t.Helper()
 	var facts []string
 	for line := range strings.Lines(out) {
 		if fact, ok := strings.CutPrefix(strings.TrimSpace(line), ":: "); ok {
 			facts = append(facts, fact)
-			if strings.HasPrefix(fact, "verify ") && strings.Contains(fact, "fulmar") || strings.HasPrefix(fact, "left ") || strings.HasPrefix(fact, "audit ") {
+			// Debian 11's systemd 247 does not know PrivateIPC, says so, and goes on.
+			known := old && strings.Contains(fact, "Unknown key name 'PrivateIPC' in section 'Service', ignoring")
+			if strings.HasPrefix(fact, "verify ") && strings.Contains(fact, "fulmar") && !known || strings.HasPrefix(fact, "left ") || strings.HasPrefix(fact, "audit ") {
 				t.Error(fact)
 			}
 		}
 	}
 	all := "\n" + strings.Join(facts, "\n") + "\n"
 	for _, want := range []string{
-		"\nfulmard " + older + "\nfulmar-infer " + older + "\na wrong unit is seen\n", "\nfulmard " + newer + "\nfulmard " + older + "\n",
+		"\nfulmard " + older + "\nfulmar-infer " + older + "\n", "\na wrong unit is seen\n", "\nfulmard " + newer + "\nfulmard " + older + "\n",
 		"/usr/lib/fulmar/fulmar-launch root:root 755\n", "/etc/fulmar/fulmard.yaml root:fulmar 640\n", "/etc/fulmar/join-token root:fulmar 640\n",
 		"/var/lib/fulmar fulmar:fulmar 755\n", "\nend\n",
 	} {
