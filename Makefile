@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross test-cross packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
+.PHONY: run test build gates race fuzz cross test-cross packages test-packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -41,9 +41,8 @@ man: ## manual pages into out/man, completions into out/completions
 ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
-# In CI no test is left out, also not those that install the packages.
-test: ort build $(if $(CI),packages) ## all tests (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc debootstrap zstd lintian shellcheck
+test: ort build ## all tests but those that have a target of their own (mosquitto, chromium, swtpm and the like are installed if they are missing)
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
@@ -66,9 +65,14 @@ test-cross: ## that two folders give the same bytes; FULMAR_SAME_BYTES=cold: wit
 packages: cross man ## Debian packages and the file for sites without a network, into out/packages/; FULMAR_RELEASE_KEY signs
 	@cross/need binutils xz-utils zstd
 	@rm -rf out/packages
-	@for a in arm64 amd64; do RELEASE='$(RELEASE)' cross/package/build out/cross/$$a $$a out/packages || exit 1; done
+	@RELEASE='$(RELEASE)' cross/package/build out/cross/arm64 arm64 out/packages & arm64=$$!; \
+		RELEASE='$(RELEASE)' cross/package/build out/cross/amd64 amd64 out/packages && wait $$arm64
 	@RELEASE='$(RELEASE)' cross/package/bundle out/packages arm64 amd64
 	@ls -l out/packages | awk 'NR > 1 { printf "%10d  %s\n", $$5, $$9 }'
+
+test-packages: packages ## the packages, installed into Debian 11, 12 and 13 and taken out again; wants root
+	@cross/need e2fsprogs mount kmod systemd debootstrap zstd lintian shellcheck
+	FULMAR_PACKAGES=1 $(GO) test -count 1 -timeout 20m ./tests/packages/...
 
 race: ort ## the concurrent packages under the race detector
 	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$|/twin')
@@ -80,13 +84,13 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 	@cross/need e2fsprogs mount
 	@cross/bench
 
-soak: build ort ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher
+soak: build ort packages ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher
 	@cross/need g++ mosquitto e2fsprogs mount
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -count 1 -run Soak ./tests/e2e ./link
 	CI=true FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run 'RandomFaults|Thousand' ./tests/sim ./link/internal/pace
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'PowerLoss|Control' ./tests/powerloss
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'Killed|PowerLoss' ./tests/slots
-	CI=true FULMAR_CUTS=$${FULMAR_CUTS:-200} FULMAR_VM=amd64 $(GO) test -timeout 3h -v -count 1 -run 'Cut|Systemd' ./tests/packages
+	CI=true FULMAR_PACKAGES=1 FULMAR_CUTS=$${FULMAR_CUTS:-200} FULMAR_VM=amd64 $(GO) test -timeout 3h -v -count 1 -run 'Cut|Systemd' ./tests/packages
 
 trt-libs: ## the NVIDIA libraries that come in packages, into .cache/tensorrt (190 MB, once)
 	@cross/trt/fetch
