@@ -95,8 +95,36 @@ func once(cache, name string, fill func(root string) error) (string, error) {
 	return dir, os.Rename(root, dir)
 }
 
+// inMemory is what a system takes while it is made, in MiB; it is made in memory where
+// there is twice as much. dpkg flushes each file, which takes minutes on a slow disk.
+const inMemory = 2048
+
 // bootstrap unpacks and configures Debian's packages in root.
 func bootstrap(ctx context.Context, root, suite, arch, want string) error {
+	fast := root + ".memory"
+	if arch != runtime.GOARCH || available() < 2*inMemory || os.Mkdir(fast, 0o755) != nil ||
+		syscall.Mount("tmpfs", fast, "tmpfs", 0, fmt.Sprintf("mode=0755,size=%dm", inMemory)) != nil {
+		return debootstrap(ctx, root, suite, arch, want)
+	}
+	defer func() { _ = syscall.Unmount(fast, syscall.MNT_DETACH) }()
+	if err := debootstrap(ctx, fast, suite, arch, want); err != nil {
+		return err
+	}
+	return run(exec.CommandContext(ctx, "cp", "-a", "--", fast+"/.", root))
+}
+
+// available is the memory that could be had now, in MiB; 0 where nobody tells.
+func available() (mib int) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "MemAvailable:")
+	_, _ = fmt.Sscan(rest, &mib)
+	return mib >> 10
+}
+
+func debootstrap(ctx context.Context, root, suite, arch, want string) error {
 	args := []string{"--variant=minbase", "--arch=" + arch, "--include=" + want, suite, root}
 	cmd := exec.CommandContext(ctx, "debootstrap", args...)
 	if arch != runtime.GOARCH {
