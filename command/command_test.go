@@ -322,7 +322,8 @@ func TestFlood(t *testing.T) {
 			}
 		}
 		time.Sleep(5 * time.Minute)
-		if count[Accepted] < maxQueue || count[Accepted] > maxQueue+2 || int(done.Load()) != count[Accepted] {
+		b.stop()
+		if count[Accepted] < maxQueue || count[Accepted] > maxQueue+60 || int(done.Load()) != count[Accepted] { // one more is taken each second
 			t.Errorf("%v, %d done", count, done.Load())
 		}
 		if n := len(b.d.l.items); n > maxEnded+maxQueue {
