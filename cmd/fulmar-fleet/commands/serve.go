@@ -6,9 +6,12 @@ package commands
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +27,7 @@ func (d *desk) serveCommand(release string) *cobra.Command {
 	s, cfg := new(serving), fleet.Default()
 	c := &cobra.Command{
 		Use: "serve", Short: "run the server until it is told to end", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
-		Long: "Options win over the config file. At the first start it makes its keys, its authority and\na one-time password, which it prints.",
+		Long: "Options win over the config file. At the first start it makes its keys, its authority and\na one-time password, which it prints; not into a journal, fulmar-fleet reset-password makes another.",
 		Example: `  fulmar-fleet serve --config /etc/fulmar/fleet.yaml
   fulmar-fleet serve --data fleet --listen 127.0.0.1:8443 --host localhost`,
 		RunE: func(c *cobra.Command, _ []string) error { return d.serve(c, s, release) },
@@ -73,9 +76,7 @@ func (d *desk) serve(c *cobra.Command, s *serving, release string) error {
 		return fmt.Errorf("--log %s: wants debug, info, warn or error", s.level)
 	}
 	log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: lvl}))
-	srv, err := fleet.New(cfg, func(pw string) {
-		fmt.Fprintf(c.OutOrStdout(), "one-time password of the administrator, shown this once: %s\n", pw)
-	}, log)
+	srv, err := fleet.New(cfg, func(pw string) { tellPassword(c.OutOrStdout(), isJournal(os.Stdout, os.Getenv("JOURNAL_STREAM")), pw) }, log)
 	if err != nil {
 		return err
 	}
@@ -90,4 +91,26 @@ func (d *desk) serve(c *cobra.Command, s *serving, release string) error {
 		log.Warn("systemd is not told", "err", err)
 	}
 	return srv.Run(c.Context())
+}
+
+// tellPassword shows the administrator's first password to a person. A journal is read
+// by more than one, and kept.
+func tellPassword(out io.Writer, journal bool, pw string) {
+	if journal {
+		fmt.Fprintln(out, "the administrator has no password yet: sudo -u fulmar-fleet fulmar-fleet reset-password prints one")
+		return
+	}
+	fmt.Fprintf(out, "one-time password of the administrator, shown this once: %s\n", pw)
+}
+
+// isJournal tells whether a file is the journal's stream: stream is JOURNAL_STREAM, the
+// device and inode of what systemd connected (systemd.exec(5)). Children inherit it, also
+// where their output goes elsewhere.
+func isJournal(f *os.File, stream string) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stream == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }
