@@ -51,7 +51,7 @@ func (a *Agent) spoolConfig() storage.Config {
 }
 
 // boardName is the name under which this board will send: that of its identity, else
-// what its config says, which is what it asks the fleet for; "": the fleet chooses.
+// what its config says, which is what it asks the fleet for; "": none yet.
 func (a *Agent) boardName() string {
 	if a.cfg.Broker.Address == "" {
 		if name := identity.StoredBoard(a.cfg.IdentityDir()); name != "" {

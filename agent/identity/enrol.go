@@ -42,7 +42,7 @@ type Enroller struct {
 	Fleet     string            // host:port of the fleet's HTTPS
 	TokenFile string            // join token
 	Pin       []byte            // SHA-256 of the fleet's CA certificate, for a board without a token; nil: none
-	Board     string            // wished name; "" lets the fleet choose
+	Board     string            // wished name; the fleet refuses ""
 	Facts     map[string]string // what the board is, for the page
 	Mode      string            // key.mode of the config
 	Required  bool              // no identity without a TPM

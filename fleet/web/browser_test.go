@@ -328,22 +328,28 @@ func (b *browser) trust() {
 	b.settle()
 	b.do(chromedp.Click(`#revoke summary`), chromedp.SendKeys(`#revoke input[name=why]`, "stolen"), chromedp.SendKeys(`#revoke input[name=confirm]`, "dock-0002"))
 	b.src.tick(false) // the page goes on being live: what was typed stays
-	b.src.mu.Lock()
-	b.src.boards[1].Trust.Silent = time.Now()
-	b.src.mu.Unlock()
+	b.silent(1, time.Now())
 	b.until(`document.querySelector(".trust").innerText.includes("has not answered")`)
 	b.shoot("shut-out")
 	b.do(chromedp.Click(`#revoke button`))
 	b.until(`document.readyState === "complete" && document.querySelector("#revoke") && !document.querySelector("#revoke").open`)
-	b.src.mu.Lock()
-	b.src.boards[1].Trust.Silent = time.Time{}
-	b.src.mu.Unlock()
+	b.silent(1, time.Time{})
 	b.keep.mu.Lock()
 	defer b.keep.mu.Unlock()
 	if want := []string{"approved 4 by admin", "refused 8 by admin", "revoke main/dock-0002 by admin: stolen"}; !slices.Equal(b.keep.did, want) {
 		t.Errorf("done: %q, want %q", b.keep.did, want)
 	}
 	b.keep.asks = newKeeper(time.Now()).asks
+}
+
+// silent says since when a board has not answered. The page may be at the trust that is
+// there: it gets another one.
+func (b *browser) silent(board int, since time.Time) {
+	b.src.mu.Lock()
+	defer b.src.mu.Unlock()
+	now := *b.src.boards[board].Trust
+	now.Silent = since
+	b.src.boards[board].Trust = &now
 }
 
 // boxes holds each drawn box to the place of its detection on the screen, within

@@ -29,7 +29,7 @@ const DefaultTimeout = 60 * time.Second
 // Options are what enrol is told. Zero values are the defaults of a packaged board.
 type Options struct {
 	Token string    // "" asks at the terminal, "-" reads Stdin
-	Board string    // wished name; "" lets the config or the fleet say
+	Board string    // wished name; "" is the config's, else the machine's
 	Fleet string    // host:port; "" has the token say
 	Pin   string    // what fulmar-fleet pin printed, 64 hex digits; without a token a person lets the board in
 	Again bool      // also where the board is enrolled
@@ -96,6 +96,11 @@ func (r *run) enrol(ctx context.Context) error {
 	if r.was != nil && !r.o.Again {
 		return r.already(ctx)
 	}
+	if r.o.Board == "" && r.was == nil && r.shown.Config.Board == "" {
+		if host, err := os.Hostname(); err == nil {
+			r.o.Board = boardName(host)
+		}
+	}
 	t, err := r.ticket(ctx)
 	if err != nil {
 		return err
@@ -110,6 +115,25 @@ func (r *run) enrol(ctx context.Context) error {
 		return errors.Join(err, r.back(ctx))
 	}
 	return nil
+}
+
+// boardName makes a board's name out of a machine's: what a name may not have becomes a
+// dash. "" is a machine whose name has nothing in it that a board's may begin with.
+func boardName(host string) string {
+	name := strings.Map(func(c rune) rune {
+		switch {
+		case c >= 'A' && c <= 'Z':
+			return c + 'a' - 'A'
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+			return c
+		}
+		return '-'
+	}, host)
+	name = strings.Trim(name[:min(len(name), schema.MaxName)], "-_.")
+	if schema.CheckBoard(name) != nil {
+		return ""
+	}
+	return name
 }
 
 // installed looks for fulmard.
