@@ -125,6 +125,9 @@ func TestVersion(t *testing.T) {
 func TestVersionOrder(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("dpkg"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("no dpkg, so not a Debian")
+		}
 		t.Skip("no dpkg, so not a Debian")
 	}
 	order := []string{"0.0.0~git20260304.ffffffffffff", "0.0.0~git20260305.000000000000", "0.0.0~unknown", "1.2.3~rc1", "1.2.3~rc2", "1.2.3", "1.2.3+dirty", "1.10.0"}

@@ -86,7 +86,7 @@ func TestEachCodeCanCome(t *testing.T) {
 		"FLT0410": "tpm info --path /dev/null",
 	} {
 		c, _, errs := run(strings.Fields(args)...)
-		if strings.Contains(errs, "read-only file system") { // of /sys in some containers
+		if strings.Contains(errs, "read-only file system") && os.Getenv("CI") == "" { // of /sys in some containers
 			t.Skip(errs)
 		}
 		if c != fault.ExitWrong || codeOf(errs) != code {
