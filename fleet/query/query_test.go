@@ -42,7 +42,7 @@ func TestMatch(t *testing.T) {
 		"temp.tj > 85": true, "temp.tj<=86.5": true, "temp.gpu > 85": false, "not temp.gpu > 85": true, "temp.gpu <= 85": false, "temp.tj in (1, 86.5)": true,
 		`temp.gpu = ""`: true, `temp.tj != ""`: true, `site = ""`: false, `label.row = ""`: true, `camera = ""`: false,
 		"label.line = 4": true, "label.line = 5": false, "certificate-left < 14d": true, "certificate-left < 1w": false,
-		"cause ~ CRASHED": true, "cause ~ worker*times": true, "cause ~ crashed*": false, "cause ~ *crashed*": true,
+		"cause ~ CRASHED": true, "cause ~ worker*times": true, "cause ~ worker*time": false, "cause ~ crashed*": false, "cause ~ *crashed*": true,
 		"waiting = 0": true, "waiting > -1": true, "hwmon.ina.power_watts < 0": true,
 		"dock and (state = failing or state = degraded) and not waiting > 0": true,
 		"state = degraded or dock and waiting > 0":                           false,
