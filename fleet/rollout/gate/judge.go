@@ -6,6 +6,7 @@ package gate
 import (
 	"fmt"
 	"math"
+	"sort"
 
 	"fulmar/schema/rest"
 )
@@ -78,12 +79,13 @@ func meets(good, n int, gate float64) bool {
 // BadFrom gives how many failures among n ended boards are bad for sure; n+1 where
 // none are.
 func BadFrom(g rest.GateSpec, n int) int {
-	for k := 1; k <= n; k++ {
-		if Judge(g, Count{Boards: n, Good: n - k, Failed: k}, false).Outcome == Bad {
-			return k
+	return 1 + sort.Search(n, func(i int) bool {
+		c := Count{Boards: n, Good: n - i - 1, Failed: i + 1}
+		if g.Policy == Point {
+			return pointBad(g, c, false)
 		}
-	}
-	return n + 1
+		return c.Failed >= g.MinFailures && Upper(c.Good, c.Failed) < g.Gate
+	})
 }
 
 // Proves says what n boards without a failure show: "20 of 20: at least 86.1 %".

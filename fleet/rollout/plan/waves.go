@@ -73,7 +73,7 @@ func Make(s rest.RolloutSpec, all []Candidate) (*Plan, error) {
 	for _, b := range s.Boards {
 		listed[b] = false
 	}
-	var now, later []Candidate
+	now, later := make([]Candidate, 0, len(all)), []Candidate(nil)
 	for _, c := range all {
 		if len(listed) > 0 {
 			if _, ok := listed[c.Board]; !ok {
@@ -81,7 +81,7 @@ func Make(s rest.RolloutSpec, all []Candidate) (*Plan, error) {
 			}
 			listed[c.Board] = true
 		}
-		switch why := reason(s, c); {
+		switch why := reason(&s, &c); {
 		case why != "":
 			left[why] = append(left[why], c.Board)
 		case c.Reachable:
@@ -103,6 +103,7 @@ func Make(s rest.RolloutSpec, all []Candidate) (*Plan, error) {
 		return p, ErrNoBoards
 	}
 	reachable := len(now)
+	p.Boards = make([]Board, 0, len(now)+len(later))
 	for _, c := range append(spread(now), spread(later)...) {
 		p.Boards = append(p.Boards, Board{Candidate: c})
 	}
@@ -110,7 +111,7 @@ func Make(s rest.RolloutSpec, all []Candidate) (*Plan, error) {
 	return p, nil
 }
 
-func reason(s rest.RolloutSpec, c Candidate) string {
+func reason(s *rest.RolloutSpec, c *Candidate) string {
 	switch {
 	case !c.Able:
 		return outUnable
