@@ -22,7 +22,7 @@ const (
 	maxGuards   = 16
 	maxWindows  = 14
 	maxAfter    = 16
-	maxEnvelope = 32 << 10
+	maxEnvelope = schema.MaxEnvelope
 	maxExpr     = 1 << 10
 	maxText     = 256
 	maxSeconds  = 30 * 24 * 3600 // of each time in it
@@ -69,7 +69,6 @@ func Complete(s rest.RolloutSpec) (rest.RolloutSpec, error) {
 func defaults(s *rest.RolloutSpec) {
 	s.Name = cmp.Or(s.Name, s.Release)
 	s.Unreachable = cmp.Or(s.Unreachable, Later)
-	s.Undo = cmp.Or(s.Undo, UndoWave)
 	if len(s.Waves) == 0 {
 		s.Waves = []rest.WaveSpec{{Percent: 2}, {Percent: 10}, {Percent: 100}}
 	}
@@ -80,6 +79,10 @@ func defaults(s *rest.RolloutSpec) {
 	g := &s.Gate
 	g.Policy, g.Gate = cmp.Or(g.Policy, gate.Interval), cmp.Or(g.Gate, 0.995)
 	g.MinFailures, g.MinAnswered = cmp.Or(g.MinFailures, 2), cmp.Or(g.MinAnswered, 0.5)
+	if s.Undo == "" && g.Policy == gate.Point {
+		s.Undo = UndoAll // below its gate nothing of it stays
+	}
+	s.Undo = cmp.Or(s.Undo, UndoWave)
 	for i := range s.Guards {
 		guardDefaults(&s.Guards[i])
 	}
