@@ -18,6 +18,7 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/store"
 )
 
@@ -85,6 +86,9 @@ func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
 
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Rollouts keeps the rollouts.
+func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

@@ -33,10 +33,12 @@ type Event interface{ cause() Cause }
 // The events. Epoch, where there is one, is a number that rose since the last one given
 // to any rollout.
 type (
-	// Start sets a plan going.
+	// Start sets a plan going, without the boards of Skip: another rollout of the same
+	// component has them, by the name given.
 	Start struct {
 		By    Person
 		Epoch uint64
+		Skip  map[string]string
 	}
 	// Approve is the second person's yes.
 	Approve struct{ By Person }
@@ -55,12 +57,13 @@ type (
 		By  Person
 		Why string
 	}
-	// Retry tries boards again that are not good, but for those of Without.
+	// Retry tries boards again that are not good, but for those of Without and Skip.
 	Retry struct {
 		By      Person
 		Why     string
 		Epoch   uint64
 		Without map[string]bool
+		Skip    map[string]string
 	}
 	// Rollback takes it back, from the boards of the wave or from all; not from those
 	// of Skip, whose release is another rollout's by now.

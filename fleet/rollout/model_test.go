@@ -61,8 +61,14 @@ func (w *world) person() {
 	w.epoch++
 	var ev Event
 	what := w.rng.IntN(12)
+	if w.r.State == Waiting && w.rng.IntN(2) == 0 {
+		what = 11
+	}
 	if w.r.State == Done && w.rng.IntN(2) == 0 {
 		what = 8
+		if w.rng.IntN(2) == 0 { // what comes first is tried again too
+			_ = w.apply(Dependency{ID: "r-0", State: InWave})
+		}
 	}
 	switch what {
 	case 0, 1:

@@ -60,8 +60,22 @@ func (t *turn) start(e Start) {
 	if !t.may(e.By) {
 		return
 	}
+	if !slices.ContainsFunc(t.r.Boards, func(b Board) bool { return e.Skip[b.Name] == "" }) {
+		t.err = fmt.Errorf("%w: all are in other rollouts", plan.ErrNoBoards)
+		return
+	}
+	t.skip(e.Skip)
 	t.r.Starter, t.r.Epoch, t.r.Began = e.By.Author, e.Epoch, t.now
 	t.begin("started")
+}
+
+// skip leaves boards out that another rollout has.
+func (t *turn) skip(others map[string]string) {
+	for i := range t.r.Boards {
+		if id := others[t.r.Boards[i].Name]; id != "" {
+			t.set(i, func(b *Board) { b.State, b.Reason = BoardOut, "in another rollout of this component: "+id })
+		}
+	}
 }
 
 // begin asks for approval, or goes.
@@ -186,7 +200,7 @@ func (t *turn) retry(e Retry) {
 	r := t.r
 	left := 0
 	for i := range r.Boards {
-		if b := &r.Boards[i]; b.State != BoardGood && !e.Without[b.Name] {
+		if b := &r.Boards[i]; b.State != BoardGood && !e.Without[b.Name] && e.Skip[b.Name] == "" {
 			left++
 		}
 	}
@@ -217,6 +231,7 @@ func (t *turn) retry(e Retry) {
 	r.Wave, r.Why, r.Common, r.Sentence, r.Into, r.Resume = -1, "", "", "", "", ""
 	r.Starter, r.Epoch, r.Began, r.Counter = e.By.Author, e.Epoch, t.now, 0
 	r.recount()
+	t.skip(e.Skip)
 	t.begin(fmt.Sprintf("tried again on %d boards%s", left, because(e.Why)))
 }
 
