@@ -409,7 +409,10 @@ func (t *turn) end(into State) {
 	}
 	r := t.r
 	r.Into = ""
-	r.Sentence = r.epitaph(into)
+	r.Sentence, r.Final = r.epitaph(into), nil
+	for i := range r.tallies {
+		r.Final = append(r.Final, r.counts(i))
+	}
 	if w := r.wave(r.Wave); w != nil && w.Ended.IsZero() {
 		w.Ended = t.now
 	}

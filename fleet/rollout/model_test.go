@@ -202,7 +202,7 @@ func lastBoardSettles(t *testing.T) *world {
 	w.boards[w.r.Boards[29].Name].fate = dies
 	w.start()
 	w.finish()
-	if w.r.State != Done || w.r.Boards[29].State != BoardStuck || !w.states[Stopping] || !strings.Contains(w.r.Sentence, "1 board need") {
+	if w.r.State != Done || w.r.Boards[29].State != BoardStuck || !w.states[Stopping] || !strings.Contains(w.r.Sentence, "1 board for you to look at") {
 		w.fatalf("%s: %s", w.r.State, w.r.Sentence)
 	}
 	return w

@@ -140,6 +140,9 @@ type Rollout struct {
 	NextSite  map[string]time.Time `json:"next_site,omitempty"`
 
 	Past []rest.RolloutAttempt `json:"past,omitempty"`
+	// Final holds the boards by state, of each wave, when it ended: for views that are
+	// made without the boards.
+	Final []map[string]int `json:"final,omitempty"`
 
 	Boards []Board `json:"-"`
 
@@ -226,6 +229,28 @@ func (r *Rollout) wave(n int) *WaveState {
 		}
 	}
 	return nil
+}
+
+// counts gives the boards of a wave by state; those of all waves for -1.
+func (r *Rollout) counts(wave int) map[string]int {
+	out := map[string]int{}
+	for i := range r.tallies {
+		if wave >= 0 && wave != i {
+			continue
+		}
+		if len(r.Boards) == 0 && i < len(r.Final) {
+			for s, n := range r.Final[i] {
+				out[s] += n
+			}
+			continue
+		}
+		for s, n := range r.tallies[i].n {
+			if n > 0 {
+				out[BoardState(s).String()] += n
+			}
+		}
+	}
+	return out
 }
 
 // total sums the tallies of all waves.

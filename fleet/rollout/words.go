@@ -48,7 +48,7 @@ func (r *Rollout) epitaph(into State) string {
 	}{
 		{BoardUndone, "taken back"},
 		{BoardFailed, "failed and back on what they ran"},
-		{BoardStuck, "need you"},
+		{BoardStuck, "for you to look at"},
 		{BoardUnreached, "never reached"},
 		{BoardWaiting, "untouched"},
 		{BoardOut, "left out"},
@@ -107,7 +107,7 @@ func (r *Rollout) View() rest.Rollout {
 	v := rest.Rollout{
 		ID: r.ID, Version: r.Version, Spec: r.Spec, State: string(r.State), Since: r.Since, Over: r.State.Over(), Sentence: r.Sentence,
 		Author: r.Author, Starter: r.Starter, Approver: r.Approver, Created: r.Created, Wave: max(r.Wave, 0),
-		Counts: map[string]int{}, LeftOut: r.LeftOut, Common: r.Common, Actions: r.Can(), Rolls: r.Past, Waves: []rest.Wave{},
+		Counts: r.counts(-1), LeftOut: r.LeftOut, Common: r.Common, Actions: r.Can(), Rolls: r.Past, Waves: []rest.Wave{},
 	}
 	v.Spec.Envelope = nil // large, and nobody reads it
 	if !r.State.Over() {
@@ -115,22 +115,13 @@ func (r *Rollout) View() rest.Rollout {
 		v.Deadline, v.Then, v.Sentence = &d, r.then(), r.standing()
 	}
 	v.Do = r.advice()
-	for s, n := range r.total().n {
-		if n > 0 {
-			v.Counts[BoardState(s).String()] = n
-		}
-	}
 	done := 0
 	for _, w := range r.Waves {
 		x := plan.Show(r.Spec, w.Wave, done)
 		if w.N > 0 {
 			done += w.Boards
 		}
-		for s, n := range r.tallies[w.N].n {
-			if n > 0 {
-				x.Counts[BoardState(s).String()] = n
-			}
-		}
+		x.Counts = r.counts(w.N)
 		x.Began, x.Ended, x.Verdict = stamp(w.Began), stamp(w.Ended), w.Verdict
 		v.Waves = append(v.Waves, x)
 	}

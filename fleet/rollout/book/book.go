@@ -144,21 +144,38 @@ func (b *Book) Open(ctx context.Context) (out []*rollout.Rollout, err error) {
 	return out, nil
 }
 
-// IDs lists a tenant's rollouts, newest first.
-func (b *Book) IDs(ctx context.Context, tenant string) (out []string, err error) {
+// Heads reads a tenant's rollouts without their boards, newest first: enough for a view
+// of those that are over.
+func (b *Book) Heads(ctx context.Context, tenant string) (out []*rollout.Rollout, err error) {
 	rows, err := b.table.List(ctx, tenant)
-	for _, row := range rows {
-		out = append(out, Name(row.ID))
+	if err != nil {
+		return nil, err
 	}
-	return out, err
+	for _, row := range rows {
+		r, err := head(row)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
-func (b *Book) read(ctx context.Context, row rollouts.Row) (*rollout.Rollout, error) {
+func head(row rollouts.Row) (*rollout.Rollout, error) {
 	r := new(rollout.Rollout)
 	if err := errors.Join(json.Unmarshal(row.Head, r), json.Unmarshal(row.Spec, &r.Spec)); err != nil {
 		return nil, fmt.Errorf("read rollout r-%d: %w", row.ID, err)
 	}
-	err := b.table.Boards(ctx, row.Tenant, row.ID, func(body []byte) error {
+	r.ID, r.Tenant, r.Version = Name(row.ID), row.Tenant, row.Version
+	return r, r.Wake()
+}
+
+func (b *Book) read(ctx context.Context, row rollouts.Row) (*rollout.Rollout, error) {
+	r, err := head(row)
+	if err != nil {
+		return nil, err
+	}
+	err = b.table.Boards(ctx, row.Tenant, row.ID, func(body []byte) error {
 		var x rollout.Board
 		if err := json.Unmarshal(body, &x); err != nil {
 			return err
@@ -169,7 +186,6 @@ func (b *Book) read(ctx context.Context, row rollouts.Row) (*rollout.Rollout, er
 	if err != nil {
 		return nil, fmt.Errorf("read rollout r-%d: %w", row.ID, err)
 	}
-	r.ID, r.Tenant, r.Version = Name(row.ID), row.Tenant, row.Version
 	return r, r.Wake()
 }
 
