@@ -127,7 +127,7 @@ func (r *Rollout) View() rest.Rollout {
 	}
 	if w := r.wave(r.Wave); w != nil {
 		v.Verdict = w.Verdict
-		if v.Verdict == nil && !w.Began.IsZero() {
+		if v.Verdict == nil && !w.Began.IsZero() && len(r.Boards) > 0 {
 			live := gate.Judge(r.Spec.Gate, r.tried(), false)
 			v.Verdict = &live
 		}
@@ -236,7 +236,7 @@ func (r *Rollout) advice() string {
 	case Held, Paused:
 		return cmd + "resume " + r.ID
 	case Halted, RolledBack, Aborted:
-		if r.total().n[BoardStuck] > 0 {
+		if r.total().n[BoardStuck] > 0 { // names are known where the boards are
 			return "fulmar board why " + strings.SplitN(r.names(BoardStuck), ",", 2)[0]
 		}
 		return cmd + "retry " + r.ID

@@ -101,6 +101,15 @@ func (t *Table) Attempts(ctx context.Context, tenant string, id int64) (out []At
 	return out, err
 }
 
+// Tried tells whether there is a row of an attempt of the board.
+func (t *Table) Tried(ctx context.Context, tenant string, id int64, board string) (is bool, err error) {
+	err = t.db.Read.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM rollout_attempt WHERE tenant = ? AND id = ? AND board = ?)`, tenant, id, board).Scan(&is)
+	if err != nil {
+		return false, fmt.Errorf("read rollouts: %w", err)
+	}
+	return is, nil
+}
+
 // Claims gives which rollout has, or was the last to have, a component of each board.
 func (t *Table) Claims(ctx context.Context, tenant, component string) (active, last map[string]int64, err error) {
 	active, last = map[string]int64{}, map[string]int64{}

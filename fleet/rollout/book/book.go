@@ -75,7 +75,7 @@ func (b *Book) Save(ctx context.Context, r *rollout.Rollout, fx rollout.Effects,
 	if err != nil {
 		return err
 	}
-	if claim {
+	if claim && !r.State.Over() {
 		for i := range r.Boards {
 			if r.Boards[i].State != rollout.BoardOut {
 				c.Claim = append(c.Claim, r.Boards[i].Name)
@@ -238,6 +238,15 @@ func (b *Book) Others(ctx context.Context, tenant, id, component string) (has ma
 		}
 	}
 	return has, had, err
+}
+
+// Tried tells whether an attempt of the board in a rollout has ended or was given up.
+func (b *Book) Tried(ctx context.Context, tenant, id, board string) (bool, error) {
+	n, err := Number(id)
+	if err != nil {
+		return false, err
+	}
+	return b.table.Tried(ctx, tenant, n, board)
 }
 
 // State tells how a rollout stands, "" where there is none.

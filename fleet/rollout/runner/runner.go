@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -211,6 +212,16 @@ func answer(done chan error, err error) {
 // concerned gives the rollouts that a word is about.
 func (x *Rollouts) concerned(ctx context.Context, w word) (out []*rollout.Rollout, err error) {
 	if w.id != "" {
+		// A board may name any rollout: one that is only in the database is read for those
+		// that owe it a word, not for everybody.
+		if e, ok := w.ev.(rollout.Report); ok && !x.inMemory(w.tenant, w.id) {
+			if owes, err := x.book.Tried(ctx, w.tenant, w.id, e.Board); err != nil || !owes {
+				if errors.Is(err, book.ErrUnknown) {
+					err = nil
+				}
+				return nil, err
+			}
+		}
 		r, err := x.find(ctx, w.tenant, w.id)
 		if errors.Is(err, book.ErrUnknown) {
 			return nil, nil // of a rollout that is kept no more: nothing can be made of it
@@ -244,6 +255,10 @@ func (x *Rollouts) find(ctx context.Context, tenant, id string) (*rollout.Rollou
 		x.keep(r)
 	}
 	return r, err
+}
+
+func (x *Rollouts) inMemory(tenant, id string) bool {
+	return x.open[key{tenant, id}] != nil || slices.ContainsFunc(x.over, func(r *rollout.Rollout) bool { return r.Tenant == tenant && r.ID == id })
 }
 
 // keep puts a rollout where it belongs.
