@@ -20,6 +20,7 @@ import (
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/store"
 )
 
@@ -90,6 +91,9 @@ func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
 
 // Meta keeps what people say of boards, and saved queries.
 func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
+
+// Rollouts keeps the rollouts.
+func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

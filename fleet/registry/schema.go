@@ -8,12 +8,13 @@ import (
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/rollouts"
 )
 
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema, rollouts.Schema}
 }
 
 const first = `

@@ -78,6 +78,7 @@ var edges = map[string][]string{
 	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
 	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"}, // the logic itself imports its children alone
 	"fleet/web":        {"fleet/web+"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
