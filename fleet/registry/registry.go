@@ -18,6 +18,7 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/rolls"
 	"fulmar/fleet/store"
 )
 
@@ -85,6 +86,10 @@ func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
 
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Roll gives a number that changes with what is known of boards, their proofs and their
+// requests, whoever changed it.
+func (r *Registry) Roll(ctx context.Context) (int64, error) { return rolls.Count(ctx, r.db.Read) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

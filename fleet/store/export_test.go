@@ -16,3 +16,9 @@ func (s *Store) SeriesAt(ctx context.Context, q web.SeriesQuery, level int64) ([
 
 // Migrations are the steps of the ledger.
 func Migrations() []string { return ledgerMigrations() }
+
+// Eager makes each Overview a new one.
+func (s *Store) Eager() *Store {
+	s.look.SetEvery(0)
+	return s
+}

@@ -59,7 +59,7 @@ func open(t *testing.T, boards ...store.Enrolled) *rig {
 		_ = db.Close()
 	})
 	list := func(context.Context, string) ([]store.Enrolled, error) { return boards, nil }
-	return &rig{Store: store.New(db, list, blobs.Open), in: in, db: db, seq: map[schema.Class]uint64{}, clock: boardTime}
+	return &rig{Store: store.New(db, list, blobs.Open).Eager(), in: in, db: db, seq: map[schema.Class]uint64{}, clock: boardTime}
 }
 
 var key = ingest.BoardKey{Tenant: "default", Board: "b1"}

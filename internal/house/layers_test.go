@@ -79,8 +79,8 @@ var edges = map[string][]string{
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
 	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
 	"fleet/web":        {"fleet/web+"},
-	"fleet/store":      {"fleet/web"},
-	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
+	"fleet/store":      {"fleet/store+", "fleet/web"},
+	"fleet/ingest":     {"fleet/ingest+", "fleet/store+"},
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
