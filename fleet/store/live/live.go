@@ -127,6 +127,7 @@ type entry struct {
 type Boards struct {
 	mu     sync.Mutex
 	seq    uint64
+	wiped  uint64
 	writer bool
 	by     map[string]map[string]*entry // tenant, name
 }
@@ -142,7 +143,12 @@ func (b *Boards) Begin() {
 func (b *Boards) Tell(k Key, v Values, cold bool) { b.put(k, Told{Name: k.Board, Values: v}, cold) }
 
 // Gone tells that all that was known of a board was removed.
-func (b *Boards) Gone(k Key) { b.put(k, Told{Name: k.Board, Gone: true}, true) }
+func (b *Boards) Gone(k Key) {
+	b.put(k, Told{Name: k.Board, Gone: true}, true)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wiped++
+}
 
 func (b *Boards) put(k Key, t Told, cold bool) {
 	b.mu.Lock()
@@ -179,18 +185,27 @@ func (b *Boards) Get(k Key) (Values, bool) {
 	return e.Values.Copy(), true
 }
 
-// Since gives what was told of a tenant's boards after a mark (0: all that was), and the
-// next mark. writer is false where nobody in this process tells: then only the database
-// knows.
-func (b *Boards) Since(tenant string, mark uint64) (told []Told, next uint64, writer bool) {
+// Mark is how far a reader has been told.
+type Mark struct {
+	seq uint64
+	// Wiped counts the boards of all tenants that are gone: their numbers, and those of
+	// their rows, may be given anew, so a reader that counts by them begins anew.
+	Wiped uint64
+	// Writer is false where nobody in this process tells: then only the database knows.
+	Writer bool
+}
+
+// Since gives what was told of a tenant's boards after a mark (the zero Mark: all that
+// was), and the next mark.
+func (b *Boards) Since(tenant string, m Mark) (told []Told, next Mark) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range b.by[tenant] {
-		if e.seq > mark {
+		if e.seq > m.seq {
 			t := e.Told
-			t.Cold = e.cold > mark
+			t.Cold = e.cold > m.seq
 			told = append(told, t)
 		}
 	}
-	return told, b.seq, b.writer
+	return told, Mark{b.seq, b.wiped, b.writer}
 }

@@ -61,6 +61,7 @@ type Config struct {
 	Version func(ctx context.Context) (int64, error)
 	// Enrolled lists the boards of a tenant. Nobody changes the list afterwards.
 	Enrolled func(ctx context.Context, tenant string) ([]Enrolled, error)
+	Now      func() time.Time // nil: time.Now
 }
 
 // Look gives snapshots.
@@ -74,6 +75,9 @@ type Look struct {
 
 // New makes a look.
 func New(cfg Config) *Look {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	l := &Look{cfg: cfg, tenants: map[string]*tenant{}}
 	l.every.Store(int64(Every))
 	return l
@@ -92,7 +96,7 @@ type tenant struct {
 	mu      sync.Mutex
 	rows    map[string]*row // nil: nothing was read yet
 	ids     map[int64]*row
-	mark    uint64    // of what was told
+	mark    live.Mark // of what was told
 	version int64     // of the database at the last reading of all
 	all     time.Time // when all was read
 	event   int64     // the last row of table event that is counted
@@ -132,7 +136,7 @@ func (l *Look) Overview(ctx context.Context, name string) (*web.Overview, error)
 func (l *Look) Stale(name string) { l.tenant(name).stale.Store(true) }
 
 func (l *Look) fresh(t *tenant) *web.Overview {
-	if o := t.now.Load(); o != nil && !t.stale.Load() && time.Since(o.At) < time.Duration(l.every.Load()) {
+	if o := t.now.Load(); o != nil && !t.stale.Load() && l.cfg.Now().Sub(o.At) < time.Duration(l.every.Load()) {
 		return o
 	}
 	return nil
@@ -172,15 +176,15 @@ func (l *Look) refresh(ctx context.Context, t *tenant) (*web.Overview, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
-	told, mark, writer := l.cfg.Live.Since(t.name, t.mark)
+	told, mark := l.cfg.Live.Since(t.name, t.mark)
 	tx, err := l.cfg.Read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}
 	defer tx.Rollback() //nolint:errcheck // only read
-	v := &view{tx: tx, t: t, now: time.Now()}
-	if t.rows == nil || !writer && version != t.version || v.now.Sub(t.all) >= allAfter {
-		told, mark, _ = l.cfg.Live.Since(t.name, 0)
+	v := &view{tx: tx, t: t, now: l.cfg.Now()}
+	if t.rows == nil || mark.Wiped != t.mark.Wiped || !mark.Writer && version != t.version || v.now.Sub(t.all) >= allAfter {
+		told, _ = l.cfg.Live.Since(t.name, live.Mark{}) // values that are not written yet; what is after mark comes again
 		err = v.readAll(ctx)
 		t.version, t.all = version, v.now
 	} else {
@@ -206,10 +210,12 @@ func (v *view) overlay(told []live.Told) {
 // take takes the newest values.
 func (r *row) take(v *live.Values) {
 	r.LastSeen, r.period = When(v.LastSeen), v.Period
-	r.Latest = make([]web.Reading, len(v.Names))
+	if r.Latest = nil; len(v.Names) > 0 {
+		r.Latest = make([]web.Reading, 0, len(v.Names))
+	}
 	for i, name := range v.Names {
 		x := &v.Readings[i]
-		r.Latest[i] = web.Reading{Series: name, Value: x.Value, Quality: x.Quality, At: When(x.At)}
+		r.Latest = append(r.Latest, web.Reading{Series: name, Value: x.Value, Quality: x.Quality, At: When(x.At)})
 	}
 }
 
@@ -224,7 +230,7 @@ func (t *tenant) snapshot(now time.Time, known []Enrolled) *web.Overview {
 			b.Cameras = r.lastHour(now)
 		}
 		b.KeyMode, b.Trust, b.Meta = e.KeyMode, e.Trust, e.Meta
-		if len(b.Facts) == 0 {
+		if len(b.Facts) == 0 && e.Facts != nil {
 			b.Facts = e.Facts
 		}
 		b.State, b.Cause, b.Since = r.verdict(now, e)

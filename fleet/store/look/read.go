@@ -71,12 +71,7 @@ func (v *view) readSome(ctx context.Context, told []live.Told) error {
 	for i := range told {
 		x := &told[i]
 		r := v.t.rows[x.Name]
-		if r != nil && x.Gone {
-			delete(v.t.rows, x.Name)
-			delete(v.t.ids, r.id)
-		}
-		switch {
-		case x.Gone:
+		switch { // of one that is gone all is read, see refresh
 		case r == nil || x.Cold:
 			names = append(names, x.Name)
 		default:
