@@ -99,7 +99,8 @@ type tenant struct {
 	mark    live.Mark // of what was told
 	version int64     // of the database at the last reading of all
 	all     time.Time // when all was read
-	event   int64     // the last row of table event that is counted
+	event   int64     // the last row of table event that is counted; below 0 none is
+	back    int64     // those up to it are not counted yet; 0 when the hour is whole
 	judged  uint64    // number of snapshots made
 }
 
@@ -185,7 +186,7 @@ func (l *Look) refresh(ctx context.Context, t *tenant) (*web.Overview, error) {
 	v := &view{tx: tx, t: t, now: l.cfg.Now()}
 	if t.rows == nil || mark.Wiped != t.mark.Wiped || !mark.Writer && version != t.version || v.now.Sub(t.all) >= allAfter {
 		told, _ = l.cfg.Live.Since(t.name, live.Mark{}) // values that are not written yet; what is after mark comes again
-		err = v.readAll(ctx)
+		err = v.readAll(ctx, mark.Wiped != t.mark.Wiped)
 		t.version, t.all = version, v.now
 	} else {
 		err = v.readSome(ctx, told)

@@ -55,11 +55,21 @@ func only(ids []int64) (scope, error) {
 	return scope{`board IN (SELECT value FROM json_each(?))`, []any{string(list)}}, err
 }
 
-// readAll reads everything.
-func (v *view) readAll(ctx context.Context) error {
-	v.t.rows, v.t.ids, v.t.event = map[string]*row{}, map[int64]*row{}, -1
+// readAll reads everything. What cameras saw in the last hour is counted anew where rows
+// may have got new numbers.
+func (v *view) readAll(ctx context.Context, recount bool) error {
+	was := v.t.rows
+	v.t.rows, v.t.ids = map[string]*row{}, map[int64]*row{}
 	if err := v.readBoards(ctx, scope{`tenant = ?`, []any{v.t.name}}); err != nil {
 		return err
+	}
+	if recount || was == nil {
+		v.t.event, was = -1, nil
+	}
+	for name, old := range was {
+		if r := v.t.rows[name]; r != nil {
+			r.hours = old.hours
+		}
 	}
 	return v.readDetails(ctx, v.everything())
 }
