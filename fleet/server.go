@@ -64,6 +64,8 @@ type Server struct {
 	desk   *enrol.Desk
 	clones *clones.Watch
 	twins  atomic.Uint64 // clones found
+	roll   rollCall
+	metas  metas // nil: nothing is said of boards
 	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
@@ -174,7 +176,7 @@ func (s *Server) wire() error {
 	}
 	src := store.New(s.ledger, s.enrolled, blobs.Open)
 	who := auth{s.reg.Accounts()}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg}, Log: s.log}, src, who)
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg, src.Stale}, Log: s.log}, src, who)
 	if err != nil {
 		return err
 	}
@@ -200,7 +202,7 @@ func (s *Server) wire() error {
 		mux.Handle(path, boards)
 	}
 	programs := api.New(src, src, who, hub, s.log)
-	programs.Keep(keeper{s.reg, s}, who)
+	programs.Keep(keeper{s.reg, s, src.Stale}, who)
 	mux.Handle("/api/", programs)
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and

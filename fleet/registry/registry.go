@@ -21,6 +21,7 @@ import (
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/registry/rollouts"
+	"fulmar/fleet/registry/rolls"
 	"fulmar/fleet/store"
 )
 
@@ -94,6 +95,10 @@ func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
 
 // Rollouts keeps the rollouts.
 func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
+
+// Roll gives a number that changes with what is known of boards, their proofs and their
+// requests, whoever changed it.
+func (r *Registry) Roll(ctx context.Context) (int64, error) { return rolls.Count(ctx, r.db.Read) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

@@ -80,8 +80,8 @@ var edges = map[string][]string{
 	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
 	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"}, // the logic itself imports its children alone
 	"fleet/web":        {"fleet/web+"},
-	"fleet/store":      {"fleet/web"},
-	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
+	"fleet/store":      {"fleet/store+", "fleet/web"},
+	"fleet/ingest":     {"fleet/ingest+", "fleet/store+"},
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
