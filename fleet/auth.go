@@ -20,11 +20,7 @@ const cookieName = "__Host-fulmar"
 // auth lets people in by session and programs by token.
 type auth struct{ reg *registry.Registry }
 
-var (
-	_ web.Auth      = auth{}
-	_ api.Auth      = auth{}
-	_ api.AdminAuth = auth{}
-)
+var _ web.Auth = auth{}
 
 func secretOf(r *http.Request) string {
 	c, err := r.Cookie(cookieName)
@@ -98,7 +94,7 @@ func (a auth) Logout(w http.ResponseWriter, r *http.Request) {
 	setCookie(w, "")
 }
 
-// Reader implements [api.Auth]: a session whose password is settled, or a token.
+// Reader tells for which tenant a request may read: a session whose password is settled, or a token.
 func (a auth) Reader(r *http.Request) (string, error) {
 	if h := r.Header.Get("Authorization"); h != "" {
 		token, ok := strings.CutPrefix(h, "Bearer ")
@@ -121,7 +117,7 @@ func (a auth) Reader(r *http.Request) (string, error) {
 	return s.Tenant, nil
 }
 
-// Admin implements [api.AdminAuth]: a session whose password is settled, or a token of
+// Admin tells for which tenant a request may change things, and who asks: a session whose password is settled, or a token of
 // scope admin.
 func (a auth) Admin(r *http.Request) (tenant, who string, err error) {
 	tenant, err = a.Reader(r)

@@ -199,8 +199,10 @@ func (s *Server) wire() error {
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
-	programs := api.New(src, src, who, hub, s.log)
-	programs.Keep(keeper{s.reg, s}, who)
+	programs, err := s.wireAPI(src, who, hub)
+	if err != nil {
+		return err
+	}
 	mux.Handle("/api/", programs)
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and

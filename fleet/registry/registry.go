@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/store"
@@ -85,6 +86,9 @@ func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
 
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Requests keeps what requests of the API with an Idempotency-Key were answered.
+func (r *Registry) Requests() *idem.Table { return idem.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

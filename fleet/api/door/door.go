@@ -153,6 +153,7 @@ func Handle[I, O any](d *Door, route Route, fn func(ctx context.Context, by acce
 		}
 		return nil, d.problemOf(ctx, err)
 	})
+	d.finish(route)
 }
 
 // Raw adds a route that reads and writes by itself; describe completes its description.

@@ -83,6 +83,40 @@ func (d *Door) operation(route Route) huma.Operation {
 	return op
 }
 
+// finish completes the description of a route after huma has made it: what has no body
+// has no content, and a dry run is answered in its own way.
+func (d *Door) finish(route Route) {
+	op := *at(d.api.OpenAPI().Paths[prefix+route.Path], route.Method)
+	if r := op.Responses["204"]; r != nil {
+		r.Content = nil
+	}
+	if !slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "dry_run" }) {
+		return
+	}
+	tried := d.SchemaOf(rest.DryRun{})
+	if r := op.Responses["200"]; r != nil {
+		c := r.Content["application/json"]
+		c.Schema = &huma.Schema{OneOf: []*huma.Schema{c.Schema, tried}}
+		return
+	}
+	op.Responses["200"] = &huma.Response{Description: "The dry run found nothing wrong", Content: map[string]*huma.MediaType{"application/json": {Schema: tried}}}
+}
+
+// at gives the place of a method in a path.
+func at(p *huma.PathItem, method string) **huma.Operation {
+	switch method {
+	case http.MethodPost:
+		return &p.Post
+	case http.MethodPut:
+		return &p.Put
+	case http.MethodDelete:
+		return &p.Delete
+	case http.MethodPatch:
+		return &p.Patch
+	}
+	return &p.Get
+}
+
 // SchemaOf gives the schema of v's type.
 func (d *Door) SchemaOf(v any) *huma.Schema {
 	return d.api.OpenAPI().Components.Schemas.Schema(reflect.TypeOf(v), true, "")

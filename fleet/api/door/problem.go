@@ -106,6 +106,11 @@ func (d *Door) problemOf(ctx context.Context, err error) *problem {
 	return p
 }
 
+// Problem puts an error into the words of the table.
+func (d *Door) Problem(ctx context.Context, err error) rest.Problem {
+	return d.problemOf(ctx, err).Problem
+}
+
 // classOf finds the class of an error.
 func (d *Door) classOf(ctx context.Context, err error) *Error {
 	var e *Error

@@ -22,6 +22,7 @@ type known struct {
 	id    string
 	route string
 	by    access.Caller
+	w     http.ResponseWriter
 }
 
 type knownKey struct{}
@@ -53,7 +54,7 @@ func (d *Door) mount(route Route, next http.HandlerFunc) {
 	d.routes = append(d.routes, route)
 	d.mux.HandleFunc(route.Method+" "+prefix+route.Path, func(w http.ResponseWriter, r *http.Request) {
 		by, err := d.letIn(w, r, route)
-		k := known{requestID(r.Context()), route.ID, by}
+		k := known{requestID(r.Context()), route.ID, by, w}
 		r = r.WithContext(context.WithValue(r.Context(), knownKey{}, k))
 		if err != nil {
 			d.Fail(w, r, err)
@@ -124,6 +125,14 @@ func (d *Door) Again(r *http.Request, right rest.Right) (access.Caller, error) {
 		err = by.May(right)
 	}
 	return by, err
+}
+
+// Patient lets the answer to a request come as late as d from now, where the server's
+// own bound is shorter.
+func Patient(ctx context.Context, d time.Duration) {
+	if w := knownOf(ctx).w; w != nil {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d + Timeout)) // a writer without deadlines needs none
+	}
 }
 
 // place waits for a place among the requests under way.
