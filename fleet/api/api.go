@@ -14,6 +14,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
+	"fulmar/fleet/api/parts"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
@@ -39,6 +40,8 @@ type Config struct {
 	Parse  func(q string) (look.Matcher, string, error)
 	Check  func(ctx context.Context, tenant string) ([]store.Check, error)
 	Keeper Keeper
+	// Parts are the parts that are kept apart; Looks is filled in.
+	Parts parts.Parts
 	// Prometheus answers Prometheus' query API below its prefix, Targets its service
 	// discovery. The tenant is in the context, by Within.
 	Prometheus http.Handler
@@ -67,6 +70,8 @@ func New(cfg Config) (*Handler, error) {
 	if cfg.Keeper != nil {
 		(&keep{cfg.Keeper, h.looks, newOperations(d)}).mount(d)
 	}
+	cfg.Parts.Looks = h.looks
+	cfg.Parts.Mount(d)
 	h.mountPrometheus(cfg)
 	return h, h.mountDocument()
 }

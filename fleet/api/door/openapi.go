@@ -83,6 +83,15 @@ func (d *Door) operation(route Route) huma.Operation {
 	return op
 }
 
+// Optional lets requests leave out fields of v's type that its JSON always has. It has
+// to be said before the routes that take one are added.
+func (d *Door) Optional(v any, fields ...string) {
+	schemas := d.api.OpenAPI().Components.Schemas
+	s := schemas.SchemaFromRef(d.SchemaOf(v).Ref)
+	s.Required = slices.DeleteFunc(s.Required, func(f string) bool { return slices.Contains(fields, f) })
+	s.PrecomputeMessages()
+}
+
 // finish completes the description of a route after huma has made it: what has no body
 // has no content, and a dry run is answered in its own way.
 func (d *Door) finish(route Route) {
