@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"fmt"
 	"net/http"
 
 	"fulmar/fleet/access"
@@ -12,12 +13,17 @@ import (
 	"fulmar/schema/rest"
 )
 
-// wireAPI makes the API of the parts.
-func (s *Server) wireAPI(src *store.Store, who auth, hub *api.Hub) (*api.Handler, error) {
-	return api.New(api.Config{
+// wireAPI makes the API of the parts and puts it where it belongs.
+func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *api.Hub) error {
+	h, err := api.New(api.Config{
 		Caller: who.caller, Source: src, Hub: hub, Log: s.log,
 		Keys: s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s},
 	})
+	if err != nil {
+		return fmt.Errorf("make the API: %w", err)
+	}
+	mux.Handle("/api/", h)
+	return nil
 }
 
 // caller tells who asks, by the session or the token of a request.

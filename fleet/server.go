@@ -199,11 +199,9 @@ func (s *Server) wire() error {
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
-	programs, err := s.wireAPI(src, who, hub)
-	if err != nil {
+	if err := s.wireAPI(mux, src, who, hub); err != nil {
 		return err
 	}
-	mux.Handle("/api/", programs)
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -42,11 +43,12 @@ type Config struct {
 	Keeper Keeper
 	// Parts are the parts that are kept apart; Looks is filled in.
 	Parts parts.Parts
-	// Prometheus answers Prometheus' query API below its prefix, Targets its service
-	// discovery. The tenant is in the context, by Within.
+	// Prometheus answers Prometheus' query API at Prometheus' own paths (/api/v1/query),
+	// Targets its service discovery. Within puts into a context whose series they may
+	// tell: the tenant's, and of the boards for which seen says so; nil is all.
 	Prometheus http.Handler
 	Targets    http.Handler
-	Within     func(ctx context.Context, tenant string) context.Context
+	Within     func(ctx context.Context, tenant string, seen func(board string) bool) context.Context
 }
 
 // Handler serves /api/v1.
@@ -113,32 +115,50 @@ func mountMe(d *door.Door) {
 		})
 }
 
-// mountPrometheus adds the handlers of the telemetry. They tell of all boards: a caller
-// who is limited to some is turned away.
+// prometheus is where Prometheus' own paths begin.
+const prometheus = "/api/v1/prometheus"
+
+// mountPrometheus adds the handlers of the telemetry.
 func (h *Handler) mountPrometheus(cfg Config) {
 	if cfg.Within == nil {
 		return
 	}
 	raw := func(next http.Handler) func(http.ResponseWriter, *http.Request, access.Caller) error {
 		return func(w http.ResponseWriter, r *http.Request, by access.Caller) error {
-			next.ServeHTTP(w, r.WithContext(cfg.Within(r.Context(), by.Tenant)))
+			seen, err := h.looks.Names(r.Context(), by)
+			if err != nil {
+				return err
+			}
+			next.ServeHTTP(w, r.WithContext(cfg.Within(r.Context(), by.Tenant, seen)))
 			return nil
 		}
 	}
 	anything := map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{}}}
 	if cfg.Prometheus != nil {
-		for _, m := range []string{http.MethodGet, http.MethodPost} {
-			id := map[string]string{http.MethodGet: "prometheus", http.MethodPost: "prometheus-post"}[m]
-			h.door.Raw(door.Route{
-				ID: id, Method: m, Path: "prometheus/{path...}", Tag: "telemetry", Right: rest.BoardsRead, Whole: true,
-				Summary: "The query API of Prometheus, for Grafana and its like",
-			}, func(op *huma.Operation) {
-				op.Parameters = []*huma.Param{{Name: "path", In: "path", Required: true, Description: "api/v1/query and so on", Schema: &huma.Schema{Type: huma.TypeString}}}
-				op.Responses["default"] = &huma.Response{Description: "As Prometheus answers", Content: anything}
-			}, raw(cfg.Prometheus))
+		handler := raw(http.StripPrefix(prometheus, cfg.Prometheus))
+		for _, r := range []door.Route{
+			{ID: "prometheus", Method: http.MethodGet, Path: "api/v1/{endpoint}"},
+			{ID: "prometheus-post", Method: http.MethodPost, Path: "api/v1/{endpoint}"},
+			{ID: "prometheus-label", Method: http.MethodGet, Path: "api/v1/label/{name}/values"},
+			{ID: "prometheus-status", Method: http.MethodGet, Path: "api/v1/status/{what}"},
+		} {
+			r.Path, r.Tag, r.Right, r.Summary = "prometheus/"+r.Path, "telemetry", rest.BoardsRead, "The query API of Prometheus, for Grafana and its like"
+			h.door.Raw(r, func(op *huma.Operation) {
+				op.Parameters = nil
+				for _, name := range []string{"endpoint", "name", "what"} {
+					if strings.Contains(r.Path, "{"+name+"}") {
+						op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}})
+					}
+				}
+				op.Description = "Answers and errors are those of Prometheus."
+				for _, status := range []string{"200", "400", "422", "503"} {
+					op.Responses[status] = &huma.Response{Description: "As Prometheus answers", Content: anything}
+				}
+			}, handler)
 		}
 	}
 	if cfg.Targets != nil {
+		// It tells of all boards: a caller who is limited to some is turned away.
 		h.door.Raw(door.Route{
 			ID: "list-targets", Method: http.MethodGet, Path: "targets", Tag: "telemetry", Right: rest.BoardsRead, Whole: true,
 			Summary: "Boards as Prometheus' HTTP service discovery takes them",

@@ -270,15 +270,15 @@ func openWith(tb testing.TB, t *town, hub *Hub) *Handler {
 
 type tenantKey struct{}
 
-func within(ctx context.Context, tenant string) context.Context {
-	return context.WithValue(ctx, tenantKey{}, tenant)
+func within(ctx context.Context, tenant string, seen func(string) bool) context.Context {
+	return context.WithValue(ctx, tenantKey{}, fmt.Sprint(tenant, " b1:", seen == nil || seen("b1"), " new:", seen == nil || seen("new")))
 }
 
-// told stands for a handler of the telemetry: it tells the tenant that it was given.
+// told stands for a handler of the telemetry: it tells what it was given.
 func told(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, "{%q: %q}", name, r.Context().Value(tenantKey{}))
+		fmt.Fprintf(w, "{%q: %q}", name+r.URL.Path, r.Context().Value(tenantKey{}))
 	})
 }
 

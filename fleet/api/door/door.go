@@ -66,6 +66,8 @@ type Route struct {
 	Whole bool
 	// Secret is set where the answer holds a secret, which is told once.
 	Secret bool
+	// Makes is set where the route makes a new thing: 201.
+	Makes bool
 	// Stream is set where the answer goes on until the caller leaves: it takes no place
 	// among those under way and has no end.
 	Stream bool
@@ -161,7 +163,6 @@ func Handle[I, O any](d *Door, route Route, fn func(ctx context.Context, by acce
 func (d *Door) Raw(route Route, describe func(*huma.Operation), fn func(w http.ResponseWriter, r *http.Request, by access.Caller) error) {
 	op := d.operation(route)
 	describe(&op)
-	op.Path = strings.Replace(op.Path, "...}", "}", 1)
 	d.api.OpenAPI().AddOperation(&op)
 	d.mount(route, func(w http.ResponseWriter, r *http.Request) {
 		if err := fn(w, r, callerOf(r.Context())); err != nil {

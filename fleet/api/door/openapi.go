@@ -65,6 +65,9 @@ func (d *Door) operation(route Route) huma.Operation {
 			"application/problem+json": {Schema: d.SchemaOf(rest.Problem{})},
 		}}},
 	}
+	if route.Makes {
+		op.DefaultStatus = http.StatusCreated
+	}
 	if route.Right != "" {
 		op.Extensions["x-right"] = route.Right
 	}
@@ -139,6 +142,13 @@ func (d *Door) Document(strict bool) ([]byte, error) {
 	delete(schemas, "HumaErrorModel")
 	delete(schemas, "V2ErrorModel")
 	delete(schemas, "V2ErrorDetail")
+	for _, s := range schemas { // an empty map of Go is null in JSON
+		for _, name := range s.Required {
+			if p := s.Properties[name]; p != nil && p.Type == huma.TypeObject && p.AdditionalProperties != false {
+				p.Nullable = true
+			}
+		}
+	}
 	b, err := json.Marshal(d.api.OpenAPI())
 	if err != nil || strict {
 		return b, err

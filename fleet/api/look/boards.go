@@ -157,10 +157,10 @@ func nextLink(raw, next string) string {
 	return "</api/v1/boards?" + v.Encode() + `>; rel="next"`
 }
 
-// summary is a board in a list.
+// summary is a board in a list. Its state is one word, as queries have it.
 func summary(b *web.Board) rest.BoardSummary {
 	s := rest.BoardSummary{
-		Board: b.Name, State: string(b.State), Cause: b.Cause, Since: b.Since.UTC(), LastSeen: b.LastSeen.UTC(), Online: b.Online,
+		Board: b.Name, State: strings.ReplaceAll(string(b.State), " ", "-"), Cause: b.Cause, Since: b.Since.UTC(), LastSeen: b.LastSeen.UTC(), Online: b.Online,
 		Release: b.Release, Facts: b.Facts,
 	}
 	if t := b.Trust; t != nil {

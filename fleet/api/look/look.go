@@ -202,6 +202,11 @@ func (l *Looks) named(ctx context.Context, by access.Caller, board string) error
 	return err
 }
 
+// Names gives a test for the names of the boards that the caller sees; nil is all.
+func (l *Looks) Names(ctx context.Context, by access.Caller) (func(board string) bool, error) {
+	return l.onlySeen(ctx, by, "")
+}
+
 // tag is the ETag of an answer that is made of a look, the caller's limit and words of
 // the request.
 func (l *Looks) tag(s *Seen, by access.Caller, words ...string) string {
@@ -224,9 +229,10 @@ type checkQueryOut struct{ Body rest.QueryCheck }
 
 func (l *Looks) checkQuery(ctx context.Context, by access.Caller, in *checkQueryIn) (*checkQueryOut, error) {
 	match, canonical, err := l.matchers(by, in.Q)
+	var e *door.Error
 	var wrong *QueryError
-	if errors.As(err, &wrong) && wrong.Column > 0 {
-		return &checkQueryOut{rest.QueryCheck{Column: wrong.Column, What: wrong.What, Do: wrong.Do}}, nil
+	if errors.As(err, &e) && e.Code == rest.CodeQuery && errors.As(e, &wrong) {
+		return &checkQueryOut{rest.QueryCheck{Column: max(1, wrong.Column), What: wrong.What, Do: wrong.Do}}, nil
 	}
 	if err != nil {
 		return nil, err

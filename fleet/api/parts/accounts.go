@@ -22,14 +22,14 @@ type accounts struct{ a Accounts }
 func (a *accounts) mount(d *door.Door) {
 	g := group{"users", rest.UsersWrite, rest.UsersWrite}
 	door.Handle(d, whole(g.route("list-users", http.MethodGet, "users", "People of the tenant")), a.users)
-	door.Handle(d, whole(secret(g.route("add-user", http.MethodPost, "users", "Add a user; the answer has their one-time password"))), a.add)
+	door.Handle(d, whole(makes(secret(g.route("add-user", http.MethodPost, "users", "Add a user; the answer has their one-time password")))), a.add)
 	door.Handle(d, whole(g.route("set-role", http.MethodPut, "users/{id}/role", "Give a user another role")), a.role)
 	door.Handle(d, whole(secret(g.route("reset-user", http.MethodPost, "users/{id}/reset", "Give a user a new one-time password"))), a.reset)
 	door.Handle(d, whole(g.route("drop-second-factor", http.MethodDelete, "users/{id}/second-factor", "Let a user who lost it log in without their second factor")), a.drop)
 	door.Handle(d, whole(g.route("remove-user", http.MethodDelete, "users/{id}", "Remove a user, their sessions and their tokens")), a.remove)
 	own := group{"tokens", "", ""} // one's own; those of others with users:write
 	door.Handle(d, own.route("list-tokens", http.MethodGet, "tokens", "The caller's API tokens; with users:write those of all"), a.tokens)
-	door.Handle(d, secret(own.route("make-token", http.MethodPost, "tokens", "Make an API token, whose rights are within the caller's; the answer has its secret")), a.make)
+	door.Handle(d, makes(secret(own.route("make-token", http.MethodPost, "tokens", "Make an API token, whose rights are within the caller's; the answer has its secret"))), a.make)
 	door.Handle(d, own.route("revoke-token", http.MethodDelete, "tokens/{id}", "Revoke an API token"), a.revoke)
 }
 

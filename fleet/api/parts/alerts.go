@@ -128,7 +128,7 @@ func (h *hooks) mount(d *door.Door) {
 	d.Optional(rest.Webhook{}, "id", "version", "waiting")
 	g := group{"webhooks", rest.AlertsWrite, rest.AlertsWrite}
 	door.Handle(d, whole(g.route("list-webhooks", http.MethodGet, "webhooks", "Where the server tells others what happens")), h.list)
-	door.Handle(d, whole(secret(g.route("add-webhook", http.MethodPost, "webhooks", "Add a webhook; the answer has its secret"))), h.add)
+	door.Handle(d, whole(makes(secret(g.route("add-webhook", http.MethodPost, "webhooks", "Add a webhook; the answer has its secret")))), h.add)
 	door.Handle(d, whole(g.route("get-webhook", http.MethodGet, "webhooks/{id}", "One webhook")), h.get)
 	door.Handle(d, whole(g.route("put-webhook", http.MethodPut, "webhooks/{id}", "Change a webhook")), h.put)
 	door.Handle(d, whole(g.route("remove-webhook", http.MethodDelete, "webhooks/{id}", "Remove a webhook")), h.remove)

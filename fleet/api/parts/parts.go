@@ -129,6 +129,12 @@ func secret(r door.Route) door.Route {
 	return r
 }
 
+// makes says that a route makes a new thing.
+func makes(r door.Route) door.Route {
+	r.Makes = true
+	return r
+}
+
 // listOut is a collection that is answered whole: its part bounds it.
 type listOut[T any] struct{ Body rest.List[T] }
 

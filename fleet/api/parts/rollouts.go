@@ -27,7 +27,7 @@ func (r *rollouts) mount(d *door.Door) {
 	d.Optional(rest.RolloutSpec{}, "gate", "limits")
 	g := group{"rollouts", rest.BoardsRead, rest.RolloutsWrite}
 	door.Handle(d, g.route("list-rollouts", http.MethodGet, "rollouts", "Rollouts, newest first"), r.list)
-	door.Handle(d, g.route("create-rollout", http.MethodPost, "rollouts", "Plan a rollout; it does not start"), r.create)
+	door.Handle(d, makes(g.route("create-rollout", http.MethodPost, "rollouts", "Plan a rollout; it does not start")), r.create)
 	door.Handle(d, g.route("forecast", http.MethodPost, "forecast", "Play a plan through; nothing is kept"), r.forecast)
 	door.Handle(d, g.route("get-rollout", http.MethodGet, "rollouts/{id}", "A rollout, its waves and its verdicts"), r.get)
 	door.Handle(d, g.route("list-rollout-boards", http.MethodGet, "rollouts/{id}/boards", "How far each board of it is"), r.boards)
