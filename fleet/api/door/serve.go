@@ -167,3 +167,6 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	r.Body = io.NopCloser(bytes.NewReader(b))
 	return b, nil
 }
+
+// Underway counts the requests under way.
+func (d *Door) Underway() int { return len(d.places) }

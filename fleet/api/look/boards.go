@@ -220,7 +220,8 @@ func write(kind string, list *BoardList, fields []string) ([]byte, error) {
 		}
 		return out.Bytes(), nil
 	case "text/csv":
-		return out.Bytes(), writeCSV(&out, list.Items, fields)
+		err := writeCSV(&out, list.Items, fields)
+		return out.Bytes(), err
 	}
 	err := enc.Encode(list)
 	return out.Bytes(), err
