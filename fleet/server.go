@@ -201,9 +201,9 @@ func (s *Server) wire() error {
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
-	programs := api.New(src, src, who, hub, s.log)
-	programs.Keep(keeper{s.reg, s, src.Stale}, who)
-	mux.Handle("/api/", programs)
+	if err := s.wireAPI(mux, src, who, hub); err != nil {
+		return err
+	}
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.
