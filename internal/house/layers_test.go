@@ -55,42 +55,43 @@ func list(t *testing.T, args ...string) []pkg {
 // value means the package and its children. Everybody may import schema and,
 // where it says so, internal.
 var edges = map[string][]string{
-	"schema":           {},
-	"schema/rest":      {}, // the words of the API: of fleet and of the command line, never of a board
-	"internal":         {"schema"},
-	"storage":          {"storage+"},
-	"link":             {"link+"},
-	"tpm":              {"tpm+"},
-	"device":           {"device+"},
-	"inference/worker": {},
-	"inference":        {"inference+", "storage", "models+"},
-	"trust":            {},
-	"command":          {"storage/journal"},
-	"twin":             {"twin+"}, // pure: who signs and what is kept is the caller's
-	"ota":              {"ota+", "storage", "trust"},
-	"ota/slot":         {},
-	"agent":            {"agent+", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
-	"models":           {"models+"},
-	"fleet/ca":         {"trust"},
-	"fleet/access":     {},
-	"fleet/query":      {},
-	"fleet/audit":      {"fleet/store"},
-	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
-	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
-	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
-	"fleet/web":        {"fleet/web+"},
-	"fleet/store":      {"fleet/web"},
-	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
-	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
-	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
-	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
-	"cmd/fulmard":      {"agent+", "device"},
-	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust"},
-	"cross":            {},
-	"cross/man":        {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
-	"tests":            {"+"}, // tests may look at everything
+	"schema":             {},
+	"schema/rest":        {}, // the words of the API: of fleet and of the command line, never of a board
+	"internal":           {"schema"},
+	"storage":            {"storage+"},
+	"link":               {"link+"},
+	"tpm":                {"tpm+"},
+	"device":             {"device+"},
+	"inference/worker":   {},
+	"inference":          {"inference+", "storage", "models+"},
+	"trust":              {},
+	"command":            {"storage/journal"},
+	"twin":               {"twin+"}, // pure: who signs and what is kept is the caller's
+	"ota":                {"ota+", "storage", "trust"},
+	"ota/slot":           {},
+	"agent":              {"agent+", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"models":             {"models+"},
+	"fleet/ca":           {"trust"},
+	"fleet/access":       {},
+	"fleet/query":        {},
+	"fleet/query/boards": {"fleet/query", "fleet/web"},
+	"fleet/audit":        {"fleet/store"},
+	"fleet/enrol":        {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
+	"fleet/proof":        {"fleet/registry+", "tpm/attest"},
+	"fleet/registry":     {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/web":          {"fleet/web+", "fleet/access", "fleet/query+"},
+	"fleet/store":        {"fleet/web"},
+	"fleet/ingest":       {"fleet/ingest+", "fleet/store"},
+	"fleet/gateway":      {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/api":          {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
+	"fleet":              {"fleet+", "tpm", "tpm/attest", "trust"},
+	"cmd/fulmar":         {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"cmd/fulmard":        {"agent+", "device"},
+	"cmd/fulmar-infer":   {"inference+", "storage", "models+"},
+	"cmd/fulmar-fleet":   {"cmd/fulmar-fleet/commands", "fleet+", "trust"},
+	"cross":              {},
+	"cross/man":          {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
+	"tests":              {"+"}, // tests may look at everything
 
 	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }
