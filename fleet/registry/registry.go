@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/store"
 )
@@ -85,6 +86,9 @@ func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
 
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Meta keeps what people say of boards, and saved queries.
+func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

@@ -93,6 +93,11 @@ var edges = map[string][]string{
 	"cross/man":          {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
 	"tests":              {"+"}, // tests may look at everything
 
+	"fleet/query/boards":  {"fleet/query", "fleet/web+"},
+	"fleet/registry/meta": {"fleet/store", "fleet/audit", "fleet/access", "fleet/query"},
+	"fleet/alerts":        {"fleet/alerts+", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
+	"fleet/alerts/hooks":  {"fleet/store", "fleet/audit", "fleet/access"},
+
 	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }
 
