@@ -79,7 +79,7 @@ var edges = map[string][]string{
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
 	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                   // the logic itself imports its children alone
 	"fleet/registry":   {"fleet/registry+", "fleet/api/idem", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
-	"fleet/web":        {"fleet/web+"},
+	"fleet/web":        {"fleet/web+", "fleet/access", "fleet/query+"},
 	"fleet/store":      {"fleet/store+", "fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store+"},
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
