@@ -55,6 +55,9 @@ func (f *Form) Needed(name, label, hint string) Field {
 // Digits is a field for a number.
 func (f *Form) Digits(name, label, hint string) Field { return f.field("number", name, label, hint) }
 
+// Day is a field for a day.
+func (f *Form) Day(name, label, hint string) Field { return f.field("date", name, label, hint) }
+
 // Clock is a field for a time of day.
 func (f *Form) Clock(name, label, hint string) Field { return f.field("time", name, label, hint) }
 
