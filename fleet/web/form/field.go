@@ -8,7 +8,7 @@ import "embed"
 // Files holds the template that draws a [Field]: "field", and "faults" for what is wrong
 // with the whole form.
 //
-//go:embed field.html
+//go:embed pieces.html
 var Files embed.FS
 
 // Field is one field as the template draws it.
@@ -95,6 +95,9 @@ func (f *Form) Faults() []string { return f.top }
 
 // Do is what to do about it.
 func (f *Form) Do() string { return f.do }
+
+// Why is what is wrong with a field.
+func (f *Form) Why(name string) string { return f.errs[name] }
 
 // Count is how many fields are wrong.
 func (f *Form) Count() int { return len(f.errs) }
