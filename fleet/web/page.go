@@ -26,9 +26,6 @@ type page struct {
 	Data    any
 
 	*live.Sheet
-	tmpl *template.Template // of another package; nil: the one of Name
-	role Session
-	Tabs []tab
 	only map[string]bool // the parts asked for; nil: all
 }
 

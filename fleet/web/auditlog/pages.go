@@ -6,24 +6,15 @@ package auditlog
 import (
 	"context"
 	"embed"
-	"fmt"
-	"html/template"
-	"io/fs"
 	"net/http"
-	"net/url"
-	"time"
 
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
-	"fulmar/fleet/web/live"
 	"fulmar/schema/rest"
 )
 
 //go:embed templates
 var files embed.FS
-
-// readTimeout bounds one page.
-const readTimeout = 10 * time.Second
 
 // Config shapes the page.
 type Config struct {
@@ -33,52 +24,27 @@ type Config struct {
 	Command func(rest.AuditFilter) string
 }
 
-// Pages is the page of the audit log.
-type Pages struct {
-	cfg   Config
-	frame *web.Handler
-	tmpl  map[string]*template.Template
+// Pages gives the page of the audit log.
+func Pages(cfg Config) []web.Page {
+	return []web.Page{{
+		Tab: "Audit", Path: "/audit", Right: rest.AuditRead,
+		View: &web.View{
+			Name: "audit", Files: form.With(files), Templates: []string{form.Pieces, "templates/audit.html"}, Assets: form.Assets(),
+			Build: func(ctx context.Context, s *web.Shown) error { return show(ctx, s, cfg) },
+		},
+	}}
 }
 
-// Mount adds the audit log to the page.
-func Mount(h *web.Handler, cfg Config) error {
-	own, err := fs.Sub(files, "templates")
+func show(ctx context.Context, s *web.Shown, cfg Config) error {
+	v, err := build(ctx, s.Sheet, cfg.Log, s.Session.Tenant, s.Query, s.Want("rows"))
 	if err != nil {
-		return fmt.Errorf("read embedded templates: %w", err)
-	}
-	p := &Pages{cfg: cfg, frame: h}
-	if p.tmpl, err = h.Parse(own, []fs.FS{form.Files}, "audit"); err != nil {
 		return err
 	}
-	h.Mount(web.Page{Tab: "Audit", Path: "/audit", Right: rest.AuditRead, Handler: p.serve, Live: p.live})
-	return nil
-}
-
-func (p *Pages) live(ctx context.Context, tenant string, u *url.URL) (*live.Sheet, error) {
-	s := live.NewSheet(p.frame.Now())
-	_, err := build(ctx, s, p.cfg.Log, tenant, u.Query(), false)
-	return s, err
-}
-
-func (p *Pages) serve(w http.ResponseWriter, r *http.Request, s web.Session) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", http.MethodGet)
-		http.Error(w, "this address takes GET", http.StatusMethodNotAllowed)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-	defer cancel()
-	sheet := live.NewSheet(p.frame.Now())
-	v, err := build(ctx, sheet, p.cfg.Log, s.Tenant, r.URL.Query(), true)
-	if err != nil {
-		p.frame.Failed(w, r, err)
-		return
-	}
-	code := http.StatusOK
 	if !v.Form.OK() {
-		code = http.StatusBadRequest
-	} else if p.cfg.Command != nil {
-		v.Command = p.cfg.Command(filter(v.Form, sheet.At.Location()))
+		s.Code = http.StatusBadRequest
+	} else if cfg.Command != nil {
+		v.Command = cfg.Command(filter(v.Form, s.At.Location()))
 	}
-	p.frame.Draw(w, r, s, code, web.View{Template: p.tmpl["audit"], Name: "audit", Title: v.Headline, Tab: "audit", Sheet: sheet, Data: v})
+	s.Title, s.Data = v.Headline, v
+	return nil
 }

@@ -3,14 +3,6 @@
 
 package form
 
-import "embed"
-
-// Files holds the template that draws a [Field]: "field", and "faults" for what is wrong
-// with the whole form.
-//
-//go:embed pieces.html
-var Files embed.FS
-
 // Field is one field as the template draws it.
 type Field struct {
 	ID, Name, Label, Kind, Value, Hint, Error string

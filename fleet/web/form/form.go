@@ -6,7 +6,6 @@
 package form
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -17,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"fulmar/fleet/web/trust"
 	"fulmar/fleet/web/words"
 	"fulmar/schema/rest"
 )
@@ -26,12 +26,16 @@ const (
 	// Max bounds the body of an ordinary form, in bytes: a query of 1 KiB, a handful of
 	// sentences and names.
 	Max = 16 << 10
+	// inMemory is above every bound of a form: no file of one is written to disk.
+	inMemory = 1 << 20
 	// MaxLine bounds a field of one line, in bytes.
 	MaxLine = 512
 )
 
-// ErrTooLarge: the body is over its bound, or is no form at all.
-var ErrTooLarge = errors.New("the form is too large or cannot be read")
+// tooLarge: the body is over its bound, or is no form at all.
+func tooLarge() error {
+	return &trust.Problem{Code: http.StatusRequestEntityTooLarge, What: "The form could not be read", Do: "It was too long or broke off. Nothing was changed; try again with less."}
+}
 
 // Form is what was typed and what is wrong with it.
 type Form struct {
@@ -50,17 +54,16 @@ func New(pairs ...string) *Form {
 	return f
 }
 
-// Read reads a posted form of at most limit bytes.
-func Read(w http.ResponseWriter, r *http.Request, limit int64) (*Form, error) {
-	r.Body = http.MaxBytesReader(w, r.Body, limit)
+// Read takes a posted form whose body is bounded already.
+func Read(r *http.Request) (*Form, error) {
 	var err error
 	if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); kind == "multipart/form-data" {
-		err = r.ParseMultipartForm(limit) // all of it fits: nothing goes to disk
+		err = r.ParseMultipartForm(inMemory) // more than any bound: nothing goes to disk
 	} else {
 		err = r.ParseForm()
 	}
 	if err != nil {
-		return nil, ErrTooLarge
+		return nil, tooLarge()
 	}
 	return &Form{vals: r.PostForm, errs: map[string]string{}}, nil
 }

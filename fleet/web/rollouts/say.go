@@ -219,7 +219,11 @@ func inequality(v *rest.Verdict) string {
 	case v.Outcome == "good":
 		return of + " is " + percent(v.Value) + ", the gate asks for " + percent(v.Gate) + ": good enough to go on. It proves that at least " + percent(v.Lower) + " of all boards are good, no more."
 	}
-	return of + " may be anything from " + percent(v.Lower) + " to " + percent(v.Upper) + " of all boards; the gate of " + percent(v.Gate) + " lies between. Not enough boards to tell."
+	may := of + " may be anything from " + percent(v.Lower) + " to " + percent(v.Upper) + " of all boards"
+	if v.Upper < v.Gate {
+		return may + ". Below the gate of " + percent(v.Gate) + ", by too few failures to halt: not enough boards to tell."
+	}
+	return may + "; the gate of " + percent(v.Gate) + " lies between. Not enough boards to tell."
 }
 
 // outcome is the word for an outcome, and its tone.

@@ -7,6 +7,7 @@ import (
 	"context"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/web/form"
 	"fulmar/schema/rest"
 )
 
@@ -29,5 +30,5 @@ type Config struct {
 	Count func(ctx context.Context, by access.Caller, query string) (rest.QueryCheck, error)
 	// Problem puts an error of Rollouts into words; false for one that is a fault of the
 	// server and is logged. nil knows only those of the page itself.
-	Problem func(error) (rest.Problem, bool)
+	Problem form.Explain
 }

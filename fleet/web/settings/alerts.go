@@ -54,7 +54,7 @@ type alertsView struct {
 	Edit     *rest.AlertRule // the rule in the form; nil: a new one
 }
 
-func (p *Pages) alerts(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*alertsView, error) {
+func (p *pages) alerts(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*alertsView, error) {
 	v := &alertsView{Write: by.May(rest.AlertsWrite) == nil, Form: f}
 	list, err := p.cfg.Alerts.Alerts(ctx, by.Tenant)
 	if err != nil {
@@ -148,7 +148,7 @@ func version(f *form.Form) int64 {
 	return int64(f.Whole("version", 0, 1<<52, -1))
 }
 
-func (p *Pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form) error {
+func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form) error {
 	id := f.Need("id", maxRuleID)
 	switch f.Raw("do") {
 	case "remove":
@@ -211,7 +211,7 @@ type hooksView struct {
 	Deliveries []deliveryRow
 }
 
-func (p *Pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*hooksView, error) {
+func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*hooksView, error) {
 	list, err := p.cfg.Alerts.Hooks(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
@@ -261,7 +261,7 @@ func (p *Pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 	return v, nil
 }
 
-func (p *Pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
+func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
 	do := f.Raw("do")
 	if do != "put" {
 		id := f.Need("id", 128)
@@ -301,7 +301,7 @@ func (p *Pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 	return &secret{Title: "The secret of " + made.Name, Text: made.Secret, Note: "The receiver checks the signature of each event with it (Standard Webhooks)."}, nil
 }
 
-func (p *Pages) switchHook(ctx context.Context, by access.Caller, id string, off bool, ifVersion int64) error {
+func (p *pages) switchHook(ctx context.Context, by access.Caller, id string, off bool, ifVersion int64) error {
 	list, err := p.cfg.Alerts.Hooks(ctx, by.Tenant)
 	if err != nil {
 		return err

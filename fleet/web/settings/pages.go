@@ -7,152 +7,105 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
-	"fmt"
-	"html/template"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
-	"fulmar/fleet/web/live"
 	"fulmar/schema/rest"
 )
 
 //go:embed templates
 var files embed.FS
 
-// readTimeout bounds one page. A password is hashed slowly on purpose.
-const readTimeout = 15 * time.Second
+// pages are the settings.
+type pages struct{ cfg Config }
 
-// Pages are the settings.
-type Pages struct {
-	cfg   Config
-	frame *web.Handler
-	tmpl  map[string]*template.Template
-}
-
-// Mount adds the settings to the page.
-func Mount(h *web.Handler, cfg Config) error {
-	own, err := fs.Sub(files, "templates")
-	if err != nil {
-		return fmt.Errorf("read embedded templates: %w", err)
+// Pages gives the pages of the settings, as many as cfg has parts for.
+func Pages(cfg Config) []web.Page {
+	p := &pages{cfg}
+	out := []web.Page{
+		{Path: "/settings", Serve: func(w http.ResponseWriter, r *http.Request, _ web.Session) error {
+			http.Redirect(w, r, "/settings/account", http.StatusSeeOther)
+			return nil
+		}},
+		{Path: "/settings/count", Right: rest.BoardsRead, Serve: p.count},
 	}
-	pieces, err := fs.Sub(files, "templates/pieces")
-	if err != nil {
-		return fmt.Errorf("read embedded templates: %w", err)
-	}
-	p := &Pages{cfg: cfg, frame: h}
-	if p.tmpl, err = h.Parse(own, []fs.FS{form.Files, pieces}, "account", "users", "tokens", "alerts", "webhooks", "boards"); err != nil {
-		return err
-	}
-	h.Mount(web.Page{Tab: "Settings", Path: "/settings", Right: rest.BoardsRead, Handler: func(w http.ResponseWriter, r *http.Request, _ web.Session) {
-		http.Redirect(w, r, "/settings/account", http.StatusSeeOther)
-	}}, web.Page{Path: "/settings/count", Right: rest.BoardsRead, Handler: p.count})
 	for _, t := range tabs() {
 		if !t.there(&cfg) {
 			continue
 		}
-		pg := web.Page{Path: t.Path, Right: t.see, Handler: p.serve(t)}
-		if t.Path == "/settings/alerts" {
-			pg.Live = p.live
-		}
-		h.Mount(pg)
+		name := strings.TrimPrefix(t.Path, "/settings/")
+		out = append(out, web.Page{
+			Tab: "Settings", Path: t.Path, Right: t.see, ActRight: t.change, MaxForm: form.Max, Act: p.act(t),
+			View: &web.View{
+				Name: "set-" + name, Files: form.With(files), Templates: []string{form.Pieces, "templates/frame.html", "templates/" + name + ".html"}, Assets: form.Assets(),
+				Personal: t.Path != "/settings/alerts",
+				Build:    func(ctx context.Context, s *web.Shown) error { return p.draw(ctx, s, t, nil, nil, nil) },
+			},
+		})
 	}
-	return nil
+	return out
 }
 
-// live gives the live half of the alerts.
-func (p *Pages) live(ctx context.Context, tenant string, u *url.URL) (*live.Sheet, error) {
-	s := live.NewSheet(p.frame.Now())
-	_, err := p.alerts(ctx, s, web.Session{Tenant: tenant, Role: rest.Viewer}.Caller(), u.Query(), nil)
-	return s, err
-}
-
-// serve is one page of the settings: shown, or a form of it taken.
-func (p *Pages) serve(t tab) func(http.ResponseWriter, *http.Request, web.Session) {
-	return func(w http.ResponseWriter, r *http.Request, s web.Session) {
-		ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-		defer cancel()
-		switch r.Method {
-		case http.MethodGet, http.MethodHead:
-			p.draw(ctx, w, r, s, t, http.StatusOK, nil, nil, nil)
-		case http.MethodPost:
-			p.take(ctx, w, r, s, t)
+// act does what a form of one page asks for.
+func (p *pages) act(t tab) func(context.Context, *web.Shown, *http.Request) (string, error) {
+	return func(ctx context.Context, s *web.Shown, r *http.Request) (string, error) {
+		f, err := form.Read(r)
+		if err != nil {
+			return "", err
+		}
+		once, show, err := p.change(ctx, s.Session.Caller(), t.Path, f)
+		if err != nil {
+			var ok bool
+			if s.Code, ok = p.refused(f, err); !ok {
+				return "", err
+			}
+		}
+		switch {
+		case !f.OK():
+			err = p.draw(ctx, s, t, f, nil, show)
+		case once != nil || show != nil:
+			s.Code = http.StatusOK
+			err = p.draw(ctx, s, t, nil, once, show)
 		default:
-			w.Header().Set("Allow", "GET, POST")
-			http.Error(w, "this address takes GET and POST", http.StatusMethodNotAllowed)
+			if hook := s.Query.Get("hook"); hook != "" {
+				return t.Path + "?" + url.Values{"hook": {hook}}.Encode(), nil
+			}
+			return t.Path, nil
 		}
+		if err != nil {
+			return "", err
+		}
+		return "", web.ErrAgain
 	}
 }
 
-func (p *Pages) take(ctx context.Context, w http.ResponseWriter, r *http.Request, s web.Session, t tab) {
-	if s.Caller().May(t.change) != nil {
-		p.frame.Fail(w, r, http.StatusForbidden, "You may not change this", "Your role looks on here. An admin gives roles.")
-		return
-	}
-	f, err := form.Read(w, r, form.Max)
+// draw fills in a page. f is a form that was refused, once what is shown this once.
+func (p *pages) draw(ctx context.Context, s *web.Shown, t tab, f *form.Form, once *secret, more func(*accountView)) error {
+	v, err := p.show(ctx, s.Sheet, s.Session.Caller(), s.Session.Role, t.Path, s.Query, f)
 	if err != nil {
-		p.frame.Fail(w, r, http.StatusRequestEntityTooLarge, "The form could not be read", "Nothing was done. Try again with less text.")
-		return
-	}
-	once, show, err := p.change(ctx, s.Caller(), t.Path, f)
-	switch {
-	case err != nil:
-		code, ok := p.refused(f, err)
-		if !ok {
-			p.frame.Failed(w, r, err)
-			return
-		}
-		p.draw(ctx, w, r, s, t, code, f, nil, show)
-	case !f.OK():
-		p.draw(ctx, w, r, s, t, http.StatusUnprocessableEntity, f, nil, show)
-	case once != nil || show != nil:
-		p.draw(ctx, w, r, s, t, http.StatusOK, nil, once, show)
-	default:
-		next := t.Path
-		if hook := r.URL.Query().Get("hook"); hook != "" {
-			next += "?" + url.Values{"hook": {hook}}.Encode() + "#log"
-		}
-		http.Redirect(w, r, next, http.StatusSeeOther)
-	}
-}
-
-// draw shows a page. An answer to a form is not live: its address takes forms, and what
-// it shows once must not be asked for again.
-func (p *Pages) draw(ctx context.Context, w http.ResponseWriter, r *http.Request, s web.Session, t tab, code int, f *form.Form, once *secret, more func(*accountView)) {
-	sheet := live.NewSheet(p.frame.Now())
-	v, err := p.show(ctx, sheet, s.Caller(), s.Role, t.Path, r.URL.Query(), f)
-	if err != nil {
-		p.frame.Failed(w, r, err)
-		return
+		return err
 	}
 	v.Secret = once
 	if a, ok := v.Body.(*accountView); ok && more != nil {
 		more(a)
 	}
-	if r.Method == http.MethodPost || t.Path != "/settings/alerts" {
-		sheet = live.NewSheet(sheet.At)
-	}
-	name := strings.TrimPrefix(t.Path, "/settings/")
-	p.frame.Draw(w, r, s, code, web.View{Template: p.tmpl[name], Name: "settings", Title: t.Name, Tab: "settings", Sheet: sheet, Data: v})
+	s.Title, s.Data = t.Name, v
+	return nil
 }
 
 // count tells how many boards a query matches, for forms while somebody types.
-func (p *Pages) count(w http.ResponseWriter, r *http.Request, s web.Session) {
+func (p *pages) count(w http.ResponseWriter, r *http.Request, s web.Session) error {
 	if p.cfg.Count == nil {
-		http.NotFound(w, r)
-		return
+		return web.ErrNotFound
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-	defer cancel()
-	c, err := p.cfg.Count(ctx, s.Caller(), r.URL.Query().Get("q"))
+	c, err := p.cfg.Count(r.Context(), s.Caller(), r.URL.Query().Get("q"))
 	if err != nil {
-		http.Error(w, "not counted right now", http.StatusServiceUnavailable)
-		return
+		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(c) // the reader has gone: nobody is left to tell
+	return nil
 }

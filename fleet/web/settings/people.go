@@ -40,7 +40,7 @@ type usersView struct {
 	Only bool       // there is but one admin: they cannot go
 }
 
-func (p *Pages) users(ctx context.Context, s *live.Sheet, by access.Caller, f *form.Form) (*usersView, error) {
+func (p *pages) users(ctx context.Context, s *live.Sheet, by access.Caller, f *form.Form) (*usersView, error) {
 	list, err := p.cfg.Accounts.Users(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (p *Pages) users(ctx context.Context, s *live.Sheet, by access.Caller, f *f
 }
 
 // changeUsers does what the form of users asks for.
-func (p *Pages) changeUsers(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
+func (p *pages) changeUsers(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
 	name := f.Need("user", maxUserName)
 	if !f.OK() {
 		return nil, nil
@@ -138,7 +138,7 @@ func rightsOf(s rest.Rights) (out []rest.Right) {
 	return out
 }
 
-func (p *Pages) tokens(ctx context.Context, s *live.Sheet, by access.Caller, f *form.Form) (*tokensView, error) {
+func (p *pages) tokens(ctx context.Context, s *live.Sheet, by access.Caller, f *form.Form) (*tokensView, error) {
 	list, err := p.cfg.Accounts.Tokens(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (p *Pages) tokens(ctx context.Context, s *live.Sheet, by access.Caller, f *
 }
 
 // changeTokens makes a token, or ends one.
-func (p *Pages) changeTokens(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
+func (p *pages) changeTokens(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
 	switch f.Raw("do") {
 	case "revoke":
 		id := f.Need("id", maxUserName)
@@ -199,7 +199,7 @@ func (p *Pages) changeTokens(ctx context.Context, by access.Caller, f *form.Form
 }
 
 // owned refuses to end a token of somebody else to whom may not keep users.
-func (p *Pages) owned(ctx context.Context, by access.Caller, id string) error {
+func (p *pages) owned(ctx context.Context, by access.Caller, id string) error {
 	if by.May(rest.UsersWrite) == nil {
 		return nil
 	}
@@ -237,7 +237,7 @@ type loginRow struct {
 	Last  template.HTML
 }
 
-func (p *Pages) account(ctx context.Context, s *live.Sheet, by access.Caller, role rest.Role, f *form.Form) (*accountView, error) {
+func (p *pages) account(ctx context.Context, s *live.Sheet, by access.Caller, role rest.Role, f *form.Form) (*accountView, error) {
 	v := &accountView{User: by.Who, Role: role, Means: strings.ReplaceAll(role.Rights().String(), ", ", " · "), Form: f}
 	if p.cfg.Accounts != nil {
 		list, err := p.cfg.Accounts.Users(ctx, by.Tenant)
@@ -264,7 +264,7 @@ func (p *Pages) account(ctx context.Context, s *live.Sheet, by access.Caller, ro
 
 // changeAccount does what a form of the own account asks for; show puts what is shown
 // once into the view.
-func (p *Pages) changeAccount(ctx context.Context, by access.Caller, f *form.Form) (show func(*accountView), err error) {
+func (p *pages) changeAccount(ctx context.Context, by access.Caller, f *form.Form) (show func(*accountView), err error) {
 	switch do := f.Raw("do"); {
 	case do == "end" && p.cfg.Logins != nil:
 		id := f.Need("id", 128)
@@ -311,7 +311,7 @@ type joinView struct{ Form *form.Form }
 
 
 // join makes a join token.
-func (p *Pages) join(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
+func (p *pages) join(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
 	board := f.Line("board", maxUserName)
 	n := f.Whole("boards", 1, 10_000, 1)
 	hours, err := strconv.Atoi(f.OneOf("hours", "1", "24", "168"))

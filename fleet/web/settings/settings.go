@@ -57,7 +57,7 @@ type view struct {
 }
 
 // nav lists the pages that by may see.
-func (p *Pages) nav(by access.Caller) (out []tab) {
+func (p *pages) nav(by access.Caller) (out []tab) {
 	for _, t := range tabs() {
 		if t.there(&p.cfg) && by.May(t.see) == nil {
 			out = append(out, t)
@@ -67,7 +67,7 @@ func (p *Pages) nav(by access.Caller) (out []tab) {
 }
 
 // find gives the page of a path; false where there is none.
-func (p *Pages) find(path string) (tab, bool) {
+func (p *pages) find(path string) (tab, bool) {
 	for _, t := range tabs() {
 		if t.Path == path && t.there(&p.cfg) {
 			return t, true
@@ -77,7 +77,7 @@ func (p *Pages) find(path string) (tab, bool) {
 }
 
 // show builds the page of a path. f is a form that was refused; nil: none.
-func (p *Pages) show(ctx context.Context, s *live.Sheet, by access.Caller, role rest.Role, path string, q url.Values, f *form.Form) (*view, error) {
+func (p *pages) show(ctx context.Context, s *live.Sheet, by access.Caller, role rest.Role, path string, q url.Values, f *form.Form) (*view, error) {
 	v := &view{Nav: p.nav(by), Here: path, Form: f}
 	if f == nil {
 		v.Form = form.New()
@@ -108,7 +108,7 @@ func (p *Pages) show(ctx context.Context, s *live.Sheet, by access.Caller, role 
 
 // change does what a form of the page asks for. It gives what is shown once, and what
 // puts more into the view.
-func (p *Pages) change(ctx context.Context, by access.Caller, path string, f *form.Form) (once *secret, show func(*accountView), err error) {
+func (p *pages) change(ctx context.Context, by access.Caller, path string, f *form.Form) (once *secret, show func(*accountView), err error) {
 	switch path {
 	case "/settings/account":
 		show, err = p.changeAccount(ctx, by, f)
@@ -131,7 +131,7 @@ func (p *Pages) change(ctx context.Context, by access.Caller, path string, f *fo
 
 // refused writes an error into the form and gives the status; false for a fault of the
 // server.
-func (p *Pages) refused(f *form.Form, err error) (code int, ok bool) {
+func (p *pages) refused(f *form.Form, err error) (code int, ok bool) {
 	switch {
 	case errors.Is(err, errNothing):
 		f.Refuse("Nothing was done: the form asks for nothing that can be done here.", "Press one of the buttons.")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/web/form"
 	"fulmar/schema/rest"
 )
 
@@ -59,5 +60,5 @@ type Config struct {
 	// Count tells how many boards a query matches; nil: forms do not count.
 	Count func(ctx context.Context, by access.Caller, query string) (rest.QueryCheck, error)
 	// Problem puts an error of a part into words; false for a fault of the server.
-	Problem func(error) (rest.Problem, bool)
+	Problem form.Explain
 }

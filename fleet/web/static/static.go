@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html/template"
-	"io/fs"
 	"net/http"
 	"path"
 	"strings"
@@ -64,27 +63,6 @@ func (a Assets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", f.kind)
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	_, _ = w.Write(f.body)
-}
-
-// Parse parses each page of other files with the layout, the shared pieces, and more
-// pieces: all .html of those file systems.
-func Parse(a Assets, funcs template.FuncMap, pages fs.FS, pieces []fs.FS, names ...string) (map[string]*template.Template, error) {
-	out := map[string]*template.Template{}
-	for _, name := range names {
-		t := template.New(name).Funcs(funcs).Funcs(template.FuncMap{"asset": func(n string) string { return a.urls[n] }})
-		t, err := t.ParseFS(files, "templates/layout.html", "templates/pieces.html")
-		for i := 0; i < len(pieces) && err == nil; i++ {
-			t, err = t.ParseFS(pieces[i], "*.html")
-		}
-		if err == nil {
-			t, err = t.ParseFS(pages, name+".html")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("parse page %s: %w", name, err)
-		}
-		out[name] = t
-	}
-	return out, nil
 }
 
 // LoadPages parses each page with the layout and the shared pieces. The function
