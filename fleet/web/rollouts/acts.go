@@ -44,8 +44,8 @@ func newActs(r *rest.Rollout, by access.Caller, f *form.Form) *acts {
 			continue
 		}
 		switch {
-		case do == rest.RolloutApprove && approve && by.Author == r.Author:
-			a.Note = "A second person has to approve it. Not you: you planned it."
+		case do == rest.RolloutApprove && approve && (by.Author == r.Author || by.Author == r.Starter):
+			a.Note = "A second person has to approve it. Not you: you planned or started it."
 		case do == rest.RolloutApprove && !approve, do != rest.RolloutApprove && !write:
 			a.Note = "You look on: a releaser or an admin can act here."
 		default:
@@ -59,19 +59,19 @@ func newActs(r *rest.Rollout, by access.Caller, f *form.Form) *acts {
 
 func newAct(r *rest.Rollout, do string) act {
 	second := ""
-	if r.Spec.Approval {
+	if r.Spec.Approval { // whoever starts it or tries it again cannot be the one who approves
 		second = " A second person has to approve it before a board is touched."
 	}
 	switch do {
 	case rest.RolloutPause:
 		return act{Do: do, Label: "Pause", Means: "No further board begins. What has begun ends.", Safe: true, Tone: "act"}
 	case rest.RolloutRollback:
-		return act{Do: do, Label: "Take it back", Means: "Boards that have the release go back to what they ran before. Each confirms that.", Tone: "act danger", Scope: true}
+		return act{Do: do, Label: "Take it back", Means: "Boards that have the release go back to what they ran before. Each confirms that.", Tone: "act danger", Scope: !r.Over}
 	case rest.RolloutAbort:
 		if r.State == planned {
 			return act{Do: do, Label: "Drop the plan", Means: "Nothing has been changed, and nothing will be.", Tone: "act"}
 		}
-		return act{Do: do, Label: "Abort", Means: "It ends here. Boards that have the release keep it; no other gets it.", Tone: "act danger"}
+		return act{Do: do, Label: "Abort", Means: "It ends here. Boards that have the release keep it, those that failed go back, no other gets it.", Tone: "act danger"}
 	case rest.RolloutApprove:
 		return act{Do: do, Label: "Approve", Means: r.Author + " planned it. With your yes it begins.", Tone: "go"}
 	case rest.RolloutStart:
@@ -85,9 +85,6 @@ func newAct(r *rest.Rollout, do string) act {
 	one := act{Do: do, Label: "Go on", Means: "It goes on from where it stands.", Tone: "act"}
 	if r.State == held {
 		one.Means, one.Tone = "It goes on although the gate does not say yes. The next wave is larger.", "act danger"
-		if r.Spec.Approval {
-			one.Means += " A second person has to do that: whoever planned it cannot."
-		}
 	}
 	return one
 }

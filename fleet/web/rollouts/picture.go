@@ -66,7 +66,7 @@ type segment struct {
 func order() [][2]string {
 	return [][2]string{
 		{"good", "good"}, {"trial", "in trial"}, {"installing", "installing"}, {"assigned", "asked"}, {"waiting", "waiting"}, {"unreached", "never reached"},
-		{"undoing", "going back"}, {"undone", "taken back"}, {"stuck", "stuck"}, {"failed", "failed"},
+		{"undoing", "going back"}, {"undone", "taken back"}, {"stuck", "stuck"}, {"failed", "failed"}, {"out", "left out"},
 	}
 }
 

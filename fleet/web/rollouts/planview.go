@@ -18,13 +18,13 @@ const maxNames = 60
 
 // planView is the form, and what would happen where that was asked for.
 type planView struct {
-	Form                           *form.Form
-	Have                           string // which manifest is in the form
-	More                           bool   // the folded part is open
-	Forecast                       *rest.Forecast
-	Mark                           string // of the plan that was played through
-	Bytes, Finish                  string
-	Steps                          []forecastStep
+	Form                            *form.Form
+	Have                            string // which manifest is in the form
+	More                            bool   // the folded part is open
+	Forecast                        *rest.Forecast
+	Mark                            string // of the plan that was played through
+	Bytes, Finish                   string
+	Steps                           []forecastStep
 	WaveRows, GuardRows, WindowRows []int
 }
 

@@ -199,7 +199,7 @@ func TestOrder(t *testing.T) {
 	if page := s.ask("v:viewer", http.MethodGet, "/rollouts/r-34", "", nil).Body.String(); strings.Contains(page, `name="do"`) || !strings.Contains(page, "You look on") {
 		t.Error("a viewer gets buttons")
 	}
-	if page := s.get("/rollouts/r-33").Body.String(); strings.Contains(page, `value="approve"`) || !strings.Contains(page, "Not you: you planned it.") {
+	if page := s.get("/rollouts/r-33").Body.String(); strings.Contains(page, `value="approve"`) || !strings.Contains(page, "Not you: you planned or started it.") {
 		t.Error("whoever planned it may approve it")
 	}
 	if page := s.ask("a.wolff:releaser", http.MethodGet, "/rollouts/r-33", "", nil).Body.String(); !strings.Contains(page, `value="approve"`) {

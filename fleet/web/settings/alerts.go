@@ -165,8 +165,8 @@ func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form
 		if i < 0 {
 			return errGone
 		}
-		rules[i].Off = f.Raw("do") == "off"
-		_, err = p.cfg.Alerts.PutRule(ctx, by, rules[i], version(f))
+		rules[i].Off, rules[i].Version = f.Raw("do") == "off", version(f)
+		_, err = p.cfg.Alerts.PutRule(ctx, by, rules[i])
 		return err
 	case "put":
 	default:
@@ -174,7 +174,7 @@ func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form
 	}
 	r := rest.AlertRule{
 		ID: id, Summary: f.Need("summary", 200), Severity: f.OneOf("severity", rest.SeverityWarning, rest.SeverityCritical),
-		Query: f.Line("query", maxQuery), PromQL: f.Line("promql", maxQuery), For: f.Line("for", 16), Off: f.Ticked("off"), Version: max(version(f), 0),
+		Query: f.Line("query", maxQuery), PromQL: f.Line("promql", maxQuery), For: f.Line("for", 16), Off: f.Ticked("off"), Version: version(f),
 	}
 	for _, w := range strings.FieldsFunc(f.Line("by", form.MaxLine), func(r rune) bool { return r == ',' || r == ' ' }) {
 		r.By = append(r.By, w)
@@ -185,7 +185,7 @@ func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form
 	if !f.OK() {
 		return nil
 	}
-	_, err := p.cfg.Alerts.PutRule(ctx, by, r, version(f))
+	_, err := p.cfg.Alerts.PutRule(ctx, by, r)
 	return err
 }
 
@@ -242,7 +242,7 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 	if v.Log == nil {
 		return v, nil
 	}
-	log, err := p.cfg.Alerts.Deliveries(ctx, by.Tenant, v.Log.ID, maxDeliveries)
+	log, err := p.cfg.Alerts.Deliveries(ctx, by.Tenant, v.Log.ID, 0, maxDeliveries)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +276,7 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 			if err != nil {
 				return nil, errGone
 			}
-			return nil, p.cfg.Alerts.Redeliver(ctx, by, id, n)
+			return nil, p.cfg.Alerts.Redeliver(ctx, by, n)
 		case "on", "off":
 			return nil, p.switchHook(ctx, by, id, do == "off", version(f))
 		}
@@ -294,7 +294,7 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 	if !f.OK() {
 		return nil, nil
 	}
-	made, err := p.cfg.Alerts.PutHook(ctx, by, h, -1)
+	made, err := p.cfg.Alerts.PutHook(ctx, by, h)
 	if err != nil || made.Secret == "" {
 		return nil, err
 	}
@@ -310,7 +310,7 @@ func (p *pages) switchHook(ctx context.Context, by access.Caller, id string, off
 	if i < 0 {
 		return errGone
 	}
-	list[i].Off = off
-	_, err = p.cfg.Alerts.PutHook(ctx, by, list[i], ifVersion)
+	list[i].Off, list[i].Version = off, ifVersion
+	_, err = p.cfg.Alerts.PutHook(ctx, by, list[i])
 	return err
 }

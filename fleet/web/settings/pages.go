@@ -42,7 +42,7 @@ func Pages(cfg Config) []web.Page {
 			View: &web.View{
 				Name: "set-" + name, Files: form.With(files), Templates: []string{form.Pieces, "templates/frame.html", "templates/" + name + ".html"}, Assets: form.Assets(),
 				Personal: t.Path != "/settings/alerts",
-				Build:    func(ctx context.Context, s *web.Shown) error { return p.draw(ctx, s, t, nil, nil, nil) },
+				Build:    func(ctx context.Context, s *web.Shown) error { return p.draw(ctx, s, t, nil, nil) },
 			},
 		})
 	}
@@ -56,7 +56,7 @@ func (p *pages) act(t tab) func(context.Context, *web.Shown, *http.Request) (str
 		if err != nil {
 			return "", err
 		}
-		once, show, err := p.change(ctx, s.Session.Caller(), t.Path, f)
+		once, err := p.change(ctx, s.Session.Caller(), t.Path, f)
 		if err != nil {
 			var ok bool
 			if s.Code, ok = p.refused(f, err); !ok {
@@ -65,10 +65,10 @@ func (p *pages) act(t tab) func(context.Context, *web.Shown, *http.Request) (str
 		}
 		switch {
 		case !f.OK():
-			err = p.draw(ctx, s, t, f, nil, show)
-		case once != nil || show != nil:
+			err = p.draw(ctx, s, t, f, nil)
+		case once != nil:
 			s.Code = http.StatusOK
-			err = p.draw(ctx, s, t, nil, once, show)
+			err = p.draw(ctx, s, t, nil, once)
 		default:
 			if hook := s.Query.Get("hook"); hook != "" {
 				return t.Path + "?" + url.Values{"hook": {hook}}.Encode(), nil
@@ -83,15 +83,12 @@ func (p *pages) act(t tab) func(context.Context, *web.Shown, *http.Request) (str
 }
 
 // draw fills in a page. f is a form that was refused, once what is shown this once.
-func (p *pages) draw(ctx context.Context, s *web.Shown, t tab, f *form.Form, once *secret, more func(*accountView)) error {
-	v, err := p.show(ctx, s.Sheet, s.Session.Caller(), s.Session.Role, t.Path, s.Query, f)
+func (p *pages) draw(ctx context.Context, s *web.Shown, t tab, f *form.Form, once *secret) error {
+	v, err := p.show(ctx, s.Sheet, s.Session, t.Path, s.Query, f)
 	if err != nil {
 		return err
 	}
 	v.Secret = once
-	if a, ok := v.Body.(*accountView); ok && more != nil {
-		more(a)
-	}
 	s.Title, s.Data = t.Name, v
 	return nil
 }

@@ -4,6 +4,7 @@
 package settings
 
 import (
+	"cmp"
 	"context"
 	"html/template"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
 	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/words"
@@ -23,6 +25,16 @@ const (
 	maxTokenDays = 366
 	maxQuery     = 1 << 10 // bytes of a query over boards
 )
+
+// nobody is the choice of a list for no role.
+const nobody = "nobody"
+
+func roleWords() (out []string) {
+	for _, r := range rest.Roles() {
+		out = append(out, string(r))
+	}
+	return out
+}
 
 // userRow is a person in the list.
 type userRow struct {
@@ -37,7 +49,7 @@ type userRow struct {
 type usersView struct {
 	Rows []userRow
 	Form *form.Form // of a new one
-	Only bool       // there is but one admin: they cannot go
+	From rest.Role  // from which role on a second factor is wanted; "": of nobody
 }
 
 func (p *pages) users(ctx context.Context, s *live.Sheet, by access.Caller, f *form.Form) (*usersView, error) {
@@ -46,12 +58,18 @@ func (p *pages) users(ctx context.Context, s *live.Sheet, by access.Caller, f *f
 		return nil, err
 	}
 	v := &usersView{Form: f}
+	if v.From, err = p.cfg.Accounts.TOTPFrom(ctx, by.Tenant); err != nil {
+		return nil, err
+	}
+	if f.Raw("from") == "" {
+		f.Set("from", cmp.Or(string(v.From), nobody))
+	}
 	slices.SortFunc(list, func(a, b rest.User) int { return strings.Compare(a.Name, b.Name) })
 	for _, u := range list {
 		r := userRow{User: u, Me: u.Name == by.Author, Last: s.Ago("u|"+u.Name, u.LastLogin), Second: "none"}
 		switch {
 		case u.SecondFactor:
-			r.Second = "code at the log-in"
+			r.Second = "on"
 		case u.MustEnrol:
 			r.Second = "asked for at the next log-in"
 		}
@@ -65,6 +83,16 @@ func (p *pages) users(ctx context.Context, s *live.Sheet, by access.Caller, f *f
 
 // changeUsers does what the form of users asks for.
 func (p *pages) changeUsers(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
+	if f.Raw("do") == "require" {
+		from := rest.Role(f.OneOf("from", append([]string{nobody}, roleWords()...)...))
+		if from == nobody {
+			from = ""
+		}
+		if !f.OK() {
+			return nil, nil
+		}
+		return nil, p.cfg.Accounts.RequireTOTP(ctx, by, from)
+	}
 	name := f.Need("user", maxUserName)
 	if !f.OK() {
 		return nil, nil
@@ -85,6 +113,10 @@ func (p *pages) changeUsers(ctx context.Context, by access.Caller, f *form.Form)
 	case "reset":
 		one, err := a.Reset(ctx, by, name)
 		return &secret{Title: "The new one-time password of " + name, Text: one, Note: "The old password and all sessions of " + name + " have ended."}, err
+	case "unfactor":
+		return nil, a.DropTOTP(ctx, by, name)
+	case "out", "in":
+		return nil, a.Disable(ctx, by, name, f.Raw("do") == "out")
 	case "remove":
 		if f.Raw("confirm") != name {
 			f.Refuse("Nothing was done: the name does not match.", "Type the name of the user exactly as it stands there.")
@@ -219,15 +251,12 @@ func (p *pages) owned(ctx context.Context, by access.Caller, id string) error {
 type accountView struct {
 	User     string
 	Role     rest.Role
-	Means    string
+	Means    []string
 	Second   bool
-	Known    bool // whether they have a second factor is known
-	Secret   string
-	URI      template.URL
-	Confirm  bool // a code is asked for
-	Recovery []string
+	Known    bool   // whether they have a second factor is known
+	SetUp    string // where it is set up
 	Logins   []loginRow
-	Form     *form.Form
+	LoggedIn bool // where the person is logged in is known
 }
 
 // loginRow is one place where the person is logged in.
@@ -237,78 +266,54 @@ type loginRow struct {
 	Last  template.HTML
 }
 
-func (p *pages) account(ctx context.Context, s *live.Sheet, by access.Caller, role rest.Role, f *form.Form) (*accountView, error) {
-	v := &accountView{User: by.Who, Role: role, Means: strings.ReplaceAll(role.Rights().String(), ", ", " · "), Form: f}
+func (p *pages) account(ctx context.Context, s *live.Sheet, who web.Session) (*accountView, error) {
+	v := &accountView{User: who.User, Role: who.Role, SetUp: p.cfg.SecondFactor}
+	for _, r := range rightsOf(who.Role.Rights()) {
+		v.Means = append(v.Means, rightMeans(r))
+	}
 	if p.cfg.Accounts != nil {
-		list, err := p.cfg.Accounts.Users(ctx, by.Tenant)
+		list, err := p.cfg.Accounts.Users(ctx, who.Tenant)
 		if err != nil {
 			return nil, err
 		}
 		for _, u := range list {
-			if u.Name == by.Author {
+			if u.Name == who.User {
 				v.Known, v.Second = true, u.SecondFactor
 			}
 		}
 	}
-	if p.cfg.Logins != nil {
-		list, err := p.cfg.Logins.Logins(ctx, by)
-		if err != nil {
-			return nil, err
-		}
-		for _, l := range list {
-			v.Logins = append(v.Logins, loginRow{l, words.Stamp(l.Made.In(s.At.Location()), s.At), s.Ago("l|"+l.ID, l.Used)})
-		}
+	if p.cfg.Logins == nil {
+		return v, nil
+	}
+	here := ""
+	if p.cfg.Here != nil {
+		here = p.cfg.Here(who)
+	}
+	list, err := p.cfg.Logins.Logins(ctx, who.User, here)
+	if err != nil {
+		return nil, err
+	}
+	v.LoggedIn = true
+	for _, l := range list {
+		v.Logins = append(v.Logins, loginRow{l, words.Stamp(l.Made.In(s.At.Location()), s.At), s.Ago("l|"+l.ID, l.Used)})
 	}
 	return v, nil
 }
 
-// changeAccount does what a form of the own account asks for; show puts what is shown
-// once into the view.
-func (p *pages) changeAccount(ctx context.Context, by access.Caller, f *form.Form) (show func(*accountView), err error) {
-	switch do := f.Raw("do"); {
-	case do == "end" && p.cfg.Logins != nil:
-		id := f.Need("id", 128)
-		if !f.OK() {
-			return nil, nil
-		}
-		return nil, p.cfg.Logins.EndLogin(ctx, by, id)
-	case p.cfg.Accounts == nil:
-	case do == "begin":
-		text, uri, err := p.cfg.Accounts.BeginTOTP(ctx, by)
-		return func(v *accountView) {
-			v.Secret, v.Confirm = fours(text), true
-			if strings.HasPrefix(uri, "otpauth://totp/") {
-				v.URI = template.URL(uri) // #nosec G203: the scheme was looked at
-			}
-		}, err
-	case do == "confirm":
-		code := f.Need("code", 16)
-		if !f.OK() {
-			return func(v *accountView) { v.Confirm = true }, nil
-		}
-		recovery, err := p.cfg.Accounts.ConfirmTOTP(ctx, by, strings.ReplaceAll(code, " ", ""))
-		return func(v *accountView) { v.Recovery, v.Confirm = recovery, err != nil }, err
-	case do == "drop":
-		return nil, p.cfg.Accounts.DropTOTP(ctx, by, by.Author)
+// changeAccount ends one of a person's own sessions.
+func (p *pages) changeAccount(ctx context.Context, by access.Caller, f *form.Form) error {
+	if f.Raw("do") != "end" || p.cfg.Logins == nil {
+		return errNothing
 	}
-	return nil, errNothing
-}
-
-// fours writes a secret in groups that a person can type.
-func fours(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		if i > 0 && i%4 == 0 {
-			b.WriteByte(' ')
-		}
-		b.WriteRune(r)
+	id := f.Need("id", 128)
+	if !f.OK() {
+		return nil
 	}
-	return b.String()
+	return p.cfg.Logins.EndLogin(ctx, by.Author, id)
 }
 
 // joinView is how boards join.
 type joinView struct{ Form *form.Form }
-
 
 // join makes a join token.
 func (p *pages) join(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {

@@ -10,6 +10,7 @@ import (
 	"net/url"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
 	"fulmar/fleet/web/live"
 	"fulmar/schema/rest"
@@ -77,7 +78,8 @@ func (p *pages) find(path string) (tab, bool) {
 }
 
 // show builds the page of a path. f is a form that was refused; nil: none.
-func (p *pages) show(ctx context.Context, s *live.Sheet, by access.Caller, role rest.Role, path string, q url.Values, f *form.Form) (*view, error) {
+func (p *pages) show(ctx context.Context, s *live.Sheet, who web.Session, path string, q url.Values, f *form.Form) (*view, error) {
+	by := who.Caller()
 	v := &view{Nav: p.nav(by), Here: path, Form: f}
 	if f == nil {
 		v.Form = form.New()
@@ -85,7 +87,7 @@ func (p *pages) show(ctx context.Context, s *live.Sheet, by access.Caller, role 
 	var err error
 	switch path {
 	case "/settings/account":
-		v.Body, err = p.account(ctx, s, by, role, v.Form)
+		v.Body, err = p.account(ctx, s, who)
 	case "/settings/users":
 		v.Body, err = p.users(ctx, s, by, v.Form)
 	case "/settings/tokens":
@@ -106,12 +108,11 @@ func (p *pages) show(ctx context.Context, s *live.Sheet, by access.Caller, role 
 	return v, err
 }
 
-// change does what a form of the page asks for. It gives what is shown once, and what
-// puts more into the view.
-func (p *pages) change(ctx context.Context, by access.Caller, path string, f *form.Form) (once *secret, show func(*accountView), err error) {
+// change does what a form of the page asks for. It gives what is shown once.
+func (p *pages) change(ctx context.Context, by access.Caller, path string, f *form.Form) (once *secret, err error) {
 	switch path {
 	case "/settings/account":
-		show, err = p.changeAccount(ctx, by, f)
+		err = p.changeAccount(ctx, by, f)
 	case "/settings/users":
 		once, err = p.changeUsers(ctx, by, f)
 	case "/settings/tokens":
@@ -126,7 +127,7 @@ func (p *pages) change(ctx context.Context, by access.Caller, path string, f *fo
 	if err != nil || once != nil && once.Text == "" {
 		once = nil
 	}
-	return once, show, err
+	return once, err
 }
 
 // refused writes an error into the form and gives the status; false for a fault of the

@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
 	"fulmar/schema/rest"
 )
 
-// Accounts keeps users, their second factors and API tokens.
+// Accounts keeps users and API tokens. A second factor is set up on a page of its own.
 type Accounts interface {
 	Users(ctx context.Context, tenant string) ([]rest.User, error)
 	AddUser(ctx context.Context, by access.Caller, name string, role rest.Role) (oneTime string, err error)
+	Disable(ctx context.Context, by access.Caller, name string, out bool) error
 	SetRole(ctx context.Context, by access.Caller, name string, role rest.Role) error
 	Reset(ctx context.Context, by access.Caller, name string) (oneTime string, err error)
 	Remove(ctx context.Context, by access.Caller, name string) error
@@ -24,36 +26,43 @@ type Accounts interface {
 	MakeToken(ctx context.Context, by access.Caller, s rest.TokenSpec) (secret string, t rest.Token, err error)
 	RevokeToken(ctx context.Context, by access.Caller, id string) error
 
-	BeginTOTP(ctx context.Context, by access.Caller) (secret, uri string, err error)
-	ConfirmTOTP(ctx context.Context, by access.Caller, code string) (recovery []string, err error)
+	// DropTOTP takes the second factor off from somebody who lost it; RequireTOTP wants
+	// one of everybody from a role on, "" of nobody.
 	DropTOTP(ctx context.Context, by access.Caller, user string) error
+	RequireTOTP(ctx context.Context, by access.Caller, from rest.Role) error
+	TOTPFrom(ctx context.Context, tenant string) (from rest.Role, err error)
 }
 
 // Logins lists where a person is logged in, and ends one of them.
 type Logins interface {
-	Logins(ctx context.Context, by access.Caller) ([]rest.Login, error)
-	EndLogin(ctx context.Context, by access.Caller, id string) error
+	Logins(ctx context.Context, user, here string) ([]rest.Login, error)
+	EndLogin(ctx context.Context, user, id string) error
 }
 
 // Alerts keeps alert rules and webhooks.
 type Alerts interface {
 	Rules(ctx context.Context, tenant string) ([]rest.AlertRule, error)
-	PutRule(ctx context.Context, by access.Caller, r rest.AlertRule, ifVersion int64) (rest.AlertRule, error)
+	// PutRule makes a rule or changes one, which has to be at the version of r; -1 any.
+	PutRule(ctx context.Context, by access.Caller, r rest.AlertRule) (rest.AlertRule, error)
 	RemoveRule(ctx context.Context, by access.Caller, id string) error
 	Alerts(ctx context.Context, tenant string) ([]rest.Alert, error)
 
 	Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error)
-	PutHook(ctx context.Context, by access.Caller, h rest.Webhook, ifVersion int64) (rest.Webhook, error)
+	PutHook(ctx context.Context, by access.Caller, h rest.Webhook) (rest.Webhook, error)
 	RemoveHook(ctx context.Context, by access.Caller, id string) error
-	Deliveries(ctx context.Context, tenant, hook string, limit int) ([]rest.Delivery, error)
-	Redeliver(ctx context.Context, by access.Caller, hook string, delivery int64) error
+	Deliveries(ctx context.Context, tenant, hook string, before int64, limit int) ([]rest.Delivery, error)
+	Redeliver(ctx context.Context, by access.Caller, delivery int64) error
 }
 
 // Config shapes the pages. What is nil is not shown.
 type Config struct {
 	Accounts Accounts
 	Logins   Logins
-	Alerts   Alerts
+	// Here names the session that asks, as Logins does; nil: none is marked.
+	Here func(web.Session) string
+	// SecondFactor is the address where a person sets up a second factor; "": nowhere.
+	SecondFactor string
+	Alerts       Alerts
 	// Join makes a token with which boards may join: one board where it is named, else
 	// so many of any name. It gives the command for the board.
 	Join func(ctx context.Context, by access.Caller, board string, boards int, life time.Duration) (command string, err error)
