@@ -6,6 +6,9 @@ package web
 import (
 	"errors"
 	"net/http"
+
+	"fulmar/fleet/access"
+	"fulmar/schema/rest"
 )
 
 // Errors an [Auth] answers with; the page has words for them. Any other error is
@@ -28,9 +31,15 @@ const MinPassword = 15
 type Session struct {
 	Tenant string
 	User   string
+	Role   rest.Role
 	// MustChange is set while the user still has the one-time password: nothing
 	// but the change of password is shown.
 	MustChange bool
+}
+
+// Caller is the person, as all that changes something takes them.
+func (s Session) Caller() access.Caller {
+	return access.Caller{Tenant: s.Tenant, Who: s.User, Author: s.User, Rights: s.Role.Rights()}
 }
 
 // Auth is what the page needs of accounts. It owns the session cookie (HttpOnly,
