@@ -65,8 +65,17 @@ type segment struct {
 // order lists the states of boards as a bar has them, and their words.
 func order() [][2]string {
 	return [][2]string{
-		{"good", "good"}, {"trial", "in trial"}, {"installing", "installing"}, {"assigned", "asked"}, {"waiting", "waiting"}, {"unreached", "never reached"},
-		{"undoing", "going back"}, {"undone", "taken back"}, {"stuck", "stuck"}, {"failed", "failed"}, {"out", "left out"},
+		{"good", "good"},
+		{"trial", "in trial"},
+		{"installing", "installing"},
+		{"assigned", "asked"},
+		{"waiting", "waiting"},
+		{"unreached", "never reached"},
+		{"undoing", "going back"},
+		{"undone", "taken back"},
+		{"stuck", "stuck"},
+		{"failed", "failed"},
+		{"out", "left out"},
 	}
 }
 

@@ -151,7 +151,12 @@ func (p *pages) refused(f *form.Form, err error) (code int, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	f.Take(pr, fieldOf)
+	f.Take(pr, func(pointer string) string {
+		if pointer == "/name" && f.Raw("user") != "" {
+			return "user"
+		}
+		return fieldOf(pointer)
+	})
 	if pr.Status < 400 || pr.Status > 499 {
 		return http.StatusUnprocessableEntity, true
 	}
