@@ -5,14 +5,17 @@ package registry
 
 import (
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/registry/rollouts"
+	"fulmar/fleet/registry/rolls"
 )
 
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, rollouts.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema, rollouts.Schema, rolls.Schema}
 }
 
 const first = `
