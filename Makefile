@@ -14,6 +14,7 @@ TOOL       := $(GO) tool -modfile=tools.mod
 SECONDS    ?= 0
 CHECK      ?= 0
 TPM        ?= 0
+BOARDS     ?= 0
 export GOFLAGS ?= -buildvcs=false
 
 .PHONY: run test build gates race fuzz cross test-cross packages test-packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
@@ -21,9 +22,9 @@ export GOFLAGS ?= -buildvcs=false
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends; TPM=1 with a TPM
+run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends; TPM=1 with a TPM; BOARDS=50 simulated boards beside it
 	@$(if $(filter 1,$(TPM)),cross/need swtpm)
-	@exec bin/local -dir run$(if $(filter 1,$(TPM)),-tpm) -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check) $(if $(filter 1,$(TPM)),-tpm)
+	@exec bin/local -dir run$(if $(filter 1,$(TPM)),-tpm) -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check) $(if $(filter 1,$(TPM)),-tpm) $(if $(filter-out 0,$(BOARDS)),-boards $(BOARDS))
 
 build: ## the programs, into bin/
 	@mkdir -p bin

@@ -24,14 +24,41 @@ const dropTimeout = 10 * time.Second
 type keeper struct {
 	*registry.Registry
 	s *Server
+	// seen lets the next look see what was done.
+	seen func(tenant string)
 }
 
 var _ api.Keeper = keeper{}
+
+// Approve implements [api.Keeper].
+func (k keeper) Approve(ctx context.Context, tenant string, id int64, who string) error {
+	defer k.seen(tenant)
+	return k.Registry.Approve(ctx, tenant, id, who)
+}
+
+// Refuse implements [api.Keeper].
+func (k keeper) Refuse(ctx context.Context, tenant string, id int64, who string) error {
+	defer k.seen(tenant)
+	return k.Registry.Refuse(ctx, tenant, id, who)
+}
+
+// Revoke implements [api.Keeper].
+func (k keeper) Revoke(ctx context.Context, tenant, board, who, why string) error {
+	defer k.seen(tenant)
+	return k.Registry.Revoke(ctx, tenant, board, who, why)
+}
+
+// Forget implements [api.Keeper].
+func (k keeper) Forget(ctx context.Context, tenant, board, who, why string) error {
+	defer k.seen(tenant)
+	return k.Registry.Forget(ctx, tenant, board, who, why)
+}
 
 // Wipe implements [api.Keeper]. A wipe that was broken off is taken up by the next one.
 func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error {
 	k.s.wiping.Lock() // one at a time: the other boards' commits come between
 	defer k.s.wiping.Unlock()
+	defer k.seen(tenant)
 	key := ingest.BoardKey{Tenant: tenant, Board: board}
 	err := k.Forget(ctx, tenant, board, who, why)
 	if errors.Is(err, registry.ErrUnknown) {

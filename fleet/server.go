@@ -64,6 +64,8 @@ type Server struct {
 	desk   *enrol.Desk
 	clones *clones.Watch
 	twins  atomic.Uint64 // clones found
+	roll   rollCall
+	metas  metas // nil: nothing is said of boards
 	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
@@ -102,7 +104,7 @@ func New(cfg Config, firstPassword func(string), log *slog.Logger) (_ *Server, e
 	if err := s.wire(); err != nil {
 		return nil, err
 	}
-	pw, err := s.reg.EnsureAdmin(context.Background())
+	pw, err := s.reg.Accounts().EnsureAdmin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +175,8 @@ func (s *Server) wire() error {
 		return err
 	}
 	src := store.New(s.ledger, s.enrolled, blobs.Open)
-	who := auth{s.reg}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg}, Log: s.log}, src, who)
+	who := auth{s.reg.Accounts()}
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg, src.Stale}, Log: s.log}, src, who)
 	if err != nil {
 		return err
 	}
@@ -273,6 +275,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("attestations", s.keepAsking)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
+	doors.Go("accounts", func(ctx context.Context) error { return s.reg.Accounts().Run(ctx, s.log) })
 	if s.out != nil {
 		doors.Go("foreign broker", s.out.Run)
 	}

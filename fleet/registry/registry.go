@@ -18,16 +18,20 @@ import (
 
 	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/rollouts"
+	"fulmar/fleet/registry/rolls"
 	"fulmar/fleet/store"
 )
 
 // DefaultTenant is the tenant that is always there.
-const DefaultTenant = "default"
+const DefaultTenant = accounts.DefaultTenant
 
 // Console is who acts on the data folder, in the audit log: the rights of its files are
 // the authority.
-const Console = "server"
+const Console = accounts.Console
 
 // Errors that callers act upon.
 var (
@@ -50,10 +54,8 @@ var (
 // Bounds on rows that requests can make.
 const (
 	maxBoards    = 50_000 // what one SQLite server is meant for
-	maxTokens    = 1000   // join tokens and API tokens, each
-	maxSessions  = 100    // of the one administrator
+	maxTokens    = 1000   // join tokens
 	maxTokenLife = 30 * 24 * time.Hour
-	maxAPILife   = 366 * 24 * time.Hour
 	// maxRequests bounds the boards that wait for a person, who can look through no
 	// more; maxFrom those of one address: a site behind one, with room to spare.
 	maxRequests = 1000
@@ -67,9 +69,8 @@ const (
 
 // Registry is the open registry.
 type Registry struct {
-	db    *store.DB
-	hash  chan struct{} // bounds password hashes at one time
-	tries *Limiter
+	db  *store.DB
+	who *accounts.Accounts
 }
 
 // Open opens the registry in the data folder.
@@ -78,14 +79,27 @@ func Open(dir string) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: NewLimiter(burst, refill)}, nil
+	return &Registry{db: db, who: accounts.New(db)}, nil
 }
 
 // Audit reads the log of who did what to which board.
 func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
 
+// Accounts keeps who may come in: people and programs.
+func (r *Registry) Accounts() *accounts.Accounts { return r.who }
+
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Meta keeps what people say of boards, and saved queries.
+func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
+
+// Rollouts keeps the rollouts.
+func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
+
+// Roll gives a number that changes with what is known of boards, their proofs and their
+// requests, whoever changed it.
+func (r *Registry) Roll(ctx context.Context) (int64, error) { return rolls.Count(ctx, r.db.Read) }
 
 // Requests keeps what requests of the API with an Idempotency-Key were answered.
 func (r *Registry) Requests() *idem.Table { return idem.New(r.db) }

@@ -6,12 +6,18 @@ package registry
 import (
 	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/rollouts"
+	"fulmar/fleet/registry/rolls"
 )
 
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
-func migrations() []string { return []string{first, second + audit.Schema, proofs.Schema, idem.Schema} }
+func migrations() []string {
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema, rollouts.Schema, rolls.Schema, idem.Schema}
+}
 
 const first = `
 CREATE TABLE tenant (name TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -212,12 +212,12 @@ func (b *browser) login() {
 		}
 		b.do(chromedp.Click("button.go"))
 	}
-	send(map[string]string{"password": "guess"})
+	send(map[string]string{"user": "admin", "password": "guess"})
 	b.until(`!!document.querySelector(".why")`)
-	if got := eval[string](b, `document.querySelector(".why").innerText`); !strings.Contains(got, "not the password") {
+	if got := eval[string](b, `document.querySelector(".why").innerText`); !strings.Contains(got, "User and password") {
 		t.Errorf("wrong password: %q", got)
 	}
-	send(map[string]string{"password": oneTime})
+	send(map[string]string{"user": "admin", "password": oneTime})
 	b.until(`!!document.querySelector("#again")`)
 	b.shoot("password")
 	b.open("/detections") // nothing else is shown before the password is changed

@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	"fulmar/fleet/web/trust"
+	"fulmar/schema/rest"
 )
 
 // pending lists the boards that wait for a person.
@@ -23,6 +24,10 @@ func (h *Handler) pending(ctx context.Context, tenant string) ([]trust.Request, 
 func (h *Handler) decide(w http.ResponseWriter, r *http.Request, s Session) {
 	if h.cfg.Keeper == nil {
 		h.failed(w, r, ErrNotFound)
+		return
+	}
+	if s.Caller().May(rest.BoardsAdmit) != nil {
+		h.fail(w, r, http.StatusForbidden, "You may not decide about boards", "Ask an administrator: it takes the right "+string(rest.BoardsAdmit)+".")
 		return
 	}
 	if !h.readForm(w, r) {

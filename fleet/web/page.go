@@ -23,6 +23,7 @@ type page struct {
 	Theme   string
 	User    string
 	Release string
+	Factors bool // there is a page of the second factor
 	Data    any
 
 	*live.Sheet

@@ -23,6 +23,7 @@ import (
 
 	"fulmar/fleet/web/trust"
 	"fulmar/schema"
+	"fulmar/schema/rest"
 )
 
 // picW and picH are the size of the test's pictures, in pixels.
@@ -432,10 +433,10 @@ func (d *door) Session(r *http.Request) (Session, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c, err := r.Cookie("session")
-	return Session{Tenant: "main", User: "admin", MustChange: d.must}, err == nil && d.open && c.Value == "s1"
+	return Session{Tenant: "main", User: "admin", Role: rest.Admin, MustChange: d.must}, err == nil && d.open && c.Value == "s1"
 }
 
-func (d *door) Login(w http.ResponseWriter, _ *http.Request, password string) error {
+func (d *door) Login(w http.ResponseWriter, _ *http.Request, _, password, _ string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.tries++; d.tries > 5 {

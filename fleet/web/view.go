@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/web/trust"
 	"fulmar/fleet/web/verdict"
 	"fulmar/schema"
+	"fulmar/schema/rest"
 )
 
 // ErrNotFound is returned by a [Source] for a board, detection or picture that is
@@ -57,6 +58,7 @@ type Board struct {
 	Release  string            `json:"release"`
 	KeyMode  string            `json:"key_mode"`        // "software" or "tpm"
 	Trust    *Trust            `json:"trust,omitempty"` // nil for boards of a foreign broker
+	Meta     rest.Meta         `json:"meta"`            // what people say of it
 	Facts    map[string]string `json:"facts"`
 	Latest   []Reading         `json:"latest"`  // newest value of each series, by name
 	Reports  []Report          `json:"reports"` // newest of each subject

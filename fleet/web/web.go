@@ -59,12 +59,14 @@ type Config struct {
 // Handler is the page. Serve it at "/". Its live parts end with Run's context.
 type Handler struct {
 	http.Handler
-	cfg    Config
-	src    Source
-	auth   Auth
-	assets static.Assets
-	pages  map[string]*template.Template
-	hub    *live.Hub
+	cfg  Config
+	src  Source
+	auth Auth
+	// factors is auth, where it has a second factor; nil otherwise.
+	factors Factors
+	assets  static.Assets
+	pages   map[string]*template.Template
+	hub     *live.Hub
 }
 
 // New makes the page. The handler serves at once; live values need [Handler.Run].
@@ -85,11 +87,12 @@ func New(cfg Config, src Source, auth Auth) (*Handler, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{cfg: cfg, src: src, auth: auth}
+	h.factors, _ = auth.(Factors)
 	var err error
 	if h.assets, err = static.LoadAssets(); err != nil {
 		return nil, err
 	}
-	if h.pages, err = static.LoadPages(h.assets, funcs(), "login", "password", "error", "fleet", "board", "detections", "detection"); err != nil {
+	if h.pages, err = static.LoadPages(h.assets, funcs(), "login", "password", "factor", "error", "fleet", "board", "detections", "detection"); err != nil {
 		return nil, err
 	}
 	h.hub = live.New(live.Config{Tick: cfg.Tick, MaxViewers: cfg.MaxViewers, Log: cfg.Log}, h.sheets)
@@ -128,7 +131,7 @@ func (h *Handler) live(w http.ResponseWriter, r *http.Request, s Session) {
 	}
 	h.hub.Serve(w, r, live.Key{Tenant: s.Tenant, View: u.RequestURI()}, func() bool {
 		now, ok := h.auth.Session(r)
-		return ok && !now.MustChange && now.Tenant == s.Tenant
+		return ok && now == s // another role sees other things
 	})
 }
 
@@ -172,6 +175,8 @@ func (h *Handler) routes() http.Handler {
 	mux.HandleFunc("POST /login", h.login)
 	mux.HandleFunc("GET /password", h.passwordForm)
 	mux.HandleFunc("POST /password", h.password)
+	mux.HandleFunc("GET /second-factor", h.factor)
+	mux.HandleFunc("POST /second-factor", h.factor)
 	mux.HandleFunc("POST /logout", h.logout)
 	mux.HandleFunc("POST /theme", h.theme)
 	mux.HandleFunc("GET /{$}", h.signedIn(h.view))
@@ -214,7 +219,7 @@ func (h *Handler) routes() http.Handler {
 func (h *Handler) signedIn(next func(http.ResponseWriter, *http.Request, Session)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, ok := h.auth.Session(r)
-		if ok && !s.MustChange {
+		if ok && !s.MustChange && !s.MustEnrol {
 			next(w, r, s)
 			return
 		}
@@ -222,8 +227,10 @@ func (h *Handler) signedIn(next func(http.ResponseWriter, *http.Request, Session
 		switch {
 		case !page:
 			http.Error(w, "log in first", http.StatusUnauthorized)
-		case ok:
+		case ok && s.MustChange:
 			http.Redirect(w, r, "/password", http.StatusSeeOther)
+		case ok:
+			http.Redirect(w, r, "/second-factor", http.StatusSeeOther)
 		default:
 			http.Redirect(w, r, "/login?"+url.Values{"next": {r.URL.RequestURI()}}.Encode(), http.StatusSeeOther)
 		}
@@ -264,7 +271,7 @@ func (h *Handler) render(w http.ResponseWriter, r *http.Request, code int, p *pa
 	if c, err := r.Cookie(themeCookie); err == nil && (c.Value == "light" || c.Value == "dark") {
 		p.Theme = c.Value
 	}
-	p.Release = h.cfg.Release
+	p.Release, p.Factors = h.cfg.Release, h.factors != nil
 	var b bytes.Buffer
 	if err := h.pages[p.Name].ExecuteTemplate(&b, "layout", p); err != nil {
 		h.cfg.Log.Error("page not rendered", "page", p.Name, "err", err)
