@@ -217,6 +217,9 @@ func people(r *http.Request) (access.Caller, error) {
 	case strings.HasPrefix(word, "viewer-"):
 		c.Rights = rest.Viewer.Rights()
 	}
+	if who := r.Header.Get("Test-Who"); who != "" { // each with a share of requests of its own
+		c.Who = who
+	}
 	return c, nil
 }
 
