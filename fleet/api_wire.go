@@ -8,6 +8,8 @@ import (
 	"net/http"
 
 	"fulmar/fleet/api"
+	"fulmar/fleet/api/parts"
+	"fulmar/fleet/joins"
 	"fulmar/fleet/store"
 )
 
@@ -15,7 +17,9 @@ import (
 func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *api.Hub) error {
 	h, err := api.New(api.Config{
 		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
-		Keys: s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src.Stale},
+		Parse: joins.Parse, Known: joins.Known(),
+		Parts: parts.Parts{Metas: s.reg.Meta(), Rollouts: s.rolls, Accounts: s.reg.Accounts()},
+		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src.Stale},
 	})
 	if err != nil {
 		return fmt.Errorf("make the API: %w", err)

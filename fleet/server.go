@@ -67,7 +67,6 @@ type Server struct {
 	rolls  *runner.Rollouts
 	twins  atomic.Uint64 // clones found
 	roll   rollCall
-	metas  metas // nil: nothing is said of boards
 	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
