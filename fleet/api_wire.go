@@ -18,7 +18,7 @@ func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *ap
 	h, err := api.New(api.Config{
 		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
 		Parse: joins.Parse, Known: joins.Known(),
-		Parts: parts.Parts{Metas: s.reg.Meta(), Rollouts: s.rolls, Accounts: s.reg.Accounts()},
+		Parts: parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts()},
 		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src.Stale},
 	})
 	if err != nil {

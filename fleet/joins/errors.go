@@ -4,12 +4,8 @@
 package joins
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"net/http"
 
-	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
@@ -17,7 +13,6 @@ import (
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/runner"
-	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
 
@@ -55,21 +50,4 @@ func Explain(err error) (rest.Problem, bool) {
 		}
 	}
 	return rest.Problem{}, false
-}
-
-// Metas keeps metadata for the page, whose words for errors are others.
-type Metas struct{ *meta.Metas }
-
-// Set implements the page's Metas.
-func (m Metas) Set(ctx context.Context, by access.Caller, board string, x rest.Meta, ifVersion int64) (rest.Meta, error) {
-	got, err := m.Metas.Set(ctx, by, board, x, ifVersion)
-	switch {
-	case errors.Is(err, meta.ErrStale):
-		err = fmt.Errorf("%w: %w", web.ErrStale, err)
-	case errors.Is(err, meta.ErrUnknown):
-		err = fmt.Errorf("%w: %w", web.ErrNotFound, err)
-	case errors.Is(err, meta.ErrInvalid), errors.Is(err, meta.ErrTooMany):
-		err = &web.Problem{Code: http.StatusUnprocessableEntity, What: "Nothing was written: " + err.Error(), Do: "Go back and change that field."}
-	}
-	return got, err
 }
