@@ -17,7 +17,7 @@ import (
 func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *api.Hub) error {
 	h, err := api.New(api.Config{
 		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
-		Parse: joins.Parse, Known: joins.Known(),
+		Parse: joins.Parse, Known: joins.Known(), Fault: joins.Fault,
 		Parts: parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts()},
 		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src.Stale},
 	})

@@ -9,6 +9,7 @@ import (
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
+	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
@@ -30,7 +31,7 @@ func Known() []door.Known {
 		say(rest.CodeTargetEmpty, plan.ErrNoBoards),
 		say(rest.CodeSecondPerson, rollout.ErrSamePerson),
 		say(rest.CodeQuery, runner.ErrQuery),
-		say(rest.CodeConflict, rollout.ErrState, accounts.ErrLastAdmin, accounts.ErrNameTaken),
+		say(rest.CodeConflict, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
 		say(rest.CodeRefused, meta.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
 		say(rest.CodeFull, meta.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany),
 		say(rest.CodeNotFound, meta.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown),
@@ -38,6 +39,15 @@ func Known() []door.Known {
 		out = append(out, k...)
 	}
 	return out
+}
+
+// Fault finds the field of a plan that an error is about.
+func Fault(err error) (rest.Fault, bool) {
+	var wrong *plan.Error
+	if !errors.As(err, &wrong) {
+		return rest.Fault{}, false
+	}
+	return rest.Fault{Pointer: wrong.Pointer, Detail: wrong.Detail}, true
 }
 
 // Explain puts an error of a part into words for a form; false for a fault of the
