@@ -81,6 +81,9 @@ func (h *Hooks) PutHook(ctx context.Context, by access.Caller, w rest.Webhook) (
 	if err := by.May(rest.AlertsWrite); err != nil {
 		return w, fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
 	}
+	if by.Boards != "" { // it would be told of the other boards
+		return w, fmt.Errorf("webhook: %w: who is limited to some boards makes none", access.ErrNotAllowed)
+	}
 	if err := check(&w); err != nil {
 		return w, err
 	}

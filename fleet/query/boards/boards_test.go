@@ -30,6 +30,9 @@ func fleet(n int) *web.Overview {
 			Reports: []web.Report{{Subject: "camera/cam0", State: "failed", Severity: schema.SeverityAlarm}, {Subject: "worker", State: "restarting", Severity: schema.SeverityWarn}},
 			Ledger:  []web.Ledger{{Waiting: 5, Lost: 10, Reasons: map[string]uint64{"thinned": 4, "crash": 3}}},
 		}
+		for j, reason := range []string{"thinned", "crash", "quota", "quota"} {
+			b.Gaps = append(b.Gaps, web.Gap{At: at.Add(-time.Duration(j) * time.Hour), Count: 3, Reason: reason})
+		}
 		for j := range 30 {
 			b.Latest = append(b.Latest, web.Reading{Series: fmt.Sprintf("sensor.%02d", j), Value: float64(j)})
 		}
@@ -68,7 +71,8 @@ func TestFields(t *testing.T) {
 		"report.worker = restarting": true, `report.spool = ""`: true, "waiting = 5": true, "lost = 3": true, `fact.jetson = "Orin NX"`: true,
 		"temp.tj = 53": true, "temp.* = 53": true, "temp.cv0 > 0": false, "thermal.tj_celsius = 53": true, "thermal.tj = 53": true, "series.thermal.tj = 53": true,
 		"mount.root.used > 90": true, "mount.root.used_percent > 90": true, "mount.root = 91": false, "mount.root.free > 5e8": true, "sensor.* = 29": true, "sensor.29 = 29": true,
-		"power-budget-watt = 15": true, "description ~ x": false, `description = ""`: true, "sensor.3 = 3": false, "zzz.* > 0": false,
+		"power-budget-watt = 15": true, "description ~ x": false, `description = ""`: true, "sensor.3 = 3": false, "zzz.* > 0": false, "mount.*.used > 90": true, "mount.*.used_percent > 90": true, "mount.*.free > 5e8": true, "temp.c*u = 53": true, "temp.*v0 > 0": false,
+		"lost-at < 3h ago": true, "lost-at > 1h ago": true, "lost-at < 30m ago": false,
 	} {
 		parsed, err := query.Parse(q)
 		if err != nil {
