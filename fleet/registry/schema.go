@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"fulmar/fleet/alerts/tables"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
@@ -11,7 +12,9 @@ import (
 
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
-func migrations() []string { return []string{first, second + audit.Schema, proofs.Schema, meta.Schema} }
+func migrations() []string {
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, tables.Schema}
+}
 
 const first = `
 CREATE TABLE tenant (name TEXT PRIMARY KEY) WITHOUT ROWID;

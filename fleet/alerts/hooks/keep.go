@@ -35,7 +35,7 @@ const (
 const secretPrefix = "whsec_" // as Standard Webhooks has it
 
 // Hooks lists a tenant's webhooks, by name, without their secrets.
-func (h *Hooks) Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error) {
+func (h *Queue) Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error) {
 	rows, err := h.db.Read.QueryContext(ctx, `SELECT `+columns+`,
   (SELECT count(*) FROM delivery d WHERE d.tenant = w.tenant AND d.hook = w.id AND d.state = 'waiting')
 FROM webhook w WHERE tenant = ? ORDER BY name, id`, tenant)
@@ -77,7 +77,7 @@ func scan(row func(...any) error) (w rest.Webhook, secret []byte, err error) {
 // is there, or -1. The secret is in the answer that made it and nowhere else. Whoever may
 // write alerts may do this; one at a private address, new or changed, wants the right to
 // write users.
-func (h *Hooks) PutHook(ctx context.Context, by access.Caller, w rest.Webhook) (rest.Webhook, error) {
+func (h *Queue) PutHook(ctx context.Context, by access.Caller, w rest.Webhook) (rest.Webhook, error) {
 	if err := by.May(rest.AlertsWrite); err != nil {
 		return w, fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
 	}
@@ -117,7 +117,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO UPDATE S
 }
 
 // before looks at what is there of the webhook that is put, and completes w.
-func (h *Hooks) before(ctx context.Context, tx *sql.Tx, by access.Caller, w *rest.Webhook) (*rest.Webhook, error) {
+func (h *Queue) before(ctx context.Context, tx *sql.Tx, by access.Caller, w *rest.Webhook) (*rest.Webhook, error) {
 	var was *rest.Webhook
 	if w.ID == "" {
 		var n int
@@ -175,7 +175,7 @@ func hostOf(raw string) string {
 }
 
 // RemoveHook takes a webhook away, with what waits for it.
-func (h *Hooks) RemoveHook(ctx context.Context, by access.Caller, id string) error {
+func (h *Queue) RemoveHook(ctx context.Context, by access.Caller, id string) error {
 	if err := by.May(rest.AlertsWrite); err != nil {
 		return fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
 	}
