@@ -426,6 +426,10 @@ func TestRules(t *testing.T) {
 	if _, err := w.PutRule(t.Context(), as(rest.Operator), built); err != nil {
 		t.Error(err)
 	}
+	// An older release kept another query of it.
+	if _, err := w.db.Write.Exec(`UPDATE alert_rule SET body = replace(body, 'state = unreachable', 'dock') WHERE id = ?`, built.ID); err != nil {
+		t.Fatal(err)
+	}
 	if rs, err := w.Rules(t.Context(), "default"); err != nil || !rs[0].Off || rs[0].Version != 1 || rs[0].Query != builtins()[0].Query || rs[1].Off || rs[len(rs)-1].ID != "hot" {
 		t.Errorf("%+v, %v", rs, err)
 	}

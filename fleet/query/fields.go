@@ -124,7 +124,6 @@ type value struct {
 	at      time.Time     // Time: this moment,
 	ago     time.Duration // or so long ago
 	age     bool
-	version []chunk
 	nothing bool // ""
 }
 
@@ -169,8 +168,6 @@ func (f FieldDoc) read(t token, o op) (value, error) {
 		if o == opIs || o == opNot {
 			return v, fail(t, "a moment is never exactly met", "compare it with < and >")
 		}
-	case Version:
-		v.version = splitVersion(t.text)
 	}
 	if v.age && (o == opIs || o == opNot) {
 		return v, fail(t, "an age is never exactly met", "compare it with < and >")

@@ -121,7 +121,10 @@ func (s subject) Field(name string) (query.Value, bool) {
 }
 
 func each[T any](in []T, of func(*T) string) []string {
-	var out []string
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(in))
 	for i := range in {
 		if s := of(&in[i]); s != "" {
 			out = append(out, s)

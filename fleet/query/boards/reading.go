@@ -4,7 +4,7 @@
 package boards
 
 import (
-	"slices"
+	"sort"
 	"strings"
 
 	"fulmar/fleet/query"
@@ -49,8 +49,7 @@ func fits(rest, tail, unit string) bool {
 
 // from gives where names that begin so would begin.
 func from(rs []web.Reading, stem string) int {
-	i, _ := slices.BinarySearchFunc(rs, stem, func(r web.Reading, s string) int { return strings.Compare(r.Series, s) })
-	return i
+	return sort.Search(len(rs), func(i int) bool { return rs[i].Series >= stem })
 }
 
 // ends tells whether a name may end so after what was asked for.
