@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -302,6 +303,24 @@ func TestFields(t *testing.T) {
 		q, err := Parse(f.Example)
 		if err != nil || f.Doc == "" || !strings.HasPrefix(q.String(), f.Name) {
 			t.Errorf("%s: %s is %v, %v", f.Name, f.Example, q, err)
+		}
+	}
+}
+
+// TestPage: docs/query.md has each field as it is.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/query.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range Fields() {
+		doc := f.Doc
+		if len(f.Words) > 0 {
+			doc += ": " + strings.Join(f.Words, ", ")
+		}
+		if line := fmt.Sprintf("| `%s` | %s | `%s` | %s |\n", f.Name, f.Type, f.Example, doc); !strings.Contains(string(page), line) {
+			t.Errorf("docs/query.md wants the line\n%s", line)
 		}
 	}
 }
