@@ -45,6 +45,7 @@ var (
 const (
 	period  = 15 * time.Second // as Prometheus evaluates its rules
 	lookFor = 10 * time.Second // one evaluation: one look or one PromQL expression
+	lookAll = 30 * time.Second // all rules of a tenant, so that a hanging one delays the others little
 	atOnce  = 4                // PromQL expressions
 	resend  = time.Minute      // to Alertmanagers; Prometheus' --rules.alert.resend-delay
 	// expires is when an Alertmanager takes a firing alert for over that it hears no
@@ -58,7 +59,12 @@ const (
 	maxAlerts  = 1000   // of a rule: nobody reads more; By groups them
 	maxMembers = 50_000 // boards or samples of a rule: what the registry holds
 	named      = 20     // boards that an alert names
-	grace      = 5 * time.Second
+	// Of samples and boards so many labels and bytes of each name and value are taken:
+	// an alert has to fit an event, however it is escaped.
+	maxGroup = 16
+	maxKey   = 64
+	maxValue = 256
+	grace    = 5 * time.Second
 )
 
 // Sample is one result of a PromQL expression.

@@ -309,6 +309,61 @@ func TestSeries(t *testing.T) {
 	})
 }
 
+// TestHanging: PromQL that hangs ends with the evaluation's time and says so; rules over
+// boards are evaluated all the same, and a sample of any size fits an event.
+func TestHanging(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		x, s := &world{}, &sink{}
+		x.set("a", 1, web.StateFailing, "broken")
+		w := open(t, file(t), x, s)
+		put(t, w, rest.AlertRule{ID: "failing", Summary: "failing", Query: "state = failing"})
+		for i := range 20 {
+			if _, err := w.PutRule(t.Context(), as(rest.Operator), rest.AlertRule{ID: fmt.Sprint("p", i), Summary: "p", PromQL: "up"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.cfg.Instant = func(ctx context.Context, _, _ string, _ time.Time) ([]Sample, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		from := time.Now()
+		if got := evaluate(t, w); got != "firing failing: a-0000" {
+			t.Error(got)
+		}
+		if d := time.Since(from); d > lookAll {
+			t.Errorf("it took %v", d)
+		}
+		rules, _ := w.Rules(t.Context(), "default")
+		late := 0
+		for _, r := range rules {
+			switch {
+			case r.Error == errLate.Error():
+				late++
+			case r.PromQL != "" && r.Error != context.DeadlineExceeded.Error():
+				t.Errorf("%s: %q", r.ID, r.Error)
+			}
+		}
+		if late != 20-3*atOnce {
+			t.Errorf("%d were not reached", late)
+		}
+		big := map[string]string{}
+		for i := range 40 {
+			big[fmt.Sprintf("l%02d%s", i, strings.Repeat("\x01", 200))] = strings.Repeat("\x01\xff", 5000)
+		}
+		w.cfg.Instant = func(context.Context, string, string, time.Time) ([]Sample, error) { return []Sample{{big, 1}}, nil }
+		if _, err := w.PutHook(t.Context(), as(rest.Operator), rest.Webhook{Name: "chat", Kind: rest.HookWebhook, URL: "https://chat.example.com/x"}); err != nil {
+			t.Fatal(err)
+		}
+		evaluate(t, w)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := w.Queue.Run(ctx); err != nil || strings.Count(s.all(), "alert.firing") != 20 {
+			t.Errorf("%d events, %v", strings.Count(s.all(), "alert.firing"), err)
+		}
+	})
+}
+
 // TestBoundsOfAnEvaluation: too many groups are cut and it is told; boards are looked at
 // for each tenant apart; a rule that is removed ends its alerts.
 func TestBoundsOfAnEvaluation(t *testing.T) {

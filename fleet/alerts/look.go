@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,6 +35,8 @@ type member struct {
 // and has a sentence in errs.
 func (w *Watch) look(ctx context.Context, tenant string, rules []rest.AlertRule, now time.Time) (found map[string][]member, errs map[string]string) {
 	found, errs = map[string][]member{}, map[string]string{}
+	ctx, cancel := context.WithTimeout(ctx, lookAll)
+	defer cancel()
 	ov, failed := w.overview(ctx, tenant)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -60,15 +63,21 @@ func (w *Watch) look(ctx context.Context, tenant string, rules []rest.AlertRule,
 			done(inBoards(rule, ov))
 		default:
 			wg.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				done(w.inSeries(ctx, tenant, rule, now))
+				select {
+				case slots <- struct{}{}:
+					defer func() { <-slots }()
+					done(w.inSeries(ctx, tenant, rule, now))
+				case <-ctx.Done():
+					done(nil, errLate)
+				}
 			})
 		}
 	}
 	wg.Wait()
 	return found, errs
 }
+
+var errLate = errors.New("other rules took too long: it was not evaluated")
 
 func (w *Watch) overview(ctx context.Context, tenant string) (*web.Overview, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookFor)
@@ -113,7 +122,7 @@ func inBoards(rule *rest.AlertRule, ov *web.Overview) ([]member, error) {
 		}
 		for _, f := range rule.By {
 			if v, ok := boards.Of(b).Field(f); ok {
-				m.labels[label(f)] = v.Text
+				m.labels[label(f)] = clip(v.Text, maxValue)
 			}
 		}
 		out = append(out, m)
@@ -135,14 +144,22 @@ func (w *Watch) inSeries(ctx context.Context, tenant string, rule *rest.AlertRul
 	for i := range samples {
 		s := &samples[i]
 		m := member{key: fingerprint("", "", s.Labels), name: s.Labels["board"], labels: map[string]string{}, value: &s.Value}
-		for k, v := range s.Labels {
-			if (len(rule.By) == 0 && k != "__name__" || slices.Contains(rule.By, k)) && v != "" {
-				m.labels[k] = v
+		for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+			v := s.Labels[k]
+			if (len(rule.By) == 0 && k != "__name__" || slices.Contains(rule.By, k)) && v != "" && len(m.labels) < maxGroup {
+				m.labels[clip(k, maxKey)] = clip(v, maxValue)
 			}
 		}
 		out = append(out, m)
 	}
 	return out, nil
+}
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		s = s[:n]
+	}
+	return strings.ToValidUTF8(s, "?")
 }
 
 // label makes a label's name of a field's: label.line is label_line.

@@ -78,11 +78,8 @@ func scan(row func(...any) error) (w rest.Webhook, secret []byte, err error) {
 // write alerts may do this; one at a private address, new or changed, wants the right to
 // write users.
 func (h *Queue) PutHook(ctx context.Context, by access.Caller, w rest.Webhook) (rest.Webhook, error) {
-	if err := by.May(rest.AlertsWrite); err != nil {
-		return w, fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
-	}
-	if by.Boards != "" { // it would be told of the other boards
-		return w, fmt.Errorf("webhook: %w: who is limited to some boards makes none", access.ErrNotAllowed)
+	if err := mayWrite(by); err != nil {
+		return w, err
 	}
 	if err := check(&w); err != nil {
 		return w, err
@@ -114,6 +111,17 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO UPDATE S
 	})
 	h.Wake()
 	return w, err
+}
+
+// mayWrite: a webhook is told of all boards, so it is not for who is limited to some.
+func mayWrite(by access.Caller) error {
+	if err := by.May(rest.AlertsWrite); err != nil {
+		return fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
+	}
+	if by.Boards != "" {
+		return fmt.Errorf("webhook: %w: who is limited to some boards has none", access.ErrNotAllowed)
+	}
+	return nil
 }
 
 // before looks at what is there of the webhook that is put, and completes w.
@@ -176,8 +184,8 @@ func hostOf(raw string) string {
 
 // RemoveHook takes a webhook away, with what waits for it.
 func (h *Queue) RemoveHook(ctx context.Context, by access.Caller, id string) error {
-	if err := by.May(rest.AlertsWrite); err != nil {
-		return fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
+	if err := mayWrite(by); err != nil {
+		return err
 	}
 	return h.within(ctx, func(tx *sql.Tx) error {
 		var name string

@@ -148,8 +148,8 @@ FROM delivery WHERE tenant = ? AND hook = ? AND id < ? ORDER BY id DESC LIMIT ?`
 // Redeliver sends a delivery that ended, or that waits for its next try, again: at once,
 // with its old message id, and for three days from now.
 func (h *Queue) Redeliver(ctx context.Context, by access.Caller, id int64) error {
-	if err := by.May(rest.AlertsWrite); err != nil {
-		return fmt.Errorf("send again: %w: wants the right %s", err, rest.AlertsWrite)
+	if err := mayWrite(by); err != nil {
+		return err
 	}
 	err := h.within(ctx, func(tx *sql.Tx) error {
 		now := time.Now().UnixMilli()
