@@ -202,7 +202,7 @@ func (s *Server) wire() error {
 		mux.Handle(path, boards)
 	}
 	programs := api.New(src, src, who, hub, s.log)
-	programs.Keep(keeper{s.reg, s, src.Stale}, who)
+	programs.Keep(keeper{s.reg, s, src}, who)
 	mux.Handle("/api/", programs)
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
