@@ -12,7 +12,7 @@ import (
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, rolls.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request")}
 }
 
 const first = `
