@@ -189,7 +189,7 @@ func (h *Handler) series(r *request) (any, *fault) {
 	seen := map[string]bool{}
 	out := []map[string]string{}
 	for _, m := range sel {
-		set := q.Select(r.ctx, true, &storage.SelectHints{Func: "series"}, m...)
+		set := q.Select(r.ctx, true, nil, m...)
 		for set.Next() {
 			l := set.At().Labels()
 			if k := l.String(); !seen[k] {

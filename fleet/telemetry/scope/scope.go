@@ -121,7 +121,7 @@ func (q querier) LabelValues(ctx context.Context, name string, hints *storage.La
 
 // each walks the labels of the series that are left when the scope is applied.
 func (q querier) each(ctx context.Context, m []*labels.Matcher, fn func(labels.Labels)) error {
-	set := q.Select(ctx, false, &storage.SelectHints{Func: "series"}, m...)
+	set := q.Select(ctx, false, nil, m...)
 	for set.Next() {
 		fn(set.At().Labels())
 	}
