@@ -21,7 +21,7 @@ type Config struct {
 	// few hours take (head and log) is not in it.
 	MiB int64 `yaml:"mib"`
 	// BoardSeries and TenantSeries bound how many series are live at once. Default 1,024
-	// and 200,000: at about 4 KiB each that is 0.8 GB of memory for the latter.
+	// and 200,000: at 2 KiB each (docs/benchmarks.md) that is 0.4 GB of memory for the latter.
 	BoardSeries  int `yaml:"board_series"`
 	TenantSeries int `yaml:"tenant_series"`
 	// Every is how often the fleet's own word on each board is sampled. Default 15 s.

@@ -5,6 +5,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -75,26 +76,32 @@ func (d *DB) watchOnce(ctx context.Context, now time.Time) error {
 		return err
 	}
 	d.boards.Sweep(now.UnixMilli())
-	for _, t := range tenants {
-		boards, err := d.src.Boards(ctx, t)
-		if err != nil {
-			return fmt.Errorf("boards of %s: %w", t, err)
-		}
-		last, states := d.states[t], map[string]string{}
-		var ps []points.Point
-		for i := range boards {
-			b := &boards[i]
-			ps = d.boardPoints(ps, t, b, last[b.Name], now)
-			states[b.Name] = word(b)
-			if i%watchStep == watchStep-1 || i == len(boards)-1 {
-				if err := d.append(ctx, ps); err != nil {
-					return err
-				}
-				ps = ps[:0]
-			}
-		}
-		d.states[t] = states
+	var errs []error
+	for _, t := range tenants { // one that fails does not blind the others
+		errs = append(errs, d.watchTenant(ctx, t, now))
 	}
+	return errors.Join(errs...)
+}
+
+func (d *DB) watchTenant(ctx context.Context, tenant string, now time.Time) error {
+	boards, err := d.src.Boards(ctx, tenant)
+	if err != nil {
+		return fmt.Errorf("boards of %s: %w", tenant, err)
+	}
+	last, states := d.states[tenant], map[string]string{}
+	var ps []points.Point
+	for i := range boards {
+		b := &boards[i]
+		ps = d.boardPoints(ps, tenant, b, last[b.Name], now)
+		states[b.Name] = word(b)
+		if i%watchStep == watchStep-1 || i == len(boards)-1 {
+			if err := d.append(ctx, ps); err != nil {
+				return err
+			}
+			ps = ps[:0]
+		}
+	}
+	d.states[tenant] = states
 	return nil
 }
 

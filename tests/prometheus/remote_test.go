@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -23,6 +24,7 @@ import (
 	"fulmar/fleet/store"
 	"fulmar/fleet/telemetry"
 	"fulmar/fleet/telemetry/remote"
+	"fulmar/fleet/telemetry/scope"
 	"fulmar/fleet/telemetry/targets"
 	"fulmar/schema"
 )
@@ -294,5 +296,58 @@ func TestTargets(t *testing.T) {
 	got := p.query(`up`, time.Now())
 	if len(got) != 1 || got[0].Value[1] != "1" || got[0].Metric["board"] != "dock-1" || got[0].Metric["site"] != "north" || got[0].Metric["label_line"] != "4" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// promtool, a client that is not ours, asks the fleet's own API as it would Prometheus.
+func TestPromtool(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("promtool"); err != nil {
+		t.Skip("no promtool: type apt-get install --no-install-recommends prometheus")
+	}
+	db, err := store.OpenLedger(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // of a test
+	if _, err := db.Write.Exec(`INSERT INTO board (id, tenant, name) VALUES (1, 'a', 'dock-1')`); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().Add(-time.Hour).Truncate(time.Second)
+	fill(t, db, at, time.Second)
+	d, err := telemetry.Open(t.TempDir(), telemetry.Config{}, telemetry.Sources{Ledger: db.Read}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close() //nolint:errcheck // of a test
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	for end := time.Now().Add(20 * time.Second); d.Stats().Appended < 2*rounds; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not fed in 20 s")
+		}
+	}
+	const prefix = "/api/v1/prometheus"
+	h := http.StripPrefix(prefix, d.Handler())
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r.WithContext(scope.With(r.Context(), scope.Scope{Tenant: "a"})))
+	}))
+	defer s.Close()
+	begin, end := strconv.FormatInt(at.Unix(), 10), strconv.FormatInt(at.Unix()+600, 10)
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"=> 601 @", []string{"instant", "--time=" + end, s.URL + prefix, "count_over_time(fulmar_load[11m])"}},
+		{"60 @", []string{"range", "--start=" + begin, "--end=" + end, "--step=1m", s.URL + prefix, "max(fulmar_load)"}},
+		{`board="dock-1"`, []string{"series", "--match=fulmar_load", "--start=" + begin, "--end=" + end, s.URL + prefix}},
+		{"dock-1", []string{"labels", "--start=" + begin, "--end=" + end, s.URL + prefix, "board"}},
+	} {
+		out, err := exec.Command("promtool", append([]string{"query"}, c.args...)...).CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte(c.want)) {
+			t.Errorf("%v: %v\n%s", c.args, err, out)
+		}
 	}
 }

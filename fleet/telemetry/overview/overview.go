@@ -7,6 +7,7 @@ package overview
 
 import (
 	"context"
+	"strings"
 
 	"fulmar/fleet/telemetry"
 	"fulmar/fleet/web"
@@ -18,7 +19,8 @@ type Source interface {
 }
 
 // Boards gives what [telemetry.Sources.Boards] wants. site tells where a board stands, ""
-// unknown; nil: nothing is known of sites.
+// unknown; nil: nothing is known of sites. States are the words of the query language:
+// never-heard, not "never heard".
 func Boards(src Source, site func(*web.Board) string) func(context.Context, string) ([]telemetry.BoardState, error) {
 	return func(ctx context.Context, tenant string) ([]telemetry.BoardState, error) {
 		o, err := src.Overview(ctx, tenant)
@@ -28,7 +30,7 @@ func Boards(src Source, site func(*web.Board) string) func(context.Context, stri
 		out := make([]telemetry.BoardState, len(o.Boards))
 		for i := range o.Boards {
 			b := &o.Boards[i]
-			s := telemetry.BoardState{Name: b.Name, Release: b.Release, State: string(b.State), Up: b.Online, Heard: b.LastSeen}
+			s := telemetry.BoardState{Name: b.Name, Release: b.Release, State: strings.ReplaceAll(string(b.State), " ", "-"), Up: b.Online, Heard: b.LastSeen}
 			if site != nil {
 				s.Site = site(b)
 			}

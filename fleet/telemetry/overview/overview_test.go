@@ -32,7 +32,7 @@ func TestBoards(t *testing.T) {
 	}), func(b *web.Board) string { return "site of " + b.Name })
 	got, err := get(t.Context(), "a")
 	want := []telemetry.BoardState{{
-		Name: "dock-1", Site: "site of dock-1", Release: "1.7", State: "never heard", Up: true, Heard: at,
+		Name: "dock-1", Site: "site of dock-1", Release: "1.7", State: "never-heard", Up: true, Heard: at,
 		Classes: []telemetry.ClassState{{Class: "event", Made: 9, Arrived: 5, Lost: 3, Waiting: 1, Dups: 2, Reasons: map[string]uint64{"crash": 3}}},
 	}}
 	if err != nil || !reflect.DeepEqual(got, want) {

@@ -18,8 +18,8 @@ const (
 	namedRefusals = 100
 )
 
-// Limits bound how many series are live at once: each costs about 4 KiB of the
-// database's memory.
+// Limits bound how many series are live at once: each costs about 2 KiB of
+// memory (docs/benchmarks.md).
 type Limits struct{ Board, Tenant int }
 
 // Refused is a series that found no place.

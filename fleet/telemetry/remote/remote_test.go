@@ -84,8 +84,13 @@ func TestAnswers(t *testing.T) {
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	for _, c := range []Config{
-		{Name: "../x", URL: "https://h/w"}, {Name: "x", URL: "http://example.org/w"}, {Name: "x", URL: "https://u:p@h/w"}, {Name: "x", URL: "ftp://h"},
-		{Name: "x", URL: "https://h/w", Username: "u"}, {Name: "x", URL: "https://h/w", TokenFile: "t", Username: "u", PasswordFile: "p"}, {Name: "x", URL: "https://h/w", Shards: 99},
+		{Name: "../x", URL: "https://h/w"},
+		{Name: "x", URL: "http://example.org/w"},
+		{Name: "x", URL: "https://u:p@h/w"},
+		{Name: "x", URL: "ftp://h"},
+		{Name: "x", URL: "https://h/w", Username: "u"},
+		{Name: "x", URL: "https://h/w", TokenFile: "t", Username: "u", PasswordFile: "p"},
+		{Name: "x", URL: "https://h/w", Shards: 99},
 	} {
 		if c.Validate() == nil {
 			t.Errorf("%+v is taken", c)
