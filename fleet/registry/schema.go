@@ -12,7 +12,7 @@ import (
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, accounts.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, accounts.Schema + audit.Heads}
 }
 
 const first = `

@@ -65,6 +65,7 @@ var edges = map[string][]string{
 	"inference/worker": {},
 	"inference":        {"inference+", "storage", "models+"},
 	"trust":            {},
+	"trust/chain":      {"trust"},
 	"command":          {"storage/journal"},
 	"twin":             {"twin+"}, // pure: who signs and what is kept is the caller's
 	"ota":              {"ota+", "storage", "trust"},
@@ -74,17 +75,17 @@ var edges = map[string][]string{
 	"fleet/ca":         {"trust"},
 	"fleet/access":     {},
 	"fleet/query":      {},
-	"fleet/audit":      {"fleet/store"},
-	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
+	"fleet/audit":      {"fleet/store", "trust", "trust/chain"},
+	"fleet/enrol":      {"fleet/ca", "fleet/registry+", "fleet/audit", "tpm/attest"},
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
-	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
-	"fleet/web":        {"fleet/web+"},
+	"fleet/registry":   {"fleet/registry+", "fleet/access", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/web":        {"fleet/web+", "fleet/access"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
 	"cmd/fulmard":      {"agent+", "device"},
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
 	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust"},
