@@ -180,7 +180,7 @@ func (s *Server) wire() error {
 	}
 	src := store.New(s.ledger, s.enrolled, blobs.Open)
 	who := auth{s.reg.Accounts()}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg}, Log: s.log}, src, who)
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/store"
 )
@@ -86,6 +87,9 @@ func (r *Registry) Accounts() *accounts.Accounts { return r.who }
 
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Meta keeps what people say of boards, and saved queries.
+func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {
