@@ -151,6 +151,11 @@ func (s *Server) openData() (err error) {
 	if s.book, s.unkey, err = OpenBook(s.cfg.Data, s.reg); err != nil {
 		return err
 	}
+	if err = s.book.Begin(context.Background()); errors.Is(err, audit.ErrBroken) {
+		s.log.Error("the audit log is not signed; see fulmar-fleet audit --verify", "err", err)
+	} else if err != nil {
+		return err
+	}
 	s.ledger, err = store.OpenLedger(s.cfg.Data)
 	return err
 }

@@ -95,16 +95,30 @@ func (b *Book) sign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case last == nil || last.KeyID != b.key.ID: // a new key says so in the log that it signs
-		if err := b.noteKey(ctx); err != nil {
-			return err
-		}
-	case tip.Seq == last.Seq:
-		return nil
-	case tip.Seq-last.Seq < signRows && b.now().Sub(last.At) < signAfter && !b.now().Before(last.At):
+	if last != nil && last.KeyID == b.key.ID && (tip.Seq == last.Seq ||
+		tip.Seq-last.Seq < signRows && b.now().Sub(last.At) < signAfter && !b.now().Before(last.At)) {
 		return nil
 	}
+	return b.signNow(ctx)
+}
+
+// Begin is for the server's start. A key that signs for the first time is named in the
+// log, which it then signs.
+func (b *Book) Begin(ctx context.Context) error {
+	last, err := lastHead(ctx, b.db.Read)
+	if err != nil || last != nil && last.KeyID == b.key.ID {
+		return err
+	}
+	err = b.within(ctx, func(tx *sql.Tx) error {
+		return Append(ctx, tx, Entry{Who: "server", What: "audit-key", Why: "heads of this log are signed by key " + b.key.ID + " from here on"})
+	})
+	if err != nil {
+		return err
+	}
+	return b.signNow(ctx)
+}
+
+func (b *Book) signNow(ctx context.Context) error {
 	s, err := b.head(ctx)
 	if err != nil {
 		return err
@@ -125,12 +139,6 @@ func (b *Book) within(ctx context.Context, fn func(tx *sql.Tx) error) error {
 		return fmt.Errorf("write audit log: %w", err)
 	}
 	return nil
-}
-
-func (b *Book) noteKey(ctx context.Context) error {
-	return b.within(ctx, func(tx *sql.Tx) error {
-		return Append(ctx, tx, Entry{Who: "server", What: "audit-key", Why: "heads of this log are signed by key " + b.key.ID + " from here on"})
-	})
 }
 
 // head signs the newest row, after it has gone through all that was written since the

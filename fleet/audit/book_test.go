@@ -59,6 +59,9 @@ func signedRows(t *testing.T, db *store.DB) (out []int64) {
 func TestSigning(t *testing.T) {
 	t.Parallel()
 	b, db, now := openBook(t)
+	if err := b.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	step := func(rows int, later time.Duration, want ...int64) {
 		t.Helper()
 		fill(t, db, rows)
@@ -70,13 +73,12 @@ func TestSigning(t *testing.T) {
 			t.Errorf("signed %v, wants %v", got, want)
 		}
 	}
-	step(3, 0, 4) // and the row that names the key
-	step(0, time.Hour, 4)
-	step(1, -2*time.Hour, 4, 5) // a clock that went back does not stop it
-	step(1, time.Minute, 4, 5)
-	step(0, 10*time.Minute, 4, 5, 6)
-	step(signRows-1, 0, 4, 5, 6)
-	step(1, 0, 4, 5, 6, 6+signRows)
+	step(0, time.Hour, 1)       // the row that names the key
+	step(1, -2*time.Hour, 1, 2) // a clock that went back does not stop it
+	step(4, time.Minute, 1, 2)
+	step(0, 10*time.Minute, 1, 2, 6)
+	step(signRows-1, 0, 1, 2, 6)
+	step(1, 0, 1, 2, 6, 6+signRows)
 	h, err := b.Head(t.Context())
 	if err != nil || h.Seq != 6+signRows || h.Rows != h.Seq || h.KeyID != b.key.ID {
 		t.Fatalf("%+v %v", h, err)
@@ -109,7 +111,7 @@ func TestNothingBrokenIsSigned(t *testing.T) {
 			t.Parallel()
 			b, db, _ := openBook(t)
 			fill(t, db, 3)
-			if err := b.sign(t.Context()); err != nil {
+			if err := b.Begin(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			fill(t, db, 5)
@@ -133,7 +135,7 @@ func TestNothingBrokenIsSigned(t *testing.T) {
 	}
 	b, db, _ := openBook(t)
 	fill(t, db, 3)
-	if err := b.sign(t.Context()); err != nil {
+	if err := b.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Write.Exec("DELETE FROM audit"); err != nil {
@@ -153,14 +155,14 @@ func TestExport(t *testing.T) {
 	t.Parallel()
 	b, db, _ := openBook(t)
 	fill(t, db, 2)
-	if err := b.sign(t.Context()); err != nil {
+	if err := b.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	fillTo(t, db, 30, 20, 5)
 	if _, err := db.Write.Exec(`DELETE FROM audit_head`); err != nil { // as keepHead would: its row is gone
 		t.Fatal(err)
 	}
-	if err := b.sign(t.Context()); err != nil {
+	if err := b.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	fill(t, db, 3)
@@ -189,7 +191,7 @@ func TestExport(t *testing.T) {
 func TestNewKey(t *testing.T) {
 	t.Parallel()
 	b, _, _ := openBook(t)
-	if err := b.sign(t.Context()); err != nil {
+	if err := b.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
@@ -205,7 +207,7 @@ func TestNewKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.key, b.newest = key, nil
-	if err := b.sign(t.Context()); err != nil {
+	if err := b.Begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	list, err := b.Entries(t.Context(), "", 0, 10, rest.AuditFilter{What: "audit-key"})

@@ -17,6 +17,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -70,6 +72,24 @@ type Head struct {
 
 // Equal tells whether both name the same row.
 func (h Head) Equal(o Head) bool { return h.Seq == o.Seq && bytes.Equal(h.Hash, o.Hash) }
+
+// String is SEQ:HASH, as people note it; [ParseHead] reads it.
+func (h Head) String() string { return fmt.Sprintf("%d:%x", h.Seq, []byte(h.Hash)) }
+
+// ParseHead reads SEQ:HASH. "" is the zero Head.
+func ParseHead(s string) (h Head, err error) {
+	if s == "" {
+		return h, nil
+	}
+	seq, sum, ok := strings.Cut(s, ":")
+	if h.Seq, err = strconv.ParseInt(seq, 10, 64); err == nil {
+		err = h.Hash.UnmarshalText([]byte(sum))
+	}
+	if !ok || err != nil || h.Seq < 1 {
+		return Head{}, fmt.Errorf("head %.100q: wants SEQ:HASH, a number and %d hex digits", s, 2*sha256.Size)
+	}
+	return h, nil
+}
 
 // Next gives the head after one more row, or [ErrBroken] where the row does not follow.
 func (h Head) Next(e *Entry) (Head, error) {

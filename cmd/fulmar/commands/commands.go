@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fulmar/cmd/fulmar/audit"
 	"fulmar/cmd/fulmar/board"
 	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/fault"
@@ -34,7 +35,7 @@ error ends with its code in brackets: fulmar explain CODE says more.`,
   fulmar board list --fleet fleet.example:8443 --token-file ~/.fulmar-token
   fulmar tpm test`,
 	}, release)
-	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
+	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), audit.Command(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
 
