@@ -126,6 +126,7 @@ func TestThreeClicks(t *testing.T) {
 	}
 	b.do(chromedp.Click(`//p[contains(., "killed by model forklift@7")]/following-sibling::p/a[1]`)) // 1: the board under its cause
 	b.until(`location.pathname.startsWith("/boards/") && document.querySelector("h1")?.innerText.includes("killed by model forklift@7")`)
+	b.settle()
 	if got := eval[string](b, `document.querySelector(".causes").innerText`); !strings.Contains(got, "killed the worker 3 times (out of GPU memory)") {
 		t.Errorf("the board's page explains %q", got)
 	}
@@ -134,7 +135,8 @@ func TestThreeClicks(t *testing.T) {
 	}
 	b.do(chromedp.Click(`.crumb a`)) // 2: back, 3: all with that cause
 	b.until(`location.pathname === "/" && !!document.querySelector(".causes")`)
-	b.do(chromedp.Click(`//p[contains(., "killed by model forklift@7")]/following-sibling::p/a[last()]`))
+	b.settle()
+	b.do(chromedp.Click(`//p[contains(., "killed by model forklift@7")]/following-sibling::p/span/a`))
 	b.until(`location.search.includes("cause") && !!document.querySelector("[data-matching]")`)
 	count := eval[string](b, `document.querySelector("[data-matching]").innerText`)
 	if rows := eval[int](b, `document.querySelectorAll('tr[data-state="failing"]').length`); count == "0" || rows == 0 {
@@ -152,9 +154,12 @@ func TestFind(t *testing.T) {
 	b.settle()
 	b.do(chromedp.KeyEvent("/"))
 	b.until(`document.activeElement === document.querySelector("#q")`)
-	b.do(chromedp.KeyEvent("sate=failing"))
-	b.until(`document.querySelector("#counted").innerText.includes("Column 1") && document.querySelector("#counted").innerText.includes("state")`)
-	b.do(chromedp.SetValue("#q", ""), chromedp.SendKeys("#q", "site=quarry"))
+	empty := func() { eval[string](b, `document.querySelector("#q").value = ""`) }
+	empty()
+	b.do(chromedp.SendKeys("#q", "sate=failing"))
+	b.until(`document.querySelector("#counted").innerText.includes("Column 1") && document.querySelector("#counted").innerText.includes("Did you mean")`)
+	empty()
+	b.do(chromedp.SendKeys("#q", "site=quarry"))
 	b.until(`/^\d+ boards match$/.test(document.querySelector("#counted").innerText)`)
 	said := eval[string](b, `document.querySelector("#counted").innerText.split(" ")[0]`)
 	b.do(chromedp.Click(".query .go"))
