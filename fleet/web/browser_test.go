@@ -69,7 +69,7 @@ func newBrowserIn(t *testing.T, src *memory) *browser {
 	return browse(t, src, &door{password: chosen, open: true, known: true})
 }
 
-func browse(t *testing.T, src *memory, auth *door) *browser {
+func browse(t *testing.T, src *memory, auth Auth) *browser {
 	path := chromium(t)
 	b := &browser{t: t, src: src, keep: newKeeper(time.Now())}
 	h, err := New(Config{Release: "0.2.0", Zone: time.UTC, Tick: 50 * time.Millisecond, Pages: views.Pages(views.Config{
