@@ -88,7 +88,7 @@ var edges = map[string][]string{
 	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
 	"cmd/fulmard":      {"agent+", "device"},
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust"},
+	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust", "trust/chain"},
 	"cross":            {},
 	"cross/man":        {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
 	"tests":            {"+"}, // tests may look at everything
@@ -102,7 +102,7 @@ var edges = map[string][]string{
 }
 
 func allowed(from, to string) bool {
-	if to == "schema" || to == "schema/rest" && (strings.HasPrefix(from, "fleet") || strings.HasPrefix(from, "cmd/fulmar/")) || strings.HasPrefix(to, "internal/") && from != "schema" {
+	if to == "schema" || to == "schema/rest" && (strings.HasPrefix(from, "fleet") || strings.HasPrefix(from, "cmd/fulmar/") || strings.HasPrefix(from, "cmd/fulmar-fleet/")) || strings.HasPrefix(to, "internal/") && from != "schema" {
 		return true
 	}
 	rule := ""
