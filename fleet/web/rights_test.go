@@ -194,7 +194,7 @@ func TestFilters(t *testing.T) {
 	if !strings.Contains(body, "camera=yard&amp;site=hall-4") || !strings.Contains(body, "Why it is here") {
 		t.Errorf("neighbours: %.200s", body)
 	}
-	if bars := s.get("/detections").Body.String(); !strings.Contains(bars, "detections in 24 hours") {
+	if bars := s.get("/detections").Body.String(); !strings.Contains(bars, "detections with a picture in 24 hours") {
 		t.Error("no hours")
 	}
 }
