@@ -14,6 +14,7 @@ TOOL       := $(GO) tool -modfile=tools.mod
 SECONDS    ?= 0
 CHECK      ?= 0
 TPM        ?= 0
+BOARDS     ?= 0
 export GOFLAGS ?= -buildvcs=false
 
 .PHONY: run test build gates race fuzz cross test-cross packages test-packages arm64 bench soak man ort axe trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
@@ -21,9 +22,9 @@ export GOFLAGS ?= -buildvcs=false
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends; TPM=1 with a TPM
+run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends; TPM=1 with a TPM; BOARDS=50 simulated boards beside it
 	@$(if $(filter 1,$(TPM)),cross/need swtpm)
-	@exec bin/local -dir run$(if $(filter 1,$(TPM)),-tpm) -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check) $(if $(filter 1,$(TPM)),-tpm)
+	@exec bin/local -dir run$(if $(filter 1,$(TPM)),-tpm) -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check) $(if $(filter 1,$(TPM)),-tpm) $(if $(filter-out 0,$(BOARDS)),-boards $(BOARDS))
 
 build: ## the programs, into bin/
 	@mkdir -p bin
@@ -45,7 +46,7 @@ axe: ## axe-core, which the pages are held against, into .cache/ (once)
 	@cross/axe/fetch
 
 test: ort axe build ## all tests but those that have a target of their own (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc curl prometheus-alertmanager
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet, staticcheck, module sums, static arm64 build
@@ -87,8 +88,9 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 	@cross/need e2fsprogs mount
 	@cross/bench
 
-soak: build ort packages ## the long runs: FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher
+soak: build ort packages ## the long runs: FULMAR_BOARDS (as many as there may be open files), FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher
 	@cross/need g++ mosquitto e2fsprogs mount
+	CI=true FULMAR_BOARDS=$${FULMAR_BOARDS:-max} $(GO) test -timeout 1h -v -count 1 -run Thousands ./tests/fleet
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -count 1 -run Soak ./tests/e2e ./link
 	CI=true FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run 'RandomFaults|Thousand' ./tests/sim ./link/internal/pace
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'PowerLoss|Control' ./tests/powerloss

@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/store"
 	"fulmar/schema"
 )
 
@@ -23,22 +24,49 @@ const dropTimeout = 10 * time.Second
 // keeper is the registry, and what has to be done beside it when a board goes.
 type keeper struct {
 	*registry.Registry
-	s *Server
+	s   *Server
+	src *store.Store
 }
 
+// seen lets the next look see what was done.
+func (k keeper) seen(tenant string) { k.src.Stale(tenant) }
+
 var _ api.Keeper = keeper{}
+
+// Approve implements [api.Keeper].
+func (k keeper) Approve(ctx context.Context, tenant string, id int64, who string) error {
+	defer k.seen(tenant)
+	return k.Registry.Approve(ctx, tenant, id, who)
+}
+
+// Refuse implements [api.Keeper].
+func (k keeper) Refuse(ctx context.Context, tenant string, id int64, who string) error {
+	defer k.seen(tenant)
+	return k.Registry.Refuse(ctx, tenant, id, who)
+}
+
+// Revoke implements [api.Keeper].
+func (k keeper) Revoke(ctx context.Context, tenant, board, who, why string) error {
+	defer k.seen(tenant)
+	return k.Registry.Revoke(ctx, tenant, board, who, why)
+}
+
+// Forget implements [api.Keeper].
+func (k keeper) Forget(ctx context.Context, tenant, board, who, why string) error {
+	defer k.seen(tenant)
+	return k.Registry.Forget(ctx, tenant, board, who, why)
+}
 
 // Wipe implements [api.Keeper]. A wipe that was broken off is taken up by the next one.
 func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error {
 	k.s.wiping.Lock() // one at a time: the other boards' commits come between
 	defer k.s.wiping.Unlock()
+	defer k.seen(tenant)
 	key := ingest.BoardKey{Tenant: tenant, Board: board}
 	err := k.Forget(ctx, tenant, board, who, why)
 	if errors.Is(err, registry.ErrUnknown) {
-		var n int
-		if k.s.ledger.Read.QueryRowContext(ctx, `SELECT count(*) FROM board WHERE tenant = ? AND name = ?`, tenant, board).Scan(&n) == nil && n > 0 {
-			err = nil // of a wipe that was broken off, or of a foreign broker
-		}
+		k.seen(tenant)
+		_, err = k.src.Board(ctx, tenant, board) // of a wipe that was broken off, or of a foreign broker
 	}
 	if err != nil {
 		return err
@@ -58,6 +86,7 @@ func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error 
 // hello notes a board's new connection, and watches for two with one identity.
 func (s *Server) hello(key ingest.BoardKey, h *schema.Hello) {
 	s.proofs.Hello(key.Tenant, key.Board, h)
+	s.rolls.Connected(key.Tenant, key.Board)
 	if !s.clones.Heard(key, h.Now.Boot) {
 		return
 	}

@@ -5,51 +5,47 @@ package fleet
 
 import (
 	"context"
-	"errors"
-	"net/http"
+	"slices"
+	"time"
 
 	"fulmar/fleet/access"
-	"fulmar/fleet/registry/meta"
+	"fulmar/fleet/joins"
+	"fulmar/fleet/store"
 	"fulmar/fleet/web"
+	"fulmar/fleet/web/rollouts"
+	"fulmar/fleet/web/settings"
 	"fulmar/fleet/web/views"
+	"fulmar/internal/jointoken"
 	"fulmar/schema/rest"
 )
 
 // pages puts the views of the page together, in the order of its bar.
-func (s *Server) pages(src web.Source) []web.Page {
-	said := said{s.reg.Meta()}
-	return views.Pages(views.Config{Source: src, Keeper: decider{s.reg}, Saved: said, Metas: said, Log: s.log})
+func (s *Server) pages(src *store.Store) []web.Page {
+	count := joins.Look(src.Overview).Count
+	return slices.Concat(
+		views.Pages(views.Config{
+			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: s.reg.Meta(), Metas: joins.PageMetas{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}}, Log: s.log,
+		}),
+		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
+		settings.Pages(settings.Config{
+			Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor", Join: s.join, Count: count, Problem: joins.Explain,
+		}),
+	)
 }
 
-// said lets the page keep what people say of boards, with the page's errors.
-type said struct{ *meta.Metas }
-
-// Set implements [boardview.Metas].
-func (m said) Set(ctx context.Context, by access.Caller, board string, x rest.Meta, ifVersion int64) (rest.Meta, error) {
-	out, err := m.Metas.Set(ctx, by, board, x, ifVersion)
-	return out, saidError(err)
-}
-
-// SaveQuery implements [fleetview.Saved].
-func (m said) SaveQuery(ctx context.Context, by access.Caller, q rest.SavedQuery) (rest.SavedQuery, error) {
-	out, err := m.Metas.SaveQuery(ctx, by, q)
-	return out, saidError(err)
-}
-
-// RemoveQuery implements [fleetview.Saved].
-func (m said) RemoveQuery(ctx context.Context, by access.Caller, name string) error {
-	return saidError(m.Metas.RemoveQuery(ctx, by, name))
-}
-
-// saidError turns the errors of what is kept into the page's.
-func saidError(err error) error {
-	switch {
-	case errors.Is(err, meta.ErrStale):
-		return web.ErrStale
-	case errors.Is(err, meta.ErrUnknown):
-		return web.ErrNotFound
-	case errors.Is(err, meta.ErrInvalid), errors.Is(err, meta.ErrTooMany):
-		return &web.Problem{Code: http.StatusUnprocessableEntity, What: "This was not kept: " + err.Error(), Do: "Nothing was changed; correct it and send it again."}
+// join makes a token with which boards join, and gives the command for the board. The
+// token stands on the page this once, and on no command line of the server.
+func (s *Server) join(ctx context.Context, by access.Caller, board string, boards int, life time.Duration) (command string, err error) {
+	if err := by.May(rest.BoardsAdmit); err != nil {
+		return "", err
 	}
-	return err
+	address, err := Address(s.cfg.Data)
+	if err != nil {
+		return "", err
+	}
+	secret, err := s.reg.NewJoinTokenBy(ctx, by.Who, by.Tenant, board, boards, life)
+	if err != nil {
+		return "", err
+	}
+	return "sudo fulmar enrol " + jointoken.Token{Secret: secret, CAHash: s.ca.Hash(), Address: address}.String(), nil
 }

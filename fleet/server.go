@@ -29,6 +29,7 @@ import (
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/rollout/runner"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
 	"fulmar/internal/run"
@@ -63,7 +64,9 @@ type Server struct {
 	gate   *gateway.Gateway
 	desk   *enrol.Desk
 	clones *clones.Watch
+	rolls  *runner.Rollouts
 	twins  atomic.Uint64 // clones found
+	roll   rollCall
 	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
@@ -165,14 +168,15 @@ func (s *Server) wire() error {
 	}, s.ledger, blobs, s.log)
 	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
 	s.clones = clones.New()
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, TLS: &tls.Config{
+	src := store.New(s.ledger, s.enrolled, blobs.Open)
+	s.rolls = s.newRollouts(src.Overview, nil)
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
 	if err != nil {
 		return err
 	}
-	src := store.New(s.ledger, s.enrolled, blobs.Open)
 	who := auth{s.reg.Accounts()}
 	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
 	if err != nil {
@@ -199,9 +203,9 @@ func (s *Server) wire() error {
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
-	programs := api.New(src, src, who, hub, s.log)
-	programs.Keep(keeper{s.reg, s}, who)
-	mux.Handle("/api/", programs)
+	if err := s.wireAPI(mux, src, who, hub); err != nil {
+		return err
+	}
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.
@@ -273,6 +277,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("attestations", s.keepAsking)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
+	doors.Go("rollouts", s.rolls.Run)
 	doors.Go("accounts", func(ctx context.Context) error { return s.reg.Accounts().Run(ctx, s.log) })
 	if s.out != nil {
 		doors.Go("foreign broker", s.out.Run)

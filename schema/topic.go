@@ -24,6 +24,8 @@ const (
 	ChanAck      Channel = "ack"       // down: Ack (mode fleet)
 	ChanBlob     Channel = "blob/"     // up, blob/{name}: Chunk
 	ChanAttest   Channel = "at"        // up: Attestation
+	ChanAssign   Channel = "ota/d"     // down: Assignment
+	ChanOTAState Channel = "ota/s"     // up: OTAState
 )
 
 // Topic is a parsed topic: f/v1/{tenant}/{board}/{channel}{tail}.
@@ -72,7 +74,7 @@ func ParseTopic(s string) (Topic, error) {
 		return Topic{}, err
 	}
 	t := Topic{Tenant: p[0], Board: p[1]}
-	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck, ChanAttest} {
+	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck, ChanAttest, ChanAssign, ChanOTAState} {
 		if p[2] == string(c) {
 			t.Channel = c
 			return t, nil

@@ -65,6 +65,8 @@ type Config struct {
 	Rate int64
 	// Attest asks boards what they run; nil asks none.
 	Attest Attester
+	// Updates takes what boards say of their updates; nil: nobody does.
+	Updates Updater
 	// Hello is told of each hello before it is answered; nil: nobody is.
 	Hello func(key ingest.BoardKey, h *schema.Hello)
 }

@@ -24,7 +24,7 @@ import (
 const (
 	// maxKeepAlive bounds how long a silent board counts as connected (times 1.5).
 	maxKeepAlive = 300 // seconds
-	// maxSubscriptions bounds what one board subscribes to; it needs three.
+	// maxSubscriptions bounds what one board subscribes to; it needs five.
 	maxSubscriptions = 8
 	// warnEvery is how often bad payloads of one board are logged.
 	warnEvery = time.Minute
@@ -157,7 +157,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	if !write {
-		down := rest == string(schema.ChanHelloAck) || rest == string(schema.ChanAck) || strings.HasPrefix(rest, "c/")
+		down := rest == string(schema.ChanHelloAck) || rest == string(schema.ChanAck) || rest == string(schema.ChanAssign) || strings.HasPrefix(rest, "c/")
 		return down && cl.State.Subscriptions.Len() <= maxSubscriptions
 	}
 	t, err := schema.ParseTopic(topic)
@@ -165,7 +165,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	switch t.Channel {
-	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest:
+	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest, schema.ChanOTAState:
 		return true
 	}
 	return false
@@ -226,6 +226,8 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 	case schema.ChanAttest:
 		h.g.attested(ctx, s, pk.Payload)
 		return nil
+	case schema.ChanOTAState:
+		return h.updated(ctx, s, pk)
 	}
 	_, refused, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
 	if refused {

@@ -12,7 +12,7 @@ import (
 	"fulmar/fleet/ingest/reports"
 	"fulmar/fleet/ingest/rows"
 
-	"fulmar/fleet/store"
+	"fulmar/fleet/store/live"
 	"fulmar/schema"
 )
 
@@ -57,6 +57,7 @@ func (x *txn) records(key BoardKey, topic string, m *schema.Message, recs []deco
 		}
 		x.n.records++
 		if arrival == book.Returned {
+			x.changed[key] = true
 			if err := losses.Returned(x, b.id, m.Class, m.Epoch, d.seq); err != nil {
 				return err
 			}
@@ -105,11 +106,7 @@ func (x *txn) samples(b *boardState, m *schema.Message, s *schema.Samples, w row
 			if s.Quality != nil {
 				q = s.Quality[i]
 			}
-			old, known := b.latest[name]
-			if (known && old.At > w.At && old.At <= x.now) || (!known && len(b.latest) >= maxLatest) {
-				continue
-			}
-			b.latest[name] = store.Reading{Value: s.Value[i], Quality: q, At: w.At}
+			b.now.Take(name, live.Reading{Value: s.Value[i], Quality: q, At: w.At}, x.now)
 		}
 	}
 	err = x.exec(`INSERT INTO telemetry (board, at, arrived, payload, boot, mono, timed, open) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,

@@ -26,8 +26,8 @@ const (
 	// batchMax bounds one transaction, so that a commit stays in the tens of
 	// milliseconds.
 	batchMax = 512
-	// tick is how often coalesced values (last seen, newest readings) are written
-	// and old rows pruned.
+	// tick is how often is looked for coalesced values (last seen, newest readings) that
+	// are due to be written, and for old rows.
 	tick = time.Second
 	// maxCached bounds the books and boards kept in memory; beyond it the cache is
 	// emptied and read again as needed.
@@ -91,9 +91,10 @@ type counters struct {
 
 // job is one thing to write and who waits for it.
 type job struct {
-	key   BoardKey
-	apply func(*txn) error
-	done  chan error // 1-buffered
+	key     BoardKey
+	apply   func(*txn) error
+	samples bool       // changes nothing of the board but its values and books
+	done    chan error // 1-buffered
 }
 
 // Ingest makes messages durable. See the package comment.
@@ -151,6 +152,7 @@ func (in *Ingest) Run(ctx context.Context) (err error) {
 	if err := in.sweep(ctx); err != nil {
 		return err
 	}
+	in.db.Live.Begin()
 	close(in.ready)
 	t := time.NewTicker(tick)
 	defer t.Stop()
@@ -161,13 +163,13 @@ func (in *Ingest) Run(ctx context.Context) (err error) {
 		case j := <-in.queue:
 			batch = append(batch, j)
 		case <-t.C:
-			in.maintain()
+			in.maintain(false)
 			continue
 		case <-ctx.Done():
 			for batch = in.fill(batch); len(batch) > 0; batch = in.fill(batch[:0]) {
 				in.commit(batch)
 			}
-			in.maintain()
+			in.maintain(true)
 			return nil
 		}
 		in.commit(in.fill(batch))
@@ -249,7 +251,10 @@ func (in *Ingest) within(fn func(*txn) error) error {
 
 // submit queues a job and waits until it is committed.
 func (in *Ingest) submit(ctx context.Context, key BoardKey, apply func(*txn) error) error {
-	j := &job{key: key, apply: apply, done: make(chan error, 1)}
+	return in.await(ctx, &job{key: key, apply: apply, done: make(chan error, 1)})
+}
+
+func (in *Ingest) await(ctx context.Context, j *job) error {
 	select {
 	case in.queue <- j:
 	case <-ctx.Done():

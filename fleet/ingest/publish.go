@@ -73,14 +73,16 @@ func (in *Ingest) message(ctx context.Context, key BoardKey, t schema.Topic, pay
 		return nil, errRefused{err, m}
 	}
 	recs := make([]decoded, len(m.Records))
+	samples := true
 	for i, r := range m.Records {
 		recs[i] = in.decode(key, m.Class, r)
+		samples = samples && recs[i].bad == nil && recs[i].rec.Kind == schema.KindSamples
 	}
 	topic := t.String()
-	err = in.submit(ctx, key, func(x *txn) error {
+	err = in.await(ctx, &job{key: key, samples: samples, done: make(chan error, 1), apply: func(x *txn) error {
 		x.n.messages++
 		return x.records(key, topic, m, recs)
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"fulmar/fleet/ingest/fold"
 	"fulmar/fleet/ingest/wipe"
+	"fulmar/fleet/store/live"
 	"fulmar/schema"
 )
 
@@ -43,16 +44,10 @@ func (in *Ingest) chunk(key BoardKey, name string, payload []byte) error {
 }
 
 // maintain writes what has been coalesced and prunes.
-func (in *Ingest) maintain() {
+func (in *Ingest) maintain(ended bool) {
 	err := in.within(func(x *txn) error {
-		live := false
-		for _, b := range x.cache.boards {
-			live = live || b.live
-		}
-		if !live {
-			return nil
-		}
-		return x.flush(true)
+		// All of them before the cache is emptied, see committed.
+		return errors.Join(x.settleLive(ended || x.cache.full()), x.flush())
 	})
 	for range pruneSteps {
 		var more bool
@@ -61,7 +56,7 @@ func (in *Ingest) maintain() {
 		}
 		err = in.within(func(x *txn) (err error) {
 			more, err = x.prune()
-			return errors.Join(err, x.flush(false))
+			return errors.Join(err, x.flush())
 		})
 		if !more {
 			break
@@ -225,6 +220,7 @@ func (x *txn) wipe(key BoardKey) (more bool, err error) {
 		err = errors.Join(err, x.use(f.Kind, -f.Bytes, -f.Rows))
 	}
 	if !more { // its number may be given anew
+		x.in.db.Live.Gone(live.Key(key))
 		delete(x.cache.boards, key)
 		delete(x.boards, key)
 		x.cache.shelf.Forget(id)

@@ -110,13 +110,10 @@ type openBoot struct {
 	boot  uint64
 }
 
-// writeClocks writes what must not be lost with the process: new boots and better
-// evidence at once, the rest with the live values.
+// writeClocks writes what is known of a board's clocks: new boots and better evidence at
+// once, the rest with the newest values.
 func (x *txn) writeClocks(b *boardState) error {
-	if b.clocks == nil || !b.told && !b.live {
-		return nil
-	}
-	if !b.told && x.now-b.liveAt < liveEvery {
+	if b.clocks == nil {
 		return nil
 	}
 	raw, err := cbor.Marshal(b.clocks)
@@ -172,7 +169,7 @@ func (in *Ingest) background() error {
 			}
 			moved, err := x.cache.fold.Retime(x, x.clocksByID, x.now, foldStep)
 			more = more || moved
-			return errors.Join(err, x.flush(false))
+			return errors.Join(err, x.flush())
 		})
 		if !more {
 			break

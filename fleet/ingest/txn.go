@@ -10,36 +10,28 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"fulmar/fleet/ingest/clocks"
 	"fulmar/fleet/ingest/fold"
 	"fulmar/fleet/ingest/shelf"
-	"fulmar/fleet/store"
+	"fulmar/fleet/store/live"
 	"fulmar/schema"
 )
 
 const (
-	// maxLatest bounds the series of one board whose newest value is kept.
-	maxLatest = 2 * schema.MaxSeries
-	// maxPeriod is the longest time between messages taken for a period and not for
-	// an outage, ms.
-	maxPeriod = 10 * 60 * 1000
-	// liveEvery is how often newest values and last-seen of a board are written, ms.
-	liveEvery = 1000
+	// liveEvery is how often newest values and last-seen of a board are written, ms: a
+	// crash sets them back by so much, until the board's next message.
+	liveEvery = 10_000
 )
 
 // boardState is what is held in memory of a board.
 type boardState struct {
 	id       int64
-	lastSeen int64
-	period   int64 // smoothed time between live messages, ms
-	latest   map[string]store.Reading
+	now      live.Values
 	pictures int64 // bytes of whole pictures
 	boot     uint64
 	conn     uint64
 	online   bool
-	live     bool          // lastSeen or latest not yet written
+	live     bool          // now is not yet written
 	liveAt   int64         // when they were written last
 	sums     bool          // pictures not yet written
 	clocks   *clocks.Board // nil: not read yet
@@ -73,9 +65,9 @@ type txn struct {
 	now     int64 // ms since 1970
 	cache   *cache
 	boards  map[BoardKey]*boardState // touched in this transaction
-	changed map[BoardKey]bool
-	opened  map[openBoot]bool // boots with new open rows
-	remove  []blobFile        // pictures to unlink once the commit stands
+	changed map[BoardKey]bool        // true: more than samples
+	opened  map[openBoot]bool        // boots with new open rows
+	remove  []blobFile               // pictures to unlink once the commit stands
 	n       struct{ messages, records, duplicates, refused, unknown, newer, noPicture, commits uint64 }
 }
 
@@ -118,9 +110,9 @@ func (x *txn) run(batch []*job) error {
 		if err := j.apply(x); err != nil {
 			return err
 		}
-		x.changed[j.key] = true
+		x.changed[j.key] = x.changed[j.key] || !j.samples
 	}
-	return x.flush(false)
+	return x.flush()
 }
 
 // committed tells the counters and the listeners.
@@ -141,21 +133,25 @@ func (x *txn) committed() {
 	}
 	if len(x.changed) > 0 {
 		keys := make([]BoardKey, 0, len(x.changed))
-		for k := range x.changed {
+		for k, cold := range x.changed {
 			keys = append(keys, k)
+			if b := x.cache.boards[k]; b != nil {
+				x.in.db.Live.Tell(live.Key(k), b.now.Copy(), cold)
+			}
 		}
 		x.in.cfg.Changed(keys)
 	}
-	if x.cache.shelf.Len() > maxCached || len(x.cache.boards) > maxCached {
-		live := false
+	if x.cache.full() {
 		for _, b := range x.cache.boards {
-			live = live || b.live
+			if b.live { // the next tick writes them all
+				return
+			}
 		}
-		if !live {
-			x.in.cache = newCache(x.in.epochs)
-		}
+		x.in.cache = newCache(x.in.epochs)
 	}
 }
+
+func (c *cache) full() bool { return c.shelf.Len() > maxCached || len(c.boards) > maxCached }
 
 // board finds or makes the row of a board.
 func (x *txn) board(k BoardKey) (*boardState, error) {
@@ -163,33 +159,41 @@ func (x *txn) board(k BoardKey) (*boardState, error) {
 		x.boards[k] = b
 		return b, nil
 	}
-	b := &boardState{latest: map[string]store.Reading{}}
-	var latest []byte
+	b := &boardState{}
 	var boot, conn int64
 	err := x.row(`INSERT INTO board (tenant, name) VALUES (?, ?)
 ON CONFLICT (tenant, name) DO UPDATE SET name = excluded.name
-RETURNING id, last_seen, period, latest, picture_bytes, boot, conn, online`, []any{k.Tenant, k.Board},
-		&b.id, &b.lastSeen, &b.period, &latest, &b.pictures, &boot, &conn, &b.online)
+RETURNING id, picture_bytes, boot, conn, online`, []any{k.Tenant, k.Board}, &b.id, &b.pictures, &boot, &conn, &b.online)
 	if err != nil {
 		return nil, fmt.Errorf("row of board %s: %w", k.Board, err)
 	}
 	b.boot, b.conn = uint64(boot), uint64(conn)
-	if len(latest) > 0 {
-		if err := cbor.Unmarshal(latest, &b.latest); err != nil {
-			b.latest = map[string]store.Reading{} // newest values come again by themselves
-		}
+	if v, ok := x.in.db.Live.Get(live.Key(k)); ok {
+		b.now = v // of this process: no older than what is written
+	} else if b.now, err = live.Read(x, b.id); err != nil {
+		return nil, err
 	}
 	x.cache.boards[k], x.boards[k] = b, b
 	return b, nil
 }
 
-// flush writes books, sums and, of the boards touched, live values that are due;
-// with all, the live values of every board.
-func (x *txn) flush(all bool) error {
-	boards := x.boards
-	if all {
-		boards = x.cache.boards
+// settleLive writes the newest values of the boards that are due, or of all. It is no part
+// of a board's delivery: a PUBACK never waits for it.
+func (x *txn) settleLive(all bool) error {
+	for _, b := range x.cache.boards {
+		if !b.live || !all && x.now-b.liveAt < liveEvery {
+			continue
+		}
+		if err := errors.Join(live.Write(x, b.id, &b.now), x.writeClocks(b)); err != nil {
+			return err
+		}
+		b.live, b.liveAt = false, x.now
 	}
+	return nil
+}
+
+// flush writes books, sums and what else of the boards touched must not be lost.
+func (x *txn) flush() error {
 	if err := x.cache.shelf.Flush(x, x.now); err != nil {
 		return err
 	}
@@ -209,23 +213,18 @@ ON CONFLICT (kind) DO UPDATE SET bytes = excluded.bytes, count = excluded.count`
 		}
 		u.dirty = false
 	}
-	for k, b := range boards {
-		if err := x.writeClocks(b); err != nil {
-			return err
+	for _, b := range x.boards {
+		if b.told {
+			if err := x.writeClocks(b); err != nil {
+				return err
+			}
 		}
-		if !b.sums && (!b.live || (!all && x.now-b.liveAt < liveEvery)) {
-			continue
+		if b.sums {
+			if err := x.exec(`UPDATE board SET picture_bytes = ? WHERE id = ?`, b.pictures, b.id); err != nil {
+				return fmt.Errorf("write sums: %w", err)
+			}
+			b.sums = false
 		}
-		latest, err := cbor.Marshal(b.latest)
-		if err != nil {
-			return fmt.Errorf("encode newest values: %w", err)
-		}
-		err = x.exec(`UPDATE board SET last_seen = ?, period = ?, latest = ?, picture_bytes = ? WHERE id = ?`, b.lastSeen, b.period, latest, b.pictures, b.id)
-		if err != nil {
-			return fmt.Errorf("write live values: %w", err)
-		}
-		b.live, b.sums, b.liveAt = false, false, x.now
-		x.changed[k] = true
 	}
 	return nil
 }
@@ -265,8 +264,6 @@ func factsJSON(f map[string]string) (string, error) {
 
 // seen notes that a message of the board has come.
 func (b *boardState) seen(now int64) {
-	if since := now - b.lastSeen; b.lastSeen > 0 && since < maxPeriod {
-		b.period += (since - b.period) / 8
-	}
-	b.lastSeen, b.live = now, true
+	b.now.Seen(now)
+	b.live = true
 }

@@ -16,10 +16,13 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/rollouts"
+	"fulmar/fleet/registry/rolls"
 	"fulmar/fleet/store"
 )
 
@@ -88,8 +91,22 @@ func (r *Registry) Accounts() *accounts.Accounts { return r.who }
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
 
+// Database is the registry's file, for the parts of the fleet whose tables it holds:
+// what belongs into one transaction with the audit log.
+func (r *Registry) Database() *store.DB { return r.db }
+
 // Meta keeps what people say of boards, and saved queries.
 func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
+
+// Rollouts keeps the rollouts.
+func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
+
+// Roll gives a number that changes with what is known of boards, their proofs and their
+// requests, whoever changed it.
+func (r *Registry) Roll(ctx context.Context) (int64, error) { return rolls.Count(ctx, r.db.Read) }
+
+// Requests keeps what requests of the API with an Idempotency-Key were answered.
+func (r *Registry) Requests() *idem.Table { return idem.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	_ "modernc.org/sqlite" // the database driver
+
+	"fulmar/fleet/store/live"
 )
 
 const (
@@ -27,6 +29,10 @@ const (
 type DB struct {
 	Write *sql.DB // one connection; transactions begin IMMEDIATE
 	Read  *sql.DB // read-only connections
+	// Live is what this process knows of the boards beyond what is written; of a ledger.
+	Live live.Boards
+
+	watch *sql.DB // one connection, see Version
 }
 
 // OpenFile opens or makes the file and brings it to the newest schema: migrations
@@ -55,7 +61,12 @@ func OpenFile(path string, migrations []string) (*DB, error) {
 	}
 	r.SetMaxOpenConns(readers)
 	r.SetMaxIdleConns(readers)
-	db := &DB{Write: w, Read: r}
+	o, err := sql.Open("sqlite", dsn(path, "ro", false))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), w.Close(), r.Close())
+	}
+	o.SetMaxOpenConns(1)
+	db := &DB{Write: w, Read: r, watch: o}
 	if err := migrate(w, migrations); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate %s: %w", path, err), db.Close())
 	}
@@ -108,8 +119,15 @@ func migrate(w *sql.DB, migrations []string) error {
 	return tx.Commit()
 }
 
+// Version gives a number that changes with each commit to the file, whoever made it, also
+// another process. It means nothing to another DB.
+func (db *DB) Version(ctx context.Context) (v int64, err error) {
+	err = db.watch.QueryRowContext(ctx, "PRAGMA data_version").Scan(&v) // counted by its one connection
+	return v, err
+}
+
 // Close closes the file; the write connection last, so that it can fold the log.
-func (db *DB) Close() error { return errors.Join(db.Read.Close(), db.Write.Close()) }
+func (db *DB) Close() error { return errors.Join(db.watch.Close(), db.Read.Close(), db.Write.Close()) }
 
 // OpenLedger opens the ledger in the data folder.
 func OpenLedger(dir string) (*DB, error) {

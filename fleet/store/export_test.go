@@ -5,7 +5,9 @@ package store
 
 import (
 	"context"
+	"time"
 
+	"fulmar/fleet/store/look"
 	"fulmar/fleet/web"
 )
 
@@ -16,3 +18,20 @@ func (s *Store) SeriesAt(ctx context.Context, q web.SeriesQuery, level int64) ([
 
 // Migrations are the steps of the ledger.
 func Migrations() []string { return ledgerMigrations() }
+
+// Eager makes each Overview a new one.
+func (s *Store) Eager() *Store {
+	s.look.SetEvery(0)
+	return s
+}
+
+// SetEvery sets how old a snapshot may be.
+func (s *Store) SetEvery(d time.Duration) { s.look.SetEvery(d) }
+
+// AtTime is a store beside this one, at another time.
+func (s *Store) AtTime(now func() time.Time) *Store {
+	list := func(context.Context, string) ([]Enrolled, error) { return nil, nil }
+	return &Store{ledger: s.ledger, look: look.New(look.Config{
+		Read: s.ledger.Read, Live: &s.ledger.Live, Version: s.ledger.Version, Enrolled: list, Now: now,
+	})}
+}

@@ -8,7 +8,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -30,14 +29,8 @@ func (s *Store) boardID(ctx context.Context, tenant, board string) (int64, error
 	if !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("look up board: %w", err)
 	}
-	known, err := s.enrolled(ctx, tenant)
-	if err != nil {
-		return 0, err
-	}
-	if slices.ContainsFunc(known, func(e Enrolled) bool { return e.Name == board }) {
-		return 0, nil
-	}
-	return 0, web.ErrNotFound
+	_, err = s.Board(ctx, tenant, board)
+	return 0, err
 }
 
 // detectionID takes the form board/class/epoch/seq apart.
@@ -147,4 +140,11 @@ func timedWord(grade int) string {
 		return "estimated"
 	}
 	return "unknown"
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }

@@ -8,7 +8,7 @@ package store
 //
 // Times are milliseconds since 1970. Epochs and boots are uint64 kept as the
 // int64 of the same bits.
-func ledgerMigrations() []string { return []string{ledgerFirst, ledgerSecond} }
+func ledgerMigrations() []string { return []string{ledgerFirst, ledgerSecond, ledgerThird} }
 
 const ledgerFirst = `
 CREATE TABLE board (
@@ -154,4 +154,18 @@ CREATE TABLE rollup (
 -- How far background work has come: 'rollup' is the last row of telemetry in it.
 CREATE TABLE progress (what TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO progress VALUES ('rollup', 0);
+`
+
+// ledgerThird: what changes with nearly each message apart from what hardly does. These
+// rows are written at a pace of their own, not with the messages; see package live.
+const ledgerThird = `
+CREATE TABLE board_live (
+  board INTEGER PRIMARY KEY REFERENCES board(id) ON DELETE CASCADE,
+  last_seen INTEGER NOT NULL, period INTEGER NOT NULL, -- smoothed time between messages, ms
+  latest BLOB NOT NULL -- CBOR map of series name to live.Reading
+);
+INSERT INTO board_live SELECT id, last_seen, period, coalesce(latest, x'a0') FROM board;
+ALTER TABLE board DROP COLUMN last_seen;
+ALTER TABLE board DROP COLUMN period;
+ALTER TABLE board DROP COLUMN latest;
 `

@@ -29,9 +29,11 @@ var ctx = context.Background()
 
 type rig struct {
 	*store.Store
-	in  *ingest.Ingest
-	db  *store.DB
-	seq map[schema.Class]uint64
+	in *ingest.Ingest
+	db *store.DB
+	// path is that of the ledger.
+	path string
+	seq  map[schema.Class]uint64
 	// clock is the board's.
 	clock func(time.Time) schema.Time
 }
@@ -59,7 +61,7 @@ func open(t *testing.T, boards ...store.Enrolled) *rig {
 		_ = db.Close()
 	})
 	list := func(context.Context, string) ([]store.Enrolled, error) { return boards, nil }
-	return &rig{Store: store.New(db, list, blobs.Open), in: in, db: db, seq: map[schema.Class]uint64{}, clock: boardTime}
+	return &rig{Store: store.New(db, list, blobs.Open).Eager(), in: in, db: db, path: filepath.Join(dir, "ledger.db"), seq: map[schema.Class]uint64{}, clock: boardTime}
 }
 
 var key = ingest.BoardKey{Tenant: "default", Board: "b1"}

@@ -4,6 +4,8 @@
 package local
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/fleet/web"
+	"fulmar/schema/rest"
 )
 
 // maxReply bounds what the API may answer: an overview of a few boards.
@@ -57,11 +60,25 @@ func (a *API) Get(ctx context.Context, path string, into any) error {
 	return a.do(ctx, http.MethodGet, path, into)
 }
 
-func (a *API) do(ctx context.Context, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, method, a.base+path, nil)
+// SetMeta writes what people say of a board, whatever was said before.
+func (a *API) SetMeta(ctx context.Context, board string, m rest.Meta) error {
+	b, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
+	return a.send(ctx, http.MethodPut, "/api/v1/boards/"+board+"/meta", http.Header{"If-Match": {"*"}, "Content-Type": {"application/json"}}, bytes.NewReader(b), nil)
+}
+
+func (a *API) do(ctx context.Context, method, path string, into any) error {
+	return a.send(ctx, method, path, http.Header{}, http.NoBody, into)
+}
+
+func (a *API) send(ctx context.Context, method, path string, head http.Header, body io.Reader, into any) error {
+	req, err := http.NewRequestWithContext(ctx, method, a.base+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header = head
 	req.Header.Set("Authorization", "Bearer "+a.token)
 	resp, err := a.client.Do(req)
 	if err != nil {
@@ -73,12 +90,35 @@ func (a *API) do(ctx context.Context, method, path string, into any) error {
 		return err
 	}
 	switch {
-	case resp.StatusCode == http.StatusNoContent && into == nil:
+	case resp.StatusCode/100 == 2 && into == nil:
 		return nil
 	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("%s %s: %s: %.300s", method, path, resp.Status, b)
 	}
 	return json.Unmarshal(b, into)
+}
+
+// Stream reads lines of a stream of the API until it or the context ends.
+func (a *API) Stream(ctx context.Context, path string, line func(string)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+a.token)
+	resp, err := (&http.Client{Transport: a.client.Transport}).Do(req) // without the client's time limit
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	in := bufio.NewScanner(resp.Body)
+	in.Buffer(nil, maxReply)
+	for in.Scan() {
+		line(in.Text())
+	}
+	return in.Err()
 }
 
 // Request is a board that asks to join, as the API lists it.

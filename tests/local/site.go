@@ -202,8 +202,11 @@ func (s *Site) joinToken(dir string) (string, error) {
 }
 
 // JoinToken makes a token that lets one board in.
-func (s *Site) JoinToken() (string, error) {
-	return s.fleetCommand("token", "--boards", "1", "--for", "1h")
+func (s *Site) JoinToken() (string, error) { return s.JoinTokens(1) }
+
+// JoinTokens makes a token that lets so many boards enrol.
+func (s *Site) JoinTokens(boards int) (string, error) {
+	return s.fleetCommand("token", "--boards", strconv.Itoa(boards), "--for", "1h")
 }
 
 // authority is the PEM of the fleet's authority.

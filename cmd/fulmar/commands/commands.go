@@ -14,10 +14,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fulmar/cmd/fulmar/alert"
 	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/detection"
 	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/cmd/fulmar/key"
+	"fulmar/cmd/fulmar/people"
+	"fulmar/cmd/fulmar/remote"
+	"fulmar/cmd/fulmar/rollout"
 	"fulmar/cmd/fulmar/spool"
 	"fulmar/internal/cli"
 )
@@ -27,14 +32,17 @@ func Root(release string) *cobra.Command {
 	c := cli.Root(&cobra.Command{
 		Use: "fulmar", Short: "look after boards: their records, keys, fleet, TPM and models",
 		Long: `What was asked for goes to standard output, all talk to standard error. Exit codes:
-0 all is well, 1 something is wrong, 2 wrong usage, 6 the fleet did not answer and
-what was asked may have been done or not, 21 a person has to do something first. An
-error ends with its code in brackets: fulmar explain CODE says more.`,
+0 all is well, 1 something is wrong, 2 wrong usage, 3 it is not there, 4 not allowed,
+5 it changed meanwhile, 6 the fleet did not answer and what was asked may have been
+done or not, 20 a rollout is halted, 21 a person has to do something first, 124 the
+time is over. An error ends with its code in brackets: fulmar explain CODE says more.`,
 		Example: `  fulmar spool export /mnt/dead/var/lib/fulmard/spool >records.jsonl
-  fulmar board list --fleet fleet.example:8443 --token-file ~/.fulmar-token
+  fulmar login fleet.example:8443
+  fulmar board list -q 'not state=healthy'
   fulmar tpm test`,
 	}, release)
-	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
+	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), detection.Command(), rollout.Command(), alert.Command(),
+		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
 
@@ -60,7 +68,7 @@ func Run(ctx context.Context, release string, args []string, stdout, stderr io.W
 	switch {
 	case row.Exit == fault.ExitUsage:
 		fmt.Fprintf(stderr, "  do: %s --help\n", at.CommandPath())
-	case row.Told:
+	case row.Told && !strings.Contains(rest, "  do: "): // it may have a better word of its own
 		fmt.Fprintf(stderr, "  do: %s\n", row.Do)
 	}
 	return row.Exit

@@ -14,8 +14,6 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"fulmar/cmd/fulmar/here"
 	"fulmar/internal/jointoken"
 )
@@ -85,7 +83,10 @@ func (r *run) tokenText(ctx context.Context) (string, error) {
 	}
 	var text string
 	err := r.pause(func() (err error) {
-		text, err = askHidden(ctx, f, r.talk)
+		text, err = here.AskHidden(ctx, f, r.talk, "Join token, as fulmar-fleet token printed it (it is not shown): ", int64(jointoken.Max)+64)
+		if err != nil {
+			err = fmt.Errorf("ask for the token: %w", err)
+		}
 		return err
 	})
 	if err == nil && text == "" {
@@ -105,41 +106,4 @@ func readLine(in io.Reader) (string, error) {
 		return "", fmt.Errorf("%w: standard input holds no token", ErrUsage)
 	}
 	return s, nil
-}
-
-// askHidden asks at a terminal and shows nothing of what is typed or pasted.
-func askHidden(ctx context.Context, f *os.File, talk io.Writer) (string, error) {
-	fd := int(f.Fd())
-	was, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	if err != nil {
-		return "", fmt.Errorf("ask for the token: %w", err)
-	}
-	quiet := *was
-	quiet.Lflag &^= unix.ECHO
-	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &quiet); err != nil {
-		return "", fmt.Errorf("ask for the token: %w", err)
-	}
-	defer func() { // whatever ends the question, the terminal is as before
-		_ = unix.IoctlSetTermios(fd, unix.TCSETS, was)
-		fmt.Fprintln(talk)
-	}()
-	fmt.Fprint(talk, "Join token, as fulmar-fleet token printed it (it is not shown): ")
-	type line struct {
-		text string
-		err  error
-	}
-	got := make(chan line, 1)
-	go func() { // it stays behind if the person interrupts; the process ends then
-		s, err := bufio.NewReader(io.LimitReader(f, int64(jointoken.Max)+64)).ReadString('\n')
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		got <- line{strings.TrimSpace(s), err}
-	}()
-	select {
-	case <-ctx.Done():
-		return "", fmt.Errorf("interrupted; nothing was changed: %w", ctx.Err())
-	case l := <-got:
-		return l.text, l.err
-	}
 }

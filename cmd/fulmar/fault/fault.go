@@ -39,14 +39,24 @@ const (
 	Several     Code = "FLT0306"
 	OtherBoard  Code = "FLT0307"
 	Refused     Code = "FLT0308"
+	NotThere    Code = "FLT0309"
+	Conflict    Code = "FLT0310"
+	Unsettled   Code = "FLT0311"
+	Halted      Code = "FLT0312"
+	Approval    Code = "FLT0313"
 )
 
 // The exit codes of fulmar, the same for all commands.
 const (
-	ExitWrong = 1
-	ExitUsage = 2
-	ExitAway  = 6  // the fleet gave no answer: what was asked may have been done or not
-	ExitWaits = 21 // a person has to do something first
+	ExitWrong    = 1
+	ExitUsage    = 2
+	ExitNone     = 3  // what was asked about is not there
+	ExitDenied   = 4  // whoever asks may not do that
+	ExitConflict = 5  // it changed meanwhile, or its state does not allow it
+	ExitAway     = 6  // the fleet gave no answer: what was asked may have been done or not
+	ExitHalted   = 20 // a gate has halted the rollout
+	ExitWaits    = 21 // a person has to do something first
+	ExitTimeout  = 124
 )
 
 // Row is what is known of a class of errors.
@@ -69,6 +79,7 @@ func Table() []Row {
 	rows = append(rows, boardRows()...)
 	rows = append(rows, tpmRows()...)
 	rows = append(rows, enrolRows()...)
+	rows = append(rows, fleetRows()...)
 	for i := range rows {
 		if rows[i].Exit == 0 {
 			rows[i].Exit = ExitWrong
@@ -185,12 +196,12 @@ func boardRows() []Row {
 			Do:  "fulmar-fleet api-token --scope admin on the server prints one; keep it in a file with mode 600",
 		},
 		{
-			Code: Denied, What: "the token does not allow it",
-			Why: "It has ended, or it is of the scope read and the command changes something.",
-			Do:  "make one on the server: fulmar-fleet api-token --scope admin", Told: true,
+			Code: Denied, What: "the token does not allow it", Exit: ExitDenied,
+			Why: "It has ended or was revoked, or it has not the right that the command needs.",
+			Do:  "fulmar token list tells what tokens may do; make one on the page under Settings or on the server with fulmar-fleet api-token", Told: true,
 		},
 		{
-			Code: NoBoard, What: "no such board",
+			Code: NoBoard, What: "no such board", Exit: ExitNone,
 			Why: "No board of this name or number asks, or is enrolled, as the command wants it.",
 			Do:  "fulmar board list shows them",
 		},
@@ -208,6 +219,31 @@ func boardRows() []Row {
 			Code: Refused, What: "the fleet refused",
 			Why: "The server answered with an error, which stands in the message.",
 			Do:  "do what the message says; the server's log has more",
+		},
+		{
+			Code: NotThere, What: "there is no such thing", Exit: ExitNone,
+			Why: "The fleet knows nothing of the name or number that was given, or no longer.",
+			Do:  "the list command of the same group shows what there is",
+		},
+		{
+			Code: Conflict, What: "it changed meanwhile, or its state does not allow it", Exit: ExitConflict,
+			Why: "Somebody else changed it since it was read, or what was asked makes no sense in its present state. Nothing was done.",
+			Do:  "look at it again, then decide again",
+		},
+		{
+			Code: Unsettled, What: "not settled in time", Exit: ExitTimeout,
+			Why: "The time of --timeout passed first. What was watched goes on without the one who watches.",
+			Do:  "look again with the same command, or give it longer",
+		},
+		{
+			Code: Halted, What: "the rollout is halted", Exit: ExitHalted,
+			Why: "A gate found the release bad, or a person stopped it. Boards that wait get nothing more.",
+			Do:  "fulmar rollout show tells the reason; then retry, rollback or abort",
+		},
+		{
+			Code: Approval, What: "the rollout waits for a second person", Exit: ExitWaits,
+			Why: "It asks for an approval, which nobody gives for what they planned themselves.",
+			Do:  "somebody else, with the right rollouts:approve: fulmar rollout approve", Told: true,
 		},
 	}
 }

@@ -7,6 +7,7 @@
 //	local -dir run -seconds 30 -check    so long, then asks the API whether all arrived
 //	local -dir run -tpm                  the board has a TPM (swtpm) and no token: it asks to
 //	                                     join, and somebody approves it; with -check we do
+//	local -dir run -boards 50            so many simulated boards beside it, some in trouble
 package main
 
 import (
@@ -38,11 +39,12 @@ func main() {
 	seconds := flag.Int("seconds", 0, "end after so many seconds; 0 runs until Ctrl-C")
 	check := flag.Bool("check", false, "at the end ask the API whether everything arrived exactly once")
 	tpm := flag.Bool("tpm", false, "the board's key is in a software TPM, and a person lets it in")
+	boards := flag.Int("boards", 0, "so many simulated boards beside it, of several sites")
 	listen := flag.String("listen", "127.0.0.1:8443", "address of the page")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, options{*dir, *listen, time.Duration(*seconds) * time.Second, *check, *tpm}); err != nil {
+	if err := run(ctx, options{*dir, *listen, time.Duration(*seconds) * time.Second, *check, *tpm, *boards}); err != nil {
 		fmt.Fprintln(os.Stderr, "make run:", err)
 		os.Exit(1)
 	}
@@ -52,6 +54,7 @@ type options struct {
 	dir, listen string
 	length      time.Duration
 	check, tpm  bool
+	boards      int
 }
 
 func run(ctx context.Context, o options) (err error) {
@@ -105,6 +108,11 @@ func run(ctx context.Context, o options) (err error) {
 			return err
 		}
 	}
+	crowd, err := startCrowd(ctx, site, o.boards)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, crowd.stop()) }()
 	var end <-chan time.Time
 	if o.length > 0 {
 		end = time.After(o.length)
@@ -117,9 +125,14 @@ func run(ctx context.Context, o options) (err error) {
 		return fmt.Errorf("fulmard ended:\n%s", proc.Output())
 	case <-site.Fleet.Done():
 		return fmt.Errorf("fulmar-fleet ended:\n%s", site.Fleet.Output())
+	case <-crowd.done:
+		return crowd.stop()
 	}
 	if !o.check {
 		return nil
+	}
+	if err := crowd.check(); err != nil {
+		return err
 	}
 	return checked(ctx, site, proc)
 }

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package store
+package look
 
 import (
 	"fmt"
@@ -27,22 +27,18 @@ const (
 	SubjectUnreadable = "fleet/unreadable" // what it sent in this connection could not be read
 )
 
-// judge gives the board its one state and the primary cause. The order is fixed:
+// verdict gives the board its one state and the primary cause. The order is fixed:
 // who speaks a newer version
 // than this program, who was never heard of, who is two, who cannot be reached, whose proof
 // is not believed, then what the board says of itself, worst first, then what its sensors show.
-func (r *row) judge(now time.Time, e Enrolled) {
-	r.State, r.Cause, r.Since = r.verdict(now, e)
-}
-
-func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) {
+func (r *row) verdict(now time.Time, e *Enrolled) (web.State, string, time.Time) {
 	twins, since := e.Trust.Twins()
 	away, gone := e.Trust.Away(now)
 	switch {
 	case e.Revoked:
 		return web.StateUnreachable, "shut out: its certificate was revoked", r.LastSeen
 	case r.newer() != "":
-		return web.StateFailing, r.newer(), at(r.reportSince[SubjectVersion])
+		return web.StateFailing, r.newer(), When(r.reportSince[SubjectVersion])
 	case r.LastSeen.IsZero():
 		return web.StateNeverHeard, "enrolled, but has not connected yet", e.At
 	case twins != "":
@@ -50,9 +46,9 @@ func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) 
 	case !r.Online && away != "":
 		return web.StateUnreachable, away, gone
 	case !r.Online && e.Name == "": // forgotten, or of somebody else's broker
-		return web.StateUnreachable, "connection lost, and it is not enrolled here", later(at(r.onlineSince), r.LastSeen)
+		return web.StateUnreachable, "connection lost, and it is not enrolled here", later(When(r.onlineSince), r.LastSeen)
 	case !r.Online:
-		return web.StateUnreachable, "connection lost", later(at(r.onlineSince), r.LastSeen)
+		return web.StateUnreachable, "connection lost", later(When(r.onlineSince), r.LastSeen)
 	}
 	silent := max(silentAfter, silentPeriods*time.Duration(r.period)*time.Millisecond)
 	if gone := now.Sub(r.LastSeen); gone > silent {
@@ -68,7 +64,7 @@ func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) 
 	}{{schema.SeverityAlarm, web.StateFailing}, {schema.SeverityWarn, web.StateDegraded}} {
 		for _, rep := range r.Reports {
 			if rep.Severity == want.severity {
-				return want.state, rep.Subject + ": " + firstOf(rep.Text, rep.State), at(r.reportSince[rep.Subject])
+				return want.state, rep.Subject + ": " + firstOf(rep.Text, rep.State), When(r.reportSince[rep.Subject])
 			}
 		}
 	}
@@ -78,7 +74,7 @@ func (r *row) verdict(now time.Time, e Enrolled) (web.State, string, time.Time) 
 	if cause, since := r.badSensors(); cause != "" {
 		return web.StateDegraded, cause, since
 	}
-	return web.StateHealthy, "", at(r.onlineSince)
+	return web.StateHealthy, "", When(r.onlineSince)
 }
 
 // newer gives the fleet's word that the board speaks a newer version. Such a board is

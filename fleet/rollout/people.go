@@ -1,0 +1,240 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"fmt"
+	"slices"
+
+	"fulmar/fleet/rollout/plan"
+	"fulmar/schema/rest"
+)
+
+// Can lists what a person can do to it now.
+func (r *Rollout) Can() (out []string) {
+	for _, a := range []struct {
+		word string
+		on   Cause
+	}{
+		{rest.RolloutStart, OnStart},
+		{rest.RolloutApprove, OnApprove},
+		{rest.RolloutPause, OnPause},
+		{rest.RolloutResume, OnResume},
+		{rest.RolloutRetry, OnRetry},
+		{rest.RolloutAbort, OnAbort},
+		{rest.RolloutRollback, OnRollback},
+	} {
+		if r.can(a.on) {
+			out = append(out, a.word)
+		}
+	}
+	return out
+}
+
+func (r *Rollout) can(on Cause) bool {
+	if r.State == Stopping { // what is under way is brought to its end first
+		return false
+	}
+	return slices.ContainsFunc(Table(), func(t Transition) bool { return t.From == r.State && slices.Contains(t.On, on) })
+}
+
+// may checks that an act is possible and notes who does it.
+func (t *turn) may(by Person) bool {
+	if !t.r.can(t.on) {
+		t.err = fmt.Errorf("%w: rollout %s is %s; now possible: %v", ErrState, t.r.ID, t.r.State, t.r.Can())
+		return false
+	}
+	t.who = by.Who
+	return true
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
+
+func (t *turn) start(e Start) {
+	if !t.may(e.By) {
+		return
+	}
+	if !slices.ContainsFunc(t.r.Boards, func(b Board) bool { return e.Skip[b.Name] == "" }) {
+		t.err = fmt.Errorf("%w: all are in other rollouts", plan.ErrNoBoards)
+		return
+	}
+	t.skip(e.Skip)
+	t.r.Starter, t.r.Epoch, t.r.Began = e.By.Author, e.Epoch, t.now
+	t.begin("started")
+}
+
+// skip leaves boards out that another rollout has.
+func (t *turn) skip(others map[string]string) {
+	for i := range t.r.Boards {
+		if id := others[t.r.Boards[i].Name]; id != "" {
+			t.set(i, func(b *Board) { b.State, b.Reason = BoardOut, "in another rollout of this component: "+id })
+		}
+	}
+}
+
+// begin asks for approval, or goes.
+func (t *turn) begin(say string) {
+	t.r.Approver = ""
+	if t.r.Spec.Approval {
+		t.move(Approval, say+"; a second person has to approve it")
+		return
+	}
+	t.proceed(say)
+}
+
+func (t *turn) approve(e Approve) {
+	if !t.may(e.By) {
+		return
+	}
+	if e.By.Author == "" || e.By.Author == t.r.Author || e.By.Author == t.r.Starter {
+		t.err = fmt.Errorf("%w: %s planned or started rollout %s", ErrSamePerson, e.By.Author, t.r.ID)
+		return
+	}
+	t.r.Approver = e.By.Author
+	t.proceed("approved")
+}
+
+// proceed waits for others or begins with the first wave that has boards.
+func (t *turn) proceed(say string) {
+	if t.ahead() {
+		t.move(Waiting, say+"; waits for other rollouts")
+		return
+	}
+	t.nextWave(say)
+}
+
+// ahead tells whether a rollout that comes first is not done.
+func (t *turn) ahead() bool {
+	return slices.ContainsFunc(t.r.Spec.After, func(id string) bool { return t.r.After[id] != Done })
+}
+
+func (t *turn) dependency(e Dependency) {
+	if !slices.Contains(t.r.Spec.After, e.ID) || t.r.After[e.ID] == e.State {
+		return
+	}
+	if t.r.After == nil {
+		t.r.After = map[string]State{}
+	}
+	t.r.After[e.ID] = e.State
+	t.fx.Head = true
+	switch {
+	case t.r.State != Waiting:
+	case !t.ahead():
+		t.nextWave("all that come first are done")
+	case e.State.Over() && e.State != Done:
+		t.r.Why = fmt.Sprintf("%s, which comes first, is %s", e.ID, e.State)
+		t.end(Aborted)
+	}
+}
+
+func (t *turn) pause(e Pause) {
+	if !t.may(e.By) {
+		return
+	}
+	t.r.Resume = t.r.State
+	t.move(Paused, "paused"+because(e.Why))
+}
+
+func (t *turn) resume(e Resume) {
+	if !t.may(e.By) {
+		return
+	}
+	if t.r.State == Held {
+		t.r.Why = ""
+		t.nextWave("goes on" + because(e.Why))
+		return
+	}
+	back := t.r.Resume
+	t.r.Resume = ""
+	t.move(back, "resumed"+because(e.Why))
+	switch back {
+	case Before:
+		t.fx.Hook = t.r.Spec.Before
+	case Judging:
+		t.ask()
+	}
+}
+
+func (t *turn) abort(e Abort) {
+	if !t.may(e.By) {
+		return
+	}
+	t.r.Why = "aborted by " + e.By.Who + because(e.Why)
+	if t.r.State == Planned || t.r.State == Approval || t.r.State == Waiting {
+		t.end(Aborted)
+		return
+	}
+	t.stop(Aborted, plan.UndoBad)
+}
+
+func (t *turn) rollback(e Rollback) {
+	if !t.may(e.By) {
+		return
+	}
+	scope, what := plan.UndoWave, "the wave"
+	if e.All || t.r.State.Over() {
+		scope, what = plan.UndoAll, "all boards"
+	}
+	if e.Epoch > t.r.Epoch {
+		t.r.Epoch = e.Epoch
+	}
+	for i := range t.r.Boards {
+		if e.Skip[t.r.Boards[i].Name] {
+			t.set(i, func(b *Board) { b.State, b.Reason = BoardOut, "its release is another rollout's by now" })
+		}
+	}
+	t.r.Why = fmt.Sprintf("%s took %s back%s", e.By.Who, what, because(e.Why))
+	t.stop(RolledBack, scope)
+}
+
+func (t *turn) retry(e Retry) {
+	if !t.may(e.By) {
+		return
+	}
+	r := t.r
+	left := 0
+	for i := range r.Boards {
+		if b := &r.Boards[i]; b.State != BoardGood && !e.Without[b.Name] && e.Skip[b.Name] == "" {
+			left++
+		}
+	}
+	if left == 0 {
+		t.err = fmt.Errorf("%w: no board is left to try again", plan.ErrNoBoards)
+		return
+	}
+	r.Past = append(r.Past, rest.RolloutAttempt{Began: r.Began, Ended: r.Since, State: string(r.State), Sentence: r.Sentence})
+	if len(r.Past) > maxPast {
+		r.Past = r.Past[len(r.Past)-maxPast:]
+	}
+	for i := range r.Boards {
+		b := &r.Boards[i]
+		if b.State == BoardGood {
+			b.Earlier, t.fx.Changed[i] = true, true
+			continue
+		}
+		b.State, b.Bad, b.Acked, b.Tries, b.Phase, b.Progress, b.Since = BoardWaiting, false, false, 0, "", 0, t.now
+		b.Deadline, b.NotBefore, b.Attempt = zero(), zero(), 0 // words on the last try are of no account
+		if e.Without[b.Name] {
+			b.State, b.Reason = BoardOut, "left out of the retry"
+		}
+		t.fx.Changed[i] = true
+	}
+	for i := range r.Waves {
+		r.Waves[i].Verdict, r.Waves[i].Began, r.Waves[i].Ended = nil, zero(), zero()
+	}
+	r.Wave, r.Why, r.Common, r.Sentence, r.Into, r.Resume = -1, "", "", "", "", ""
+	r.Starter, r.Epoch, r.Began, r.Counter = e.By.Author, e.Epoch, t.now, 0
+	r.recount()
+	t.skip(e.Skip)
+	t.begin(fmt.Sprintf("tried again on %d boards%s", left, because(e.Why)))
+}
+
+// maxPast bounds the tries that a rollout remembers in its head; the steps are all in
+// its history.
+const maxPast = 50

@@ -1,0 +1,325 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollout
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"fulmar/fleet/rollout/plan"
+	"fulmar/schema"
+	"fulmar/schema/rest"
+)
+
+// What a board makes of the release.
+const (
+	takes      = iota
+	goesBack   // fails its trial and is back by itself
+	breaks     // says failed
+	hangs      // stays in its trial
+	dies       // never says anything again once it has begun
+	lies       // says committed and runs something else
+	numFates   = iota
+	oldVersion = "1.8"
+	newVersion = "1.9"
+)
+
+// device is a simulated board.
+type device struct {
+	name     string
+	fate     int
+	running  string
+	seen     uint64 // highest attempt
+	act      Act
+	phase    int // steps since the order
+	away     bool
+	dead     bool
+	stubborn bool // does not go back
+	installs int
+}
+
+// world drives one rollout with simulated boards and holds it to its promises.
+type world struct {
+	t      testing.TB
+	r      *Rollout
+	rng    *rand.Rand
+	now    time.Time
+	boards map[string]*device
+	order  []*device
+	epoch  uint64
+	arrows map[string]bool // taken
+	states map[State]bool
+	inbox  []Report
+	guard  func(have bool) float64
+	hookNo bool
+	log    []string
+	told   map[string]uint64 // highest attempt that went out
+	scope  string
+}
+
+func newWorld(t testing.TB, seed uint64, s rest.RolloutSpec, boards, sites int, fate func(i int, rng *rand.Rand) int) *world {
+	t.Helper()
+	w := &world{
+		t: t, rng: rand.New(rand.NewPCG(seed, 77)), now: time.Date(2026, 7, 1, 20, 0, 0, 0, time.UTC), boards: map[string]*device{},
+		arrows: map[string]bool{}, states: map[State]bool{}, told: map[string]uint64{},
+	}
+	s.Component, s.Release = "model/parcels", newVersion
+	s, err := plan.Complete(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c []plan.Candidate
+	for i := range boards {
+		d := &device{name: fmt.Sprintf("b%03d", i), fate: fate(i, w.rng), running: oldVersion}
+		w.boards[d.name], w.order = d, append(w.order, d)
+		model := "nx16"
+		if d.fate != takes {
+			model = "nx8"
+		}
+		c = append(c, plan.Candidate{Board: d.name, Site: fmt.Sprint("s", i%sites), Able: true, Reachable: true, Release: oldVersion, Facts: map[string]string{"model": model, "os": "JetPack 6"}})
+	}
+	p, err := plan.Make(s, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.r, err = New("r-1", "default", "ann", s, p, w.now); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) fatalf(format string, args ...any) {
+	w.t.Helper()
+	for _, l := range w.log {
+		w.t.Log(l)
+	}
+	w.t.Fatalf(format, args...)
+}
+
+// apply lets the rollout take an event and does what it asks for.
+func (w *world) apply(ev Event) error {
+	w.t.Helper()
+	before := w.r.State
+	fx, err := w.r.Apply(ev, w.now)
+	if err != nil {
+		if w.r.State != before {
+			w.fatalf("%T changed the state with an error: %v", ev, err)
+		}
+		return err
+	}
+	for _, s := range fx.Steps {
+		w.log = append(w.log, fmt.Sprintf("%s %s %s -> %s: %s", s.At.Format("02 15:04:05"), s.Who, s.From, s.To, s.Say))
+		if s.From != "" {
+			w.arrows[s.From+">"+s.To] = true
+		}
+		w.states[State(s.To)] = true
+	}
+	w.check()
+	for _, i := range fx.Send {
+		w.deliver(i)
+	}
+	if fx.Guards != nil && w.rng.IntN(20) > 0 { // now and then they cannot be read
+		m := Measured{Baseline: fx.Baseline, Values: map[string]map[string]float64{}}
+		for _, g := range fx.Guards {
+			m.Values[g.Name] = map[string]float64{}
+			for _, d := range w.order {
+				m.Values[g.Name][d.name] = w.guard(d.running == newVersion)
+			}
+		}
+		if err := w.apply(m); err != nil {
+			w.fatalf("guards: %v", err)
+		}
+	}
+	if fx.Hook != nil && w.rng.IntN(20) > 0 {
+		if err := w.apply(Hooked{OK: !w.hookNo, Say: "as it was told"}); err != nil {
+			w.fatalf("hook: %v", err)
+		}
+	}
+	return nil
+}
+
+func (w *world) deliver(i int) {
+	act, attempt, _, ok := w.r.Order(i)
+	if !ok {
+		return // what was to be sent has been overtaken by the next step
+	}
+	b := &w.r.Boards[i]
+	if attempt < w.told[b.Name] {
+		w.fatalf("%s is told attempt %d after %d", b.Name, attempt, w.told[b.Name])
+	}
+	w.told[b.Name] = attempt
+	if act != ActUndo && w.r.group(b) > w.r.Wave {
+		w.fatalf("%s of wave %d gets it in wave %d", b.Name, w.r.group(b), w.r.Wave)
+	}
+	d := w.boards[b.Name]
+	if d.away || d.dead || w.rng.IntN(10) == 0 { // lost on the way
+		return
+	}
+	if attempt > d.seen {
+		d.seen, d.act, d.phase = attempt, act, 0
+	}
+	w.say(d)
+}
+
+// say puts a board's word about what it does on its way.
+func (w *world) say(d *device) {
+	if d.seen == 0 || d.dead {
+		return
+	}
+	r := Report{Board: d.name, Attempt: d.seen, Release: d.running}
+	switch {
+	case d.act == ActUndo && d.stubborn:
+		r.Word, r.Reason = schema.OTAFailed, "no room for what ran before"
+	case d.act == ActUndo:
+		d.running = oldVersion
+		r.Word, r.Release = schema.OTARolledBack, d.running
+	case d.phase < 2:
+		r.Word, r.Progress = schema.OTAFetching, 40*d.phase
+	case d.phase < 4 || d.fate == hangs:
+		r.Word = schema.OTATrial
+	case d.fate == goesBack:
+		r.Word, r.Reason = schema.OTARolledBack, "worker crashed 3 times"
+	case d.fate == breaks:
+		r.Word, r.Reason = schema.OTAFailed, "no space"
+	case d.fate == lies && d.act == ActInstall:
+		r.Word = schema.OTACommitted
+	default:
+		if d.act == ActInstall {
+			d.running = newVersion
+		}
+		r.Word, r.Release = schema.OTACommitted, d.running
+	}
+	w.inbox = append(w.inbox, r)
+}
+
+// step lets a minute or so pass.
+func (w *world) step() {
+	w.t.Helper()
+	w.now = w.now.Add(time.Duration(20+w.rng.IntN(60)) * time.Second)
+	for _, d := range w.order {
+		if d.seen > 0 && !d.away && !d.dead {
+			d.phase++
+			if d.fate == dies && d.phase == 2 && d.act != ActUndo {
+				d.dead = true
+			}
+			if d.phase <= 5 || w.rng.IntN(10) == 0 {
+				w.say(d)
+			}
+		}
+	}
+	w.rng.Shuffle(len(w.inbox), func(i, j int) { w.inbox[i], w.inbox[j] = w.inbox[j], w.inbox[i] })
+	for _, r := range w.inbox {
+		if w.rng.IntN(20) == 0 {
+			continue // lost
+		}
+		if err := w.apply(r); err != nil {
+			w.fatalf("report: %v", err)
+		}
+	}
+	w.inbox = nil
+	if err := w.apply(Tick{}); err != nil {
+		w.fatalf("tick: %v", err)
+	}
+	for i := range w.r.Boards { // a courier repeats what is not settled
+		if w.r.Unsettled(i) && w.rng.IntN(3) == 0 {
+			w.deliver(i)
+		}
+	}
+}
+
+// flap lets boards come and go.
+func (w *world) flap() {
+	d := w.order[w.rng.IntN(len(w.order))]
+	if d.away = !d.away; !d.away {
+		if err := w.apply(Here{d.name}); err != nil {
+			w.fatalf("here: %v", err)
+		}
+	}
+}
+
+// restart loses what is only in memory.
+func (w *world) restart() {
+	head, err := json.Marshal(w.r)
+	if err != nil {
+		w.fatalf("%v", err)
+	}
+	boards, err := json.Marshal(w.r.Boards)
+	if err != nil {
+		w.fatalf("%v", err)
+	}
+	r := new(Rollout)
+	if err := json.Unmarshal(head, r); err != nil {
+		w.fatalf("%v", err)
+	}
+	if err := json.Unmarshal(boards, &r.Boards); err != nil {
+		w.fatalf("%v", err)
+	}
+	if err := r.Wake(); err != nil {
+		w.fatalf("%v", err)
+	}
+	w.r = r
+	if fx := r.Asks(); fx.Hook != nil {
+		_ = w.apply(Hooked{OK: !w.hookNo})
+	}
+}
+
+// check holds what must hold after every event.
+func (w *world) check() {
+	w.t.Helper()
+	r := w.r
+	if over := r.State.Over(); over != r.Deadline.IsZero() {
+		w.fatalf("%s with the deadline %v", r.State, r.Deadline)
+	}
+	if r.State.Over() && r.Sentence == "" {
+		w.fatalf("%s without a sentence", r.State)
+	}
+	if r.Approver != "" && (r.Approver == r.Author || r.Approver == r.Starter) {
+		w.fatalf("%s approved what they began", r.Approver)
+	}
+	if r.Spec.Approval && r.Approver == "" && r.State != Planned && r.State != Approval && !r.State.Over() {
+		w.fatalf("%s without an approval", r.State)
+	}
+	kept := append([]tally{}, r.tallies...)
+	r.recount()
+	for i := range kept {
+		if kept[i] != r.tallies[i] {
+			w.fatalf("the tally of wave %d is %+v, counted it is %+v", i, kept[i], r.tallies[i])
+		}
+	}
+	if r.State.Over() && !r.Settled() {
+		w.fatalf("%s with %d boards in between", r.State, r.between())
+	}
+	flying := map[string]int{}
+	for i := range r.Boards {
+		b := &r.Boards[i]
+		if b.State.flying() {
+			flying[b.Site]++
+		}
+		if (b.State.flying() || b.State == BoardUndoing) == b.Deadline.IsZero() {
+			w.fatalf("%s is %s with the deadline %v", b.Name, b.State, b.Deadline)
+		}
+		if r.group(b) > r.Wave && b.State.flying() {
+			w.fatalf("%s of wave %d was told in wave %d", b.Name, b.Wave, r.Wave)
+		}
+	}
+	for s, n := range flying {
+		if r.Spec.PerSite > 0 && n > r.Spec.PerSite+w.lateAt(s) {
+			w.fatalf("%d boards of site %s on their way, at most %d", n, s, r.Spec.PerSite)
+		}
+	}
+}
+
+// lateAt counts the boards of a site that answered after they were given up: those come
+// on top.
+func (w *world) lateAt(site string) (n int) {
+	for i := range w.r.Boards {
+		if b := &w.r.Boards[i]; b.Site == site && b.Tries > 0 && b.Acked {
+			n++
+		}
+	}
+	return n
+}
