@@ -73,7 +73,11 @@ func (v *wallView) count(ctx context.Context, c Counter, q web.DetectionQuery, n
 		v.Bars.Hours = append(v.Bars.Hours, b)
 	}
 	at := first.Add(time.Duration(busiest) * hour).In(now.Location())
-	v.Bars.Words = words.Count(sum) + " detections in 24 hours, most of them from " + at.Format("15:04") + " to " + at.Add(hour).Format("15:04")
+	kind := " detections with a picture"
+	if v.F.All {
+		kind = " detections"
+	}
+	v.Bars.Words = words.Count(sum) + kind + " in 24 hours, most of them from " + at.Format("15:04") + " to " + at.Add(hour).Format("15:04")
 	switch {
 	case more:
 		v.Bars.Note = "Only the newest " + words.Count(web.MaxCounted) + " are counted."
