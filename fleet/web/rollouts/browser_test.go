@@ -77,7 +77,7 @@ func TestBrowser(t *testing.T) {
 		{"rollout-planned", "/rollouts/r-35"},
 		{"rollout-done", "/rollouts/r-20"},
 		{"rollout-plan", "/rollouts/new"},
-	}, nil)
+	}, b.Axe)
 	books.mu.Lock()
 	books.list = nil
 	books.mu.Unlock()
