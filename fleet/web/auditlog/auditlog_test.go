@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,16 +21,26 @@ import (
 
 // book is an audit log in memory.
 type book struct {
+	mu   sync.Mutex
 	list []rest.AuditEntry // oldest first
 	head rest.AuditHead
 	err  error
-	took rest.AuditFilter
 }
 
-func (b *book) Head(context.Context) (rest.AuditHead, error) { return b.head, b.err }
+func (b *book) Head(context.Context) (rest.AuditHead, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.head, b.err
+}
+
+// break1 breaks the chain.
+func (b *book) break1(where string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.head.Broken = where
+}
 
 func (b *book) Entries(_ context.Context, tenant string, after int64, limit int, f rest.AuditFilter) (out []rest.AuditEntry, err error) {
-	b.took = f
 	list := slices.Clone(b.list)
 	if f.Newest {
 		slices.Reverse(list)

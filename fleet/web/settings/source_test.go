@@ -141,6 +141,8 @@ func (o *office) RemoveRule(_ context.Context, _ access.Caller, id string) error
 }
 
 func (o *office) Alerts(context.Context, string) ([]rest.Alert, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return slices.Clone(o.alerts), o.err
 }
 
