@@ -31,6 +31,7 @@ type view struct {
 	Headline, Tone string
 	Broken         string // where the chain does not hold
 	Checked        string
+	Last        string // number of the newest entry; "" where there is none
 	Head           rest.AuditHead
 	Form           *form.Form
 	Filtered       bool
@@ -42,7 +43,7 @@ type view struct {
 // entry is one row, ready to be shown.
 type entry struct {
 	rest.AuditEntry
-	When string
+	No, When string
 }
 
 // filter reads the address; what is wrong stands in the form.
@@ -113,7 +114,7 @@ func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Value
 			v.Older = link(list[perPage-1].Seq)
 		}
 		for _, e := range list {
-			v.Rows = append(v.Rows, entry{e, words.Stamp(e.At.In(s.At.Location()), s.At)})
+			v.Rows = append(v.Rows, entry{e, words.Count(uint64(max(e.Seq, 0))), words.Stamp(e.At.In(s.At.Location()), s.At)})
 		}
 	}
 	return v, nil
@@ -146,6 +147,9 @@ func (v *view) head(s *live.Sheet) {
 		v.Headline, v.Tone = "Unbroken since "+day+"; "+entries+"; head signed "+at(h.At), "healthy"
 	}
 	v.Checked = at(h.Checked)
+	if h.Seq > 0 {
+		v.Last = words.Count(uint64(h.Seq))
+	}
 	s.Shape("verdict", v.Headline, v.Broken, v.Checked)
 }
 

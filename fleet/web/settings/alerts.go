@@ -198,7 +198,7 @@ type hookRow struct {
 // deliveryRow is one delivery.
 type deliveryRow struct {
 	rest.Delivery
-	Tone, At, Then string
+	Tone, At, Words string
 	Again          bool
 }
 
@@ -248,14 +248,22 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 	}
 	for _, d := range log[:min(len(log), maxDeliveries)] {
 		r := deliveryRow{Delivery: d, Tone: "never", At: words.Stamp(d.Made.In(s.At.Location()), s.At), Again: d.State != rest.DeliveryWaiting}
+		var say []string
+		if d.Status != 0 {
+			say = append(say, "status "+strconv.Itoa(d.Status))
+		}
+		if d.Error != "" {
+			say = append(say, d.Error)
+		}
 		switch {
 		case d.State == rest.DeliveryDelivered:
 			r.Tone = "healthy"
 		case d.State == rest.DeliveryFailed:
 			r.Tone = "failing"
 		case !d.Next.IsZero():
-			r.Then = "tried again at " + words.Stamp(d.Next.In(s.At.Location()), s.At)
+			say = append(say, "tried again at "+words.Stamp(d.Next.In(s.At.Location()), s.At))
 		}
+		r.Words = strings.Join(say, "; ")
 		v.Deliveries = append(v.Deliveries, r)
 	}
 	return v, nil

@@ -13,6 +13,7 @@
     const ask = async () => {
       const mine = ++turn;
       let text = "";
+      if (box.dataset.quiet && !input.value.trim()) { out.textContent = ""; return; }
       try {
         const r = await fetch(box.dataset.count + "?q=" + encodeURIComponent(input.value.trim()));
         if (r.status === 404) return;
