@@ -31,7 +31,7 @@ type view struct {
 	Headline, Tone string
 	Broken         string // where the chain does not hold
 	Checked        string
-	Last        string // number of the newest entry; "" where there is none
+	Last           string // number of the newest entry; "" where there is none
 	Head           rest.AuditHead
 	Form           *form.Form
 	Filtered       bool

@@ -199,7 +199,7 @@ type hookRow struct {
 type deliveryRow struct {
 	rest.Delivery
 	Tone, At, Words string
-	Again          bool
+	Again           bool
 }
 
 // hooksView is the webhooks, and the log of one.
