@@ -8,56 +8,93 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
+	"fulmar/fleet/access"
 	"fulmar/fleet/api"
-	"fulmar/fleet/registry"
+	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/web"
+	"fulmar/schema/rest"
 )
 
-// cookieName is bound by its prefix to this host, path / and TLS.
-const cookieName = "__Host-fulmar"
+// The cookies. Their prefix binds them to this host, path / and TLS.
+const (
+	cookieName = "__Host-fulmar" // the session
+	// knownCookie marks a browser that was logged in: SECRET.USER. It lets nobody in; it
+	// fills in the user and is asked first when strangers guess.
+	knownCookie = "__Host-fulmar-known"
+	knownLife   = 180 * 24 * time.Hour
+	// stepCookie is between password and code.
+	stepCookie = "__Host-fulmar-step"
+	stepLife   = 5 * time.Minute
+	maxCookie  = 160 // bytes: 64 hex digits, a dot and a name
+)
 
 // auth lets people in by session and programs by token.
-type auth struct{ reg *registry.Registry }
+type auth struct{ who *accounts.Accounts }
 
 var (
 	_ web.Auth      = auth{}
+	_ web.Factors   = auth{}
 	_ api.Auth      = auth{}
 	_ api.AdminAuth = auth{}
 )
 
-func secretOf(r *http.Request) string {
-	c, err := r.Cookie(cookieName)
-	if err != nil || len(c.Value) > 128 {
+func cookie(r *http.Request, name string) string {
+	c, err := r.Cookie(name)
+	if err != nil || len(c.Value) > maxCookie {
 		return ""
 	}
 	return c.Value
 }
 
-func setCookie(w http.ResponseWriter, secret string) {
-	c := &http.Cookie{Name: cookieName, Value: secret, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode}
-	if secret == "" {
+// setCookie sets a cookie for as long as the browser is open, or for life where that is
+// not 0; value "" takes it away.
+func setCookie(w http.ResponseWriter, name, value string, life time.Duration) {
+	c := &http.Cookie{
+		Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		MaxAge: int(life / time.Second),
+	}
+	if value == "" {
 		c.MaxAge = -1
 	}
 	http.SetCookie(w, c)
 }
 
-// Session implements [web.Auth].
-func (a auth) Session(r *http.Request) (web.Session, bool) {
-	secret := secretOf(r)
-	if secret == "" {
-		return web.Session{}, false
-	}
-	s, err := a.reg.Session(r.Context(), secret)
-	return web.Session{Tenant: s.Tenant, User: s.User, MustChange: s.MustChange}, err == nil
+// from tells where a request comes from.
+func from(r *http.Request) accounts.From {
+	known, _, _ := strings.Cut(cookie(r, knownCookie), ".")
+	return accounts.From{Addr: api.Remote(r), Agent: r.UserAgent(), Known: known}
 }
 
-// words turns the registry's errors into the page's.
+// Remembered implements [web.Factors].
+func (a auth) Remembered(r *http.Request) string {
+	_, user, _ := strings.Cut(cookie(r, knownCookie), ".")
+	return user // only ever shown to the browser that sent it
+}
+
+func (a auth) session(r *http.Request) (accounts.Session, error) {
+	secret := cookie(r, cookieName)
+	if secret == "" {
+		return accounts.Session{}, accounts.ErrUnknown
+	}
+	return a.who.Session(r.Context(), secret)
+}
+
+// Session implements [web.Auth].
+func (a auth) Session(r *http.Request) (web.Session, bool) {
+	s, err := a.session(r)
+	return web.Session{Tenant: s.Tenant, User: s.User, Role: s.Role, MustChange: s.MustChange, MustEnrol: s.MustEnrol}, err == nil
+}
+
+// words turns the accounts' errors into the page's.
 func words(err error) error {
 	for _, p := range [][2]error{
-		{registry.ErrWrongPassword, web.ErrWrongPassword},
-		{registry.ErrTooManyTries, web.ErrTooManyTries},
-		{registry.ErrWeakPassword, web.ErrWeakPassword},
+		{accounts.ErrWrongPassword, web.ErrWrongPassword},
+		{accounts.ErrTooManyTries, web.ErrTooManyTries},
+		{accounts.ErrWeakPassword, web.ErrWeakPassword},
+		{accounts.ErrCodeWanted, web.ErrCodeWanted},
+		{accounts.ErrWrongCode, web.ErrWrongCode},
 	} {
 		if errors.Is(err, p[0]) {
 			return p[1]
@@ -66,75 +103,155 @@ func words(err error) error {
 	return err
 }
 
-// Login implements [web.Auth].
-func (a auth) Login(w http.ResponseWriter, r *http.Request, password string) error {
-	secret, err := a.reg.Login(r.Context(), password, api.Remote(r))
+// Login implements [web.Auth]. A session that the browser had ends.
+func (a auth) Login(w http.ResponseWriter, r *http.Request, user, password, code string) error {
+	var o accounts.Opened
+	var err error
+	if step := cookie(r, stepCookie); user == "" && password == "" && code != "" {
+		o, err = a.who.Second(r.Context(), step, code, from(r))
+		if errors.Is(err, accounts.ErrUnknown) {
+			return web.ErrTooLate
+		}
+	} else {
+		o, err = a.who.Login(r.Context(), strings.TrimSpace(user), password, code, from(r))
+	}
+	if o.Step != "" {
+		setCookie(w, stepCookie, o.Step, stepLife)
+	}
 	if err != nil {
 		return words(err)
 	}
-	setCookie(w, secret)
+	a.drop(r)
+	setCookie(w, stepCookie, "", 0)
+	return a.opened(w, r, o)
+}
+
+// opened gives a browser its new session.
+func (a auth) opened(w http.ResponseWriter, r *http.Request, o accounts.Opened) error {
+	s, err := a.who.Session(r.Context(), o.Session)
+	if err != nil {
+		return err
+	}
+	setCookie(w, cookieName, o.Session, 0)
+	setCookie(w, knownCookie, o.Known+"."+s.User, knownLife)
 	return nil
+}
+
+// drop ends the session that a request has, if it has one. One that could not be ended
+// still ends by its idle time.
+func (a auth) drop(r *http.Request) {
+	if secret := cookie(r, cookieName); secret != "" {
+		_ = a.who.Logout(context.WithoutCancel(r.Context()), secret)
+	}
 }
 
 // SetPassword implements [web.Auth].
 func (a auth) SetPassword(w http.ResponseWriter, r *http.Request, old, fresh string) error {
-	if _, ok := a.Session(r); !ok {
+	s, err := a.session(r)
+	if err != nil {
 		return web.ErrWrongPassword
 	}
-	secret, err := a.reg.SetPassword(r.Context(), old, fresh, api.Remote(r))
+	o, err := a.who.SetPassword(r.Context(), s.User, old, fresh, from(r))
 	if err != nil {
 		return words(err)
 	}
-	setCookie(w, secret)
-	return nil
+	return a.opened(w, r, o)
 }
 
 // Logout implements [web.Auth].
 func (a auth) Logout(w http.ResponseWriter, r *http.Request) {
-	if secret := secretOf(r); secret != "" {
-		// A session that could not be ended still ends by its idle time.
-		_ = a.reg.Logout(context.WithoutCancel(r.Context()), secret)
-	}
-	setCookie(w, "")
+	a.drop(r)
+	setCookie(w, cookieName, "", 0)
 }
 
-// Reader implements [api.Auth]: a session whose password is settled, or a token.
-func (a auth) Reader(r *http.Request) (string, error) {
-	if h := r.Header.Get("Authorization"); h != "" {
-		token, ok := strings.CutPrefix(h, "Bearer ")
-		if !ok || len(token) > 128 {
-			return "", api.ErrNotLoggedIn
-		}
-		tenant, _, err := a.reg.APIToken(r.Context(), token)
-		if errors.Is(err, registry.ErrUnknown) {
-			return "", api.ErrNotLoggedIn
-		}
-		return tenant, err
+// Factor implements [web.Factors].
+func (a auth) Factor(r *http.Request) (on bool, recovery int, err error) {
+	s, err := a.session(r)
+	if err != nil {
+		return false, 0, err
 	}
-	s, ok := a.Session(r)
-	switch {
-	case !ok:
-		return "", api.ErrNotLoggedIn
-	case s.MustChange:
-		return "", api.ErrNotAllowed
-	}
-	return s.Tenant, nil
+	f, err := a.who.Factor(r.Context(), s.User)
+	return f.On, f.Recovery, err
 }
 
-// Admin implements [api.AdminAuth]: a session whose password is settled, or a token of
-// scope admin.
-func (a auth) Admin(r *http.Request) (tenant, who string, err error) {
-	tenant, err = a.Reader(r)
+// BeginFactor implements [web.Factors].
+func (a auth) BeginFactor(r *http.Request) (key, uri string, err error) {
+	s, err := a.session(r)
 	if err != nil {
 		return "", "", err
 	}
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok { // Reader has let a session in
-		return tenant, registry.AdminUser, nil
+	return a.who.BeginTOTP(r.Context(), s.Caller())
+}
+
+// ConfirmFactor implements [web.Factors].
+func (a auth) ConfirmFactor(_ http.ResponseWriter, r *http.Request, code string) ([]string, error) {
+	s, err := a.session(r)
+	if err != nil {
+		return nil, err
 	}
-	_, scope, err := a.reg.APIToken(r.Context(), token)
-	if err != nil || scope != registry.ScopeAdmin {
-		return "", "", errors.Join(api.ErrNotAllowed, err)
+	codes, err := a.who.ConfirmTOTP(r.Context(), s.Caller(), code)
+	if err != nil {
+		return nil, words(err)
 	}
-	return tenant, registry.TokenName(token), nil
+	return codes, a.who.EndOthers(context.WithoutCancel(r.Context()), s.User, s.ID)
+}
+
+// DropFactor implements [web.Factors].
+func (a auth) DropFactor(r *http.Request, password, code string) error {
+	s, err := a.session(r)
+	if err != nil {
+		return err
+	}
+	return words(a.who.DropOwn(r.Context(), s.Caller(), password, code, from(r)))
+}
+
+// Caller tells who asks: a program by its token, or a person by their session. A
+// session whose password or second factor is not settled has no rights.
+func (a auth) Caller(r *http.Request) (access.Caller, error) {
+	if h := r.Header.Get("Authorization"); h != "" {
+		token, ok := strings.CutPrefix(h, "Bearer ")
+		if !ok {
+			return access.Caller{}, api.ErrNotLoggedIn
+		}
+		c, err := a.who.Token(r.Context(), token)
+		if errors.Is(err, accounts.ErrUnknown) {
+			return access.Caller{}, api.ErrNotLoggedIn
+		}
+		return c, err
+	}
+	s, err := a.session(r)
+	if errors.Is(err, accounts.ErrUnknown) {
+		return access.Caller{}, api.ErrNotLoggedIn
+	}
+	if err != nil {
+		return access.Caller{}, err
+	}
+	if s.MustChange || s.MustEnrol {
+		return access.Caller{}, api.ErrNotAllowed
+	}
+	return s.Caller(), nil
+}
+
+// with gives the caller where they have a right over all boards of the tenant.
+func (a auth) with(r *http.Request, right rest.Right) (access.Caller, error) {
+	c, err := a.Caller(r)
+	if err != nil {
+		return c, err
+	}
+	if c.May(right) != nil || c.Boards != "" {
+		return c, api.ErrNotAllowed
+	}
+	return c, nil
+}
+
+// Reader implements [api.Auth].
+func (a auth) Reader(r *http.Request) (string, error) {
+	c, err := a.with(r, rest.BoardsRead)
+	return c.Tenant, err
+}
+
+// Admin implements [api.AdminAuth].
+func (a auth) Admin(r *http.Request) (tenant, who string, err error) {
+	c, err := a.with(r, rest.BoardsAdmit)
+	return c.Tenant, c.Who, err
 }

@@ -15,6 +15,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -328,7 +329,7 @@ func TestEvents(t *testing.T) {
 func TestSessions(t *testing.T) {
 	t.Parallel()
 	c := serve(t)
-	a := auth{c.reg}
+	a := auth{c.reg.Accounts()}
 	if len(c.password) < 20 {
 		t.Fatal("no one-time password at the first start")
 	}
@@ -343,10 +344,10 @@ func TestSessions(t *testing.T) {
 	login := func(pw string) *http.Cookie {
 		t.Helper()
 		w := &recorder{h: http.Header{}}
-		if err := a.Login(w, with(nil), pw); err != nil {
+		if err := a.Login(w, with(nil), "admin", pw, ""); err != nil {
 			t.Fatal(err)
 		}
-		ck, err := http.ParseSetCookie(w.h.Get("Set-Cookie"))
+		ck, err := sessionCookie(w.h)
 		if err != nil || !ck.Secure || !ck.HttpOnly || ck.SameSite != http.SameSiteStrictMode || ck.Path != "/" || ck.Domain != "" {
 			t.Fatalf("cookie %+v, %v", ck, err)
 		}
@@ -386,6 +387,16 @@ func TestSessions(t *testing.T) {
 			t.Errorf("post with %s %s: %d", h[0], h[1], res.StatusCode)
 		}
 	}
+}
+
+// sessionCookie gives the cookie of the session among those that are set.
+func sessionCookie(h http.Header) (*http.Cookie, error) {
+	for _, line := range h.Values("Set-Cookie") {
+		if c, err := http.ParseSetCookie(line); err != nil || c.Name == cookieName {
+			return c, err
+		}
+	}
+	return nil, errors.New("no session")
 }
 
 type recorder struct{ h http.Header }

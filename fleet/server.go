@@ -102,7 +102,7 @@ func New(cfg Config, firstPassword func(string), log *slog.Logger) (_ *Server, e
 	if err := s.wire(); err != nil {
 		return nil, err
 	}
-	pw, err := s.reg.EnsureAdmin(context.Background())
+	pw, err := s.reg.Accounts().EnsureAdmin(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +173,8 @@ func (s *Server) wire() error {
 		return err
 	}
 	src := store.New(s.ledger, s.enrolled, blobs.Open)
-	who := auth{s.reg}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg}, Log: s.log}, src, who)
+	who := auth{s.reg.Accounts()}
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
 	if err != nil {
 		return err
 	}
@@ -273,6 +273,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("attestations", s.keepAsking)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
+	doors.Go("accounts", func(ctx context.Context) error { return s.reg.Accounts().Run(ctx, s.log) })
 	if s.out != nil {
 		doors.Go("foreign broker", s.out.Run)
 	}

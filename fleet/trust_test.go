@@ -47,7 +47,7 @@ func (c *town) person(t *testing.T) *person {
 	client := *c.http
 	client.Jar = jar
 	p := &person{t, "https://" + c.HTTPSAddr(), &client}
-	p.post("/login", url.Values{"password": {c.password}})
+	p.post("/login", url.Values{"user": {"admin"}, "password": {c.password}})
 	const chosen = "a much longer secret"
 	p.post("/password", url.Values{"old": {c.password}, "new": {chosen}, "again": {chosen}})
 	return p

@@ -17,6 +17,7 @@ import (
 
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/registry/limit"
 	"fulmar/schema"
 	"fulmar/tpm/attest"
 )
@@ -47,7 +48,7 @@ type Desk struct {
 	now    func() time.Time // the fleet's clock; tests have their own
 
 	open  challenges
-	rate  *registry.Limiter
+	rate  *limit.Limiter[netip.Addr]
 	book  *book
 	count struct{ issued, renewed, waiting atomic.Uint64 }
 }
@@ -73,7 +74,7 @@ func (d *Desk) Stats() Stats {
 func New(p Policy, issuer Issuer, reg *registry.Registry, log *slog.Logger) *Desk {
 	return &Desk{
 		policy: p, issuer: issuer, reg: reg, log: log, now: time.Now,
-		open: challenges{by: map[string]*challenge{}}, rate: registry.NewLimiter(burst, refill), book: newBook(),
+		open: challenges{by: map[string]*challenge{}}, rate: limit.New[netip.Addr](burst, refill), book: newBook(),
 	}
 }
 
@@ -196,7 +197,7 @@ func (d *Desk) settle(ctx context.Context, from netip.Addr, board string, do fun
 	}
 	var a *Answer
 	err := refuse(CodeTooMany, nil, "Too many requests from this address; wait some seconds")
-	if d.rate.Take(from, d.now()) {
+	if d.rate.Take(limit.Source(from), d.now()) {
 		a, err = do()
 	}
 	var r *Refusal

@@ -17,16 +17,18 @@ import (
 	"time"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/store"
 )
 
 // DefaultTenant is the tenant that is always there.
-const DefaultTenant = "default"
+const DefaultTenant = accounts.DefaultTenant
 
 // Console is who acts on the data folder, in the audit log: the rights of its files are
 // the authority.
-const Console = "server"
+const Console = accounts.Console
 
 // Errors that callers act upon.
 var (
@@ -49,10 +51,8 @@ var (
 // Bounds on rows that requests can make.
 const (
 	maxBoards    = 50_000 // what one SQLite server is meant for
-	maxTokens    = 1000   // join tokens and API tokens, each
-	maxSessions  = 100    // of the one administrator
+	maxTokens    = 1000   // join tokens
 	maxTokenLife = 30 * 24 * time.Hour
-	maxAPILife   = 366 * 24 * time.Hour
 	// maxRequests bounds the boards that wait for a person, who can look through no
 	// more; maxFrom those of one address: a site behind one, with room to spare.
 	maxRequests = 1000
@@ -66,9 +66,8 @@ const (
 
 // Registry is the open registry.
 type Registry struct {
-	db    *store.DB
-	hash  chan struct{} // bounds password hashes at one time
-	tries *Limiter
+	db  *store.DB
+	who *accounts.Accounts
 }
 
 // Open opens the registry in the data folder.
@@ -77,14 +76,20 @@ func Open(dir string) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Registry{db: db, hash: make(chan struct{}, hashers), tries: NewLimiter(burst, refill)}, nil
+	return &Registry{db: db, who: accounts.New(db)}, nil
 }
 
 // Audit reads the log of who did what to which board.
 func (r *Registry) Audit() *audit.Log { return audit.New(r.db) }
 
+// Accounts keeps who may come in: people and programs.
+func (r *Registry) Accounts() *accounts.Accounts { return r.who }
+
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
+
+// Meta keeps what people say of boards, and saved queries.
+func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

@@ -5,16 +5,22 @@ package registry
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/argon2"
+
 	"fulmar/fleet/ca"
+	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/store"
+	"fulmar/schema/rest"
 )
 
 func open(t testing.TB) (*Registry, string) {
@@ -136,127 +142,64 @@ func TestRenewKeepsOldUntilUsed(t *testing.T) {
 	}
 }
 
-func TestPasswordAndSessions(t *testing.T) {
+// TestOldAccounts: a registry of the release with one administrator and two kinds of
+// tokens is opened by this one. All who could come in still can, and may do the same.
+func TestOldAccounts(t *testing.T) {
 	t.Parallel()
-	r, dir := open(t)
-	once, err := r.EnsureAdmin(ctx)
-	if err != nil || len(once) < 20 {
-		t.Fatalf("one-time password %d characters, %v", len(once), err)
-	}
-	if again, err := r.EnsureAdmin(ctx); err != nil || again != "" {
-		t.Fatalf("second start makes a password: %v", err)
-	}
-	if _, err := r.Login(ctx, "not it at all, no", here); !errors.Is(err, ErrWrongPassword) {
-		t.Fatal(err)
-	}
-	first, err := r.Login(ctx, once, here)
+	dir := t.TempDir()
+	db, err := store.OpenFile(filepath.Join(dir, "registry.db"), migrations()[:3])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := r.Session(ctx, first); err != nil || !s.MustChange || s.Tenant != DefaultTenant {
-		t.Fatalf("%+v %v", s, err)
-	}
-	const fresh = "correct horse battery"
-	for _, weak := range []string{"", "short", once, strings.Repeat("x", 300)} {
-		if _, err := r.SetPassword(ctx, once, weak, here); !errors.Is(err, ErrWeakPassword) {
-			t.Errorf("password of %d characters: %v", len(weak), err)
-		}
-	}
-	second, err := r.SetPassword(ctx, once, fresh, here)
-	if err != nil {
+	// "correct horse battery" by Argon2id as that release hashed it.
+	const password = "$argon2id$v=19$m=65536,t=3,p=2$AAECAwQFBgcICQoLDA0ODw$HASH"
+	sum := base64.RawStdEncoding.EncodeToString(argon2.IDKey([]byte("correct horse battery"), []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f"), 3, 64<<10, 2, 32))
+	read, admin := "fk1_"+strings.Repeat("1b", 32), "fk1_"+strings.Repeat("2c", 32)
+	until := time.Now().Add(time.Hour).UnixMilli()
+	if _, err := db.Write.Exec(`INSERT INTO user VALUES ('admin', 'default', ?, 0)`, strings.Replace(password, "HASH", sum, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Session(ctx, first); !errors.Is(err, ErrUnknown) {
-		t.Error("a session outlives the change of password")
-	}
-	if s, err := r.Session(ctx, second); err != nil || s.MustChange {
-		t.Errorf("%+v %v", s, err)
-	}
-	if _, err := r.Login(ctx, once, here); !errors.Is(err, ErrWrongPassword) {
-		t.Error("the one-time password works twice")
-	}
-	if err := r.Logout(ctx, second); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Session(ctx, second); !errors.Is(err, ErrUnknown) {
-		t.Error("a session outlives the logout")
-	}
-	third, err := r.Login(ctx, fresh, here)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for col, life := range map[string]time.Duration{"used": sessionIdle, "made": sessionLife} {
-		if _, err := r.db.Write.Exec("UPDATE session SET "+col+" = ?", time.Now().Add(-life-time.Second).UnixMilli()); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.Session(ctx, third); !errors.Is(err, ErrUnknown) {
-			t.Errorf("session past its %s time is good", col)
-		}
-		if _, err := r.db.Write.Exec("UPDATE session SET "+col+" = ?", nowMs()); err != nil {
+	for token, scope := range map[string]string{read: "read", admin: "admin"} {
+		if _, err := db.Write.Exec(`INSERT INTO api_token (hash, tenant, scope, expires) VALUES (?, 'default', ?, ?)`, hashOf(token), scope, until); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Nothing secret lies in the file.
-	if _, err := r.db.Write.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(dir + "/registry.db")
+	r, err := Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{once, fresh, first, second, third} {
-		if strings.Contains(string(raw), secret) {
-			t.Error("a secret is readable in the database")
+	defer r.Close()
+	o, err := r.Accounts().Login(ctx, "admin", "correct horse battery", "", accounts.From{Addr: here})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := r.Accounts().Session(ctx, o.Session); err != nil || s.Role != rest.Admin || s.MustChange || s.MustEnrol {
+		t.Errorf("%+v, %v", s, err)
+	}
+	few, _ := rest.RightsOf(rest.BoardsRead, rest.AuditRead)
+	for token, want := range map[string]rest.Rights{read: few, admin: rest.Admin.Rights()} {
+		c, err := r.Accounts().Token(ctx, token)
+		if err != nil || c.Rights != want || c.Who != "token "+hex.EncodeToString(hashOf(token)[:4]) || c.Author != Console {
+			t.Errorf("%+v, %v", c, err)
 		}
+	}
+	if pw, err := r.Accounts().EnsureAdmin(ctx); pw != "" || err != nil {
+		t.Error("a second administrator is made", err)
 	}
 }
 
-func TestTriesAreLimited(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		l := NewLimiter(burst, refill)
-		other, six, six2 := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
-		for range burst {
-			if !l.Take(here, time.Now()) || !l.Take(six, time.Now()) {
-				t.Fatal("refused too early")
-			}
-		}
-		if l.Take(here, time.Now()) || l.Take(six2, time.Now()) || !l.Take(other, time.Now()) {
-			t.Fatal("the limit is for each address, IPv6 by /64")
-		}
-		time.Sleep(refill)
-		if !l.Take(here, time.Now()) || l.Take(here, time.Now()) {
-			t.Fatal("one try comes back each refill")
-		}
-		for i := range 2 * maxAddresses {
-			l.Take(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), time.Now())
-		}
-		if len(l.by) > maxAddresses || l.used.Len() != len(l.by) {
-			t.Fatalf("%d addresses remembered", len(l.by))
-		}
-	})
-}
-
-func TestAPITokens(t *testing.T) {
+func TestScopes(t *testing.T) {
 	t.Parallel()
 	r, _ := open(t)
 	tok, err := r.NewAPIToken(ctx, DefaultTenant, ScopeRead, time.Hour)
-	if err != nil || !strings.HasPrefix(tok, "fk1_") {
+	if err != nil {
 		t.Fatal(err)
 	}
-	if tenant, scope, err := r.APIToken(ctx, tok); err != nil || tenant != DefaultTenant || scope != ScopeRead {
-		t.Fatalf("%s %s %v", tenant, scope, err)
-	}
-	for _, bad := range []string{"", "fk1_", tok + "0", tok[:len(tok)-1], strings.TrimPrefix(tok, "fk1_")} {
-		if _, _, err := r.APIToken(ctx, bad); !errors.Is(err, ErrUnknown) {
-			t.Errorf("a wrong token: %v", err)
-		}
-	}
-	if _, err := r.db.Write.Exec("UPDATE api_token SET expires = 1"); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := r.APIToken(ctx, tok); !errors.Is(err, ErrUnknown) {
-		t.Errorf("expired token: %v", err)
+	if c, err := r.Accounts().Token(ctx, tok); err != nil || c.Tenant != DefaultTenant || !c.Rights.Has(rest.BoardsRead) || c.Rights.Has(rest.BoardsAdmit) {
+		t.Errorf("%+v, %v", c, err)
 	}
 	if _, err := r.NewAPIToken(ctx, DefaultTenant, "all", time.Hour); err == nil {
 		t.Error("unknown scope is taken")

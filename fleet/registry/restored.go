@@ -15,11 +15,11 @@ import (
 )
 
 // Restored settles a registry that comes from a backup made at the given time. What
-// may have been used up since is ended: join tokens, sessions, and requests with what
-// was decided on them.
+// may have been used up since is ended: join tokens, sessions, recovery codes, and
+// requests with what was decided on them.
 func (r *Registry) Restored(ctx context.Context, made time.Time) error {
 	return r.within(ctx, func(tx *sql.Tx) error {
-		for _, table := range []string{"join_token", "session", "request"} {
+		for _, table := range []string{"join_token", "session", "recovery", "request"} {
 			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table); err != nil {
 				return fmt.Errorf("settle the restored registry: %w", err)
 			}

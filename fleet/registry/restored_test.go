@@ -12,6 +12,8 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
+
+	"fulmar/fleet/registry/accounts"
 )
 
 // words lists what the audit log tells of a board.
@@ -87,11 +89,11 @@ func TestRestored(t *testing.T) {
 	if err := enrol(r, token, "b1", 1); err != nil {
 		t.Fatal(err)
 	}
-	pw, err := r.EnsureAdmin(ctx)
+	pw, err := r.Accounts().EnsureAdmin(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := r.Login(ctx, pw, here)
+	session, err := r.Accounts().Login(ctx, accounts.FirstUser, pw, "", accounts.From{Addr: here})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,10 +107,10 @@ func TestRestored(t *testing.T) {
 	if err := enrol(r, token, "b2", 2); !errors.Is(err, ErrUnknown) {
 		t.Errorf("the join token: %v", err)
 	}
-	if _, err := r.Session(ctx, session); err == nil {
+	if _, err := r.Accounts().Session(ctx, session.Session); err == nil {
 		t.Error("the session goes on")
 	}
-	if _, _, err := r.APIToken(ctx, api); err != nil {
+	if _, err := r.Accounts().Token(ctx, api); err != nil {
 		t.Errorf("the API token: %v", err)
 	}
 	if n, err := r.Known(ctx); n != 1 || err != nil {

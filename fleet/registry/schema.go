@@ -5,12 +5,16 @@ package registry
 
 import (
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 )
 
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
-func migrations() []string { return []string{first, second + audit.Schema, proofs.Schema} }
+func migrations() []string {
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema}
+}
 
 const first = `
 CREATE TABLE tenant (name TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package web
+package web_test
 
 import (
 	"context"
@@ -22,7 +22,10 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	. "fulmar/fleet/web"
+	"fulmar/fleet/web/fleetview"
 	"fulmar/fleet/web/verdict"
+	"fulmar/fleet/web/views"
 	"fulmar/schema"
 )
 
@@ -59,7 +62,10 @@ func chromium(t *testing.T) string {
 func newBrowser(t *testing.T) *browser {
 	path := chromium(t)
 	b := &browser{t: t, src: newMemory(time.Now), keep: newKeeper(time.Now())}
-	h, err := New(Config{Release: "0.2.0", Keeper: b.keep, Zone: time.UTC, Tick: 50 * time.Millisecond, EnrolCommand: func(context.Context, string) (string, error) { return "sudo fulmard enrol fe1_EXAMPLE", nil }}, b.src, &door{password: oneTime, must: true})
+	h, err := New(Config{Release: "0.2.0", Zone: time.UTC, Tick: 50 * time.Millisecond, Pages: views.Pages(views.Config{
+		Source: b.src, Keeper: b.keep, Saved: b.keep, Metas: b.src,
+		EnrolCommand: func(context.Context, string) (string, error) { return "sudo fulmard enrol fe1_EXAMPLE", nil },
+	})}, &door{password: oneTime, must: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,12 +218,12 @@ func (b *browser) login() {
 		}
 		b.do(chromedp.Click("button.go"))
 	}
-	send(map[string]string{"password": "guess"})
+	send(map[string]string{"user": "admin", "password": "guess"})
 	b.until(`!!document.querySelector(".why")`)
-	if got := eval[string](b, `document.querySelector(".why").innerText`); !strings.Contains(got, "not the password") {
+	if got := eval[string](b, `document.querySelector(".why").innerText`); !strings.Contains(got, "User and password") {
 		t.Errorf("wrong password: %q", got)
 	}
-	send(map[string]string{"password": oneTime})
+	send(map[string]string{"user": "admin", "password": oneTime})
 	b.until(`!!document.querySelector("#again")`)
 	b.shoot("password")
 	b.open("/detections") // nothing else is shown before the password is changed
@@ -261,11 +267,11 @@ func (b *browser) agree() {
 	t := b.t
 	t.Helper()
 	ov, _ := b.src.Overview(b.ctx, "main")
-	if got, want := eval[string](b, `document.querySelector("h1").innerText`), verdict.Headline(judge(ov.Boards)); got != want {
+	if got, want := eval[string](b, `document.querySelector("h1").innerText`), verdict.Headline(fleetview.Judge(ov.Boards)); got != want {
 		t.Errorf("headline %q, the source says %q", got, want)
 	}
 	sum := 0
-	for s, n := range verdict.Tally(judge(ov.Boards)) {
+	for s, n := range verdict.Tally(fleetview.Judge(ov.Boards)) {
 		chip := eval[string](b, fmt.Sprintf(`document.querySelector('[data-chip="%s"]')?.innerText || "none"`, s))
 		rows := eval[int](b, fmt.Sprintf(`document.querySelectorAll('tr[data-state="%s"]').length`, s))
 		if chip != fmt.Sprint(n) || rows != n {

@@ -20,6 +20,7 @@ type form struct {
 	Must  bool
 	Min   int
 	User  string
+	Step  bool // the password was right, a code is wanted
 }
 
 // local gives a path of this page, "/" for anything that could lead elsewhere.
@@ -36,7 +37,11 @@ func (h *Handler) loginForm(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return
 	}
-	h.showLogin(w, r, http.StatusOK, form{Next: next})
+	f := form{Next: next}
+	if h.factors != nil {
+		f.User = h.factors.Remembered(r)
+	}
+	h.showLogin(w, r, http.StatusOK, f)
 }
 
 func (h *Handler) showLogin(w http.ResponseWriter, r *http.Request, code int, f form) {
@@ -60,12 +65,22 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	next := local(r.PostForm.Get("next"))
-	if err := h.auth.Login(w, r, r.PostForm.Get("password")); err != nil {
-		code, text := h.explain(err)
-		h.showLogin(w, r, code, form{Next: next, Error: text})
-		return
+	user, code := r.PostForm.Get("user"), r.PostForm.Get("code")
+	err := h.auth.Login(w, r, user, r.PostForm.Get("password"), code)
+	switch {
+	case err == nil:
+		http.Redirect(w, r, next, http.StatusSeeOther)
+	case errors.Is(err, ErrCodeWanted):
+		h.showLogin(w, r, http.StatusOK, form{Next: next, Step: true})
+	default:
+		status, text := h.explain(err)
+		if errors.Is(err, ErrWrongPassword) { // the same for a user who is not there
+			text = "User and password do not belong together. Check for a capital or a missing character and try again."
+		}
+		// Who was asked for a code is asked again, unless it has to begin anew.
+		again := code != "" && !errors.Is(err, ErrTooLate) && !errors.Is(err, ErrWrongPassword)
+		h.showLogin(w, r, status, form{Next: next, Error: text, User: user, Step: again})
 	}
-	http.Redirect(w, r, next, http.StatusSeeOther)
 }
 
 // explain puts an error of the auth into a status and words.
@@ -73,6 +88,10 @@ func (h *Handler) explain(err error) (int, string) {
 	switch {
 	case errors.Is(err, ErrWrongPassword):
 		return http.StatusUnauthorized, "That is not the password. Check for a capital or a missing character and try again."
+	case errors.Is(err, ErrWrongCode):
+		return http.StatusUnauthorized, "That code is not good. Each is good once and for half a minute: wait for the next one. If it goes on, see whether your phone's clock is right."
+	case errors.Is(err, ErrTooLate):
+		return http.StatusUnauthorized, "That took too long. Begin again with your password."
 	case errors.Is(err, ErrTooManyTries):
 		return http.StatusTooManyRequests, "Too many tries. Wait a few minutes, then try again."
 	case errors.Is(err, ErrWeakPassword):

@@ -27,6 +27,7 @@ type Shown struct {
 	Theme   string
 	User    string
 	Release string
+	Factors bool // there is a page of the second factor
 	Data    any
 	Code    int // of the answer; 0 is the usual one
 	Session Session
@@ -42,7 +43,7 @@ type Shown struct {
 func (p *Shown) Value(name string) string { return p.values[name] }
 
 // May tells whether the person has a right.
-func (p *Shown) May(right rest.Right) bool { return p.Session.Role.Rights().Has(right) }
+func (p *Shown) May(right rest.Right) bool { return p.Session.Caller().May(right) == nil }
 
 // Moment sets the moment that the page is of: all its ages count from there.
 func (p *Shown) Moment(t time.Time) { p.At = t.In(p.At.Location()) }

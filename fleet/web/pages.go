@@ -301,7 +301,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, ErrStale):
 		h.fail(w, r, http.StatusConflict, "Somebody else changed this meanwhile", "Nothing was changed by you. Go back, reload the page, look at what is there now, and try again.")
 	case errors.Is(err, access.ErrNotAllowed):
-		h.fail(w, r, http.StatusForbidden, "Your role may not do this", "Nothing was changed. An admin can give you another role, under Settings.")
+		h.fail(w, r, http.StatusForbidden, "Your role may not do this", "Nothing was changed. Ask an administrator for another role.")
 	case errors.Is(err, context.Canceled):
 	case r.Method == http.MethodPost:
 		h.cfg.Log.Error("not done", "path", r.URL.Path, "err", err)
@@ -332,7 +332,7 @@ func (h *Handler) live(w http.ResponseWriter, r *http.Request, s Session) {
 	}
 	h.hub.Serve(w, r, k, func() bool {
 		now, ok := h.auth.Session(r)
-		return ok && !now.MustChange && now.Tenant == s.Tenant && now.User == s.User && now.Role == s.Role
+		return ok && now == s // another role sees other things
 	})
 }
 

@@ -183,8 +183,22 @@ type DetectionQuery struct {
 	// ID asks for this one detection alone; the other fields but Tenant are ignored.
 	ID    string
 	Limit int // at most 200
+	// Boards are the boards to look at; nil is all. Board narrows further.
+	Boards []string
+	// From and To bound the capture, From inclusive and To exclusive; zero is no bound.
+	From, To time.Time
 	// PicturesOnly leaves out events without a picture.
 	PicturesOnly bool
+}
+
+// MaxCounted bounds how many detections are counted for one picture of hours: enough
+// for a busy site's day, and read in well under a second.
+const MaxCounted = 100_000
+
+// Hour is how many detections were captured in the hour that begins at At.
+type Hour struct {
+	At    time.Time
+	Count uint64
 }
 
 // Detection is one event of a camera.

@@ -57,11 +57,13 @@ type Config struct {
 // Handler is the page. Serve it at "/". Its live parts end with Run's context.
 type Handler struct {
 	http.Handler
-	cfg    Config
-	auth   Auth
-	assets static.Assets
-	pages  map[string]*template.Template
-	hub    *live.Hub
+	cfg  Config
+	auth Auth
+	// factors is auth, where it has a second factor; nil otherwise.
+	factors Factors
+	assets  static.Assets
+	pages   map[string]*template.Template
+	hub     *live.Hub
 }
 
 // New makes the page. The handler serves at once; live values need [Handler.Run].
@@ -82,11 +84,12 @@ func New(cfg Config, auth Auth) (*Handler, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{cfg: cfg, auth: auth}
+	h.factors, _ = auth.(Factors)
 	var err error
 	if h.assets, err = static.LoadAssets(); err != nil {
 		return nil, err
 	}
-	if h.pages, err = static.LoadPages(h.assets, funcs(), "login", "password", "error"); err != nil {
+	if h.pages, err = static.LoadPages(h.assets, funcs(), "login", "password", "factor", "error"); err != nil {
 		return nil, err
 	}
 	if err := h.parse(); err != nil {
@@ -105,6 +108,7 @@ func funcs() template.FuncMap {
 		"states": verdict.States, "icon": State.Class,
 		"state": func(s string) State { return State(s) },
 		"pair":  func(a, b any) [2]any { return [2]any{a, b} },
+		"list":  func(a ...any) []any { return a },
 	}
 }
 
@@ -128,6 +132,8 @@ func (h *Handler) routes() (http.Handler, error) {
 	mux.HandleFunc("POST /login", h.login)
 	mux.HandleFunc("GET /password", h.passwordForm)
 	mux.HandleFunc("POST /password", h.password)
+	mux.HandleFunc("GET /second-factor", h.factor)
+	mux.HandleFunc("POST /second-factor", h.factor)
 	mux.HandleFunc("POST /logout", h.logout)
 	mux.HandleFunc("POST /theme", h.theme)
 	mux.HandleFunc("GET /live", h.signedIn(h.live))
@@ -164,7 +170,7 @@ func (h *Handler) routes() (http.Handler, error) {
 func (h *Handler) signedIn(next func(http.ResponseWriter, *http.Request, Session)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s, ok := h.auth.Session(r)
-		if ok && !s.MustChange {
+		if ok && !s.MustChange && !s.MustEnrol {
 			next(w, r, s)
 			return
 		}
@@ -172,8 +178,10 @@ func (h *Handler) signedIn(next func(http.ResponseWriter, *http.Request, Session
 		switch {
 		case !page:
 			http.Error(w, "log in first", http.StatusUnauthorized)
-		case ok:
+		case ok && s.MustChange:
 			http.Redirect(w, r, "/password", http.StatusSeeOther)
+		case ok:
+			http.Redirect(w, r, "/second-factor", http.StatusSeeOther)
 		default:
 			http.Redirect(w, r, "/login?"+url.Values{"next": {r.URL.RequestURI()}}.Encode(), http.StatusSeeOther)
 		}
@@ -198,7 +206,7 @@ func (h *Handler) render(w http.ResponseWriter, r *http.Request, code int, p *Sh
 	if c, err := r.Cookie(themeCookie); err == nil && (c.Value == "light" || c.Value == "dark") {
 		p.Theme = c.Value
 	}
-	p.Release = h.cfg.Release
+	p.Release, p.Factors = h.cfg.Release, h.factors != nil
 	var b bytes.Buffer
 	if err := h.pages[p.Name].ExecuteTemplate(&b, "layout", p); err != nil {
 		h.cfg.Log.Error("page not rendered", "page", p.Name, "err", err)

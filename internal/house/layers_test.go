@@ -78,7 +78,7 @@ var edges = map[string][]string{
 	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
 	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
-	"fleet/web":        {"fleet/web+"},
+	"fleet/web":        {"fleet/web+", "fleet/access", "fleet/query+"},
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
@@ -91,6 +91,11 @@ var edges = map[string][]string{
 	"cross":            {},
 	"cross/man":        {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
 	"tests":            {"+"}, // tests may look at everything
+
+	"fleet/query/boards":  {"fleet/query", "fleet/web+"},
+	"fleet/registry/meta": {"fleet/store", "fleet/audit", "fleet/access", "fleet/query"},
+	"fleet/alerts":        {"fleet/alerts+", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
+	"fleet/alerts/hooks":  {"fleet/store", "fleet/audit", "fleet/access"},
 
 	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }

@@ -41,7 +41,7 @@ func TestPage(t *testing.T) {
 	p := &page{t, ctx}
 	p.do(chromedp.EmulateViewport(1280, 900), chromedp.Navigate("https://"+s.HTTPS+"/boards/dock-1"))
 	p.until(`!!document.querySelector("#password")`)
-	p.do(chromedp.SetValue("#password", m[1]), chromedp.Click("button.go"))
+	p.do(chromedp.SetValue("#user", "admin"), chromedp.SetValue("#password", m[1]), chromedp.Click("button.go"))
 	p.until(`!!document.querySelector("#again")`)
 	const own = "four words in a row"
 	p.do(chromedp.SetValue("#old", m[1]), chromedp.SetValue("#new", own), chromedp.SetValue("#again", own), chromedp.Click("button.go"))

@@ -22,6 +22,7 @@ import (
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/registry/accounts"
 	"fulmar/internal/cli"
 )
 
@@ -114,12 +115,15 @@ func (d *desk) keepCommand(g keeping) *cobra.Command {
 }
 
 // who is the person, for the audit log.
-func who() string {
+func who() string { return accounts.OnConsole(person()).Who }
+
+// person is the name of who works here, as the system has it.
+func person() string {
 	u, err := user.Current()
 	if err != nil {
-		return registry.Console
+		return ""
 	}
-	return registry.Console + ", user " + u.Username
+	return u.Username
 }
 
 // pin prints what a board without a token knows the fleet by.

@@ -19,6 +19,7 @@ import (
 	"fulmar/fleet"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/registry/accounts"
 	"fulmar/internal/cli"
 	"fulmar/internal/jointoken"
 )
@@ -149,7 +150,7 @@ func (d *desk) resetCommand() *cobra.Command {
 		Example: "  sudo -u fulmar-fleet fulmar-fleet reset-password",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return d.tool(func(reg *registry.Registry) error {
-				pw, err := reg.ResetAdmin(c.Context())
+				pw, err := reg.Accounts().Reset(c.Context(), accounts.OnConsole(person()), accounts.FirstUser)
 				if err != nil {
 					return err
 				}

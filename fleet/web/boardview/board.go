@@ -29,6 +29,8 @@ const (
 	maxUrgent = 3
 	// maxCards bounds the readings shown of one board; the API has all.
 	maxCards = 200
+	// maxMeta bounds the form of what people say, in bytes: a few dozen labels.
+	maxMeta = 64 << 10
 	// readTimeout bounds one read of the source for data of a chart.
 	readTimeout = 10 * time.Second
 )
@@ -38,6 +40,8 @@ type Config struct {
 	Source web.Source
 	// Keeper decides which boards belong to the fleet; nil shows none that ask.
 	Keeper web.Keeper
+	// Metas keeps what people say of boards; nil shows no form for it.
+	Metas Metas
 }
 
 // views is the pages with what they are made from.
@@ -50,6 +54,9 @@ func Pages(cfg Config) []web.Page {
 	out := []web.Page{
 		{Tab: "Fleet", Path: path, Right: rest.BoardsRead, View: &web.View{Name: "board", Templates: []string{"templates/board.html"}, Build: v.build}},
 		{Path: path + "/series", Right: rest.BoardsRead, Serve: v.series},
+	}
+	if cfg.Metas != nil {
+		out[0].Act, out[0].ActRight, out[0].MaxForm = v.save, rest.BoardsWrite, maxMeta
 	}
 	if cfg.Keeper != nil {
 		for _, p := range []string{"/requests/{id}", path + "/revoke", path + "/forget"} {
@@ -75,6 +82,8 @@ type boardView struct {
 	Keep     bool         // decisions can be made here
 	Reports  []web.Report // worst first
 	Urgent   []web.Report // of those, what explains a board that is not well
+	Chain    []link       // what happened, one after the other
+	About    metaForm     // what people say of it
 }
 
 // chartView is a chart and the live readings under it.
@@ -82,6 +91,8 @@ type chartView struct {
 	words.Chart
 	Drawn  []lineView // with a swatch
 	Listed []lineView
+	Table  words.Table   // the same as numbers
+	Budget template.HTML // of the power, "" where none is told
 }
 
 type lineView struct {
@@ -121,26 +132,8 @@ func (h *views) build(ctx context.Context, p *web.Shown) error {
 	if old {
 		v.Asof = p.Ago("asof", b.LastSeen)
 	}
-	by := map[string]words.Points{}
-	if p.Want("charts") {
-		if by, err = h.history(ctx, tenant, b, pd, ov.At); err != nil {
-			return err
-		}
-	}
-	var names []string
-	for _, c := range boardCards(b) {
-		cv := chartView{Chart: words.Draw(c, by, ov.At.Add(-pd.Span), ov.At)}
-		for i, l := range c.Lines {
-			lv := lineView{Line: l, Now: p.Sent("r|"+l.Series, b.Reading(l.Series), l.Unit)}
-			names = append(names, l.Series)
-			if i < c.Plotted {
-				lv.Path, lv.Band = cv.Paths[i].Path, cv.Paths[i].Band
-				cv.Drawn = append(cv.Drawn, lv)
-				continue
-			}
-			cv.Listed = append(cv.Listed, lv)
-		}
-		v.Charts = append(v.Charts, cv)
+	if err := h.charts(ctx, p, tenant, v, old); err != nil {
+		return err
 	}
 	for i := range b.Cameras {
 		cv, err := h.camera(ctx, p, tenant, b, i)
@@ -164,23 +157,80 @@ func (h *views) build(ctx context.Context, p *web.Shown) error {
 			v.Urgent = append(v.Urgent, r)
 		}
 	}
+	v.Chain = chain(b, ov.At)
+	v.About = formOf(&b.Meta)
+	v.About.Edit = h.cfg.Metas != nil && p.May(rest.BoardsWrite)
 	cams := []string{}
 	for i := range b.Cameras {
 		cams = append(cams, b.Cameras[i].Name)
 	}
-	p.Shape("verdict", v.Headline, b.Since, b.Online, b.Release, v.Urgent, v.Proof.Mark())
-	p.Shape("charts", names, old, pd.Name)
+	p.Shape("verdict", v.Headline, b.Since, b.Online, b.Release, v.Urgent, v.Chain, v.Proof.Mark())
 	p.Shape("cameras", cams)
 	p.Shape("reports", b.Reports)
 	p.Shape("facts", v.Facts)
+	if len(v.About.Facts) > 0 || v.About.Edit {
+		p.Shape("about", v.About.Version, v.About.Edit)
+	}
 	return nil
+}
+
+// charts draws the sensors, and lists those that are not drawn.
+func (h *views) charts(ctx context.Context, p *web.Shown, tenant string, v *boardView, old bool) (err error) {
+	b, pd := v.Board, v.Period
+	by := map[string]words.Points{}
+	if p.Want("charts") {
+		if by, err = h.history(ctx, tenant, b, pd, p.At); err != nil {
+			return err
+		}
+	}
+	var names []string
+	for _, c := range boardCards(b) {
+		cv := chartView{Chart: words.Draw(c, by, p.At.Add(-pd.Span), p.At)}
+		for i, l := range c.Lines {
+			lv := lineView{Line: l, Now: p.Sent("r|"+l.Series, b.Reading(l.Series), l.Unit)}
+			names = append(names, l.Series)
+			if i < c.Plotted {
+				lv.Path, lv.Band = cv.Paths[i].Path, cv.Paths[i].Band
+				cv.Drawn = append(cv.Drawn, lv)
+				continue
+			}
+			cv.Listed = append(cv.Listed, lv)
+		}
+		if c.Plotted > 0 {
+			cv.Table = words.Tabled(c, by, p.At.Add(-pd.Span), p.At)
+		}
+		if c.Unit == words.UnitWatts {
+			cv.Budget = budget(p, b)
+		}
+		v.Charts = append(v.Charts, cv)
+	}
+	p.Shape("charts", names, old, pd.Name, b.Meta.PowerBudget)
+	return nil
+}
+
+// budget holds what a board draws against what it may draw.
+func budget(p *web.Shown, b *web.Board) template.HTML {
+	total := b.Reading("power.total_watts")
+	if total == nil {
+		total = b.Reading("power.sum_watts")
+	}
+	if b.Meta.PowerBudget <= 0 || total == nil || total.Quality != schema.QualityGood {
+		return ""
+	}
+	share := words.Number(total.Value/b.Meta.PowerBudget*100, 0) + "\u00a0% of the " + words.Quantity(b.Meta.PowerBudget, words.UnitWatts) + " that it may draw"
+	if total.Value > b.Meta.PowerBudget {
+		return p.Text("budget", "Over its budget: "+share)
+	}
+	return p.Text("budget", share)
 }
 
 // trust makes the panel of trust, and gives what is left to say of the board's key.
 func (h *views) trust(ctx context.Context, p *web.Shown, tenant string, v *boardView) (key string, err error) {
-	asks, err := h.pending(ctx, tenant)
-	if err != nil {
-		return "", err
+	var asks []trust.Request
+	if h.cfg.Keeper != nil && p.May(rest.BoardsAdmit) {
+		if asks, err = h.cfg.Keeper.Pending(ctx, tenant); err != nil {
+			return "", err
+		}
 	}
 	asks = slices.DeleteFunc(asks, func(r trust.Request) bool { return r.Board != v.Name })
 	v.Proof, v.Keep = trust.Build(p.Sheet, v.Board.Trust, asks), h.cfg.Keeper != nil && p.May(rest.BoardsAdmit)

@@ -11,14 +11,6 @@ import (
 	"fulmar/fleet/web/trust"
 )
 
-// pending lists the boards that wait for a person.
-func (h *views) pending(ctx context.Context, tenant string) ([]trust.Request, error) {
-	if h.cfg.Keeper == nil {
-		return nil, nil
-	}
-	return h.cfg.Keeper.Pending(ctx, tenant)
-}
-
 // decide takes a person's decision about a board.
 func (h *views) decide(ctx context.Context, p *web.Shown, r *http.Request) (string, error) {
 	return trust.Act(ctx, h.cfg.Keeper, p.Session.Tenant, p.Session.User, r)
