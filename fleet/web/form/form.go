@@ -172,7 +172,7 @@ func (f *Form) Take(p rest.Problem, field func(pointer string) string) {
 	}
 	switch {
 	case p.Detail != "" && !beside:
-		f.Refuse(sentence(p.Title)+": "+p.Detail, sentence(p.Do))
+		f.Refuse(sentence(p.Title+": "+p.Detail), sentence(p.Do))
 	case !beside:
 		f.Refuse(sentence(p.Title), sentence(p.Do))
 	}

@@ -407,3 +407,35 @@ func TestNotThere(t *testing.T) {
 		t.Error("the empty list leads nowhere")
 	}
 }
+
+// FuzzPlan: whatever is typed, a plan comes out that keeps its bounds, or a word beside a
+// field; and a problem that points anywhere finds a field of the form or none.
+func FuzzPlan(f *testing.F) {
+	f.Add("w0size", "2 %", "/waves/0/soak_s")
+	f.Add("gate", "1e308", "/guards/9/name")
+	f.Add("v0days", "mon,tue", "/windows/1/")
+	f.Add("bytes", "999999.9", "/waves/")
+	f.Add("envelope", "!!!", "waves/0")
+	f.Fuzz(func(t *testing.T, name, value, pointer string) {
+		fm := blankPlan()
+		fm.Set("component", "agent")
+		fm.Set("release", "1")
+		fm.Set(name, value)
+		s := readPlan(fm, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/rollouts/new", http.NoBody))
+		if !fm.OK() {
+			return
+		}
+		if s.Gate.Gate <= 0 || s.Gate.Gate > 1 || s.Bytes < 0 || s.FleetRate < 0 || len(s.Waves) > formWaves || len(s.Envelope) > maxManifest || len(s.Query) > maxExpr {
+			t.Errorf("%q=%q: %+v", name, value, s)
+		}
+		for i, w := range s.Waves {
+			if w.Percent < 0 || w.Percent > 100 || w.Count < 0 || w.SoakS < 0 || (w.Percent == 0) == (w.Count == 0) {
+				t.Errorf("%q=%q: wave %d is %+v", name, value, i, w)
+			}
+		}
+		if _, err := mark(s); err != nil {
+			t.Errorf("%q=%q: %v", name, value, err)
+		}
+		_ = fieldOf(pointer)
+	})
+}
