@@ -399,7 +399,7 @@ func TestNotThere(t *testing.T) {
 			t.Errorf("%s: %d", q, w.Code)
 		}
 	}
-	if n := strings.Count(s.get("/rollouts/r-32?wave=2&state=trial").Body.String(), "in trial</span>"); n != 6 {
+	if n := strings.Count(s.get("/rollouts/r-32?wave=2&state=trial").Body.String(), `<tr><th scope="row"><a href="/boards/`); n != 6 {
 		t.Errorf("%d boards in trial, want 6", n)
 	}
 	s.b.list = nil

@@ -222,7 +222,6 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 	}
 	for _, h := range list {
 		r := hookRow{Webhook: h, Gets: "all events", Word: "works", Tone: "healthy", Link: "/settings/webhooks?" + url.Values{"hook": {h.ID}}.Encode() + "#log"}
-		r.Secret = "" // never shown again, whatever the store gives
 		if len(h.Events) > 0 {
 			r.Gets = strings.Join(h.Events, ", ")
 		}
