@@ -18,14 +18,17 @@ import (
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
 	"fulmar/fleet/web/trust"
+	"fulmar/fleet/web/words"
 	"fulmar/schema/rest"
 )
 
 //go:embed templates
 var files embed.FS
 
-// maxID bounds a rollout's id, in bytes.
-const maxID = 64
+const (
+	maxID  = 64  // bytes of a rollout's id
+	maxWhy = 256 // bytes of what a person says to an act: as the rollouts take it
+)
 
 // pages are the pages of rollouts.
 type pages struct{ cfg Config }
@@ -89,7 +92,7 @@ func (p *pages) act(ctx context.Context, s *web.Shown, r *http.Request) (string,
 	}
 	id := s.Value("id")
 	version, err := strconv.ParseInt(f.Raw("version"), 10, 64)
-	a := rest.RolloutAction{Do: f.Raw("do"), Why: f.Line("why", form.MaxLine), Without: f.Line("without", maxExpr), Only: f.Line("only", maxExpr)}
+	a := rest.RolloutAction{Do: f.Raw("do"), Why: f.Line("why", maxWhy), Without: f.Line("without", maxExpr), Only: f.Line("only", maxExpr)}
 	if a.Do == rest.RolloutRollback {
 		a.Scope = f.OneOf("scope", "wave", "all")
 	}
@@ -155,6 +158,11 @@ func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string
 		var ok bool
 		if s.Code, ok = p.refused(f, err, fieldOf); !ok {
 			return "", err
+		}
+		if fc != nil { // no board is left: why, for each
+			for _, l := range fc.LeftOut {
+				f.Refuse(words.Plural(l.Boards, "board is", "boards are")+" left out: "+l.Reason+".", "Change the query, or wait until what has them is over.")
+			}
 		}
 	}
 	v := newPlan(f)

@@ -322,6 +322,9 @@ func TestPlanRefused(t *testing.T) {
 			t.Errorf("%s=%.40q: %d, wants %q", c.field, c.value, w.Code, c.says)
 		}
 	}
+	if w := s.plan("m.kern:releaser", good("query", "busy"), nil); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), "100 boards are left out: in another rollout of this component: r-32.") {
+		t.Errorf("no board is left, and the page does not say why: %d", w.Code)
+	}
 	if w := s.plan("m.kern:releaser", good("name", "n"), bytes.Repeat([]byte("x"), maxManifest+1)); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), "at most 32 KiB") {
 		t.Errorf("a manifest over its bound: %d", w.Code)
 	}

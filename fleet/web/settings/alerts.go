@@ -56,10 +56,7 @@ type alertsView struct {
 
 func (p *pages) alerts(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*alertsView, error) {
 	v := &alertsView{Write: by.May(rest.AlertsWrite) == nil, Form: f}
-	list, err := p.cfg.Alerts.Alerts(ctx, by.Tenant)
-	if err != nil {
-		return nil, err
-	}
+	list := p.cfg.Alerts.Alerts(ctx, by.Tenant)
 	rules, err := p.cfg.Alerts.Rules(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
@@ -140,13 +137,8 @@ func ruleForm(r *rest.AlertRule) *form.Form {
 	return f
 }
 
-// version reads the version that a form was made from; -1 for a new thing.
-func version(f *form.Form) int64 {
-	if f.Raw("version") == "" {
-		return -1
-	}
-	return int64(f.Whole("version", 0, 1<<52, -1))
-}
+// version reads the version that a form was made from; 0 for a new thing.
+func version(f *form.Form) int64 { return int64(f.Whole("version", 0, 1<<52, 0)) }
 
 func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form) error {
 	id := f.Need("id", maxRuleID)
@@ -185,6 +177,17 @@ func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form
 	if !f.OK() {
 		return nil
 	}
+	if r.Version > 0 { // what the form does not show stays
+		rules, err := p.cfg.Alerts.Rules(ctx, by.Tenant)
+		if err != nil {
+			return err
+		}
+		for i := range rules {
+			if rules[i].ID == r.ID {
+				r.Labels = rules[i].Labels
+			}
+		}
+	}
 	_, err := p.cfg.Alerts.PutRule(ctx, by, r)
 	return err
 }
@@ -212,7 +215,7 @@ type hooksView struct {
 }
 
 func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*hooksView, error) {
-	list, err := p.cfg.Alerts.Hooks(ctx, by.Tenant)
+	list, err := p.cfg.Hooks.Hooks(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +244,7 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 	if v.Log == nil {
 		return v, nil
 	}
-	log, err := p.cfg.Alerts.Deliveries(ctx, by.Tenant, v.Log.ID, 0, maxDeliveries)
+	log, err := p.cfg.Hooks.Deliveries(ctx, by.Tenant, v.Log.ID, 0, maxDeliveries)
 	if err != nil {
 		return nil, err
 	}
@@ -277,13 +280,13 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 		}
 		switch do {
 		case "remove":
-			return nil, p.cfg.Alerts.RemoveHook(ctx, by, id)
+			return nil, p.cfg.Hooks.RemoveHook(ctx, by, id)
 		case "again":
 			n, err := strconv.ParseInt(f.Raw("delivery"), 10, 64)
 			if err != nil {
 				return nil, errGone
 			}
-			return nil, p.cfg.Alerts.Redeliver(ctx, by, n)
+			return nil, p.cfg.Hooks.Redeliver(ctx, by, n)
 		case "on", "off":
 			return nil, p.switchHook(ctx, by, id, do == "off", version(f))
 		}
@@ -301,7 +304,7 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 	if !f.OK() {
 		return nil, nil
 	}
-	made, err := p.cfg.Alerts.PutHook(ctx, by, h)
+	made, err := p.cfg.Hooks.PutHook(ctx, by, h)
 	if err != nil || made.Secret == "" {
 		return nil, err
 	}
@@ -309,7 +312,7 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 }
 
 func (p *pages) switchHook(ctx context.Context, by access.Caller, id string, off bool, ifVersion int64) error {
-	list, err := p.cfg.Alerts.Hooks(ctx, by.Tenant)
+	list, err := p.cfg.Hooks.Hooks(ctx, by.Tenant)
 	if err != nil {
 		return err
 	}
@@ -318,6 +321,6 @@ func (p *pages) switchHook(ctx context.Context, by access.Caller, id string, off
 		return errGone
 	}
 	list[i].Off, list[i].Version = off, ifVersion
-	_, err = p.cfg.Alerts.PutHook(ctx, by, list[i])
+	_, err = p.cfg.Hooks.PutHook(ctx, by, list[i])
 	return err
 }

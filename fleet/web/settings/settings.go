@@ -36,11 +36,11 @@ type tab struct {
 // tabs lists the pages in their order.
 func tabs() []tab {
 	accounts := func(c *Config) bool { return c.Accounts != nil }
-	alerts := func(c *Config) bool { return c.Alerts != nil }
+	alerts, hooks := func(c *Config) bool { return c.Alerts != nil }, func(c *Config) bool { return c.Hooks != nil }
 	return []tab{
 		{"/settings/account", "Your account", rest.BoardsRead, rest.BoardsRead, func(*Config) bool { return true }},
 		{"/settings/alerts", "Alerts", rest.BoardsRead, rest.AlertsWrite, alerts},
-		{"/settings/webhooks", "Webhooks", rest.AlertsWrite, rest.AlertsWrite, alerts},
+		{"/settings/webhooks", "Webhooks", rest.AlertsWrite, rest.AlertsWrite, hooks},
 		{"/settings/tokens", "API tokens", rest.BoardsRead, rest.BoardsRead, accounts},
 		{"/settings/users", "Users", rest.UsersWrite, rest.UsersWrite, accounts},
 		{"/settings/boards", "Enrol boards", rest.BoardsAdmit, rest.BoardsAdmit, func(c *Config) bool { return c.Join != nil }},
