@@ -19,18 +19,22 @@ import (
 	"fulmar/schema/rest"
 )
 
+// errBroken is what a log answers with whose newest rows do not follow.
+var errBroken = errors.New("the rows since 41 do not follow from the signed head")
+
 // book is an audit log in memory.
 type book struct {
-	mu   sync.Mutex
-	list []rest.AuditEntry // oldest first
-	head rest.AuditHead
-	err  error
+	mu      sync.Mutex
+	list    []rest.AuditEntry // oldest first
+	head    rest.AuditHead
+	err     error
+	headErr error
 }
 
 func (b *book) Head(context.Context) (rest.AuditHead, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.head, b.err
+	return b.head, errors.Join(b.err, b.headErr)
 }
 
 // break1 breaks the chain.
@@ -91,7 +95,7 @@ func (door) Session(r *http.Request) (web.Session, bool) {
 
 func newSite(t *testing.T, b *book) *web.Handler {
 	t.Helper()
-	h, err := web.New(web.Config{Zone: time.UTC, Pages: Pages(Config{Log: b, Command: Command})}, door{})
+	h, err := web.New(web.Config{Zone: time.UTC, Pages: Pages(Config{Log: b, Command: Command, Broken: func(err error) bool { return errors.Is(err, errBroken) }})}, door{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +181,10 @@ func TestBroken(t *testing.T) {
 	}
 	if strings.Contains(page, "Unbroken") {
 		t.Error("broken and unbroken at once")
+	}
+	b.head.Broken, b.headErr = "", errBroken
+	if w := ask(t, newSite(t, b), "admin", http.MethodGet, "/audit"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "The rows since 41 do not follow from the signed head.") || !strings.Contains(w.Body.String(), "token line-4") {
+		t.Errorf("a head that cannot be signed: %d", w.Code)
 	}
 	for _, c := range []struct {
 		head rest.AuditHead

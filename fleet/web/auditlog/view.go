@@ -68,7 +68,7 @@ func filter(f *form.Form, zone *time.Location) rest.AuditFilter {
 }
 
 // build makes the view of an address. Only is false where no row is wanted.
-func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Values, rows bool) (*view, error) {
+func build(ctx context.Context, s *live.Sheet, cfg Config, tenant string, q url.Values, rows bool) (*view, error) {
 	v := &view{Form: form.New()}
 	for _, n := range []string{"who", "what", "board", "from", "to"} {
 		if q.Get(n) != "" {
@@ -78,8 +78,11 @@ func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Value
 	}
 	flt := filter(v.Form, s.At.Location())
 	var err error
-	if v.Head, err = l.Head(ctx); err != nil {
-		return nil, err
+	if v.Head, err = cfg.Log.Head(ctx); err != nil {
+		if cfg.Broken == nil || !cfg.Broken(err) {
+			return nil, err
+		}
+		v.Head.Broken = err.Error()
 	}
 	v.head(s)
 	if !rows {
@@ -87,7 +90,7 @@ func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Value
 	}
 	after, _ := strconv.ParseInt(q.Get("after"), 10, 64)
 	if v.Form.OK() {
-		list, err := l.Entries(ctx, tenant, max(after, 0), perPage+1, flt)
+		list, err := cfg.Log.Entries(ctx, tenant, max(after, 0), perPage+1, flt)
 		if err != nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
+	"fulmar/fleet/web/rollouts/planform"
 	"fulmar/schema/rest"
 )
 
@@ -325,10 +326,10 @@ func TestPlanRefused(t *testing.T) {
 	if w := s.plan("m.kern:releaser", good("query", "busy"), nil); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), "100 boards are left out: in another rollout of this component: r-32.") {
 		t.Errorf("no board is left, and the page does not say why: %d", w.Code)
 	}
-	if w := s.plan("m.kern:releaser", good("name", "n"), bytes.Repeat([]byte("x"), maxManifest+1)); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), "at most 32 KiB") {
+	if w := s.plan("m.kern:releaser", good("name", "n"), bytes.Repeat([]byte("x"), planform.MaxManifest+1)); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), "at most 32 KiB") {
 		t.Errorf("a manifest over its bound: %d", w.Code)
 	}
-	if w := s.plan("m.kern:releaser", good("name", "n"), bytes.Repeat([]byte("x"), maxPlan)); w.Code != http.StatusRequestEntityTooLarge {
+	if w := s.plan("m.kern:releaser", good("name", "n"), bytes.Repeat([]byte("x"), planform.MaxForm)); w.Code != http.StatusRequestEntityTooLarge {
 		t.Errorf("a body over its bound: %d", w.Code)
 	}
 	if len(s.b.made) != 0 {
@@ -409,36 +410,4 @@ func TestNotThere(t *testing.T) {
 	if page := s.get("/rollouts").Body.String(); !strings.Contains(page, "No rollouts yet") || !strings.Contains(page, "/rollouts/new") {
 		t.Error("the empty list leads nowhere")
 	}
-}
-
-// FuzzPlan: whatever is typed, a plan comes out that keeps its bounds, or a word beside a
-// field; and a problem that points anywhere finds a field of the form or none.
-func FuzzPlan(f *testing.F) {
-	f.Add("w0size", "2 %", "/waves/0/soak_s")
-	f.Add("gate", "1e308", "/guards/9/name")
-	f.Add("v0days", "mon,tue", "/windows/1/")
-	f.Add("bytes", "999999.9", "/waves/")
-	f.Add("envelope", "!!!", "waves/0")
-	f.Fuzz(func(t *testing.T, name, value, pointer string) {
-		fm := blankPlan()
-		fm.Set("component", "agent")
-		fm.Set("release", "1")
-		fm.Set(name, value)
-		s := readPlan(fm, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/rollouts/new", http.NoBody))
-		if !fm.OK() {
-			return
-		}
-		if s.Gate.Gate <= 0 || s.Gate.Gate > 1 || s.Bytes < 0 || s.FleetRate < 0 || len(s.Waves) > formWaves || len(s.Envelope) > maxManifest || len(s.Query) > maxExpr {
-			t.Errorf("%q=%q: %+v", name, value, s)
-		}
-		for i, w := range s.Waves {
-			if w.Percent < 0 || w.Percent > 100 || w.Count < 0 || w.SoakS < 0 || (w.Percent == 0) == (w.Count == 0) {
-				t.Errorf("%q=%q: wave %d is %+v", name, value, i, w)
-			}
-		}
-		if _, err := mark(s); err != nil {
-			t.Errorf("%q=%q: %v", name, value, err)
-		}
-		_ = fieldOf(pointer)
-	})
 }

@@ -166,10 +166,7 @@ func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form
 	}
 	r := rest.AlertRule{
 		ID: id, Summary: f.Need("summary", 200), Severity: f.OneOf("severity", rest.SeverityWarning, rest.SeverityCritical),
-		Query: f.Line("query", maxQuery), PromQL: f.Line("promql", maxQuery), For: f.Line("for", 16), Off: f.Ticked("off"), Version: version(f),
-	}
-	for _, w := range strings.FieldsFunc(f.Line("by", form.MaxLine), func(r rune) bool { return r == ',' || r == ' ' }) {
-		r.By = append(r.By, w)
+		Query: f.Line("query", maxQuery), PromQL: f.Line("promql", maxQuery), For: f.Line("for", 16), By: f.List("by"), Off: f.Ticked("off"), Version: version(f),
 	}
 	if (r.Query == "") == (r.PromQL == "") {
 		f.Wrong("query", "Either a query over boards or PromQL, one of the two.")
@@ -293,13 +290,10 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 		return nil, errNothing
 	}
 	h := rest.Webhook{
-		Name: f.Need("name", maxUserName), URL: f.Need("url", maxURL), Kind: f.OneOf("kind", rest.HookWebhook, rest.HookAlertmanager), Internal: f.Ticked("internal"),
+		Name: f.Need("name", maxUserName), URL: f.Need("url", maxURL), Kind: f.OneOf("kind", rest.HookWebhook, rest.HookAlertmanager), Events: f.List("events"), Internal: f.Ticked("internal"),
 	}
 	if u, err := url.Parse(h.URL); h.URL != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil) {
 		f.Wrong("url", "An address that begins with https:// or http://, without a password in it.")
-	}
-	for _, w := range strings.FieldsFunc(f.Line("events", form.MaxLine), func(r rune) bool { return r == ',' || r == ' ' }) {
-		h.Events = append(h.Events, w)
 	}
 	if !f.OK() {
 		return nil, nil

@@ -67,16 +67,6 @@ func (p *pages) nav(by access.Caller) (out []tab) {
 	return out
 }
 
-// find gives the page of a path; false where there is none.
-func (p *pages) find(path string) (tab, bool) {
-	for _, t := range tabs() {
-		if t.Path == path && t.there(&p.cfg) {
-			return t, true
-		}
-	}
-	return tab{}, false
-}
-
 // show builds the page of a path. f is a form that was refused; nil: none.
 func (p *pages) show(ctx context.Context, s *live.Sheet, who web.Session, path string, q url.Values, f *form.Form) (*view, error) {
 	by := who.Caller()
