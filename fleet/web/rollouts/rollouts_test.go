@@ -20,6 +20,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
+	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/rollouts/planform"
 	"fulmar/schema/rest"
 )
@@ -409,5 +410,21 @@ func TestNotThere(t *testing.T) {
 	s.b.list = nil
 	if page := s.get("/rollouts").Body.String(); !strings.Contains(page, "No rollouts yet") || !strings.Contains(page, "/rollouts/new") {
 		t.Error("the empty list leads nowhere")
+	}
+}
+
+// BenchmarkOne builds the live half of a rollout of 10,000 boards: once a tick for all
+// who watch it in one role.
+func BenchmarkOne(b *testing.B) {
+	now := fixed()
+	books := newBooks(now)
+	r := &books.list[1]
+	var boards []rest.RolloutBoard
+	for i, n := range names("dock", 1, 10_000) {
+		boards = append(boards, rest.RolloutBoard{Board: n, Site: "hall-4", Wave: 1 + i%3, State: []string{"good", "trial", "installing", "waiting"}[i%4], Since: now, Deadline: &now})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		one(live.NewSheet(now), r, boards, url.Values{})
 	}
 }
