@@ -16,7 +16,7 @@ CHECK      ?= 0
 TPM        ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross test-cross packages test-packages arm64 bench soak man ort trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
+.PHONY: run test build gates race fuzz cross test-cross packages test-packages arm64 bench soak man ort axe trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -41,7 +41,10 @@ man: ## manual pages into out/man, completions into out/completions
 ort: ## ONNX Runtime, into .cache/ (once)
 	@cross/ort/fetch
 
-test: ort build ## all tests but those that have a target of their own (mosquitto, chromium, swtpm and the like are installed if they are missing)
+axe: ## axe-core, which the pages are held against, into .cache/ (once)
+	@cross/axe/fetch
+
+test: ort axe build ## all tests but those that have a target of their own (mosquitto, chromium, swtpm and the like are installed if they are missing)
 	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc
 	$(GO) test -timeout 14m ./...
 

@@ -500,14 +500,20 @@ type door struct {
 	password string
 	must     bool
 	open     bool
+	known    bool // whoever asks has the session
 	tries    int
+	role     rest.Role // "" is an admin
 }
 
 func (d *door) Session(r *http.Request) (Session, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c, err := r.Cookie("session")
-	return Session{Tenant: "main", User: "admin", Role: rest.Admin, MustChange: d.must}, err == nil && d.open && c.Value == "s1"
+	role := d.role
+	if role == "" {
+		role = rest.Admin
+	}
+	return Session{Tenant: "main", User: "admin", Role: role, MustChange: d.must}, d.open && (d.known || err == nil && c.Value == "s1")
 }
 
 func (d *door) Login(w http.ResponseWriter, _ *http.Request, _, password, _ string) error {

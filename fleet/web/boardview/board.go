@@ -217,7 +217,7 @@ func budget(p *web.Shown, b *web.Board) template.HTML {
 	if b.Meta.PowerBudget <= 0 || total == nil || total.Quality != schema.QualityGood {
 		return ""
 	}
-	share := words.Number(total.Value/b.Meta.PowerBudget*100, 0) + "\u00a0% of the " + words.Quantity(b.Meta.PowerBudget, words.UnitWatts) + " that it may draw"
+	share := words.Number(total.Value/b.Meta.PowerBudget*100, 0) + "\u00a0% of the " + number(b.Meta.PowerBudget) + "\u00a0W" + " that it may draw"
 	if total.Value > b.Meta.PowerBudget {
 		return p.Text("budget", "Over its budget: "+share)
 	}

@@ -78,7 +78,7 @@ func formOf(m *rest.Meta) metaForm {
 		add("Place", where)
 	}
 	if m.PowerBudget > 0 {
-		add("May draw", words.Quantity(m.PowerBudget, words.UnitWatts))
+		add("May draw", number(m.PowerBudget)+"\u00a0W")
 	}
 	return f
 }
