@@ -25,12 +25,13 @@ func TestBrowser(t *testing.T) {
 	p := webtest.New(t, h, &http.Cookie{Name: "role", Value: "operator"})
 	p.Size(1280, 900)
 	p.Open("/audit")
+	axe := p.Axe()
 	p.Do(chromedp.SendKeys(`#f-board`, "dock-0017"), chromedp.Click(`.auditfilter .apply`))
 	p.Until(`location.search.includes("board=dock-0017") && [...document.querySelectorAll(".log tbody tr")].every((r) => r.innerText.includes("dock-0017"))`)
-	p.Looks([][2]string{{"audit", "/audit"}, {"audit-filtered", "/audit?who=m.kern&from=2026-01-01"}, {"audit-none", "/audit?who=nobody"}}, p.Axe)
+	p.Looks([][2]string{{"audit", "/audit"}, {"audit-filtered", "/audit?who=m.kern&from=2026-01-01"}, {"audit-none", "/audit?who=nobody"}}, axe)
 	b.break1("entry 71 does not follow from entry 70")
 	p.Until(`document.querySelector("h1").innerText === "The chain is broken"`) // seen without a reload
 	p.Shoot("audit-broken")
-	p.Axe("a broken chain")
+	axe("a broken chain")
 	p.Quiet(nil)
 }

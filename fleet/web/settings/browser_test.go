@@ -27,6 +27,7 @@ func TestBrowser(t *testing.T) {
 	b.Size(1280, 900)
 
 	b.Open("/settings")
+	axe := b.Axe()
 	b.Until(`location.pathname === "/settings/account"`)
 	b.Open("/settings/tokens")
 	b.Do(chromedp.SendKeys(`#f-name`, "robot"), chromedp.SendKeys(`#f-boards`, "site=hall-4"))
@@ -36,7 +37,7 @@ func TestBrowser(t *testing.T) {
 	b.Shoot("token-refused")
 	b.Do(chromedp.Click(`input[value="boards:read"]`), chromedp.Click(`button[value=make]`))
 	b.Until(`document.querySelector("#secret")?.innerText === "` + tokenWord + `"`)
-	b.Axe("a new token")
+	axe("a new token")
 	b.Shoot("token-made")
 	b.Size(390, 844)
 	b.Fits("a new token on a phone")
@@ -72,6 +73,6 @@ func TestBrowser(t *testing.T) {
 		{"settings-tokens", "/settings/tokens"},
 		{"settings-users", "/settings/users"},
 		{"settings-boards", "/settings/boards"},
-	}, b.Axe)
+	}, axe)
 	b.Quiet([]string{"409", "422"}, oneTime, tokenWord, hookSecret, "fe1_EXAMPLE")
 }

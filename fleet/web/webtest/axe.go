@@ -4,27 +4,34 @@
 package webtest
 
 import (
-	"os"
-
 	"github.com/chromedp/chromedp"
+
+	"fulmar/internal/axetest"
 )
 
-// Axe holds the page to axe-core, the file of which FULMAR_AXE names; without it the page
-// is not held to anything. What is serious or worse fails the test.
-func (b *Browser) Axe(name string) {
+// Axe gives a check of the page that is shown against axe-core: what is serious or worse
+// fails the test. It first sees whether axe-core finds what is wrong at all.
+func (b *Browser) Axe() func(what string) {
 	b.T.Helper()
-	path := os.Getenv("FULMAR_AXE")
-	if path == "" {
-		return
+	script := axetest.Script(b.T)
+	found := func() []string {
+		b.T.Helper()
+		b.Do(chromedp.Evaluate[chromedp.Void](script + ";0"))
+		list, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]string](axetest.Run, chromedp.EvalAwaitPromise))
+		if err != nil {
+			b.T.Fatal(err)
+		}
+		return list
 	}
-	src, err := os.ReadFile(path)
-	if err != nil {
-		b.T.Fatal(err)
+	Eval[bool](b, `{ const x = document.createElement("button"); x.id = "nameless"; document.querySelector("main").append(x); true }`)
+	if len(found()) == 0 {
+		b.T.Error("axe-core finds nothing wrong with a button without a name: it sees nothing")
 	}
-	b.Do(chromedp.Evaluate[chromedp.Void](string(src) + ";0"))
-	b.Do(chromedp.Evaluate[chromedp.Void](`window.axeSaid = null; axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]}).then((r) => { window.axeSaid = r.violations.map((v) => v.impact + " " + v.id + ": " + v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160) + " " + n.failureSummary.slice(0, 200)).join(" | ")); }); 0`))
-	b.Until(`!!window.axeSaid`)
-	for _, s := range Eval[[]string](b, `window.axeSaid`) {
-		b.T.Errorf("%s: %s", name, s)
+	Eval[bool](b, `document.getElementById("nameless").remove(), true`)
+	return func(what string) {
+		b.T.Helper()
+		for _, s := range found() {
+			b.T.Errorf("%s: axe-core: %s", what, s)
+		}
 	}
 }
