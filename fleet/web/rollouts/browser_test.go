@@ -54,9 +54,9 @@ func TestBrowser(t *testing.T) {
 
 	b.Open("/rollouts/new")
 	b.Do(chromedp.SendKeys(`#f-query`, "site=hall4"))
-	b.Until(`document.querySelector(".counted").innerText === "Column 6: no site is called hall4. did you mean hall-4?"`)
+	b.Until(`document.querySelector(".counting").innerText === "Column 6: no site is called hall4. did you mean hall-4?"`)
 	b.Do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#f-query").value = ""`), chromedp.SendKeys(`#f-query`, "site=hall-4"), chromedp.SendKeys(`#f-release`, "1.8.2"))
-	b.Until(`document.querySelector(".counted").innerText === "1000 boards match now" || document.querySelector(".counted").innerText === "1,000 boards match now"`)
+	b.Until(`document.querySelector(".counting").innerText === "1000 boards match now" || document.querySelector(".counting").innerText === "1,000 boards match now"`)
 	b.Shoot("rollout-plan-filled")
 	b.Do(chromedp.Click(`button[value=forecast]`))
 	b.Until(`document.querySelector("#forecast")?.innerText.includes("1,000 boards in 3 waves")`)

@@ -31,7 +31,7 @@ func TestBrowser(t *testing.T) {
 	b.Until(`location.pathname === "/settings/account"`)
 	b.Open("/settings/tokens")
 	b.Do(chromedp.SendKeys(`#f-name`, "robot"), chromedp.SendKeys(`#f-boards`, "site=hall-4"))
-	b.Until(`document.querySelector(".counted").innerText === "11 boards match now"`)
+	b.Until(`document.querySelector(".counting").innerText === "11 boards match now"`)
 	b.Do(chromedp.Click(`button[value=make]`)) // without a right: it comes back with what was typed
 	b.Until(`document.querySelector("#f-rights-why")?.innerText === "Choose at least one right." && document.querySelector("#f-name").value === "robot"`)
 	b.Shoot("token-refused")

@@ -172,12 +172,12 @@ func (b *Browser) Looks(views [][2]string, check func(name string)) {
 		b.Open(views[0][1])
 		b.Do(chromedp.Evaluate[chromedp.Void](`document.querySelector('button[value=` + theme + `]').click()`))
 		b.Until(`document.documentElement.dataset.theme === "` + theme + `"`)
-		for _, v := range views {
+		for i, v := range views {
 			b.Size(1280, 900)
 			b.Open(v[1])
 			b.Fits(v[0])
 			b.Shoot(v[0] + "-" + theme)
-			if check != nil {
+			if check != nil && (theme == "light" || i < 2) { // the colours are the same on all
 				check(v[0] + ", " + theme)
 			}
 			if theme == "dark" { // a phone has the same colours

@@ -7,7 +7,7 @@
 (() => {
   // --- the count of a query, a moment after the last key
   for (const box of document.querySelectorAll("[data-count]")) {
-    const input = document.getElementById(box.dataset.for), out = box.querySelector(".counted");
+    const input = document.getElementById(box.dataset.for), out = box.querySelector(".counting");
     if (!input || !out) continue;
     let timer = 0, turn = 0;
     const ask = async () => {
