@@ -323,7 +323,7 @@ func TestOneSnapshot(t *testing.T) {
 		}
 		next = ""
 		if before, _, more := strings.Cut(body, `" rel="next">Next boards`); more {
-			next = strings.ReplaceAll(before[strings.LastIndex(before, `"`)+1:], "&amp;", "&")
+			next = strings.TrimSuffix(strings.ReplaceAll(before[strings.LastIndex(before, `"`)+1:], "&amp;", "&"), "#boards")
 		}
 	}
 	for _, st := range verdict.States() {

@@ -192,12 +192,13 @@ func (v *view) causes(all []verdict.Cause) {
 	}
 }
 
-// to is the address of the fleet's page with a query.
+// to is the address of the fleet's page with a query, at its table: on a phone that is
+// some screens down.
 func to(q url.Values) string {
 	if len(q) == 0 {
 		return "/"
 	}
-	return "/?" + q.Encode()
+	return "/?" + q.Encode() + "#boards"
 }
 
 // Judge is what the verdict on a fleet is made from.

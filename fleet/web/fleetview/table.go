@@ -161,7 +161,7 @@ func (h *views) table(ctx context.Context, p *web.Shown, ov *web.Overview) (tabl
 		t.parts(list, parsed)
 	}
 	t.Command = "fulmar boards" + t.Command
-	t.CSV = "/boards.csv" + strings.TrimPrefix(with("page", ""), "/")
+	t.CSV = "/boards.csv" + strings.TrimSuffix(strings.TrimPrefix(with("page", ""), "/"), "#boards")
 	at, _ := strconv.Atoi(q.Get("page"))
 	last := max(len(list)-1, 0) / rowsPerPage
 	at = min(max(at, 0), last)
