@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,18 +19,32 @@ import (
 	"fulmar/schema/rest"
 )
 
+// errBroken is what a log answers with whose newest rows do not follow.
+var errBroken = errors.New("the rows since 41 do not follow from the signed head")
+
 // book is an audit log in memory.
 type book struct {
-	list []rest.AuditEntry // oldest first
-	head rest.AuditHead
-	err  error
-	took rest.AuditFilter
+	mu      sync.Mutex
+	list    []rest.AuditEntry // oldest first
+	head    rest.AuditHead
+	err     error
+	headErr error
 }
 
-func (b *book) Head(context.Context) (rest.AuditHead, error) { return b.head, b.err }
+func (b *book) Head(context.Context) (rest.AuditHead, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.head, errors.Join(b.err, b.headErr)
+}
+
+// break1 breaks the chain.
+func (b *book) break1(where string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.head.Broken = where
+}
 
 func (b *book) Entries(_ context.Context, tenant string, after int64, limit int, f rest.AuditFilter) (out []rest.AuditEntry, err error) {
-	b.took = f
 	list := slices.Clone(b.list)
 	if f.Newest {
 		slices.Reverse(list)
@@ -80,7 +95,7 @@ func (door) Session(r *http.Request) (web.Session, bool) {
 
 func newSite(t *testing.T, b *book) *web.Handler {
 	t.Helper()
-	h, err := web.New(web.Config{Zone: time.UTC, Pages: Pages(Config{Log: b, Command: Command})}, door{})
+	h, err := web.New(web.Config{Zone: time.UTC, Pages: Pages(Config{Log: b, Command: Command, Broken: func(err error) bool { return errors.Is(err, errBroken) }})}, door{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +117,7 @@ func TestLog(t *testing.T) {
 	h := newSite(t, b)
 	page := ask(t, h, "operator", http.MethodGet, "/audit").Body.String()
 	since := b.head.Since.UTC().Format("2 Jan")
-	for _, want := range []string{"Unbroken since " + since, "; 120 entries; head signed 2\u00a0min ago", "gone through 7\u00a0min ago", "fulmar audit list</code>", "Copy as CLI", `<a href="/boards/dock-0017">`, "no reason given", "no board"} {
+	for _, want := range []string{"Unbroken since " + since, "; 120 entries; head signed 2\u00a0min ago", "gone through 7\u00a0min ago", "newest entry 120", `data-l="No">119<`, "fulmar audit list</code>", "Copy as CLI", `<a href="/boards/dock-0017">`, "no reason given", "no board"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not say %q", want)
 		}
@@ -166,6 +181,10 @@ func TestBroken(t *testing.T) {
 	}
 	if strings.Contains(page, "Unbroken") {
 		t.Error("broken and unbroken at once")
+	}
+	b.head.Broken, b.headErr = "", errBroken
+	if w := ask(t, newSite(t, b), "admin", http.MethodGet, "/audit"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "The rows since 41 do not follow from the signed head.") || !strings.Contains(w.Body.String(), "token line-4") {
+		t.Errorf("a head that cannot be signed: %d", w.Code)
 	}
 	for _, c := range []struct {
 		head rest.AuditHead

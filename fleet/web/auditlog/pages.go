@@ -19,6 +19,9 @@ var files embed.FS
 // Config shapes the page.
 type Config struct {
 	Log Log
+	// Broken tells whether an error of Log.Head means that the chain does not hold; nil:
+	// none does.
+	Broken func(error) bool
 	// Command gives the command that lists the same entries; nil: none is shown.
 	// [Command] is that of the program fulmar.
 	Command func(rest.AuditFilter) string
@@ -36,7 +39,7 @@ func Pages(cfg Config) []web.Page {
 }
 
 func show(ctx context.Context, s *web.Shown, cfg Config) error {
-	v, err := build(ctx, s.Sheet, cfg.Log, s.Session.Tenant, s.Query, s.Want("rows"))
+	v, err := build(ctx, s.Sheet, cfg, s.Session.Tenant, s.Query, s.Want("rows"))
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ type view struct {
 	Headline, Tone string
 	Broken         string // where the chain does not hold
 	Checked        string
+	Last           string // number of the newest entry; "" where there is none
 	Head           rest.AuditHead
 	Form           *form.Form
 	Filtered       bool
@@ -42,7 +43,7 @@ type view struct {
 // entry is one row, ready to be shown.
 type entry struct {
 	rest.AuditEntry
-	When string
+	No, When string
 }
 
 // filter reads the address; what is wrong stands in the form.
@@ -67,7 +68,7 @@ func filter(f *form.Form, zone *time.Location) rest.AuditFilter {
 }
 
 // build makes the view of an address. Only is false where no row is wanted.
-func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Values, rows bool) (*view, error) {
+func build(ctx context.Context, s *live.Sheet, cfg Config, tenant string, q url.Values, rows bool) (*view, error) {
 	v := &view{Form: form.New()}
 	for _, n := range []string{"who", "what", "board", "from", "to"} {
 		if q.Get(n) != "" {
@@ -77,8 +78,11 @@ func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Value
 	}
 	flt := filter(v.Form, s.At.Location())
 	var err error
-	if v.Head, err = l.Head(ctx); err != nil {
-		return nil, err
+	if v.Head, err = cfg.Log.Head(ctx); err != nil {
+		if cfg.Broken == nil || !cfg.Broken(err) {
+			return nil, err
+		}
+		v.Head.Broken = err.Error()
 	}
 	v.head(s)
 	if !rows {
@@ -86,7 +90,7 @@ func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Value
 	}
 	after, _ := strconv.ParseInt(q.Get("after"), 10, 64)
 	if v.Form.OK() {
-		list, err := l.Entries(ctx, tenant, max(after, 0), perPage+1, flt)
+		list, err := cfg.Log.Entries(ctx, tenant, max(after, 0), perPage+1, flt)
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +117,7 @@ func build(ctx context.Context, s *live.Sheet, l Log, tenant string, q url.Value
 			v.Older = link(list[perPage-1].Seq)
 		}
 		for _, e := range list {
-			v.Rows = append(v.Rows, entry{e, words.Stamp(e.At.In(s.At.Location()), s.At)})
+			v.Rows = append(v.Rows, entry{e, words.Count(uint64(max(e.Seq, 0))), words.Stamp(e.At.In(s.At.Location()), s.At)})
 		}
 	}
 	return v, nil
@@ -146,6 +150,9 @@ func (v *view) head(s *live.Sheet) {
 		v.Headline, v.Tone = "Unbroken since "+day+"; "+entries+"; head signed "+at(h.At), "healthy"
 	}
 	v.Checked = at(h.Checked)
+	if h.Seq > 0 {
+		v.Last = words.Count(uint64(h.Seq))
+	}
 	s.Shape("verdict", v.Headline, v.Broken, v.Checked)
 }
 

@@ -117,6 +117,11 @@ func (f *Form) Need(name string, most int) string {
 	return s
 }
 
+// List gives the words of a value of one line, between commas or spaces.
+func (f *Form) List(name string) []string {
+	return strings.FieldsFunc(f.Line(name, MaxLine), func(r rune) bool { return r == ',' || r == ' ' })
+}
+
 // Number gives a number between lo and hi; def where the field is empty. A comma counts
 // as a point, and a sign of per cent is left out.
 func (f *Form) Number(name string, lo, hi, def float64) float64 {
@@ -172,7 +177,7 @@ func (f *Form) Take(p rest.Problem, field func(pointer string) string) {
 	}
 	switch {
 	case p.Detail != "" && !beside:
-		f.Refuse(sentence(p.Title)+": "+p.Detail, sentence(p.Do))
+		f.Refuse(sentence(p.Title+": "+p.Detail), sentence(p.Do))
 	case !beside:
 		f.Refuse(sentence(p.Title), sentence(p.Do))
 	}

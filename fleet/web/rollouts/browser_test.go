@@ -27,6 +27,7 @@ func TestBrowser(t *testing.T) {
 	b.Size(1280, 900)
 
 	b.Open("/rollouts/r-32") // a wave moves on: bar, words and countdown follow without a reload
+	axe := b.Axe()
 	webtest.Eval[bool](b, `window.kept = true`)
 	books.mu.Lock()
 	for i := range books.list {
@@ -53,9 +54,9 @@ func TestBrowser(t *testing.T) {
 
 	b.Open("/rollouts/new")
 	b.Do(chromedp.SendKeys(`#f-query`, "site=hall4"))
-	b.Until(`document.querySelector(".counted").innerText === "Column 6: no site is called hall4. did you mean hall-4?"`)
+	b.Until(`document.querySelector(".counting").innerText === "Column 6: no site is called hall4. did you mean hall-4?"`)
 	b.Do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#f-query").value = ""`), chromedp.SendKeys(`#f-query`, "site=hall-4"), chromedp.SendKeys(`#f-release`, "1.8.2"))
-	b.Until(`document.querySelector(".counted").innerText === "1000 boards match now" || document.querySelector(".counted").innerText === "1,000 boards match now"`)
+	b.Until(`document.querySelector(".counting").innerText === "1000 boards match now" || document.querySelector(".counting").innerText === "1,000 boards match now"`)
 	b.Shoot("rollout-plan-filled")
 	b.Do(chromedp.Click(`button[value=forecast]`))
 	b.Until(`document.querySelector("#forecast")?.innerText.includes("1,000 boards in 3 waves")`)
@@ -77,7 +78,7 @@ func TestBrowser(t *testing.T) {
 		{"rollout-planned", "/rollouts/r-35"},
 		{"rollout-done", "/rollouts/r-20"},
 		{"rollout-plan", "/rollouts/new"},
-	}, nil)
+	}, axe)
 	books.mu.Lock()
 	books.list = nil
 	books.mu.Unlock()

@@ -45,12 +45,13 @@ type row struct {
 func list(s *live.Sheet, rs []rest.Rollout) *listView {
 	slices.SortStableFunc(rs, func(a, b rest.Rollout) int { return b.Created.Compare(a.Created) })
 	v := &listView{Headline: headline(rs, s.At)}
-	groups := []group{{Title: "Needs somebody"}, {Title: "Under way"}, {Title: "Ended"}}
+	groups := []group{{Title: "Needs somebody"}, {Title: "Planned and under way"}, {Title: "Ended"}}
+	bad := ended(rs)
 	at := func(r *rest.Rollout) int {
 		switch {
-		case r.Over:
+		case r.Over && !bad[r.ID]:
 			return 2
-		case r.State == held || r.State == approval || r.State == paused:
+		case r.Over, r.State == held || r.State == approval || r.State == paused:
 			return 0
 		}
 		return 1

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"fulmar/fleet/web/live"
@@ -18,8 +19,8 @@ import (
 )
 
 const (
-	maxBoards = 100 // in one table: a screen or two
-	maxSteps  = 40  // of the history shown; the API has more
+	maxBoards = 50 // in one table: a screen or two
+	maxSteps  = 40 // of the history shown; the API has more
 )
 
 // oneView is one rollout.
@@ -98,7 +99,7 @@ func one(s *live.Sheet, r *rest.Rollout, boards []rest.RolloutBoard, q url.Value
 	if !r.Over && r.Deadline != nil {
 		v.Left = s.Text("left", left(r.Deadline, s.At))
 		v.Until = s.Text("until", soon(r.Deadline.In(s.At.Location()), s.At))
-		v.Then = s.Text("then", stop(words.Sentence(r.Then)))
+		v.Then = s.Text("then", stop(r.Then))
 	}
 	if r.Done != nil && !r.Over {
 		v.Finish = soon(r.Done.In(s.At.Location()), s.At)
@@ -108,8 +109,8 @@ func one(s *live.Sheet, r *rest.Rollout, boards []rest.RolloutBoard, q url.Value
 	current := 0
 	for i := range r.Waves {
 		v.Waves = append(v.Waves, newWave(s, r, i, boards))
-		if v.Waves[i].Current {
-			current = r.Waves[i].N
+		if v.Waves[i].Current || r.State != done && r.Waves[i].Began != nil {
+			current = r.Waves[i].N // of one that ended badly: the wave that it ended in
 		}
 	}
 	var gone []rest.RolloutBoard
@@ -167,6 +168,12 @@ func newVerdict(s *live.Sheet, r *rest.Rollout) *verdictView {
 		return nil
 	}
 	g := &verdictView{Verdict: r.Verdict, Inequality: inequality(r.Verdict), Say: stop(words.Sentence(r.Verdict.Sentence)), At: stamp(s, r.Verdict.At), Picture: draw(r.Verdict)}
+	if r.Verdict.At.IsZero() { // of a wave that is under way: read just now
+		g.At = "now"
+	}
+	if strings.Contains(strings.ToLower(r.Sentence), strings.ToLower(r.Verdict.Sentence)) {
+		g.Say = "" // the headline has said it
+	}
 	g.Word, g.Tone = outcome(r.Verdict.Outcome)
 	g.Which = "The gate of wave " + strconv.Itoa(r.Wave)
 	if r.Wave == 0 {

@@ -17,15 +17,19 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
+	"fulmar/fleet/web/rollouts/planform"
 	"fulmar/fleet/web/trust"
+	"fulmar/fleet/web/words"
 	"fulmar/schema/rest"
 )
 
 //go:embed templates
 var files embed.FS
 
-// maxID bounds a rollout's id, in bytes.
-const maxID = 64
+const (
+	maxID  = 64  // bytes of a rollout's id
+	maxWhy = 256 // bytes of what a person says to an act: as the rollouts take it
+)
 
 // pages are the pages of rollouts.
 type pages struct{ cfg Config }
@@ -43,7 +47,7 @@ func Pages(cfg Config) []web.Page {
 	one.Personal = true // whoever planned it has other buttons
 	return []web.Page{
 		{Tab: "Rollouts", Path: "/rollouts", Right: rest.BoardsRead, View: view("list", p.list)},
-		{Tab: "Rollouts", Path: "/rollouts/new", Right: rest.RolloutsWrite, View: view("plan", p.blank), Act: p.plan, MaxForm: maxPlan},
+		{Tab: "Rollouts", Path: "/rollouts/new", Right: rest.RolloutsWrite, View: view("plan", p.blank), Act: p.plan, MaxForm: planform.MaxForm},
 		{Tab: "Rollouts", Path: "/rollouts/{id}", Right: rest.BoardsRead, View: one, Act: p.act, MaxForm: form.Max},
 		{Path: "/rollouts/count", Right: rest.BoardsRead, Serve: p.count},
 	}
@@ -89,7 +93,7 @@ func (p *pages) act(ctx context.Context, s *web.Shown, r *http.Request) (string,
 	}
 	id := s.Value("id")
 	version, err := strconv.ParseInt(f.Raw("version"), 10, 64)
-	a := rest.RolloutAction{Do: f.Raw("do"), Why: f.Line("why", form.MaxLine), Without: f.Line("without", maxExpr), Only: f.Line("only", maxExpr)}
+	a := rest.RolloutAction{Do: f.Raw("do"), Why: f.Line("why", maxWhy), Without: f.Line("without", planform.MaxExpr), Only: f.Line("only", planform.MaxExpr)}
 	if a.Do == rest.RolloutRollback {
 		a.Scope = f.OneOf("scope", "wave", "all")
 	}
@@ -121,8 +125,8 @@ func (p *pages) act(ctx context.Context, s *web.Shown, r *http.Request) (string,
 
 // blank shows the form of a plan; ?q= fills in the query.
 func (p *pages) blank(_ context.Context, s *web.Shown) error {
-	f := blankPlan()
-	if q := s.Query.Get("q"); q != "" && len(q) <= maxExpr {
+	f := planform.Blank()
+	if q := s.Query.Get("q"); q != "" && len(q) <= planform.MaxExpr {
 		f.Set("query", q)
 	}
 	s.Title, s.Data = "Plan a rollout", newPlan(f)
@@ -135,8 +139,8 @@ func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string
 	if err != nil {
 		return "", err
 	}
-	spec := readPlan(f, r)
-	m, err := mark(spec)
+	spec := planform.Read(f, r)
+	m, err := planform.Mark(spec)
 	if err != nil {
 		return "", err
 	}
@@ -153,8 +157,13 @@ func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string
 	}
 	if err != nil {
 		var ok bool
-		if s.Code, ok = p.refused(f, err, fieldOf); !ok {
+		if s.Code, ok = p.refused(f, err, planform.FieldOf); !ok {
 			return "", err
+		}
+		if fc != nil { // no board is left: why, for each
+			for _, l := range fc.LeftOut {
+				f.Refuse(words.Plural(l.Boards, "board is", "boards are")+" left out: "+l.Reason+".", "Change the query, or wait until what has them is over.")
+			}
 		}
 	}
 	v := newPlan(f)

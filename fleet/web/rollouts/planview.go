@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"fulmar/fleet/web/form"
+	"fulmar/fleet/web/rollouts/planform"
 	"fulmar/fleet/web/words"
 	"fulmar/schema/rest"
 )
@@ -37,7 +38,7 @@ type forecastStep struct {
 
 // newPlan makes the view of the form.
 func newPlan(f *form.Form) *planView {
-	v := &planView{Form: f, WaveRows: upTo(formWaves), GuardRows: upTo(formGuards), WindowRows: upTo(formWindows), Have: "Given on as it is; boards check it."}
+	v := &planView{Form: f, WaveRows: upTo(planform.Waves), GuardRows: upTo(planform.Guards), WindowRows: upTo(planform.Windows), Have: "Given on as it is; boards check it."}
 	if n := len(f.Raw("envelope")) * 3 / 4; n > 0 {
 		v.Have = "One of about " + words.Quantity(float64(n), words.UnitBytes) + " is in the plan. Choose another to replace it."
 	}

@@ -110,13 +110,11 @@ func headline(rs []rest.Rollout, now time.Time) string {
 	}
 	var bad, you, run, later []string
 	var only *rest.Rollout
-	newest := map[string]bool{}
-	for i := range rs { // newest first
+	lost := ended(rs)
+	for i := range rs {
 		r := &rs[i]
-		first := !newest[r.Spec.Component]
-		newest[r.Spec.Component] = true
 		switch {
-		case r.State == halted && first, r.State == rolledBack && first:
+		case lost[r.ID]:
 			bad = append(bad, stateWord(r.State))
 		case r.State == held, r.State == approval, r.State == paused:
 			you = append(you, stateWord(r.State))
@@ -145,6 +143,20 @@ func headline(rs []rest.Rollout, now time.Time) string {
 		return "Nothing is under way; " + words.Plural(len(rs), "rollout has", "rollouts have") + " ended"
 	}
 	return strings.Join(parts, ", ")
+}
+
+// ended gives the rollouts that ended badly and that no other one of their component has
+// followed, of a list with the newest first.
+func ended(rs []rest.Rollout) map[string]bool {
+	out, seen := map[string]bool{}, map[string]bool{}
+	for i := range rs {
+		r := &rs[i]
+		if !seen[r.Spec.Component] && (r.State == halted || r.State == rolledBack) {
+			out[r.ID] = true
+		}
+		seen[r.Spec.Component] = true
+	}
+	return out
 }
 
 // tally turns words into "2 halted, 1 rolled back".

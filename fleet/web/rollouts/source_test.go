@@ -81,6 +81,9 @@ func (b *books) Forecast(_ context.Context, by access.Caller, s rest.RolloutSpec
 	if strings.Contains(s.Query, "hall4") {
 		return nil, &refusal{"/query", "no board has site=hall4; did you mean hall-4 (1,014 boards)?"}
 	}
+	if strings.Contains(s.Query, "busy") {
+		return &rest.Forecast{LeftOut: []rest.LeftOut{{Reason: "in another rollout of this component: r-32", Boards: 100, Names: names("dock", 21, 20)}}}, &refusal{"", "no board is left in the plan"}
+	}
 	if strings.Contains(s.Component, " ") {
 		return nil, &refusal{"/component", "wants agent, worker, config, rootfs or model/NAME"}
 	}

@@ -56,10 +56,7 @@ type alertsView struct {
 
 func (p *pages) alerts(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*alertsView, error) {
 	v := &alertsView{Write: by.May(rest.AlertsWrite) == nil, Form: f}
-	list, err := p.cfg.Alerts.Alerts(ctx, by.Tenant)
-	if err != nil {
-		return nil, err
-	}
+	list := p.cfg.Alerts.Alerts(ctx, by.Tenant)
 	rules, err := p.cfg.Alerts.Rules(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
@@ -140,13 +137,8 @@ func ruleForm(r *rest.AlertRule) *form.Form {
 	return f
 }
 
-// version reads the version that a form was made from; -1 for a new thing.
-func version(f *form.Form) int64 {
-	if f.Raw("version") == "" {
-		return -1
-	}
-	return int64(f.Whole("version", 0, 1<<52, -1))
-}
+// version reads the version that a form was made from; 0 for a new thing.
+func version(f *form.Form) int64 { return int64(f.Whole("version", 0, 1<<52, 0)) }
 
 func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form) error {
 	id := f.Need("id", maxRuleID)
@@ -174,16 +166,24 @@ func (p *pages) changeAlerts(ctx context.Context, by access.Caller, f *form.Form
 	}
 	r := rest.AlertRule{
 		ID: id, Summary: f.Need("summary", 200), Severity: f.OneOf("severity", rest.SeverityWarning, rest.SeverityCritical),
-		Query: f.Line("query", maxQuery), PromQL: f.Line("promql", maxQuery), For: f.Line("for", 16), Off: f.Ticked("off"), Version: version(f),
-	}
-	for _, w := range strings.FieldsFunc(f.Line("by", form.MaxLine), func(r rune) bool { return r == ',' || r == ' ' }) {
-		r.By = append(r.By, w)
+		Query: f.Line("query", maxQuery), PromQL: f.Line("promql", maxQuery), For: f.Line("for", 16), By: f.List("by"), Off: f.Ticked("off"), Version: version(f),
 	}
 	if (r.Query == "") == (r.PromQL == "") {
 		f.Wrong("query", "Either a query over boards or PromQL, one of the two.")
 	}
 	if !f.OK() {
 		return nil
+	}
+	if r.Version > 0 { // what the form does not show stays
+		rules, err := p.cfg.Alerts.Rules(ctx, by.Tenant)
+		if err != nil {
+			return err
+		}
+		for i := range rules {
+			if rules[i].ID == r.ID {
+				r.Labels = rules[i].Labels
+			}
+		}
 	}
 	_, err := p.cfg.Alerts.PutRule(ctx, by, r)
 	return err
@@ -198,8 +198,8 @@ type hookRow struct {
 // deliveryRow is one delivery.
 type deliveryRow struct {
 	rest.Delivery
-	Tone, At, Then string
-	Again          bool
+	Tone, At, Words string
+	Again           bool
 }
 
 // hooksView is the webhooks, and the log of one.
@@ -212,7 +212,7 @@ type hooksView struct {
 }
 
 func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q url.Values, f *form.Form) (*hooksView, error) {
-	list, err := p.cfg.Alerts.Hooks(ctx, by.Tenant)
+	list, err := p.cfg.Hooks.Hooks(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +222,6 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 	}
 	for _, h := range list {
 		r := hookRow{Webhook: h, Gets: "all events", Word: "works", Tone: "healthy", Link: "/settings/webhooks?" + url.Values{"hook": {h.ID}}.Encode() + "#log"}
-		r.Secret = "" // never shown again, whatever the store gives
 		if len(h.Events) > 0 {
 			r.Gets = strings.Join(h.Events, ", ")
 		}
@@ -242,20 +241,28 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 	if v.Log == nil {
 		return v, nil
 	}
-	log, err := p.cfg.Alerts.Deliveries(ctx, by.Tenant, v.Log.ID, 0, maxDeliveries)
+	log, err := p.cfg.Hooks.Deliveries(ctx, by.Tenant, v.Log.ID, 0, maxDeliveries)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range log[:min(len(log), maxDeliveries)] {
 		r := deliveryRow{Delivery: d, Tone: "never", At: words.Stamp(d.Made.In(s.At.Location()), s.At), Again: d.State != rest.DeliveryWaiting}
+		var say []string
+		if d.Status != 0 {
+			say = append(say, "status "+strconv.Itoa(d.Status))
+		}
+		if d.Error != "" {
+			say = append(say, d.Error)
+		}
 		switch {
 		case d.State == rest.DeliveryDelivered:
 			r.Tone = "healthy"
 		case d.State == rest.DeliveryFailed:
 			r.Tone = "failing"
 		case !d.Next.IsZero():
-			r.Then = "tried again at " + words.Stamp(d.Next.In(s.At.Location()), s.At)
+			say = append(say, "tried again at "+words.Stamp(d.Next.In(s.At.Location()), s.At))
 		}
+		r.Words = strings.Join(say, "; ")
 		v.Deliveries = append(v.Deliveries, r)
 	}
 	return v, nil
@@ -270,31 +277,28 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 		}
 		switch do {
 		case "remove":
-			return nil, p.cfg.Alerts.RemoveHook(ctx, by, id)
+			return nil, p.cfg.Hooks.RemoveHook(ctx, by, id)
 		case "again":
 			n, err := strconv.ParseInt(f.Raw("delivery"), 10, 64)
 			if err != nil {
 				return nil, errGone
 			}
-			return nil, p.cfg.Alerts.Redeliver(ctx, by, n)
+			return nil, p.cfg.Hooks.Redeliver(ctx, by, n)
 		case "on", "off":
 			return nil, p.switchHook(ctx, by, id, do == "off", version(f))
 		}
 		return nil, errNothing
 	}
 	h := rest.Webhook{
-		Name: f.Need("name", maxUserName), URL: f.Need("url", maxURL), Kind: f.OneOf("kind", rest.HookWebhook, rest.HookAlertmanager), Internal: f.Ticked("internal"),
+		Name: f.Need("name", maxUserName), URL: f.Need("url", maxURL), Kind: f.OneOf("kind", rest.HookWebhook, rest.HookAlertmanager), Events: f.List("events"), Internal: f.Ticked("internal"),
 	}
 	if u, err := url.Parse(h.URL); h.URL != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil) {
 		f.Wrong("url", "An address that begins with https:// or http://, without a password in it.")
 	}
-	for _, w := range strings.FieldsFunc(f.Line("events", form.MaxLine), func(r rune) bool { return r == ',' || r == ' ' }) {
-		h.Events = append(h.Events, w)
-	}
 	if !f.OK() {
 		return nil, nil
 	}
-	made, err := p.cfg.Alerts.PutHook(ctx, by, h)
+	made, err := p.cfg.Hooks.PutHook(ctx, by, h)
 	if err != nil || made.Secret == "" {
 		return nil, err
 	}
@@ -302,7 +306,7 @@ func (p *pages) changeHooks(ctx context.Context, by access.Caller, f *form.Form)
 }
 
 func (p *pages) switchHook(ctx context.Context, by access.Caller, id string, off bool, ifVersion int64) error {
-	list, err := p.cfg.Alerts.Hooks(ctx, by.Tenant)
+	list, err := p.cfg.Hooks.Hooks(ctx, by.Tenant)
 	if err != nil {
 		return err
 	}
@@ -311,6 +315,6 @@ func (p *pages) switchHook(ctx context.Context, by access.Caller, id string, off
 		return errGone
 	}
 	list[i].Off, list[i].Version = off, ifVersion
-	_, err = p.cfg.Alerts.PutHook(ctx, by, list[i])
+	_, err = p.cfg.Hooks.PutHook(ctx, by, list[i])
 	return err
 }

@@ -227,7 +227,7 @@ func (p *pages) changeTokens(ctx context.Context, by access.Caller, f *form.Form
 		return nil, nil
 	}
 	text, t, err := p.cfg.Accounts.MakeToken(ctx, by, spec)
-	return &secret{Title: "The token " + t.Name, Text: text, Note: "It is good until " + t.Expires.Format("2 Jan 2006") + " for " + strconv.Itoa(len(list)) + " rights. Send it as Authorization: Bearer TOKEN."}, err
+	return &secret{Title: "The token " + t.Name, Text: text, Note: "It is good until " + t.Expires.Format("2 Jan 2006") + " for " + words.Plural(len(list), "right", "rights") + ". Send it as Authorization: Bearer TOKEN."}, err
 }
 
 // owned refuses to end a token of somebody else to whom may not keep users.

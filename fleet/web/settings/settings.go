@@ -36,11 +36,11 @@ type tab struct {
 // tabs lists the pages in their order.
 func tabs() []tab {
 	accounts := func(c *Config) bool { return c.Accounts != nil }
-	alerts := func(c *Config) bool { return c.Alerts != nil }
+	alerts, hooks := func(c *Config) bool { return c.Alerts != nil }, func(c *Config) bool { return c.Hooks != nil }
 	return []tab{
 		{"/settings/account", "Your account", rest.BoardsRead, rest.BoardsRead, func(*Config) bool { return true }},
 		{"/settings/alerts", "Alerts", rest.BoardsRead, rest.AlertsWrite, alerts},
-		{"/settings/webhooks", "Webhooks", rest.AlertsWrite, rest.AlertsWrite, alerts},
+		{"/settings/webhooks", "Webhooks", rest.AlertsWrite, rest.AlertsWrite, hooks},
 		{"/settings/tokens", "API tokens", rest.BoardsRead, rest.BoardsRead, accounts},
 		{"/settings/users", "Users", rest.UsersWrite, rest.UsersWrite, accounts},
 		{"/settings/boards", "Enrol boards", rest.BoardsAdmit, rest.BoardsAdmit, func(c *Config) bool { return c.Join != nil }},
@@ -65,16 +65,6 @@ func (p *pages) nav(by access.Caller) (out []tab) {
 		}
 	}
 	return out
-}
-
-// find gives the page of a path; false where there is none.
-func (p *pages) find(path string) (tab, bool) {
-	for _, t := range tabs() {
-		if t.Path == path && t.there(&p.cfg) {
-			return t, true
-		}
-	}
-	return tab{}, false
 }
 
 // show builds the page of a path. f is a form that was refused; nil: none.

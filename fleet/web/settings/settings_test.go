@@ -39,7 +39,7 @@ type site struct {
 
 func all(o *office) Config {
 	return Config{
-		Accounts: o, Logins: o, Alerts: o, Join: o.join, Problem: problem, SecondFactor: "/second-factor", Here: func(web.Session) string { return "s1" },
+		Accounts: o, Logins: o, Alerts: o, Hooks: o, Join: o.join, Problem: problem, SecondFactor: "/second-factor", Here: func(web.Session) string { return "s1" },
 		Count: func(_ context.Context, _ access.Caller, q string) (rest.QueryCheck, error) {
 			return rest.QueryCheck{Count: len(q)}, nil
 		},
@@ -132,8 +132,9 @@ func TestActs(t *testing.T) {
 		{"/settings/users", `require ""`, []string{"do", "require", "from", "nobody"}},
 		{"/settings/tokens", "revoke t2 by m.kern", []string{"do", "revoke", "id", "t2"}},
 		{"/settings/account", "end s2 of m.kern", []string{"do", "end", "id", "s2"}},
-		{"/settings/alerts", `rule full q="disk > 90" promql="" for=10m by=[site cause] off=false v=-1 by m.kern`, []string{"do", "put", "id", "full", "summary", "disk full", "severity", "warning", "query", "disk > 90", "for", "10m", "by", "site, cause"}},
-		{"/settings/alerts", `rule hot q="" promql="fulmar_thermal_tj_celsius > 85" for=5m by=[] off=true v=3 by m.kern`, []string{"do", "off", "id", "hot", "version", "3"}},
+		{"/settings/alerts", `rule full map[] q="disk > 90" promql="" for=10m by=[site cause] off=false v=0 by m.kern`, []string{"do", "put", "id", "full", "summary", "disk full", "severity", "warning", "query", "disk > 90", "for", "10m", "by", "site, cause"}},
+		{"/settings/alerts", `rule hot map[team:cooling] q="" promql="fulmar_thermal_tj_celsius > 85" for=5m by=[] off=true v=3 by m.kern`, []string{"do", "off", "id", "hot", "version", "3"}},
+		{"/settings/alerts", `rule hot map[team:cooling] q="" promql="x > 1" for= by=[] off=false v=3 by m.kern`, []string{"do", "put", "id", "hot", "version", "3", "summary", "hot", "severity", "warning", "promql", "x > 1"}},
 		{"/settings/alerts", "remove rule hot", []string{"do", "remove", "id", "hot"}},
 		{"/settings/webhooks", `hook "h1" chat https://chat.example/hooks/8s1k [alert.firing rollout.*] internal=false off=true v=1 by m.kern`, []string{"do", "off", "id", "h1", "version", "1"}},
 		{"/settings/webhooks", "remove hook h1", []string{"do", "remove", "id", "h1"}},

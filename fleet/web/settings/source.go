@@ -39,14 +39,18 @@ type Logins interface {
 	EndLogin(ctx context.Context, user, id string) error
 }
 
-// Alerts keeps alert rules and webhooks.
+// Alerts keeps alert rules and tells what they found.
 type Alerts interface {
 	Rules(ctx context.Context, tenant string) ([]rest.AlertRule, error)
-	// PutRule makes a rule or changes one, which has to be at the version of r; -1 any.
+	// PutRule makes a rule or changes one, which has to be at the version of r: 0
+	// for a new one.
 	PutRule(ctx context.Context, by access.Caller, r rest.AlertRule) (rest.AlertRule, error)
 	RemoveRule(ctx context.Context, by access.Caller, id string) error
-	Alerts(ctx context.Context, tenant string) ([]rest.Alert, error)
+	Alerts(ctx context.Context, tenant string) []rest.Alert
+}
 
+// Hooks keeps webhooks and what was delivered to them.
+type Hooks interface {
 	Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error)
 	PutHook(ctx context.Context, by access.Caller, h rest.Webhook) (rest.Webhook, error)
 	RemoveHook(ctx context.Context, by access.Caller, id string) error
@@ -63,6 +67,7 @@ type Config struct {
 	// SecondFactor is the address where a person sets up a second factor; "": nowhere.
 	SecondFactor string
 	Alerts       Alerts
+	Hooks        Hooks
 	// Join makes a token with which boards may join: one board where it is named, else
 	// so many of any name. It gives the command for the board.
 	Join func(ctx context.Context, by access.Caller, board string, boards int, life time.Duration) (command string, err error)

@@ -133,15 +133,17 @@ func (o *office) PutRule(_ context.Context, by access.Caller, r rest.AlertRule) 
 	if r.Version == 1 {
 		return r, errStale
 	}
-	return r, o.note("rule %s q=%q promql=%q for=%s by=%v off=%v v=%d by %s", r.ID, r.Query, r.PromQL, r.For, r.By, r.Off, r.Version, by.Who)
+	return r, o.note("rule %s %v q=%q promql=%q for=%s by=%v off=%v v=%d by %s", r.ID, r.Labels, r.Query, r.PromQL, r.For, r.By, r.Off, r.Version, by.Who)
 }
 
 func (o *office) RemoveRule(_ context.Context, _ access.Caller, id string) error {
 	return o.note("remove rule %s", id)
 }
 
-func (o *office) Alerts(context.Context, string) ([]rest.Alert, error) {
-	return slices.Clone(o.alerts), o.err
+func (o *office) Alerts(context.Context, string) []rest.Alert {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.alerts)
 }
 
 func (o *office) Hooks(context.Context, string) ([]rest.Webhook, error) {
@@ -193,7 +195,7 @@ func newOffice(now time.Time) *office {
 		},
 		rules: []rest.AlertRule{
 			{ID: "fulmar.unreachable", Summary: "boards unreachable", Severity: rest.SeverityCritical, Query: "state=unreachable", For: "10m", By: []string{"site", "cause"}, BuiltIn: true, Version: 2},
-			{ID: "hot", Summary: "boards hot", Severity: rest.SeverityWarning, PromQL: `fulmar_thermal_tj_celsius > 85`, For: "5m", Version: 3, Error: "the metrics could not be read for 12 s"},
+			{ID: "hot", Summary: "boards hot", Severity: rest.SeverityWarning, PromQL: `fulmar_thermal_tj_celsius > 85`, For: "5m", Labels: map[string]string{"team": "cooling"}, Version: 3, Error: "the metrics could not be read for 12 s"},
 			{ID: "disk", Summary: "disk nearly full", Severity: rest.SeverityWarning, Query: "mount.root.used_percent > 90", Off: true, Version: 1},
 		},
 		alerts: []rest.Alert{

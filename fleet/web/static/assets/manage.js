@@ -7,12 +7,13 @@
 (() => {
   // --- the count of a query, a moment after the last key
   for (const box of document.querySelectorAll("[data-count]")) {
-    const input = document.getElementById(box.dataset.for), out = box.querySelector(".counted");
+    const input = document.getElementById(box.dataset.for), out = box.querySelector(".counting");
     if (!input || !out) continue;
     let timer = 0, turn = 0;
     const ask = async () => {
       const mine = ++turn;
       let text = "";
+      if (box.dataset.quiet && !input.value.trim()) { out.textContent = ""; return; }
       try {
         const r = await fetch(box.dataset.count + "?q=" + encodeURIComponent(input.value.trim()));
         if (r.status === 404) return;

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rollouts
+// Package planform turns the form of a plan into a plan, and what is wrong with a plan
+// into words beside the fields of its form.
+package planform
 
 import (
 	"crypto/sha256"
@@ -20,46 +22,44 @@ import (
 	"fulmar/schema/rest"
 )
 
-// Rows of the form. The API and the command line take more.
+// Bounds of the form. The API and the command line take more.
 const (
-	formWaves   = 5
-	formGuards  = 3
-	formWindows = 2
-	// maxManifest bounds a signed manifest, in bytes: as the plan does.
-	maxManifest = 32 << 10
-	// maxPlan bounds the whole form, in bytes: a manifest as base64 and as a file, and
+	Waves   = 5
+	Guards  = 3
+	Windows = 2
+	// MaxManifest bounds a signed manifest, in bytes: as the plan does.
+	MaxManifest = 32 << 10
+	// MaxForm bounds the whole form, in bytes: a manifest as base64 and as a file, and
 	// 16 KiB for all that is typed.
-	maxPlan = maxManifest*7/3 + form.Max
-	maxExpr = 1 << 10
+	MaxForm = MaxManifest*7/3 + form.Max
+	// MaxExpr bounds a query and a PromQL expression, in bytes.
+	MaxExpr = 1 << 10
 )
 
-// blankPlan is the form as it begins, with the defaults of the plan in it.
-func blankPlan() *form.Form {
+// Blank is the form as it begins, with the defaults of the plan in it.
+func Blank() *form.Form {
 	return form.New("component", "agent", "unreachable", "later", "policy", "interval", "gate", "99.5", "min_failures", "2", "min_answered", "50", "undo", "wave",
 		"w0size", "2 %", "w0soak", "10", "w1size", "10 %", "w1soak", "10", "w2size", "rest", "w2soak", "10")
 }
 
-// readPlan makes a plan of what was typed; what is wrong stands in the form.
-func readPlan(f *form.Form, r *http.Request) rest.RolloutSpec {
+// Read makes a plan of what was typed; what is wrong stands in the form.
+func Read(f *form.Form, r *http.Request) rest.RolloutSpec {
 	s := rest.RolloutSpec{
 		Name: f.Line("name", 128), Component: f.Need("component", 128), Release: f.Need("release", 128),
-		Query: f.Line("query", maxExpr), Unreachable: f.OneOf("unreachable", "later", "never"), Undo: f.OneOf("undo", "wave", "all", "failed"),
+		Query: f.Line("query", MaxExpr), Unreachable: f.OneOf("unreachable", "later", "never"), Undo: f.OneOf("undo", "wave", "all", "failed"),
 		Gate: rest.GateSpec{
 			Policy: f.OneOf("policy", "interval", "point"), Gate: f.Number("gate", 0.1, 100, 99.5) / 100,
 			MinFailures: f.Whole("min_failures", 1, 100_000, 2), MinAnswered: f.Number("min_answered", 1, 100, 50) / 100,
 		},
 		PerSite: f.Whole("per_site", 0, 100_000, 0), Bytes: int64(f.Number("bytes", 0, 1e6, 0) * 1e6),
 		FleetRate: int64(f.Number("fleet_rate", 0, 1e6, 0) * 1e6), SiteRate: int64(f.Number("site_rate", 0, 1e6, 0) * 1e6),
-		Approval: f.Ticked("approval"),
+		Approval: f.Ticked("approval"), After: f.List("after"),
 	}
 	s.Limits.TrialS = 60 * int64(f.Whole("trial_min", 1, 43_200, 15))
 	s.Limits.InstallS = 60 * int64(f.Whole("install_min", 1, 43_200, 120))
 	s.Limits.WaveS = 3600 * int64(f.Whole("wave_h", 1, 720, 24))
-	for _, id := range strings.FieldsFunc(f.Line("after", form.MaxLine), func(r rune) bool { return r == ',' || r == ' ' }) {
-		s.After = append(s.After, id)
-	}
 	for name, h := range map[string]**rest.Hook{"before": &s.Before, "behind": &s.Behind} {
-		if u := f.Line(name, maxExpr); u != "" {
+		if u := f.Line(name, MaxExpr); u != "" {
 			*h = &rest.Hook{URL: u}
 		}
 	}
@@ -82,7 +82,7 @@ func size(f *form.Form, name string) (percent float64, count int) {
 }
 
 func readWaves(f *form.Form) (out []rest.WaveSpec) {
-	for i := range formWaves {
+	for i := range Waves {
 		n := "w" + strconv.Itoa(i)
 		if f.Line(n+"size", 16) == "" {
 			continue
@@ -103,24 +103,25 @@ func readWaves(f *form.Form) (out []rest.WaveSpec) {
 }
 
 func readGuards(f *form.Form) (out []rest.Guard) {
-	for i := range formGuards {
+	for i := range Guards {
 		n := "g" + strconv.Itoa(i)
-		if f.Line(n+"expr", maxExpr) == "" && f.Line(n+"name", 64) == "" {
+		if f.Line(n+"expr", MaxExpr) == "" && f.Line(n+"name", 64) == "" {
 			continue
 		}
-		out = append(out, rest.Guard{Name: f.Need(n+"name", 64), Expr: f.Need(n+"expr", maxExpr), Better: f.OneOf(n+"better", "lower", "higher"), Tolerance: f.Number(n+"tolerance", 0, 1000, 10) / 100})
+		out = append(out, rest.Guard{Name: f.Need(n+"name", 64), Expr: f.Need(n+"expr", MaxExpr), Better: f.OneOf(n+"better", "lower", "higher"), Tolerance: f.Number(n+"tolerance", 0, 1000, 10) / 100})
 	}
 	return out
 }
 
 func readWindows(f *form.Form) (out []rest.Window) {
-	for i := range formWindows {
+	for i := range Windows {
 		n := "v" + strconv.Itoa(i)
 		if f.Line(n+"from", 8) == "" && f.Line(n+"to", 8) == "" {
 			continue
 		}
 		w := rest.Window{From: f.Need(n+"from", 8), To: f.Need(n+"to", 8), Zone: f.Line(n+"zone", 64)}
-		for _, d := range strings.FieldsFunc(strings.ToLower(f.Line(n+"days", 64)), func(r rune) bool { return r == ',' || r == ' ' }) {
+		for _, d := range f.List(n + "days") {
+			d = strings.ToLower(d)
 			if !slices.Contains([]string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, d) {
 				f.Wrong(n+"days", "Days are mon tue wed thu fri sat sun.")
 				break
@@ -138,7 +139,7 @@ func readShadow(f *form.Form, s *rest.RolloutSpec) {
 	}
 	h := &rest.ShadowSpec{SoakS: 60 * int64(f.Whole("shadow_soak", 0, 43_200, 60))}
 	h.Percent, h.Count = size(f, "shadow")
-	if e := f.Line("agree", maxExpr); e != "" {
+	if e := f.Line("agree", MaxExpr); e != "" {
 		least := f.Number("agree_min", 0, 100, 95) / 100
 		h.Agreement = &rest.Guard{Name: "agreement", Expr: e, Better: "higher", Min: &least}
 	}
@@ -151,7 +152,7 @@ func readManifest(f *form.Form, r *http.Request) []byte {
 	var b []byte
 	var err error
 	if file, _, got := r.FormFile("manifest"); got == nil {
-		b, err = io.ReadAll(io.LimitReader(file, maxManifest+1))
+		b, err = io.ReadAll(io.LimitReader(file, MaxManifest+1))
 		err = errors.Join(err, file.Close())
 	}
 	if err == nil && len(b) == 0 {
@@ -161,7 +162,7 @@ func readManifest(f *form.Form, r *http.Request) []byte {
 		f.Wrong("manifest", "It could not be read. Choose the file anew.")
 		return nil
 	}
-	if len(b) > maxManifest {
+	if len(b) > MaxManifest {
 		f.Wrong("manifest", "A signed manifest has at most 32 KiB; this is something else.")
 		return nil
 	}
@@ -169,8 +170,8 @@ func readManifest(f *form.Form, r *http.Request) []byte {
 	return b
 }
 
-// mark names a plan, so that what is made is what was played through.
-func mark(s rest.RolloutSpec) (string, error) {
+// Mark names a plan, so that what is made is what was played through.
+func Mark(s rest.RolloutSpec) (string, error) {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return "", fmt.Errorf("mark a plan: %w", err)
@@ -179,8 +180,8 @@ func mark(s rest.RolloutSpec) (string, error) {
 	return hex.EncodeToString(sum[:8]), nil
 }
 
-// fieldOf gives the field of the form for a JSON pointer into a plan.
-func fieldOf(pointer string) string {
+// FieldOf gives the field of the form for a JSON pointer into a plan.
+func FieldOf(pointer string) string {
 	known := map[string]string{
 		"/name": "name", "/component": "component", "/release": "release", "/envelope": "manifest", "/query": "query", "/unreachable": "unreachable",
 		"/gate/policy": "policy", "/gate/gate": "gate", "/gate/min_failures": "min_failures", "/gate/min_answered": "min_answered", "/per_site": "per_site",
@@ -197,14 +198,16 @@ func fieldOf(pointer string) string {
 	}
 	n, last := int(parts[1][0]-'0'), parts[len(parts)-1]
 	switch {
-	case parts[0] == "waves" && n < formWaves:
+	case parts[0] == "after":
+		return "after"
+	case parts[0] == "waves" && n < Waves:
 		return "w" + parts[1] + map[string]string{"soak_s": "soak", "unclear": "unclear"}[last] + map[bool]string{true: "", false: "size"}[last == "soak_s" || last == "unclear"]
-	case parts[0] == "guards" && n < formGuards:
+	case parts[0] == "guards" && n < Guards:
 		if slices.Contains([]string{"name", "better", "tolerance"}, last) {
 			return "g" + parts[1] + last
 		}
 		return "g" + parts[1] + "expr"
-	case parts[0] == "windows" && n < formWindows:
+	case parts[0] == "windows" && n < Windows:
 		if slices.Contains([]string{"days", "to", "zone"}, last) {
 			return "v" + parts[1] + last
 		}
