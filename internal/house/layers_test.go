@@ -82,7 +82,7 @@ var edges = map[string][]string{
 	"fleet/store":      {"fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store"},
 	"fleet/telemetry":  {"fleet/telemetry+", "fleet/web", "fleet/web/words"}, // web: what a look at the fleet says of a board
-	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"},           // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
