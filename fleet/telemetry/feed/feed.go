@@ -19,6 +19,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,6 +87,11 @@ type table struct {
 	Open    []int64 `cbor:"4,keyasint,omitempty"` // rows passed that were open, ascending
 }
 
+// sane tells whether a table's cursor is one that this program wrote.
+func (t *table) sane() bool {
+	return t.ID >= 0 && len(t.Open) <= maxOpen+step && slices.IsSorted(t.Open)
+}
+
 type state struct {
 	V         int   `cbor:"1,keyasint"`
 	Telemetry table `cbor:"2,keyasint"`
@@ -123,7 +129,7 @@ func New(cfg Config, sink Sink) (*Feed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cursor of telemetry: %w", err)
 	}
-	if len(b) > maxState || cbor.Unmarshal(b, &f.st) != nil {
+	if len(b) > maxState || cbor.Unmarshal(b, &f.st) != nil || !f.st.Telemetry.sane() || !f.st.Event.sane() {
 		cfg.Log.Warn("the cursor of telemetry cannot be read; the ledger is read from its beginning", "file", cfg.State)
 		f.st = state{}
 	}

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"fulmar/fleet/web/words"
@@ -158,7 +159,7 @@ func className(e *schema.Event, c uint16) string {
 // empty values are left out.
 func Labels(b Board, metric string, more ...string) labels.Labels {
 	l := labels.NewScratchBuilder(5 + len(more)/2)
-	l.Add(labels.MetricName, metric)
+	l.Add(model.MetricNameLabel, metric)
 	l.Add(LabelTenant, b.Tenant)
 	l.Add(LabelBoard, b.Name)
 	if b.Site != "" {

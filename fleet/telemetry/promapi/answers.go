@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
@@ -267,7 +268,7 @@ func (h *Handler) metadata(r *request) (any, *fault) {
 		return nil, &fault{http.StatusInternalServerError, "internal", err}
 	}
 	defer q.Close() //nolint:errcheck // only read
-	names, _, err := q.LabelValues(r.ctx, labels.MetricName, nil)
+	names, _, err := q.LabelValues(r.ctx, model.MetricNameLabel, nil)
 	if err != nil {
 		return nil, &fault{http.StatusUnprocessableEntity, "execution", err}
 	}

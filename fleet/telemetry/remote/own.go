@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 
@@ -90,7 +91,7 @@ func (w *Writer) sendOwn(ctx context.Context, from, to int64) error {
 		if err != nil {
 			return err
 		}
-		set := q.Select(ctx, false, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ownName))
+		set := q.Select(ctx, false, nil, labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ownName))
 		var ps []points.Point
 		for err == nil && set.Next() {
 			s := &points.Series{Labels: set.At().Labels()}
