@@ -156,12 +156,16 @@ func TestRandomRollouts(t *testing.T) {
 	if testing.Short() {
 		return
 	}
-	for a := range lastBoardSettles(t).arrows {
-		taken[a] = true
+	for _, w := range append(corners(t), lastBoardSettles(t)) {
+		for a := range w.arrows {
+			taken[a] = true
+		}
 	}
 	for _, tr := range Table() {
-		if !taken[string(tr.From)+">"+string(tr.To)] {
-			t.Errorf("no rollout went from %s to %s: the table has an arrow too many, or the test too few", tr.From, tr.To)
+		for _, c := range tr.On {
+			if arrow := string(tr.From) + ">" + string(tr.To) + " on " + string(c); !taken[arrow] {
+				t.Errorf("no rollout took %s: the table has an arrow too many, or the test too few", arrow)
+			}
 		}
 	}
 }
@@ -192,6 +196,96 @@ func (w *world) finish() {
 	if w.r.State == Halted && !strings.Contains(w.r.Sentence, "halted") {
 		w.fatalf("halted, and says %q", w.r.Sentence)
 	}
+}
+
+// corners takes the arrows that chance takes too seldom.
+func corners(t *testing.T) (out []*world) {
+	fresh := func(change func(s *rest.RolloutSpec)) *world {
+		s := quick()
+		change(&s)
+		w := newWorld(t, uint64(len(out)+1), s, 30, 2, func(int, *rand.Rand) int { return takes })
+		out = append(out, w)
+		return w
+	}
+	until := func(w *world, s State) {
+		for range 500 {
+			if w.r.State == s {
+				return
+			}
+			w.step()
+		}
+		w.fatalf("never %s", s)
+	}
+	must := func(w *world, ev Event) {
+		if err := w.apply(ev); err != nil {
+			w.fatalf("%T: %v", ev, err)
+		}
+	}
+	ann := Person{"ann", "ann"}
+	fresh(func(*rest.RolloutSpec) {}).finish() // nobody starts it
+	w := fresh(func(s *rest.RolloutSpec) { s.Before = &rest.Hook{URL: "https://x"} })
+	w.mute = true
+	w.start()
+	must(w, Abort{By: ann})
+	// Boards that were good fail later: that halts it wherever it stands.
+	for _, state := range []State{Soak, Judging, Held, Paused} {
+		w := fresh(func(s *rest.RolloutSpec) {
+			s.Guards = []rest.Guard{{Name: "g", Expr: "g"}}
+			s.Waves[0].Unclear = "wait"
+		})
+		w.mute = true
+		w.start()
+		if state == Paused {
+			until(w, Soak)
+			must(w, Pause{By: ann})
+		}
+		until(w, state)
+		for i := range w.r.Boards {
+			if b := &w.r.Boards[i]; b.State == BoardGood && !w.r.State.Over() {
+				w.boards[b.Name].running, w.boards[b.Name].dead = oldVersion, true
+				must(w, Report{Board: b.Name, Attempt: b.Attempt, Word: "rolled-back", Reason: "out of memory", Release: oldVersion})
+			}
+		}
+		w.finish()
+		if w.r.State != Halted {
+			w.fatalf("%s: %s", state, w.r.Sentence)
+		}
+	}
+	// Late boards join in the soak and hang.
+	w = fresh(func(s *rest.RolloutSpec) { s.Waves[0].SoakS, s.Limits.WaveS, s.Limits.TrialS = 7200, 300, 300 })
+	for i := range 2 {
+		d := w.boards[w.r.Boards[i].Name]
+		d.away, d.fate = true, hangs
+	}
+	w.start()
+	until(w, Soak)
+	for i := range 2 {
+		b := &w.r.Boards[i]
+		w.boards[b.Name].away = false
+		must(w, Report{Board: b.Name, Attempt: b.Attempt, Word: "fetching", Release: oldVersion})
+	}
+	w.finish()
+	if w.r.State != Halted {
+		w.fatalf("%s", w.r.Sentence)
+	}
+	// A person lets the last wave be enough while a board is still to go back.
+	w = fresh(func(s *rest.RolloutSpec) {
+		s.Waves[2].Unclear, s.Limits.InstallS, s.Limits.UndoS = "wait", 120, 36_000
+		s.Waves[2].SoakS = 60
+	})
+	last := w.boards[w.r.Boards[29].Name]
+	last.fate = dies
+	w.start()
+	until(w, Held)
+	must(w, Resume{By: ann})
+	if w.r.State != Stopping {
+		w.fatalf("%s", w.r.State)
+	}
+	must(w, Report{Board: last.name, Attempt: w.r.Boards[29].Attempt, Word: "rolled-back", Release: oldVersion})
+	if w.r.State != Done {
+		w.fatalf("%s", w.r.State)
+	}
+	return out
 }
 
 // lastBoardSettles: the last wave is judged while a board that died is still to go back.

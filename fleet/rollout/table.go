@@ -82,10 +82,10 @@ func Table() []Transition {
 		{Judging, on(OnTime, OnHook, OnMeasured), Held, "not enough to tell, or a pause of the plan"},
 		{Held, on(OnResume), Done, "a person says it is enough, and no wave is left"},
 		{Judging, on(OnTime, OnHook, OnMeasured), Done, "good, and no wave is left"},
-		{Stopping, on(OnReport, OnTime, OnAbort, OnRollback, OnResume, OnHook, OnMeasured), Halted, "its gate was not met"},
-		{Stopping, on(OnReport, OnTime, OnAbort, OnRollback), RolledBack, "a person took it back"},
+		{Stopping, on(OnReport, OnTime, OnHook, OnMeasured), Halted, "its gate was not met"},
+		{Stopping, on(OnReport, OnTime, OnRollback), RolledBack, "a person took it back"},
 		{Stopping, on(OnReport, OnTime, OnAbort), Aborted, "a person or a deadline ended it"},
-		{Stopping, on(OnReport, OnTime, OnResume, OnHook, OnMeasured), Done, "the last boards have settled"},
+		{Stopping, on(OnReport, OnTime), Done, "the last boards have settled"},
 		{Done, on(OnRollback), Stopping, ""},
 		{Halted, on(OnRollback), Stopping, ""},
 		{Aborted, on(OnRollback), Stopping, ""},
@@ -115,7 +115,7 @@ func Table() []Transition {
 		out = append(out, Transition{s, on(OnPause), Paused, ""}, Transition{Paused, on(OnResume), s, "where it was"})
 	}
 	for _, s := range []State{InWave, Soak, Judging, Held, Paused} {
-		out = append(out, Transition{s, on(OnReport, OnTime, OnMeasured, OnHook), Stopping, "bad for sure"})
+		out = append(out, Transition{s, on(OnReport, OnTime), Stopping, "bad for sure"})
 	}
 	for _, s := range []State{Before, InWave, Soak, Judging, Held, Paused} {
 		out = append(out, Transition{s, on(OnAbort, OnRollback), Stopping, ""})
@@ -124,7 +124,7 @@ func Table() []Transition {
 		out = append(out, Transition{s, on(OnTime), Stopping, "nobody decided"})
 	}
 	out = append(out,
-		Transition{Judging, on(OnTime, OnHook, OnMeasured), Stopping, "good, but boards of it still settle"},
+		Transition{Judging, on(OnTime, OnHook, OnMeasured), Stopping, "bad for sure; or good, but boards of it still settle"},
 		Transition{Held, on(OnResume), Stopping, "no wave is left, but boards still settle"})
 	return out
 }

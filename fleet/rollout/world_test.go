@@ -56,6 +56,7 @@ type world struct {
 	inbox  []Report
 	guard  func(have bool) float64
 	hookNo bool
+	mute   bool // neither hooks nor guards answer
 	log    []string
 	told   map[string]uint64 // highest attempt that went out
 	scope  string
@@ -114,7 +115,7 @@ func (w *world) apply(ev Event) error {
 	for _, s := range fx.Steps {
 		w.log = append(w.log, fmt.Sprintf("%s %s %s -> %s: %s", s.At.Format("02 15:04:05"), s.Who, s.From, s.To, s.Say))
 		if s.From != "" {
-			w.arrows[s.From+">"+s.To] = true
+			w.arrows[s.From+">"+s.To+" on "+string(ev.cause())] = true
 		}
 		w.states[State(s.To)] = true
 	}
@@ -122,7 +123,7 @@ func (w *world) apply(ev Event) error {
 	for _, i := range fx.Send {
 		w.deliver(i)
 	}
-	if fx.Guards != nil && w.rng.IntN(20) > 0 { // now and then they cannot be read
+	if fx.Guards != nil && !w.mute && w.rng.IntN(20) > 0 { // now and then they cannot be read
 		m := Measured{Baseline: fx.Baseline, Values: map[string]map[string]float64{}}
 		for _, g := range fx.Guards {
 			m.Values[g.Name] = map[string]float64{}
@@ -134,7 +135,7 @@ func (w *world) apply(ev Event) error {
 			w.fatalf("guards: %v", err)
 		}
 	}
-	if fx.Hook != nil && w.rng.IntN(20) > 0 {
+	if fx.Hook != nil && !w.mute && w.rng.IntN(20) > 0 {
 		if err := w.apply(Hooked{OK: !w.hookNo, Say: "as it was told"}); err != nil {
 			w.fatalf("hook: %v", err)
 		}
