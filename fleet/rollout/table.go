@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // State is where a rollout stands.
@@ -67,8 +68,12 @@ type Transition struct {
 	When string
 }
 
-// Table holds every way from one state to another.
-func Table() []Transition {
+// Table holds every way from one state to another. It is shared: only read it.
+func Table() []Transition { return table() }
+
+var table = sync.OnceValue(makeTable) // never changed
+
+func makeTable() []Transition {
 	on := func(c ...Cause) []Cause { return c }
 	out := []Transition{
 		{Planned, on(OnStart), Approval, "a second person has to agree"},
