@@ -128,17 +128,9 @@ func New(cfg Config, b *book.Book) *Rollouts {
 func (x *Rollouts) Run(ctx context.Context) error {
 	defer x.asks.Wait()
 	defer close(x.ended)
-	open, err := x.book.Open(ctx)
-	if err != nil {
+	if err := x.load(ctx); err != nil {
 		return fmt.Errorf("read rollouts: %w", err)
 	}
-	x.mu.Lock()
-	x.ctx = ctx
-	for _, r := range open {
-		x.open[key{r.Tenant, r.ID}] = r
-		x.ask(r, r.Asks())
-	}
-	x.mu.Unlock()
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for {
@@ -151,6 +143,27 @@ func (x *Rollouts) Run(ctx context.Context) error {
 			x.take(ctx, w)
 		}
 	}
+}
+
+// load reads what is open and asks again for what it waits for. What somebody has
+// worked on before is newer than what is read.
+func (x *Rollouts) load(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.ctx = ctx
+	open, err := x.book.Open(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range open {
+		if k := (key{r.Tenant, r.ID}); x.open[k] == nil {
+			x.open[k] = r
+		}
+	}
+	for _, r := range x.open {
+		x.ask(r, r.Asks())
+	}
+	return nil
 }
 
 // tick lets time pass in all rollouts, and repeats orders.
