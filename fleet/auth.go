@@ -34,10 +34,8 @@ const (
 type auth struct{ who *accounts.Accounts }
 
 var (
-	_ web.Auth      = auth{}
-	_ web.Factors   = auth{}
-	_ api.Auth      = auth{}
-	_ api.AdminAuth = auth{}
+	_ web.Auth    = auth{}
+	_ web.Factors = auth{}
 )
 
 func cookie(r *http.Request, name string) string {
@@ -244,14 +242,8 @@ func (a auth) with(r *http.Request, right rest.Right) (access.Caller, error) {
 	return c, nil
 }
 
-// Reader implements [api.Auth].
+// Reader tells for which tenant a request may read all boards.
 func (a auth) Reader(r *http.Request) (string, error) {
 	c, err := a.with(r, rest.BoardsRead)
 	return c.Tenant, err
-}
-
-// Admin implements [api.AdminAuth].
-func (a auth) Admin(r *http.Request) (tenant, who string, err error) {
-	c, err := a.with(r, rest.BoardsAdmit)
-	return c.Tenant, c.Who, err
 }

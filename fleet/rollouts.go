@@ -5,26 +5,17 @@ package fleet
 
 import (
 	"context"
-	"fmt"
-	"maps"
-	"strings"
 
-	"fulmar/fleet/query"
-	"fulmar/fleet/query/boards"
+	"fulmar/fleet/joins"
 	"fulmar/fleet/rollout/book"
-	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/runner"
 	"fulmar/fleet/web"
-	"fulmar/schema"
 )
-
-// zoneLabel is the label of a board that names the time zone of its site.
-const zoneLabel = "zone"
 
 // newRollouts joins the rollouts to the registry, the look at the fleet and the gateway,
 // which may be made later.
 func (s *Server) newRollouts(look func(ctx context.Context, tenant string) (*web.Overview, error), metrics runner.Metrics) *runner.Rollouts {
-	return runner.New(runner.Config{Fleet: targets(look), Courier: courier{s}, Metrics: metrics, Log: s.log}, book.New(s.reg.Rollouts()))
+	return runner.New(runner.Config{Fleet: joins.Look(look), Courier: courier{s}, Metrics: metrics, Log: s.log}, book.New(s.reg.Rollouts()))
 }
 
 // courier sends through the gateway.
@@ -33,59 +24,4 @@ type courier struct{ s *Server }
 // Assign implements [runner.Courier].
 func (c courier) Assign(tenant, board string, payload []byte) error {
 	return c.s.gate.Assign(tenant, board, payload)
-}
-
-// targets are the boards of the look that everybody shares.
-type targets func(ctx context.Context, tenant string) (*web.Overview, error)
-
-// Boards implements [runner.Fleet].
-func (look targets) Boards(ctx context.Context, tenant, q, component string) ([]plan.Candidate, error) {
-	parsed, err := query.Parse(q)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", runner.ErrQuery, err)
-	}
-	ov, err := look(ctx, tenant)
-	if err != nil {
-		return nil, err
-	}
-	list := boards.Select(ov, parsed)
-	out := make([]plan.Candidate, 0, len(list))
-	for _, b := range list {
-		out = append(out, candidate(b, component))
-	}
-	return out, nil
-}
-
-// candidate is a board as a plan sees it. Its facts are what boards are told apart by
-// when some fail: those it tells itself, its site and its labels.
-func candidate(b *web.Board, component string) plan.Candidate {
-	facts := maps.Clone(b.Facts)
-	if facts == nil {
-		facts = map[string]string{}
-	}
-	delete(facts, schema.FactCan)
-	if b.Meta.Site != "" {
-		facts["site"] = b.Meta.Site
-	}
-	for k, v := range b.Meta.Labels {
-		facts["label."+k] = v
-	}
-	return plan.Candidate{
-		Board: b.Name, Site: b.Meta.Site, Zone: b.Meta.Labels[zoneLabel], Facts: facts, Release: running(b, component),
-		Able: schema.Can(b.Facts, schema.CanUpdate), Reachable: b.State != web.StateUnreachable && b.State != web.StateNeverHeard,
-	}
-}
-
-// running is the release of a component that a board runs, as far as it has told.
-func running(b *web.Board, component string) string {
-	if component == "agent" {
-		return b.Release
-	}
-	name, model := strings.CutPrefix(component, "model/")
-	for _, c := range b.Cameras {
-		if n, release, ok := strings.Cut(c.Model, "@"); ok && model && n == name {
-			return release
-		}
-	}
-	return ""
 }

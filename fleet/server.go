@@ -67,7 +67,6 @@ type Server struct {
 	rolls  *runner.Rollouts
 	twins  atomic.Uint64 // clones found
 	roll   rollCall
-	metas  metas // nil: nothing is said of boards
 	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
@@ -179,7 +178,7 @@ func (s *Server) wire() error {
 		return err
 	}
 	who := auth{s.reg.Accounts()}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg, src.Stale}, Log: s.log}, src, who)
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
 	if err != nil {
 		return err
 	}
@@ -204,9 +203,9 @@ func (s *Server) wire() error {
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
-	programs := api.New(src, src, who, hub, s.log)
-	programs.Keep(keeper{s.reg, s, src.Stale}, who)
-	mux.Handle("/api/", programs)
+	if err := s.wireAPI(mux, src, who, hub); err != nil {
+		return err
+	}
 	mux.Handle("GET /metrics", s.metrics(who))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"time"
 
+	"fulmar/fleet/api/door"
 	"fulmar/fleet/enrol"
 	"fulmar/schema"
 )
@@ -125,13 +126,7 @@ func (e *Enrolment) ask(ctx context.Context, r *http.Request, body []byte) (*enr
 }
 
 // Remote gives the address a request comes from.
-func Remote(r *http.Request) netip.Addr {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{} // all of unknown origin share one limit
-	}
-	return ap.Addr().Unmap()
-}
+func Remote(r *http.Request) netip.Addr { return door.Remote(r) }
 
 func (e *Enrolment) answer(w http.ResponseWriter, r *http.Request, a *enrol.Answer) error {
 	if a.Wait != nil {

@@ -5,24 +5,24 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"strconv"
+	"slices"
 	"time"
 
+	"github.com/danielgtaylor/huma/v2"
+
+	"fulmar/fleet/access"
+	"fulmar/fleet/api/door"
+	"fulmar/fleet/api/look"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/web"
 	"fulmar/schema"
+	"fulmar/schema/rest"
 )
 
-const (
-	maxKeepBody = 4 << 10
-	maxWhy      = 400 // bytes of a reason
-	// wipeTimeout is how long the removal of a board's data may take: 500 rows a commit.
-	wipeTimeout = 10 * time.Minute
-)
+// wipeTimeout is how long the removal of a board's data may take: 500 rows a commit.
+const wipeTimeout = 10 * time.Minute
 
 // Keeper knows which boards belong to the fleet, and changes that. who and why go into
 // the audit log.
@@ -36,116 +36,187 @@ type Keeper interface {
 	Wipe(ctx context.Context, tenant, board, who, why string) error
 }
 
-// AdminAuth tells for which tenant a request may change things, and who asks.
-type AdminAuth interface {
-	Admin(r *http.Request) (tenant, who string, err error)
+// keep are the routes with which boards are let in, shut out and forgotten.
+type keep struct {
+	k     Keeper
+	looks *look.Looks
+	ops   *operations
 }
 
-// Keep adds the routes with which boards are listed, approved, revoked and wiped.
-func (h *Handler) Keep(k Keeper, admin AdminAuth) {
-	h.mux.HandleFunc("GET /api/v1/boards", func(w http.ResponseWriter, r *http.Request) {
-		h.serve(w, r, func(w http.ResponseWriter, r *http.Request, tenant string) error { return listBoards(w, r, k, tenant) })
-	})
-	h.mux.HandleFunc("GET /api/v1/requests", func(w http.ResponseWriter, r *http.Request) {
-		h.serve(w, r, func(w http.ResponseWriter, r *http.Request, tenant string) error {
-			return listRequests(w, r, k, tenant)
-		})
-	})
-	on := func(route string, do func(ctx context.Context, c *change) error) {
-		h.mux.HandleFunc(route, func(w http.ResponseWriter, r *http.Request) {
-			h.answer(w, r, func(w http.ResponseWriter, r *http.Request) error {
-				tenant, who, err := admin.Admin(r)
-				if err != nil {
-					return err
-				}
-				c := &change{tenant: tenant, who: who, board: r.PathValue("board"), r: r}
-				if c.why, err = readWhy(w, r); err != nil {
-					return err
-				}
-				ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-				defer cancel()
-				if err := do(ctx, c); err != nil {
-					return kept(err)
-				}
-				w.WriteHeader(http.StatusNoContent)
-				return nil
-			})
-		})
+func (k *keep) mount(d *door.Door) {
+	route := func(id, method, path, summary string) door.Route {
+		return door.Route{ID: id, Method: method, Path: path, Tag: "admission", Summary: summary, Right: rest.BoardsAdmit}
 	}
-	on("POST /api/v1/requests/{id}/approve", func(ctx context.Context, c *change) error { return c.decide(ctx, k.Approve) })
-	on("POST /api/v1/requests/{id}/refuse", func(ctx context.Context, c *change) error { return c.decide(ctx, k.Refuse) })
-	on("POST /api/v1/boards/{board}/revoke", func(ctx context.Context, c *change) error {
-		if schema.CheckBoard(c.board) != nil {
-			return registry.ErrUnknown
-		}
-		return k.Revoke(ctx, c.tenant, c.board, c.who, c.why)
+	asking := route("list-requests", http.MethodGet, "requests", "Boards that ask to join")
+	asking.Right, asking.Whole = rest.BoardsRead, true
+	door.Handle(d, asking, k.requests)
+	yes, no := route("approve-request", http.MethodPost, "requests/{id}/approve", "Let a board in"), route("refuse-request", http.MethodPost, "requests/{id}/refuse", "Turn a board down")
+	yes.Whole, no.Whole = true, true
+	door.Handle(d, yes, func(ctx context.Context, by access.Caller, in *decideIn) (*struct{}, error) {
+		return k.decide(ctx, by, in, "let in", k.k.Approve)
 	})
-	h.mux.HandleFunc("DELETE /api/v1/boards/{board}", func(w http.ResponseWriter, r *http.Request) {
-		h.answer(w, r, func(w http.ResponseWriter, r *http.Request) error { return wipe(w, r, k, admin) })
+	door.Handle(d, no, func(ctx context.Context, by access.Caller, in *decideIn) (*struct{}, error) {
+		return k.decide(ctx, by, in, "turned down", k.k.Refuse)
 	})
+	door.Handle(d, route("revoke-board", http.MethodPost, "boards/{board}/revoke", "Shut a board out, now; its data stays"), k.revoke)
+	wipe := route("wipe-board", http.MethodDelete, "boards/{board}", "Forget a board and remove all that it sent")
+	wipe.Timeout = wipeTimeout
+	door.Handle(d, wipe, k.wipe, func(op *huma.Operation) {
+		op.DefaultStatus = http.StatusNoContent
+		op.Responses["202"] = &huma.Response{Description: "It was begun; Location is the operation", Content: map[string]*huma.MediaType{
+			"application/json": {Schema: d.SchemaOf(rest.Operation{})},
+		}}
+	})
+	door.Handle(d, route("get-operation", http.MethodGet, "operations/{id}", "How far a long change is"), k.operation)
 }
 
-// change is one request to change something.
-type change struct {
-	tenant, who, board, why string
-	r                       *http.Request
+// reason is the body of a change that a person gives a reason for.
+type reason struct {
+	Why string `json:"why,omitempty" maxLength:"400" doc:"The reason, for the audit log"`
 }
 
-func (c *change) decide(ctx context.Context, do func(context.Context, string, int64, string) error) error {
-	id, err := strconv.ParseInt(c.r.PathValue("id"), 10, 64)
+func (r *reason) text() (string, error) {
+	if r == nil {
+		return "", nil
+	}
+	if len(r.Why) > 400 { // maxLength counts characters
+		return "", door.WrongField("/why", "takes at most 400 bytes")
+	}
+	return r.Why, nil
+}
+
+type decideIn struct {
+	ID   int64   `path:"id" doc:"The number of the request"`
+	Dry  bool    `query:"dry_run" doc:"Check all and change nothing"`
+	Body *reason `required:"false"`
+}
+
+func (k *keep) decide(ctx context.Context, by access.Caller, in *decideIn, done string, do func(context.Context, string, int64, string) error) (*struct{}, error) {
+	if _, err := in.Body.text(); err != nil {
+		return nil, err
+	}
+	if !in.Dry {
+		return nil, kept(do(ctx, by.Tenant, in.ID, by.Who))
+	}
+	pending, err := k.k.Pending(ctx, by.Tenant)
 	if err != nil {
-		return registry.ErrUnknown
+		return nil, err
 	}
-	return do(ctx, c.tenant, id, c.who)
+	i := slices.IndexFunc(pending, func(q registry.Request) bool { return q.ID == in.ID && q.Decision == "" })
+	if i < 0 {
+		return nil, web.ErrNotFound
+	}
+	return nil, door.Would("Board " + pending[i].Board + " would be " + done + ".")
+}
+
+type boardChangeIn struct {
+	Board string  `path:"board" doc:"Its name"`
+	Dry   bool    `query:"dry_run" doc:"Check all and change nothing"`
+	Body  *reason `required:"false"`
+}
+
+// there checks that the caller sees the board and that it is one.
+func (k *keep) there(ctx context.Context, by access.Caller, board string) error {
+	if schema.CheckBoard(board) != nil {
+		return web.ErrNotFound
+	}
+	if by.Boards == "" {
+		return nil // who changes it says whether it is there
+	}
+	s, err := k.looks.See(ctx, by, "")
+	if err != nil {
+		return err
+	}
+	_, err = s.Board(board)
+	return err
+}
+
+// would checks that a board is there, for a dry run.
+func (k *keep) would(ctx context.Context, by access.Caller, board, what string) error {
+	s, err := k.looks.See(ctx, by, "")
+	if err != nil {
+		return err
+	}
+	if _, err := s.Board(board); err != nil {
+		return err
+	}
+	return door.Would("Board " + board + " would be " + what + ".")
+}
+
+func (k *keep) revoke(ctx context.Context, by access.Caller, in *boardChangeIn) (*struct{}, error) {
+	why, err := in.Body.text()
+	if err == nil {
+		err = k.there(ctx, by, in.Board)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case in.Dry:
+		return nil, k.would(ctx, by, in.Board, "shut out; its data would stay")
+	}
+	return nil, kept(k.k.Revoke(ctx, by.Tenant, in.Board, by.Who, why))
+}
+
+type wipeIn struct {
+	Board   string  `path:"board" doc:"Its name"`
+	Dry     bool    `query:"dry_run" doc:"Check all and change nothing"`
+	Body    *reason `required:"false"`
+	Confirm string  `query:"confirm" maxLength:"64" doc:"The name of the board once more"`
+	Prefer  string  `header:"Prefer" doc:"respond-async: answer 202 and do it meanwhile"`
+}
+
+type wipeOut struct {
+	Status   int
+	Location string `header:"Location"`
+	Body     *rest.Operation
 }
 
 // wipe removes a board and all its data. It goes on when the client has gone: half of a
 // wipe helps nobody.
-func wipe(w http.ResponseWriter, r *http.Request, k Keeper, admin AdminAuth) error {
-	tenant, who, err := admin.Admin(r)
+func (k *keep) wipe(ctx context.Context, by access.Caller, in *wipeIn) (*wipeOut, error) {
+	why, err := in.Body.text()
+	if err == nil {
+		err = k.there(ctx, by, in.Board)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case in.Confirm != in.Board:
+		return nil, door.Fail(rest.CodeConfirm, "")
+	case in.Dry:
+		return nil, k.would(ctx, by, in.Board, "forgotten, and all that it sent removed")
+	}
+	do := func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wipeTimeout)
+		defer cancel()
+		return kept(k.k.Wipe(ctx, by.Tenant, in.Board, by.Who, why))
+	}
+	if in.Prefer != "respond-async" {
+		door.Patient(ctx, wipeTimeout)
+		return &wipeOut{Status: http.StatusNoContent}, do(ctx)
+	}
+	op, err := k.ops.begin(ctx, by.Tenant, rest.Operation{What: "wipe", Board: in.Board}, do)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	board := r.PathValue("board")
-	if r.URL.Query().Get("confirm") != board {
-		return errInput("wiping removes all data of the board: confirm=NAME has to repeat its name")
-	}
-	why, err := readWhy(w, r)
-	if err != nil {
-		return err
-	}
-	if schema.CheckBoard(board) != nil {
-		return web.ErrNotFound
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), wipeTimeout)
-	defer cancel()
-	rc := http.NewResponseController(w)
-	if err := rc.SetWriteDeadline(time.Now().Add(wipeTimeout + writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
-	}
-	if err := k.Wipe(ctx, tenant, board, who, why); err != nil {
-		return kept(err)
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return &wipeOut{http.StatusAccepted, "/api/v1/operations/" + op.ID, &op}, nil
 }
 
-// readWhy reads the reason, which may be left out.
-func readWhy(w http.ResponseWriter, r *http.Request) (string, error) {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxKeepBody))
-	if err != nil {
-		return "", errInput("the request is over 4 KiB or was cut off")
+type operationIn struct {
+	ID string `path:"id" maxLength:"64" doc:"Of the operation"`
+}
+
+type operationOut struct{ Body rest.Operation }
+
+func (k *keep) operation(ctx context.Context, by access.Caller, in *operationIn) (*operationOut, error) {
+	op, ok := k.ops.get(by.Tenant, in.ID)
+	if !ok {
+		return nil, web.ErrNotFound
 	}
-	var v struct {
-		Why string `json:"why"`
+	if err := k.there(ctx, by, op.Board); err != nil && op.State == running { // a wiped board is seen by nobody
+		return nil, err
 	}
-	if len(b) > 0 && json.Unmarshal(b, &v) != nil {
-		return "", errInput(`the body wants to be empty or {"why": "a reason"}`)
-	}
-	if len(v.Why) > maxWhy {
-		return "", errInput("why wants at most 400 bytes")
-	}
-	return v.Why, nil
+	return &operationOut{op}, nil
 }
 
 // kept puts the registry's errors into the API's.
@@ -154,48 +225,11 @@ func kept(err error) error {
 	case errors.Is(err, registry.ErrUnknown):
 		return web.ErrNotFound
 	case errors.Is(err, registry.ErrElsewhere):
-		return errConflict("Its TPM or key is that of a board with another name; wipe that one first, then this one may ask again")
+		return &door.Error{Code: rest.CodeElsewhere, Cause: err}
+	case errors.Is(err, registry.ErrTooMany):
+		return &door.Error{Code: rest.CodeFull, Detail: err.Error(), Cause: err}
 	}
 	return err
-}
-
-// boardReply is a board as GET /api/v1/boards lists it.
-type boardReply struct {
-	Board       string     `json:"board"`
-	Trust       string     `json:"trust"` // ek-chain, ek-listed, ek-first-use or software
-	Fingerprint string     `json:"fingerprint"`
-	TPM         *tpmReply  `json:"tpm,omitempty"`
-	Enrolled    time.Time  `json:"enrolled"`
-	Until       time.Time  `json:"certificate_until"`
-	Revoked     *time.Time `json:"revoked,omitempty"`
-}
-
-type tpmReply struct {
-	Kind     string `json:"kind"` // the board's own words, but note
-	Maker    string `json:"maker"`
-	Firmware string `json:"firmware"`
-	Note     string `json:"note"` // what the fleet found of its maker's certificate
-}
-
-func listBoards(w http.ResponseWriter, r *http.Request, k Keeper, tenant string) error {
-	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-	defer cancel()
-	boards, err := k.Boards(ctx, tenant)
-	if err != nil {
-		return err
-	}
-	out := make([]boardReply, len(boards))
-	for i := range boards {
-		b := &boards[i]
-		out[i] = boardReply{Board: b.Name, Trust: b.Trust, Fingerprint: b.Fingerprint(), Enrolled: b.EnrolledAt, Until: b.NotAfter}
-		if len(b.EKHash) > 0 {
-			out[i].TPM = &tpmReply{b.TPMKind, b.TPMMaker, b.TPMFirmware, b.EKNote}
-		}
-		if b.Revoked {
-			out[i].Revoked = &b.RevokedAt
-		}
-	}
-	return reply(w, map[string]any{"boards": out})
 }
 
 // requestReply is a board that waits for a person.
@@ -204,7 +238,7 @@ type requestReply struct {
 	Board       string            `json:"board"`
 	Trust       string            `json:"trust"` // what it would have
 	Fingerprint string            `json:"fingerprint"`
-	TPM         *tpmReply         `json:"tpm,omitempty"`
+	TPM         *look.TPM         `json:"tpm,omitempty"`
 	Facts       map[string]string `json:"facts,omitempty"`
 	Why         string            `json:"why"` // new, ak, ek, key, to-software, to-tpm or elsewhere
 	Say         string            `json:"say"` // why, as a sentence
@@ -216,23 +250,28 @@ type requestReply struct {
 	DecidedBy   string            `json:"decided_by,omitempty"`
 }
 
-func listRequests(w http.ResponseWriter, r *http.Request, k Keeper, tenant string) error {
-	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
-	defer cancel()
-	pending, err := k.Pending(ctx, tenant)
-	if err != nil {
-		return err
+type requestsOut struct {
+	Body struct {
+		Requests []requestReply `json:"requests"`
 	}
-	out := make([]requestReply, len(pending))
+}
+
+func (k *keep) requests(ctx context.Context, by access.Caller, _ *struct{}) (*requestsOut, error) {
+	pending, err := k.k.Pending(ctx, by.Tenant)
+	if err != nil {
+		return nil, err
+	}
+	o := new(requestsOut)
+	o.Body.Requests = make([]requestReply, len(pending))
 	for i := range pending {
 		q := &pending[i]
-		out[i] = requestReply{
+		o.Body.Requests[i] = requestReply{
 			ID: q.ID, Board: q.Board, Trust: q.Trust, Fingerprint: q.Fingerprint(), Facts: q.Facts, Why: string(q.Why), Say: q.Say,
 			From: q.From, First: q.First, Last: q.Last, Asked: q.Asked, Decision: q.Decision, DecidedBy: q.DecidedBy,
 		}
 		if len(q.EKHash) > 0 {
-			out[i].TPM = &tpmReply{q.TPMKind, q.TPMMaker, q.TPMFirmware, q.EKNote}
+			o.Body.Requests[i].TPM = &look.TPM{Kind: q.TPMKind, Maker: q.TPMMaker, Firmware: q.TPMFirmware, Note: q.EKNote}
 		}
 	}
-	return reply(w, map[string]any{"requests": out})
+	return o, nil
 }

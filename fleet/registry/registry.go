@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
@@ -99,6 +100,9 @@ func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
 // Roll gives a number that changes with what is known of boards, their proofs and their
 // requests, whoever changed it.
 func (r *Registry) Roll(ctx context.Context) (int64, error) { return rolls.Count(ctx, r.db.Read) }
+
+// Requests keeps what requests of the API with an Idempotency-Key were answered.
+func (r *Registry) Requests() *idem.Table { return idem.New(r.db) }
 
 // Note writes a row of the audit log that is of no act on the registry.
 func (r *Registry) Note(ctx context.Context, e audit.Entry) error {

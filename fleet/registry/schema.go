@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
@@ -15,7 +16,7 @@ import (
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema, rollouts.Schema, rolls.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema, rollouts.Schema, rolls.Schema, idem.Schema}
 }
 
 const first = `

@@ -77,13 +77,13 @@ var edges = map[string][]string{
 	"fleet/audit":      {"fleet/store"},
 	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
-	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
-	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"}, // the logic itself imports its children alone
-	"fleet/web":        {"fleet/web+"},
+	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                   // the logic itself imports its children alone
+	"fleet/registry":   {"fleet/registry+", "fleet/api/idem", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/web":        {"fleet/web+", "fleet/access", "fleet/query+"},
 	"fleet/store":      {"fleet/store+", "fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store+"},
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
-	"fleet/api":        {"fleet/web", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
+	"fleet/api":        {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"cmd/fulmard":      {"agent+", "device"},

@@ -7,7 +7,7 @@ package rest
 // never repeats what the request held: that may have been a secret.
 type Problem struct {
 	Type   string `json:"type"`             // urn:fulmar:problem:CODE
-	Code   string `json:"code"`             // E-TARGET-EMPTY: a row of the table of codes
+	Code   string `json:"code"`             // FLT1401: a row of [Codes]
 	Title  string `json:"title"`            // what happened
 	Status int    `json:"status"`           // of HTTP
 	Detail string `json:"detail,omitempty"` // to what, and because of what

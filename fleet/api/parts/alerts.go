@@ -1,0 +1,235 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package parts
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"fulmar/fleet/access"
+	"fulmar/fleet/api/door"
+	"fulmar/fleet/api/look"
+	"fulmar/fleet/web"
+	"fulmar/schema/rest"
+)
+
+// alerts are the routes of alerts and their rules. They tell of all boards.
+type alerts struct {
+	a     Alerts
+	looks *look.Looks
+}
+
+func (a *alerts) mount(d *door.Door) {
+	d.Optional(rest.AlertRule{}, "id", "version")
+	g := group{"alerts", rest.BoardsRead, rest.AlertsWrite}
+	door.Handle(d, whole(g.route("list-alerts", http.MethodGet, "alerts", "What is wrong now, and what was in the last day")), a.list)
+	door.Handle(d, whole(g.route("list-alert-rules", http.MethodGet, "alert-rules", "The rules by which alerts are found")), a.rules)
+	door.Handle(d, whole(g.route("get-alert-rule", http.MethodGet, "alert-rules/{id}", "One rule")), a.rule)
+	door.Handle(d, whole(g.route("put-alert-rule", http.MethodPut, "alert-rules/{id}", "Add or change a rule; version in the body is that of If-Match")), a.put)
+	door.Handle(d, whole(g.route("remove-alert-rule", http.MethodDelete, "alert-rules/{id}", "Remove a rule")), a.remove)
+}
+
+func (a *alerts) list(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.Alert], error) {
+	return listOf(a.a.Alerts(ctx, by.Tenant))
+}
+
+func (a *alerts) rules(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.AlertRule], error) {
+	return listOf(a.a.Rules(ctx, by.Tenant))
+}
+
+type ruleOut struct {
+	Tag  string `header:"ETag"`
+	Body rest.AlertRule
+}
+
+// find gives a rule, false where there is none.
+func (a *alerts) find(ctx context.Context, by access.Caller, id string) (r rest.AlertRule, ok bool, err error) {
+	all, err := a.a.Rules(ctx, by.Tenant)
+	i := slices.IndexFunc(all, func(r rest.AlertRule) bool { return r.ID == id })
+	if err != nil || i < 0 {
+		return r, false, err
+	}
+	return all[i], true, nil
+}
+
+func (a *alerts) rule(ctx context.Context, by access.Caller, in *readIn) (*ruleOut, error) {
+	r, ok, err := a.find(ctx, by, in.ID)
+	if err == nil && !ok {
+		err = web.ErrNotFound
+	}
+	return &ruleOut{door.Tag(r.Version), r}, err
+}
+
+type readIn struct {
+	ID string `path:"id" maxLength:"64" doc:"Its id"`
+}
+
+type putRuleIn struct {
+	ID    string `path:"id" maxLength:"64" doc:"Its id"`
+	Match string `header:"If-Match" doc:"The ETag of the rule that is changed; * is whatever there is, also none"`
+	Dry   bool   `query:"dry_run" doc:"Check all and change nothing"`
+	Body  rest.AlertRule
+}
+
+// matches checks an If-Match against what there is now, and gives the version that is
+// replaced.
+func matches(match string, now int64, there bool) (int64, error) {
+	version, err := door.Version(match)
+	switch {
+	case err != nil:
+		return 0, err
+	case version < 0:
+		return now, nil
+	case !there || version != now:
+		return 0, door.Stale(now)
+	}
+	return version, nil
+}
+
+func (a *alerts) put(ctx context.Context, by access.Caller, in *putRuleIn) (*ruleOut, error) {
+	now, ok, err := a.find(ctx, by, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if in.Body.Version, err = matches(in.Match, now.Version, ok); err != nil {
+		return nil, err
+	}
+	if in.Body.ID = in.ID; in.Body.Query != "" { // its errors point at a column
+		if _, err := a.looks.See(ctx, by, in.Body.Query); err != nil {
+			return nil, err
+		}
+	}
+	if in.Dry {
+		return nil, door.Would("The rule would be kept.")
+	}
+	r, err := a.a.PutRule(ctx, by, in.Body)
+	return &ruleOut{door.Tag(r.Version), r}, err
+}
+
+func (a *alerts) remove(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+	_, ok, err := a.find(ctx, by, in.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok:
+		return nil, web.ErrNotFound
+	case in.Dry:
+		return nil, door.Would("The rule would be removed.")
+	}
+	return nil, a.a.RemoveRule(ctx, by, in.ID)
+}
+
+// hooks are the routes of webhooks.
+type hooks struct{ h Hooks }
+
+func (h *hooks) mount(d *door.Door) {
+	d.Optional(rest.Webhook{}, "id", "version", "waiting")
+	g := group{"webhooks", rest.AlertsWrite, rest.AlertsWrite}
+	door.Handle(d, whole(g.route("list-webhooks", http.MethodGet, "webhooks", "Where the server tells others what happens")), h.list)
+	door.Handle(d, whole(makes(secret(g.route("add-webhook", http.MethodPost, "webhooks", "Add a webhook; the answer has its secret")))), h.add)
+	door.Handle(d, whole(g.route("get-webhook", http.MethodGet, "webhooks/{id}", "One webhook")), h.get)
+	door.Handle(d, whole(g.route("put-webhook", http.MethodPut, "webhooks/{id}", "Change a webhook")), h.put)
+	door.Handle(d, whole(g.route("remove-webhook", http.MethodDelete, "webhooks/{id}", "Remove a webhook")), h.remove)
+	door.Handle(d, whole(g.route("list-deliveries", http.MethodGet, "webhooks/{id}/deliveries", "What was sent to it, and what is waiting")), h.deliveries)
+	door.Handle(d, whole(g.route("redeliver", http.MethodPost, "webhooks/{id}/deliveries/{delivery}/again", "Send it again")), h.again)
+}
+
+func (h *hooks) list(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.Webhook], error) {
+	return listOf(h.h.Hooks(ctx, by.Tenant))
+}
+
+type hookOut struct {
+	Tag  string `header:"ETag"`
+	Body rest.Webhook
+}
+
+func (h *hooks) find(ctx context.Context, by access.Caller, id string) (rest.Webhook, error) {
+	all, err := h.h.Hooks(ctx, by.Tenant)
+	i := slices.IndexFunc(all, func(w rest.Webhook) bool { return w.ID == id })
+	switch {
+	case err != nil:
+		return rest.Webhook{}, err
+	case i < 0:
+		return rest.Webhook{}, web.ErrNotFound
+	}
+	return all[i], nil
+}
+
+func (h *hooks) get(ctx context.Context, by access.Caller, in *readIn) (*hookOut, error) {
+	w, err := h.find(ctx, by, in.ID)
+	return &hookOut{door.Tag(w.Version), w}, err
+}
+
+type addHookIn struct {
+	Dry  bool `query:"dry_run" doc:"Check all and change nothing"`
+	Body rest.Webhook
+}
+
+func (h *hooks) add(ctx context.Context, by access.Caller, in *addHookIn) (*hookOut, error) {
+	in.Body.ID, in.Body.Version, in.Body.Secret = "", 0, ""
+	if in.Dry {
+		return nil, door.Would("The webhook would be added.")
+	}
+	w, err := h.h.PutHook(ctx, by, in.Body)
+	return &hookOut{door.Tag(w.Version), w}, err
+}
+
+type putHookIn struct {
+	ID    string `path:"id" maxLength:"64" doc:"Its id"`
+	Match string `header:"If-Match" doc:"The ETag of the webhook that is changed; * is whatever there is"`
+	Dry   bool   `query:"dry_run" doc:"Check all and change nothing"`
+	Body  rest.Webhook
+}
+
+func (h *hooks) put(ctx context.Context, by access.Caller, in *putHookIn) (*hookOut, error) {
+	now, err := h.find(ctx, by, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if in.Body.Version, err = matches(in.Match, now.Version, true); err != nil {
+		return nil, err
+	}
+	if in.Body.ID, in.Body.Secret = in.ID, ""; in.Dry {
+		return nil, door.Would("The webhook would be changed.")
+	}
+	w, err := h.h.PutHook(ctx, by, in.Body)
+	return &hookOut{door.Tag(w.Version), w}, err
+}
+
+func (h *hooks) remove(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+	if _, err := h.find(ctx, by, in.ID); err != nil {
+		return nil, err
+	}
+	if in.Dry {
+		return nil, door.Would("The webhook would be removed.")
+	}
+	return nil, h.h.RemoveHook(ctx, by, in.ID)
+}
+
+func (h *hooks) deliveries(ctx context.Context, by access.Caller, in *readIn) (*listOut[rest.Delivery], error) {
+	if _, err := h.find(ctx, by, in.ID); err != nil {
+		return nil, err
+	}
+	return listOf(h.h.Deliveries(ctx, by.Tenant, in.ID))
+}
+
+type againIn struct {
+	ID       string `path:"id" maxLength:"64" doc:"Of the webhook"`
+	Delivery int64  `path:"delivery" doc:"Of the delivery"`
+	Dry      bool   `query:"dry_run" doc:"Check all and change nothing"`
+}
+
+func (h *hooks) again(ctx context.Context, by access.Caller, in *againIn) (*struct{}, error) {
+	list, err := h.deliveries(ctx, by, &readIn{in.ID})
+	switch {
+	case err != nil:
+		return nil, err
+	case !slices.ContainsFunc(list.Body.Items, func(d rest.Delivery) bool { return d.ID == in.Delivery }):
+		return nil, web.ErrNotFound
+	case in.Dry:
+		return nil, door.Would("It would be sent again.")
+	}
+	return nil, h.h.Redeliver(ctx, by, in.ID, in.Delivery)
+}

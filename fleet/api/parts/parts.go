@@ -1,0 +1,221 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package parts
+
+import (
+	"context"
+	"net/http"
+
+	"fulmar/fleet/access"
+	"fulmar/fleet/api/door"
+	"fulmar/fleet/api/look"
+	"fulmar/schema/rest"
+)
+
+// Metas keeps what people say of boards.
+type Metas interface {
+	// Get gives the zero Meta where nothing was said.
+	Get(ctx context.Context, tenant, board string) (rest.Meta, error)
+	// Set replaces it where its version is ifVersion; -1 is any.
+	Set(ctx context.Context, by access.Caller, board string, m rest.Meta, ifVersion int64) (rest.Meta, error)
+}
+
+// Rollouts plans and does rollouts.
+type Rollouts interface {
+	List(ctx context.Context, tenant string) ([]rest.Rollout, error)
+	Get(ctx context.Context, tenant, id string) (*rest.Rollout, error)
+	Forecast(ctx context.Context, by access.Caller, s rest.RolloutSpec) (*rest.Forecast, error)
+	Create(ctx context.Context, by access.Caller, s rest.RolloutSpec) (*rest.Rollout, error)
+	Act(ctx context.Context, by access.Caller, id string, version int64, a rest.RolloutAction) (*rest.Rollout, error)
+	Boards(ctx context.Context, tenant, id string) ([]rest.RolloutBoard, error)
+}
+
+// Accounts keeps users and tokens.
+type Accounts interface {
+	Users(ctx context.Context, tenant string) ([]rest.User, error)
+	AddUser(ctx context.Context, by access.Caller, name string, role rest.Role) (oneTime string, err error)
+	SetRole(ctx context.Context, by access.Caller, name string, role rest.Role) error
+	Reset(ctx context.Context, by access.Caller, name string) (oneTime string, err error)
+	Remove(ctx context.Context, by access.Caller, name string) error
+	DropTOTP(ctx context.Context, by access.Caller, name string) error
+	Tokens(ctx context.Context, tenant string) ([]rest.Token, error)
+	MakeToken(ctx context.Context, by access.Caller, s rest.TokenSpec) (secret string, t rest.Token, err error)
+	RevokeToken(ctx context.Context, by access.Caller, id string) error
+}
+
+// Audit reads the audit log.
+type Audit interface {
+	// Entries gives rows after seq, at most limit; before it where the filter says newest
+	// first, and 0 is the end then.
+	Entries(ctx context.Context, tenant string, after int64, limit int, f rest.AuditFilter) ([]rest.AuditEntry, error)
+	Head(ctx context.Context) (rest.AuditHead, error)
+}
+
+// Alerts keeps rules, and what they found.
+type Alerts interface {
+	Rules(ctx context.Context, tenant string) ([]rest.AlertRule, error)
+	PutRule(ctx context.Context, by access.Caller, r rest.AlertRule) (rest.AlertRule, error)
+	RemoveRule(ctx context.Context, by access.Caller, id string) error
+	Alerts(ctx context.Context, tenant string) ([]rest.Alert, error)
+}
+
+// Hooks keeps webhooks and what was delivered.
+type Hooks interface {
+	Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error)
+	PutHook(ctx context.Context, by access.Caller, h rest.Webhook) (rest.Webhook, error)
+	RemoveHook(ctx context.Context, by access.Caller, id string) error
+	Deliveries(ctx context.Context, tenant, hook string) ([]rest.Delivery, error)
+	Redeliver(ctx context.Context, by access.Caller, hook string, delivery int64) error
+}
+
+// Parts are the parts that there are; a nil one leaves its routes out.
+type Parts struct {
+	Looks    *look.Looks
+	Metas    Metas
+	Rollouts Rollouts
+	Accounts Accounts
+	Audit    Audit
+	Alerts   Alerts
+	Hooks    Hooks
+}
+
+// Mount adds the routes of the parts that there are.
+func (p Parts) Mount(d *door.Door) {
+	if p.Metas != nil {
+		(&metas{p.Metas, p.Looks}).mount(d)
+	}
+	if p.Rollouts != nil {
+		(&rollouts{p.Rollouts, p.Looks}).mount(d)
+	}
+	if p.Accounts != nil {
+		(&accounts{p.Accounts}).mount(d)
+	}
+	if p.Audit != nil {
+		(&auditLog{p.Audit}).mount(d)
+	}
+	if p.Alerts != nil {
+		(&alerts{p.Alerts, p.Looks}).mount(d)
+	}
+	if p.Hooks != nil {
+		(&hooks{p.Hooks}).mount(d)
+	}
+}
+
+// group makes routes of one tag.
+type group struct {
+	tag  string
+	read rest.Right
+	edit rest.Right
+}
+
+func (g group) route(id, method, path, summary string) door.Route {
+	r := door.Route{ID: id, Method: method, Path: path, Tag: g.tag, Summary: summary, Right: g.edit}
+	if method == http.MethodGet {
+		r.Right = g.read
+	}
+	return r
+}
+
+// whole keeps callers who are limited to some boards out of a route.
+func whole(r door.Route) door.Route {
+	r.Whole = true
+	return r
+}
+
+// secret says that a route's answer is told once.
+func secret(r door.Route) door.Route {
+	r.Secret = true
+	return r
+}
+
+// makes says that a route makes a new thing.
+func makes(r door.Route) door.Route {
+	r.Makes = true
+	return r
+}
+
+// listOut is a collection that is answered whole: its part bounds it.
+type listOut[T any] struct{ Body rest.List[T] }
+
+func listOf[T any](items []T, err error) (*listOut[T], error) {
+	if items == nil {
+		items = []T{}
+	}
+	return &listOut[T]{rest.List[T]{Items: items}}, err
+}
+
+type nothing struct{}
+
+// idIn names a thing to change.
+type idIn struct {
+	ID  string `path:"id" maxLength:"64" doc:"Its id"`
+	Dry bool   `query:"dry_run" doc:"Check all and change nothing"`
+}
+
+// metas are the routes of what people say of boards.
+type metas struct {
+	m     Metas
+	looks *look.Looks
+}
+
+func (m *metas) mount(d *door.Door) {
+	g := group{"boards", rest.BoardsRead, rest.BoardsWrite}
+	door.Handle(d, g.route("get-meta", http.MethodGet, "boards/{board}/meta", "What people say of a board"), m.get)
+	door.Handle(d, g.route("set-meta", http.MethodPut, "boards/{board}/meta", "Say it anew"), m.set)
+}
+
+type metaOut struct {
+	Tag  string `header:"ETag"`
+	Body rest.Meta
+}
+
+func (m *metas) there(ctx context.Context, by access.Caller, board string) error {
+	s, err := m.looks.See(ctx, by, "")
+	if err != nil {
+		return err
+	}
+	_, err = s.Board(board)
+	return err
+}
+
+type metaIn struct {
+	Board string `path:"board" doc:"Its name"`
+}
+
+func (m *metas) get(ctx context.Context, by access.Caller, in *metaIn) (*metaOut, error) {
+	if err := m.there(ctx, by, in.Board); err != nil {
+		return nil, err
+	}
+	v, err := m.m.Get(ctx, by.Tenant, in.Board)
+	return &metaOut{door.Tag(v.Version), v}, err
+}
+
+type setMetaIn struct {
+	Board string `path:"board" doc:"Its name"`
+	Match string `header:"If-Match" doc:"The ETag of what is replaced; * is whatever there is"`
+	Dry   bool   `query:"dry_run" doc:"Check all and change nothing"`
+	Body  rest.Meta
+}
+
+func (m *metas) set(ctx context.Context, by access.Caller, in *setMetaIn) (*metaOut, error) {
+	version, err := door.Version(in.Match)
+	if err == nil {
+		err = m.there(ctx, by, in.Board)
+	}
+	if err != nil {
+		return nil, err
+	}
+	now, err := m.m.Get(ctx, by.Tenant, in.Board)
+	if err != nil {
+		return nil, err
+	}
+	if version >= 0 && now.Version != version {
+		return nil, door.Stale(now.Version)
+	}
+	if in.Dry {
+		return nil, door.Would("What is said of board " + in.Board + " would be replaced.")
+	}
+	v, err := m.m.Set(ctx, by, in.Board, in.Body, version)
+	return &metaOut{door.Tag(v.Version), v}, err
+}

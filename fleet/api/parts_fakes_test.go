@@ -1,0 +1,164 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+
+	"fulmar/fleet/access"
+	"fulmar/fleet/web"
+	"fulmar/schema/rest"
+)
+
+// partsOf are the parts of a town, but its rollouts.
+type partsOf struct{ *town }
+
+func (p partsOf) Get(_ context.Context, _, board string) (rest.Meta, error) {
+	if board != "b1" {
+		return rest.Meta{}, p.broken
+	}
+	return p.meta, p.broken
+}
+
+func (p partsOf) Set(_ context.Context, by access.Caller, board string, m rest.Meta, v int64) (rest.Meta, error) {
+	if m.Site == "raced" {
+		return rest.Meta{}, errStale
+	}
+	m.Version = 8
+	return m, p.called("meta of %s by %s, v%d: %s", board, by.Who, v, m.Site)
+}
+
+func (p partsOf) Users(context.Context, string) ([]rest.User, error) {
+	return []rest.User{{Name: "ann", Role: rest.Viewer}}, p.broken
+}
+
+func (p partsOf) AddUser(_ context.Context, by access.Caller, name string, role rest.Role) (string, error) {
+	return "one-time-secret", p.called("add %s as %s by %s", name, role, by.Who)
+}
+
+func (p partsOf) SetRole(_ context.Context, by access.Caller, name string, role rest.Role) error {
+	return p.called("role of %s by %s: %s", name, by.Who, role)
+}
+
+func (p partsOf) Reset(_ context.Context, by access.Caller, name string) (string, error) {
+	return "one-time-secret", p.called("reset %s by %s", name, by.Who)
+}
+
+func (p partsOf) Remove(_ context.Context, by access.Caller, name string) error {
+	return p.called("remove %s by %s", name, by.Who)
+}
+
+func (p partsOf) DropTOTP(_ context.Context, by access.Caller, name string) error {
+	return p.called("drop factor of %s by %s", name, by.Who)
+}
+
+func (p partsOf) Tokens(context.Context, string) ([]rest.Token, error) { return p.tokens, p.broken }
+
+func (p partsOf) MakeToken(_ context.Context, by access.Caller, s rest.TokenSpec) (string, rest.Token, error) {
+	t := rest.Token{ID: "t3", Name: s.Name, By: by.Author, Rights: s.Rights, Boards: s.Boards, Expires: noon}
+	return "fk1_secret", t, p.called("token %s by %s for %q", s.Name, by.Who, s.Boards)
+}
+
+func (p partsOf) RevokeToken(_ context.Context, by access.Caller, id string) error {
+	return p.called("revoke token %s by %s", id, by.Who)
+}
+
+func (p partsOf) Entries(_ context.Context, tenant string, after int64, limit int, _ rest.AuditFilter) (out []rest.AuditEntry, _ error) {
+	for n := after + 1; n <= 5 && len(out) < limit; n++ {
+		out = append(out, rest.AuditEntry{Seq: n, At: noon, Who: "ann", Tenant: tenant, What: "log-in", Hash: "00"})
+	}
+	return out, p.broken
+}
+
+func (p partsOf) Head(context.Context) (rest.AuditHead, error) {
+	return rest.AuditHead{Seq: 5, Hash: "00", At: noon}, p.broken
+}
+
+func (p partsOf) Rules(context.Context, string) ([]rest.AlertRule, error) {
+	return []rest.AlertRule{p.rule}, p.broken
+}
+
+func (p partsOf) PutRule(_ context.Context, by access.Caller, r rest.AlertRule) (rest.AlertRule, error) {
+	r.Version++
+	return r, p.called("rule %s by %s, v%d", r.ID, by.Who, r.Version)
+}
+
+func (p partsOf) RemoveRule(_ context.Context, by access.Caller, id string) error {
+	return p.called("remove rule %s by %s", id, by.Who)
+}
+
+func (p partsOf) Alerts(context.Context, string) ([]rest.Alert, error) {
+	return []rest.Alert{{ID: "a1", Rule: "hot", State: "firing", Severity: "warning", Summary: "b1 is too hot", Labels: map[string]string{}, Count: 1, Since: noon}}, p.broken
+}
+
+func (p partsOf) Hooks(context.Context, string) ([]rest.Webhook, error) {
+	return []rest.Webhook{p.hook}, p.broken
+}
+
+func (p partsOf) PutHook(_ context.Context, by access.Caller, h rest.Webhook) (rest.Webhook, error) {
+	h.Version++
+	if h.ID == "" {
+		h.ID, h.Secret = "w2", "whsec_secret"
+	}
+	return h, p.called("hook %s by %s, v%d", h.ID, by.Who, h.Version)
+}
+
+func (p partsOf) RemoveHook(_ context.Context, by access.Caller, id string) error {
+	return p.called("remove hook %s by %s", id, by.Who)
+}
+
+func (p partsOf) Deliveries(context.Context, string, string) ([]rest.Delivery, error) {
+	return []rest.Delivery{{ID: 9, Hook: "w1", Message: "m", Type: "alert.firing", State: "failed", Made: noon}}, p.broken
+}
+
+func (p partsOf) Redeliver(_ context.Context, by access.Caller, hook string, id int64) error {
+	return p.called("again %s/%d by %s", hook, id, by.Who)
+}
+
+// rolls are the rollouts of a town: r-1 touches b1, r-2 both boards.
+type rolls struct{ *town }
+
+func (r rolls) List(context.Context, string) ([]rest.Rollout, error) {
+	two := r.roll
+	two.ID = "r-2"
+	return []rest.Rollout{r.roll, two}, r.broken
+}
+
+func (r rolls) Get(_ context.Context, _, id string) (*rest.Rollout, error) {
+	v := r.roll
+	if v.ID = id; id != "r-1" && id != "r-2" {
+		return nil, web.ErrNotFound
+	}
+	return &v, r.broken
+}
+
+func (r rolls) Forecast(context.Context, access.Caller, rest.RolloutSpec) (*rest.Forecast, error) {
+	return &rest.Forecast{Waves: []rest.ForecastWave{}, Assumes: []string{}, Sentence: "Two boards, done by Thursday."}, r.broken
+}
+
+func (r rolls) Create(_ context.Context, by access.Caller, s rest.RolloutSpec) (*rest.Rollout, error) {
+	if s.Name == "wrong" {
+		return nil, errWrong
+	}
+	v := r.roll
+	v.Spec = s
+	return &v, r.called("plan %s by %s for %q", s.Release, by.Who, s.Query)
+}
+
+func (r rolls) Act(_ context.Context, by access.Caller, id string, version int64, a rest.RolloutAction) (*rest.Rollout, error) {
+	if a.Do == rest.RolloutApprove && by.Author == "releaser" {
+		return nil, errSecond
+	}
+	v := r.roll
+	v.Version++
+	return &v, r.called("%s %s by %s, v%d", a.Do, id, by.Who, version)
+}
+
+func (r rolls) Boards(_ context.Context, _, id string) ([]rest.RolloutBoard, error) {
+	out := []rest.RolloutBoard{{Board: "b1", State: "waiting", Since: noon}}
+	if id == "r-2" {
+		out = append([]rest.RolloutBoard{{Board: "new", State: "good", Since: noon}}, out...)
+	}
+	return out, r.broken
+}

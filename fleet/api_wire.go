@@ -1,0 +1,29 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"fmt"
+	"net/http"
+
+	"fulmar/fleet/api"
+	"fulmar/fleet/api/parts"
+	"fulmar/fleet/joins"
+	"fulmar/fleet/store"
+)
+
+// wireAPI makes the API of the parts and puts it where it belongs.
+func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *api.Hub) error {
+	h, err := api.New(api.Config{
+		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
+		Parse: joins.Parse, Known: joins.Known(),
+		Parts: parts.Parts{Metas: s.reg.Meta(), Rollouts: s.rolls, Accounts: s.reg.Accounts()},
+		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src.Stale},
+	})
+	if err != nil {
+		return fmt.Errorf("make the API: %w", err)
+	}
+	mux.Handle("/api/", h)
+	return nil
+}
