@@ -24,6 +24,7 @@ import (
 	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/runner"
 	"fulmar/schema"
+	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
 
@@ -37,7 +38,7 @@ type updated struct {
 	c        mqtt.Client
 	running  string
 	seen     uint64 // highest attempt
-	done     schema.OTAState
+	done     ota.State
 	installs []string // releases, for good
 
 	fate atomic.Value // "takes", "breaks", "hangs", "silent"
@@ -91,7 +92,7 @@ func (b *updated) connect(c *town, can string) {
 	}
 }
 
-func (b *updated) say(s schema.OTAState) {
+func (b *updated) say(s ota.State) {
 	b.mu.Lock()
 	s.V, s.Release = 1, b.running
 	c := b.c
@@ -102,7 +103,7 @@ func (b *updated) say(s schema.OTAState) {
 }
 
 func (b *updated) assigned(p []byte) {
-	var a schema.Assignment
+	var a ota.Assignment
 	if err := schema.Decode(p, &a); err != nil {
 		b.t.Errorf("%s: %v", b.name, err)
 		return
@@ -118,36 +119,36 @@ func (b *updated) assigned(p []byte) {
 	}
 	b.seen = a.Attempt
 	b.mu.Unlock()
-	s := schema.OTAState{Rollout: a.Rollout, Attempt: a.Attempt}
+	s := ota.State{Rollout: a.Rollout, Attempt: a.Attempt}
 	fate, _ := b.fate.Load().(string)
 	end := func(word, running, reason string) {
 		b.mu.Lock()
 		b.running = running
 		s.State, s.Reason = word, reason
 		b.done = s
-		if word == schema.OTACommitted {
+		if word == ota.Committed {
 			b.installs = append(b.installs, running)
 		}
 		b.mu.Unlock()
 		b.say(s)
 	}
-	if a.Act == schema.AssignUndo {
-		end(schema.OTARolledBack, a.Before, "")
+	if a.Act == ota.Undo {
+		end(ota.RolledBack, a.Before, "")
 		return
 	}
 	if fate == "silent" {
 		return
 	}
-	for _, w := range []string{schema.OTAFetching, schema.OTATrial} {
+	for _, w := range []string{ota.Fetching, ota.Trial} {
 		s.State = w
 		b.say(s)
 		time.Sleep(20 * time.Millisecond)
 	}
 	switch fate {
 	case "breaks":
-		end(schema.OTARolledBack, a.Before, "worker crashed 3 times")
+		end(ota.RolledBack, a.Before, "worker crashed 3 times")
 	case "takes":
-		end(schema.OTACommitted, a.Release, "")
+		end(ota.Committed, a.Release, "")
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"fulmar/fleet/rollout/plan"
-	"fulmar/schema"
+	"fulmar/schema/ota"
 )
 
 const (
@@ -27,9 +27,9 @@ type Act uint8
 
 // The acts, as the wire has them.
 const (
-	ActInstall = Act(schema.AssignInstall)
-	ActShadow  = Act(schema.AssignShadow)
-	ActUndo    = Act(schema.AssignUndo)
+	ActInstall = Act(ota.Install)
+	ActShadow  = Act(ota.Shadow)
+	ActUndo    = Act(ota.Undo)
 )
 
 // Order gives what holds for a board now, false where there is nothing to tell it. The
@@ -102,8 +102,8 @@ func (t *turn) report(e Report) {
 		t.late(i, e)
 	case b.State.flying():
 		t.progress(i, e)
-	case b.State == BoardGood && (e.Word == schema.OTAFailed || e.Word == schema.OTARolledBack):
-		t.fail(i, "failed after it was good: "+e.Reason, e.Word == schema.OTARolledBack)
+	case b.State == BoardGood && (e.Word == ota.Failed || e.Word == ota.RolledBack):
+		t.fail(i, "failed after it was good: "+e.Reason, e.Word == ota.RolledBack)
 	}
 	t.ended()
 }
@@ -114,13 +114,13 @@ func (t *turn) late(i int, e Report) {
 	switch {
 	case r.State == Done:
 		switch e.Word {
-		case schema.OTACommitted:
+		case ota.Committed:
 			t.set(i, func(b *Board) { b.State, b.Reason = BoardGood, "came late" })
-		case schema.OTAFailed, schema.OTARolledBack:
+		case ota.Failed, ota.RolledBack:
 			t.set(i, func(b *Board) { b.State, b.Bad, b.Reason = BoardFailed, true, clip("came late: "+e.Reason) })
 		}
 	case r.State.Over() || r.State == Stopping:
-		if e.Word == schema.OTARolledBack || e.Word == schema.OTAIdle {
+		if e.Word == ota.RolledBack || e.Word == ota.Idle {
 			t.set(i, func(b *Board) { b.State = BoardUndone })
 			return
 		}
@@ -144,7 +144,7 @@ func (t *turn) progress(i int, e Report) {
 	r := t.r
 	b := &r.Boards[i]
 	switch e.Word {
-	case schema.OTACommitted:
+	case ota.Committed:
 		if r.group(b) != 0 && e.Release != r.Spec.Release {
 			t.fail(i, fmt.Sprintf("says committed, but runs %.64q", e.Release), false)
 			return
@@ -152,13 +152,13 @@ func (t *turn) progress(i int, e Report) {
 		t.set(i, func(b *Board) {
 			b.State, b.Deadline, b.Reason, b.Shadowing = BoardGood, zero(), "", r.group(b) == 0
 		})
-	case schema.OTAFailed, schema.OTARolledBack:
-		t.fail(i, e.Reason, e.Word == schema.OTARolledBack)
-	case schema.OTATrial:
+	case ota.Failed, ota.RolledBack:
+		t.fail(i, e.Reason, e.Word == ota.RolledBack)
+	case ota.Trial:
 		if b.State != BoardTrial {
 			t.set(i, func(b *Board) { b.State, b.Deadline = BoardTrial, t.now.Add(seconds(r.Spec.Limits.TrialS)) })
 		}
-	case schema.OTAIdle: // it has lost what it was told
+	case ota.Idle: // it has lost what it was told
 		t.send(i)
 	default:
 		if b.State == BoardAssigned {
@@ -196,7 +196,7 @@ func (t *turn) undo(b *Board) {
 // undone: a board that was told to go back says something.
 func (t *turn) undone(i int, e Report) {
 	b := &t.r.Boards[i]
-	back := e.Word == schema.OTARolledBack || e.Word == schema.OTAIdle || e.Word == schema.OTACommitted && b.Was != "" && e.Release == b.Was
+	back := e.Word == ota.RolledBack || e.Word == ota.Idle || e.Word == ota.Committed && b.Was != "" && e.Release == b.Was
 	switch {
 	case back:
 		t.set(i, func(b *Board) {
@@ -205,7 +205,7 @@ func (t *turn) undone(i int, e Report) {
 				b.State = BoardFailed
 			}
 		})
-	case e.Word == schema.OTAFailed:
+	case e.Word == ota.Failed:
 		t.set(i, func(b *Board) {
 			b.State, b.Deadline, b.Reason = BoardStuck, zero(), clip("could not go back: "+e.Reason)
 		})

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"fulmar/fleet/rollout/plan"
-	"fulmar/schema"
+	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
 
@@ -103,7 +103,7 @@ func simulate(t *testing.T, r *Rollout, now time.Time, takes time.Duration) {
 			break
 		}
 		for len(queue) > 0 && !queue[0].at.After(now) {
-			take(apply(Report{Board: r.Boards[queue[0].board].Name, Attempt: queue[0].attempt, Word: schema.OTACommitted, Release: newVersion}))
+			take(apply(Report{Board: r.Boards[queue[0].board].Name, Attempt: queue[0].attempt, Word: ota.Committed, Release: newVersion}))
 			queue = queue[1:]
 		}
 		take(apply(Tick{}))

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"fulmar/fleet/rollout/plan"
-	"fulmar/schema"
+	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
 
@@ -174,25 +174,25 @@ func (w *world) say(d *device) {
 	r := Report{Board: d.name, Attempt: d.seen, Release: d.running}
 	switch {
 	case d.act == ActUndo && d.stubborn:
-		r.Word, r.Reason = schema.OTAFailed, "no room for what ran before"
+		r.Word, r.Reason = ota.Failed, "no room for what ran before"
 	case d.act == ActUndo:
 		d.running = oldVersion
-		r.Word, r.Release = schema.OTARolledBack, d.running
+		r.Word, r.Release = ota.RolledBack, d.running
 	case d.phase < 2:
-		r.Word, r.Progress = schema.OTAFetching, 40*d.phase
+		r.Word, r.Progress = ota.Fetching, 40*d.phase
 	case d.phase < 4 || d.fate == hangs:
-		r.Word = schema.OTATrial
+		r.Word = ota.Trial
 	case d.fate == goesBack:
-		r.Word, r.Reason = schema.OTARolledBack, "worker crashed 3 times"
+		r.Word, r.Reason = ota.RolledBack, "worker crashed 3 times"
 	case d.fate == breaks:
-		r.Word, r.Reason = schema.OTAFailed, "no space"
+		r.Word, r.Reason = ota.Failed, "no space"
 	case d.fate == lies && d.act == ActInstall:
-		r.Word = schema.OTACommitted
+		r.Word = ota.Committed
 	default:
 		if d.act == ActInstall {
 			d.running = newVersion
 		}
-		r.Word, r.Release = schema.OTACommitted, d.running
+		r.Word, r.Release = ota.Committed, d.running
 	}
 	w.inbox = append(w.inbox, r)
 }

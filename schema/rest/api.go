@@ -60,4 +60,3 @@ type Operation struct {
 type DryRun struct {
 	Would string `json:"would"` // what would have been done, a sentence
 }
-

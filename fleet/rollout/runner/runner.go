@@ -22,6 +22,7 @@ import (
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/schema"
+	"fulmar/schema/ota"
 )
 
 // Errors that callers act upon, beside those of rollout, plan, book and access.
@@ -63,7 +64,7 @@ type Fleet interface {
 	Boards(ctx context.Context, tenant, query, component string) ([]plan.Candidate, error)
 }
 
-// Courier tells a connected board what it shall run: an encoded schema.Assignment. It
+// Courier tells a connected board what it shall run: an encoded ota.Assignment. It
 // does not wait, and nothing is kept for a board that is away.
 type Courier interface {
 	Assign(tenant, board string, payload []byte) error
@@ -388,7 +389,7 @@ func (x *Rollouts) tell(r *rollout.Rollout, i int) {
 		return
 	}
 	b := &r.Boards[i]
-	a := schema.Assignment{
+	a := ota.Assignment{
 		V: schema.Version, Rollout: r.ID, Component: r.Spec.Component, Release: r.Spec.Release, Attempt: attempt, Act: uint8(act), Before: b.Was,
 	}
 	if !deadline.IsZero() {
@@ -407,7 +408,7 @@ func (x *Rollouts) tell(r *rollout.Rollout, i int) {
 }
 
 // Report takes a board's word; it returns once that is stored.
-func (x *Rollouts) Report(ctx context.Context, tenant, board string, s schema.OTAState) error {
+func (x *Rollouts) Report(ctx context.Context, tenant, board string, s ota.State) error {
 	done := make(chan error, 1)
 	w := word{tenant: tenant, id: s.Rollout, done: done, ev: rollout.Report{
 		Board: board, Attempt: s.Attempt, Word: s.State, Progress: int(s.Progress), Reason: s.Reason, Release: s.Release,

@@ -24,6 +24,7 @@ import (
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/schema"
+	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
 
@@ -34,7 +35,7 @@ type hall struct {
 	reg *registry.Registry
 
 	mu     sync.Mutex
-	told   map[string][]schema.Assignment
+	told   map[string][]ota.Assignment
 	deaf   bool
 	values func(board string) float64
 }
@@ -45,7 +46,7 @@ func open(t *testing.T, private bool) *hall {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &hall{t: t, reg: reg, told: map[string][]schema.Assignment{}}
+	h := &hall{t: t, reg: reg, told: map[string][]ota.Assignment{}}
 	h.Rollouts = New(Config{Fleet: h, Courier: h, Metrics: h, Private: private, Log: slog.New(slog.DiscardHandler)}, book.New(reg.Rollouts()))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -76,7 +77,7 @@ func (h *hall) Boards(_ context.Context, _, q, _ string) (out []plan.Candidate, 
 
 // Assign lets a board take what it gets at once.
 func (h *hall) Assign(tenant, board string, payload []byte) error {
-	var a schema.Assignment
+	var a ota.Assignment
 	if err := schema.Decode(payload, &a); err != nil {
 		return err
 	}
@@ -88,9 +89,9 @@ func (h *hall) Assign(tenant, board string, payload []byte) error {
 		return nil
 	}
 	go func() {
-		s := schema.OTAState{V: 1, Rollout: a.Rollout, Attempt: a.Attempt, State: schema.OTACommitted, Release: a.Release}
-		if a.Act == schema.AssignUndo {
-			s.State, s.Release = schema.OTARolledBack, a.Before
+		s := ota.State{V: 1, Rollout: a.Rollout, Attempt: a.Attempt, State: ota.Committed, Release: a.Release}
+		if a.Act == ota.Undo {
+			s.State, s.Release = ota.RolledBack, a.Before
 		}
 		_ = h.Report(context.Background(), tenant, board, s)
 	}()
@@ -110,7 +111,7 @@ func (h *hall) Instant(context.Context, string, string, time.Time) (out []Sample
 
 func (h *hall) has(board string) bool {
 	list := h.told[board]
-	return len(list) > 0 && list[len(list)-1].Act == schema.AssignInstall
+	return len(list) > 0 && list[len(list)-1].Act == ota.Install
 }
 
 func by(who, author string, r ...rest.Right) access.Caller {
@@ -342,7 +343,7 @@ func TestNotStoredNotAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var board string
-	var a schema.Assignment
+	var a ota.Assignment
 	for end := time.Now().Add(10 * time.Second); a.Attempt == 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		h.mu.Lock()
 		for b, list := range h.told {
@@ -353,10 +354,10 @@ func TestNotStoredNotAcknowledged(t *testing.T) {
 	_ = h.reg.Close() // the disk is gone
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := h.Report(ctx, registry.DefaultTenant, board, schema.OTAState{V: 1, Rollout: a.Rollout, Attempt: a.Attempt, State: schema.OTACommitted, Release: "1.9"}); err == nil {
+	if err := h.Report(ctx, registry.DefaultTenant, board, ota.State{V: 1, Rollout: a.Rollout, Attempt: a.Attempt, State: ota.Committed, Release: "1.9"}); err == nil {
 		t.Error("a word that was not stored is acknowledged")
 	}
-	if err := h.Report(ctx, registry.DefaultTenant, board, schema.OTAState{V: 1, Rollout: "nonsense", Attempt: 1, State: schema.OTATrial}); err != nil {
+	if err := h.Report(ctx, registry.DefaultTenant, board, ota.State{V: 1, Rollout: "nonsense", Attempt: 1, State: ota.Trial}); err != nil {
 		t.Errorf("of what is no rollout nothing can be made: %v", err)
 	}
 }
