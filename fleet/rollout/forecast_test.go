@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
@@ -75,10 +76,10 @@ func TestForecastIsTrue(t *testing.T) {
 }
 
 // simulate lets boards take the release in exactly so long.
-func simulate(t *testing.T, r *Rollout, now time.Time, takes time.Duration) {
+func simulate(t *testing.T, r *state.Rollout, now time.Time, takes time.Duration) {
 	t.Helper()
 	apply := func(ev Event) Effects {
-		fx, err := r.Apply(ev, now)
+		fx, err := Apply(r, ev, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,8 +110,8 @@ func simulate(t *testing.T, r *Rollout, now time.Time, takes time.Duration) {
 		take(apply(Tick{}))
 		now = now.Add(5 * time.Second)
 	}
-	if r.State != Done {
-		t.Fatalf("%s: %+v", r.State, r.total())
+	if r.State != state.Done {
+		t.Fatalf("%s: %+v", r.State, r.Total())
 	}
 }
 
@@ -122,7 +123,7 @@ func TestDiagram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "```mermaid\n" + Diagram() + "```"
+	want := "```mermaid\n" + state.Diagram() + "```"
 	a, b := strings.Index(string(text), "```mermaid\n"), 0
 	if a >= 0 {
 		b = strings.Index(string(text[a+3:]), "```") + a + 6
@@ -141,20 +142,20 @@ func TestDiagram(t *testing.T) {
 // state can be reached from the first.
 func TestEveryStateIsExplained(t *testing.T) {
 	t.Parallel()
-	reached := map[State]bool{Planned: true}
-	for range States() {
-		for _, tr := range Table() {
+	reached := map[state.State]bool{state.Planned: true}
+	for range state.States() {
+		for _, tr := range state.Table() {
 			if reached[tr.From] {
 				reached[tr.To] = true
 			}
 		}
 	}
-	for _, s := range States() {
+	for _, s := range state.States() {
 		byTime := false
-		for _, tr := range Table() {
+		for _, tr := range state.Table() {
 			if tr.From == s {
 				for _, c := range tr.On {
-					byTime = byTime || c == OnTime
+					byTime = byTime || c == state.OnTime
 				}
 			}
 		}
@@ -164,9 +165,9 @@ func TestEveryStateIsExplained(t *testing.T) {
 		if byTime == s.Over() {
 			t.Errorf("%s: over %v, a way out by time %v", s, s.Over(), byTime)
 		}
-		r := &Rollout{State: s, Spec: rest.RolloutSpec{Limits: rest.Limits{WaveS: 1, UndoS: 1}, Before: &rest.Hook{LimitS: 1}}}
-		if (r.life(s) > 0) == s.Over() {
-			t.Errorf("%s lasts %s", s, r.life(s))
+		r := &state.Rollout{State: s, Spec: rest.RolloutSpec{Limits: rest.Limits{WaveS: 1, UndoS: 1}, Before: &rest.Hook{LimitS: 1}}}
+		if (life(r, s) > 0) == s.Over() {
+			t.Errorf("%s lasts %s", s, life(r, s))
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
 )
 
@@ -221,7 +222,7 @@ func (x *Rollouts) Act(ctx context.Context, by access.Caller, id string, version
 }
 
 // mine refuses a caller with a limit where the rollout goes beyond it.
-func (x *Rollouts) mine(ctx context.Context, by access.Caller, r *rollout.Rollout) error {
+func (x *Rollouts) mine(ctx context.Context, by access.Caller, r *state.Rollout) error {
 	if by.Boards == "" {
 		return nil
 	}
@@ -238,7 +239,7 @@ func (x *Rollouts) mine(ctx context.Context, by access.Caller, r *rollout.Rollou
 }
 
 // event makes the event of an act. claim tells that the boards are taken for it.
-func (x *Rollouts) event(ctx context.Context, by access.Caller, r *rollout.Rollout, a rest.RolloutAction) (ev rollout.Event, claim bool, err error) {
+func (x *Rollouts) event(ctx context.Context, by access.Caller, r *state.Rollout, a rest.RolloutAction) (ev rollout.Event, claim bool, err error) {
 	who := rollout.Person{Who: by.Who, Author: author(by)}
 	switch a.Do {
 	case rest.RolloutApprove:
@@ -277,7 +278,7 @@ func (x *Rollouts) event(ctx context.Context, by access.Caller, r *rollout.Rollo
 }
 
 // before brings what is known of the rollouts that come first up to date.
-func (x *Rollouts) before(ctx context.Context, r *rollout.Rollout) error {
+func (x *Rollouts) before(ctx context.Context, r *state.Rollout) error {
 	for _, id := range r.Spec.After {
 		state, err := x.book.State(ctx, r.Tenant, id)
 		if err == nil {
@@ -291,7 +292,7 @@ func (x *Rollouts) before(ctx context.Context, r *rollout.Rollout) error {
 }
 
 // chosen gives the boards that a retry leaves out.
-func (x *Rollouts) chosen(ctx context.Context, r *rollout.Rollout, a rest.RolloutAction) (map[string]bool, error) {
+func (x *Rollouts) chosen(ctx context.Context, r *state.Rollout, a rest.RolloutAction) (map[string]bool, error) {
 	out := map[string]bool{}
 	if a.Without != "" {
 		not, err := x.names(ctx, r.Tenant, a.Without, r.Spec.Component)

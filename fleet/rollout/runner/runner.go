@@ -21,6 +21,7 @@ import (
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema"
 	"fulmar/schema/ota"
 )
@@ -108,9 +109,9 @@ type Rollouts struct {
 	client *http.Client
 
 	mu   sync.Mutex
-	open map[key]*rollout.Rollout
-	over []*rollout.Rollout // newest last, at most maxOver
-	ctx  context.Context    // of Run
+	open map[key]*state.Rollout
+	over []*state.Rollout // newest last, at most maxOver
+	ctx  context.Context  // of Run
 
 	words chan word
 	ended chan struct{} // closed when Run ends
@@ -120,7 +121,7 @@ type Rollouts struct {
 // New makes a runner. Nothing moves before Run.
 func New(cfg Config, b *book.Book) *Rollouts {
 	return &Rollouts{
-		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*rollout.Rollout{},
+		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*state.Rollout{},
 		words: make(chan word, maxQueue), ended: make(chan struct{}),
 	}
 }
@@ -162,7 +163,7 @@ func (x *Rollouts) load(ctx context.Context) error {
 		}
 	}
 	for _, r := range x.open {
-		x.ask(r, r.Asks())
+		x.ask(r, rollout.Asks(r))
 	}
 	return nil
 }
@@ -198,8 +199,8 @@ func (x *Rollouts) take(ctx context.Context, first word) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	events := map[*rollout.Rollout][]rollout.Event{}
-	waits := map[*rollout.Rollout][]chan error{}
+	events := map[*state.Rollout][]rollout.Event{}
+	waits := map[*state.Rollout][]chan error{}
 	for _, w := range batch {
 		list, err := x.concerned(ctx, w)
 		if len(list) == 0 {
@@ -227,7 +228,7 @@ func answer(done chan error, err error) {
 }
 
 // concerned gives the rollouts that a word is about.
-func (x *Rollouts) concerned(ctx context.Context, w word) (out []*rollout.Rollout, err error) {
+func (x *Rollouts) concerned(ctx context.Context, w word) (out []*state.Rollout, err error) {
 	if w.id != "" {
 		// A board may name any rollout: one that is only in the database is read for those
 		// that owe it a word, not for everybody.
@@ -246,7 +247,7 @@ func (x *Rollouts) concerned(ctx context.Context, w word) (out []*rollout.Rollou
 		if err != nil {
 			return nil, err
 		}
-		return []*rollout.Rollout{r}, nil
+		return []*state.Rollout{r}, nil
 	}
 	here, ok := w.ev.(rollout.Here)
 	for k, r := range x.open {
@@ -258,7 +259,7 @@ func (x *Rollouts) concerned(ctx context.Context, w word) (out []*rollout.Rollou
 }
 
 // find gives a rollout, from memory where it is there.
-func (x *Rollouts) find(ctx context.Context, tenant, id string) (*rollout.Rollout, error) {
+func (x *Rollouts) find(ctx context.Context, tenant, id string) (*state.Rollout, error) {
 	if r := x.open[key{tenant, id}]; r != nil {
 		return r, nil
 	}
@@ -275,11 +276,11 @@ func (x *Rollouts) find(ctx context.Context, tenant, id string) (*rollout.Rollou
 }
 
 func (x *Rollouts) inMemory(tenant, id string) bool {
-	return x.open[key{tenant, id}] != nil || slices.ContainsFunc(x.over, func(r *rollout.Rollout) bool { return r.Tenant == tenant && r.ID == id })
+	return x.open[key{tenant, id}] != nil || slices.ContainsFunc(x.over, func(r *state.Rollout) bool { return r.Tenant == tenant && r.ID == id })
 }
 
 // keep puts a rollout where it belongs.
-func (x *Rollouts) keep(r *rollout.Rollout) {
+func (x *Rollouts) keep(r *state.Rollout) {
 	x.forget(r)
 	if !r.State.Over() {
 		x.open[key{r.Tenant, r.ID}] = r
@@ -290,7 +291,7 @@ func (x *Rollouts) keep(r *rollout.Rollout) {
 	}
 }
 
-func (x *Rollouts) forget(r *rollout.Rollout) {
+func (x *Rollouts) forget(r *state.Rollout) {
 	delete(x.open, key{r.Tenant, r.ID})
 	for i, o := range x.over {
 		if o.Tenant == r.Tenant && o.ID == r.ID {
@@ -307,11 +308,11 @@ func clean(err error) bool {
 
 // apply lets a rollout take events, stores the outcome, and then acts on it. What could
 // not be stored has not happened: the rollout is read again.
-func (x *Rollouts) apply(ctx context.Context, r *rollout.Rollout, claim bool, evs ...rollout.Event) (err error) {
+func (x *Rollouts) apply(ctx context.Context, r *state.Rollout, claim bool, evs ...rollout.Event) (err error) {
 	fx := rollout.Effects{Changed: map[int]bool{}}
 	now := time.Now().UTC().Truncate(time.Millisecond) // as it is kept
 	for _, ev := range evs {
-		one, err := r.Apply(ev, now)
+		one, err := rollout.Apply(r, ev, now)
 		if err != nil {
 			if len(evs) > 1 || !clean(err) {
 				x.reread(r)
@@ -357,7 +358,7 @@ func merge(fx *rollout.Effects, one rollout.Effects) {
 
 // reread takes what is stored for true. Where that cannot be read either, the rollout
 // is gone from memory and read by the next one who asks for it, or at the next start.
-func (x *Rollouts) reread(r *rollout.Rollout) {
+func (x *Rollouts) reread(r *state.Rollout) {
 	x.forget(r)
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
@@ -369,7 +370,7 @@ func (x *Rollouts) reread(r *rollout.Rollout) {
 }
 
 // depend tells rollouts that wait for this one how it stands.
-func (x *Rollouts) depend(ctx context.Context, r *rollout.Rollout) {
+func (x *Rollouts) depend(ctx context.Context, r *state.Rollout) {
 	for _, o := range x.open {
 		for _, id := range o.Spec.After {
 			if id != r.ID || o.Tenant != r.Tenant || o == r {
@@ -383,7 +384,7 @@ func (x *Rollouts) depend(ctx context.Context, r *rollout.Rollout) {
 }
 
 // tell gives a board its order.
-func (x *Rollouts) tell(r *rollout.Rollout, i int) {
+func (x *Rollouts) tell(r *state.Rollout, i int) {
 	act, attempt, deadline, ok := r.Order(i)
 	if !ok {
 		return
@@ -395,7 +396,7 @@ func (x *Rollouts) tell(r *rollout.Rollout, i int) {
 	if !deadline.IsZero() {
 		a.Deadline = deadline.UnixMilli()
 	}
-	if act != rollout.ActUndo {
+	if act != state.ActUndo {
 		a.Envelope = r.Spec.Envelope
 	}
 	payload, err := schema.Encode(&a)

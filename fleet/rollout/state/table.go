@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rollout
+package state
 
 import (
 	"fmt"
@@ -134,8 +134,8 @@ func makeTable() []Transition {
 	return out
 }
 
-// allowed tells whether there is such an arrow.
-func allowed(from State, on Cause, to State) bool {
+// Allowed tells whether there is such an arrow.
+func Allowed(from State, on Cause, to State) bool {
 	return slices.ContainsFunc(Table(), func(t Transition) bool {
 		return t.From == from && t.To == to && slices.Contains(t.On, on)
 	})
