@@ -99,6 +99,7 @@ func simulate(t *testing.T, r *state.Rollout, now time.Time, takes time.Duration
 		}
 	}
 	take(apply(Start{By: Person{"ann", "ann"}, Epoch: 1}))
+	var said time.Time // after the first wave
 	for range 20 * 24 * 3600 / 5 {
 		if r.State.Over() {
 			break
@@ -108,10 +109,21 @@ func simulate(t *testing.T, r *state.Rollout, now time.Time, takes time.Duration
 			queue = queue[1:]
 		}
 		take(apply(Tick{}))
+		if r.Wave == 1 && r.State == state.Soak {
+			if d := r.DoneAbout(now); d == nil {
+				t.Fatal("nothing is said of when it is done")
+			} else {
+				said = *d
+			}
+		}
 		now = now.Add(5 * time.Second)
 	}
 	if r.State != state.Done {
 		t.Fatalf("%s: %+v", r.State, r.Total())
+	}
+	// The simulated board takes half as long as a board is taken to, so later is right.
+	if early := r.Since.Sub(said); len(r.Spec.Waves) > 1 && (early > time.Minute || early < -12*time.Hour) {
+		t.Errorf("after the first wave it was said to be done at %s, it was at %s", said, r.Since)
 	}
 }
 

@@ -441,4 +441,15 @@ func TestSecondPerson(t *testing.T) {
 	if err := w.apply(Approve{By: Person{"token y", "cleo"}}); err != nil || w.r.State != state.InWave {
 		t.Errorf("%v, %s", err, w.r.State)
 	}
+	// Where the gate cannot tell, neither of the two lets it go on alone.
+	w.r.Waves[0].Verdict = &rest.Verdict{Outcome: "unclear"}
+	w.r.State = state.Held
+	for _, p := range []Person{{"ann", "ann"}, {"token x", "ben"}} {
+		if err := w.apply(Resume{By: p}); !errors.Is(err, ErrSamePerson) {
+			t.Errorf("%+v goes on: %v", p, err)
+		}
+	}
+	if err := w.apply(Resume{By: Person{"cleo", "cleo"}}); err != nil || w.r.Wave != 2 {
+		t.Errorf("%v, wave %d", err, w.r.Wave)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"fulmar/fleet/rollout/gate"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
@@ -65,7 +66,7 @@ func (t *turn) approve(e Approve) {
 	if !t.may(e.By) {
 		return
 	}
-	if e.By.Author == "" || e.By.Author == t.r.Author || e.By.Author == t.r.Starter {
+	if t.r.Theirs(e.By.Author) {
 		t.err = fmt.Errorf("%w: %s planned or started rollout %s", ErrSamePerson, e.By.Author, t.r.ID)
 		return
 	}
@@ -119,6 +120,12 @@ func (t *turn) resume(e Resume) {
 		return
 	}
 	if t.r.State == state.Held {
+		// Going on where nothing is clear is as much as starting: who began it cannot
+		// do it alone where the plan wants two.
+		if v := t.r.WaveOf(t.r.Wave).Verdict; t.r.Spec.Approval && v != nil && v.Outcome == gate.Unclear && t.r.Theirs(e.By.Author) {
+			t.err = fmt.Errorf("%w: the gate cannot tell, and %s planned or started rollout %s", ErrSamePerson, e.By.Author, t.r.ID)
+			return
+		}
 		t.r.Why = ""
 		t.nextWave("goes on" + because(e.Why))
 		return

@@ -35,9 +35,36 @@ func (x *Rollouts) List(ctx context.Context, tenant string) ([]rest.Rollout, err
 		if r := x.open[key{tenant, h.ID}]; r != nil {
 			h = r
 		}
-		out = append(out, h.View())
+		v := h.View()
+		v.Done = x.doneAbout(h)
+		out = append(out, v)
 	}
 	return out, nil
+}
+
+// aboutFor is how long an estimate is shown before it is made anew: it plays 100,000
+// boards through in 0.1 s, and a page asks each second.
+const aboutFor = time.Minute
+
+// about is an estimate of when a rollout is done.
+type about struct {
+	version int64
+	made    time.Time
+	done    *time.Time
+}
+
+// doneAbout tells when a rollout that runs is done; x.mu is held.
+func (x *Rollouts) doneAbout(r *state.Rollout) *time.Time {
+	k, now := key{r.Tenant, r.ID}, time.Now().UTC()
+	if x.open[k] == nil {
+		delete(x.about, k)
+		return nil
+	}
+	if a, ok := x.about[k]; ok && a.version == r.Version && now.Sub(a.made) < aboutFor {
+		return a.done
+	}
+	x.about[k] = about{r.Version, now, r.DoneAbout(now)}
+	return x.about[k].done
 }
 
 // Get gives one with its steps.
@@ -49,6 +76,7 @@ func (x *Rollouts) Get(ctx context.Context, tenant, id string) (*rest.Rollout, e
 		return nil, err
 	}
 	v := r.View()
+	v.Done = x.doneAbout(r)
 	x.mu.Unlock()
 	v.Steps, err = x.book.Steps(ctx, tenant, id)
 	return &v, err

@@ -112,6 +112,8 @@ type Rollouts struct {
 	open map[key]*state.Rollout
 	over []*state.Rollout // newest last, at most maxOver
 	ctx  context.Context  // of Run
+	// about holds estimates of open rollouts.
+	about map[key]about
 
 	words chan word
 	ended chan struct{} // closed when Run ends
@@ -121,7 +123,7 @@ type Rollouts struct {
 // New makes a runner. Nothing moves before Run.
 func New(cfg Config, b *book.Book) *Rollouts {
 	return &Rollouts{
-		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*state.Rollout{},
+		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*state.Rollout{}, about: map[key]about{},
 		words: make(chan word, maxQueue), ended: make(chan struct{}),
 	}
 }
@@ -293,6 +295,7 @@ func (x *Rollouts) keep(r *state.Rollout) {
 
 func (x *Rollouts) forget(r *state.Rollout) {
 	delete(x.open, key{r.Tenant, r.ID})
+	delete(x.about, key{r.Tenant, r.ID})
 	for i, o := range x.over {
 		if o.Tenant == r.Tenant && o.ID == r.ID {
 			x.over = append(x.over[:i:i], x.over[i+1:]...)

@@ -413,3 +413,64 @@ func maps(h *hall) map[string]bool {
 	}
 	return out
 }
+
+// BenchmarkWords is how many words of boards are stored a second, from 256 boards that
+// each wait for their PUBACK, in a rollout over 10,000.
+func BenchmarkWords(b *testing.B) {
+	reg, err := registry.Open(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer reg.Close() //nolint:errcheck // only a benchmark's
+	x := New(Config{Fleet: crowd(10_000), Courier: nobody{}, Log: slog.New(slog.DiscardHandler)}, book.New(reg.Rollouts()))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- x.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	r, err := x.Create(ctx, ann(), rest.RolloutSpec{Component: "agent", Release: "1.9", Waves: []rest.WaveSpec{{Percent: 100}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := x.Act(ctx, ann(), r.ID, -1, rest.RolloutAction{Do: "start"}); err != nil {
+		b.Fatal(err)
+	}
+	var boards []rest.RolloutBoard
+	for len(boards) < 256 { // a tick sets 500 going
+		all, err := x.Boards(ctx, registry.DefaultTenant, r.ID)
+		if err != nil {
+			b.Fatal(err)
+		}
+		boards = slices.DeleteFunc(all, func(b rest.RolloutBoard) bool { return b.Attempt == 0 })
+	}
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	var n atomic.Int64
+	for i := range 256 {
+		wg.Go(func() {
+			for n.Add(1) <= int64(b.N) {
+				if err := x.Report(ctx, registry.DefaultTenant, boards[i].Board, schemaState(r.ID, boards[i].Attempt)); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "words/s")
+}
+
+func schemaState(id string, attempt uint64) ota.State {
+	return ota.State{V: 1, Rollout: id, Attempt: attempt, State: ota.Fetching, Progress: 10}
+}
+
+type crowd int
+
+func (n crowd) Boards(context.Context, string, string, string) (out []plan.Candidate, err error) {
+	for i := range int(n) {
+		out = append(out, plan.Candidate{Board: fmt.Sprintf("b%06d", i), Site: fmt.Sprint("s", i%50), Able: true, Reachable: true, Facts: map[string]string{"model": "nx16", "os": "JetPack 6"}})
+	}
+	return out, nil
+}
+
+type nobody struct{}
+
+func (nobody) Assign(string, string, []byte) error { return nil }

@@ -36,3 +36,8 @@ func (r *Rollout) CanOn(on Cause) bool {
 	}
 	return slices.ContainsFunc(Table(), func(t Transition) bool { return t.From == r.State && slices.Contains(t.On, on) })
 }
+
+// Theirs tells whether a person planned or started it; nobody counts as one who did.
+func (r *Rollout) Theirs(author string) bool {
+	return author == "" || author == r.Author || author == r.Starter
+}

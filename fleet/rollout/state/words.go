@@ -136,6 +136,33 @@ func (r *Rollout) View() rest.Rollout {
 	return v
 }
 
+// DoneAbout plays what is left through from now on; nil where that cannot be told: where
+// somebody or something is waited for, or beyond 90 days.
+func (r *Rollout) DoneAbout(now time.Time) *time.Time {
+	switch r.State {
+	case Before, InWave, Soak, Judging:
+	default:
+		return nil
+	}
+	p := &plan.Plan{}
+	for i := range r.Boards {
+		b := &r.Boards[i]
+		if b.State != BoardWaiting && !b.State.Flying() || r.Group(b) < r.Wave {
+			continue
+		}
+		p.Boards = append(p.Boards, plan.Board{Candidate: plan.Candidate{Board: b.Name, Site: b.Site, Zone: b.Zone, Reachable: !b.Silent}, Wave: b.Wave, Shadow: b.Shadow && !r.Shadowed})
+	}
+	for _, w := range r.Waves {
+		if w.N > r.Wave || w.N == r.Wave && (r.State == Before || r.State == InWave) {
+			p.Waves = append(p.Waves, w.Wave)
+		}
+	}
+	if r.State == Soak {
+		now = r.Deadline
+	}
+	return plan.Forecast(r.Spec, p, plan.Typical, now).Done
+}
+
 // detail adds the names of the waves and the reasons of the failures: one walk.
 func (r *Rollout) detail(v *rest.Rollout) {
 	reasons := map[string]*rest.FailureReason{}
