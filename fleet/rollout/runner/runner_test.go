@@ -31,8 +31,9 @@ import (
 // hall is a runner over a real registry, with boards that take what they get.
 type hall struct {
 	*Rollouts
-	t   *testing.T
-	reg *registry.Registry
+	t    *testing.T
+	reg  *registry.Registry
+	stop func()
 
 	mu     sync.Mutex
 	told   map[string][]ota.Assignment
@@ -42,7 +43,12 @@ type hall struct {
 
 func open(t *testing.T, private bool) *hall {
 	t.Helper()
-	reg, err := registry.Open(t.TempDir())
+	return openIn(t, t.TempDir(), private)
+}
+
+func openIn(t *testing.T, dir string, private bool) *hall {
+	t.Helper()
+	reg, err := registry.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,13 +57,14 @@ func open(t *testing.T, private bool) *hall {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
-	t.Cleanup(func() {
+	h.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 		_ = reg.Close()
 	})
+	t.Cleanup(h.stop)
 	return h
 }
 
@@ -217,6 +224,34 @@ func TestHooks(t *testing.T) {
 	}
 	if r = h.until(r.ID, "halted", "wave", "done"); r.State != "halted" || !strings.Contains(r.Sentence, "no answer within 1 s") || strings.Contains(r.Sentence, "secret") {
 		t.Errorf("%s: %s", r.State, r.Sentence)
+	}
+}
+
+// TestRestartAsksAgain: a server that ends while a hook runs calls it again when it is
+// there again, and what was open goes on.
+func TestRestartAsksAgain(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if calls.Add(1) == 1 {
+			<-r.Context().Done()
+		}
+	}))
+	defer srv.Close()
+	dir := t.TempDir()
+	h := openIn(t, dir, true)
+	r := h.create(func(s *rest.RolloutSpec) { s.Before = &rest.Hook{URL: srv.URL} })
+	if err := h.act(ann(), r.ID, "start"); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); calls.Load() == 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	h.stop()
+	h = openIn(t, dir, true)
+	if r := h.until(r.ID, "done", "halted"); r.State != "done" || calls.Load() != 3 {
+		t.Errorf("%s after %d calls: %s", r.State, calls.Load(), r.Sentence)
 	}
 }
 
