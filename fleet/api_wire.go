@@ -17,8 +17,8 @@ import (
 func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *api.Hub) error {
 	h, err := api.New(api.Config{
 		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
-		Parse: joins.Parse, Known: joins.Known(),
-		Parts: parts.Parts{Metas: s.reg.Meta(), Rollouts: s.rolls, Accounts: s.reg.Accounts()},
+		Parse: joins.Parse, Known: joins.Known(), Fault: joins.Fault,
+		Parts: parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts()},
 		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src.Stale},
 	})
 	if err != nil {

@@ -37,6 +37,7 @@ type Config struct {
 
 	Keys  door.Keys    // nil refuses Idempotency-Key
 	Known []door.Known // the errors of the parts, and what they mean
+	Fault func(err error) (rest.Fault, bool)
 	// Parse understands queries; nil refuses them, and callers with a limit.
 	Parse  func(q string) (look.Matcher, string, error)
 	Check  func(ctx context.Context, tenant string) ([]store.Check, error)
@@ -60,7 +61,7 @@ type Handler struct {
 
 // New makes the API.
 func New(cfg Config) (*Handler, error) {
-	d := door.New(door.Config{Caller: cfg.Caller, Keys: cfg.Keys, Known: cfg.Known, Log: cfg.Log})
+	d := door.New(door.Config{Caller: cfg.Caller, Keys: cfg.Keys, Known: cfg.Known, Fault: cfg.Fault, Log: cfg.Log})
 	seen := look.Config{Source: cfg.Source, Parse: cfg.Parse, Check: cfg.Check}
 	if cfg.Keeper != nil {
 		seen.Registered = cfg.Keeper.Boards

@@ -37,7 +37,7 @@ func TestKeys(t *testing.T) {
 	if w := ask(h, "POST", "rollouts", "admin", `{"component":"agent","release":"2"}`, "Idempotency-Key", "k3"); w.Code != 201 {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	want := `plan 1.9.0 by admin for ""|approve default/7 by admin|plan 1.9.0 by releaser for ""|plan 2 by admin for ""`
+	want := `plan 1.9.0 by admin, who sees "", for ""|approve default/7 by admin|plan 1.9.0 by releaser, who sees "", for ""|plan 2 by admin, who sees "", for ""`
 	if got := strings.Join(s.done(), "|"); got != want {
 		t.Errorf("did %s\nwants %s", got, want)
 	}
@@ -174,7 +174,10 @@ func TestNoEcho(t *testing.T) {
 		sep := map[bool]string{true: "&", false: "?"}[strings.Contains(base, "?")]
 		for _, c := range [][2]string{
 			{base + sep + canary + "=1", bodyOf(d.ID)},
-			{base, `{"` + canary + `":1}`}, {base, `"` + canary}, {base, `["` + canary + `"]`}, {base, `{"name":{"` + canary + `":1},"role":"` + canary + `"}`},
+			{base, `{"` + canary + `":1}`},
+			{base, `"` + canary},
+			{base, `["` + canary + `"]`},
+			{base, `{"name":{"` + canary + `":1},"role":"` + canary + `"}`},
 			{base, `{"role":"` + canary + `","labels":{"` + canary + `?":5},"q":["` + canary + `"],"why":["` + canary + `"],"version":"` + canary + `"}`},
 			{base + sep + "page_size=" + canary + "&limit=" + canary + "&dry_run=" + canary + "&from=" + canary + "&sort=" + canary + "&fields=" + canary + "&points=" + canary + "&page_token=" + canary, ""},
 			{strings.NewReplacer("b1", canary, "/7", "/"+canary, "r-1", canary, "ann", canary, "/t1", "/"+canary, "hot", canary, "w1", canary).Replace(base), bodyOf(d.ID)},

@@ -223,14 +223,8 @@ func people(r *http.Request) (access.Caller, error) {
 	return c, nil
 }
 
-// parse knows the queries of the tests: a name, or "any", or "sick", or two in
-// parentheses with and between them.
+// parse knows the queries of the tests: a name's beginning, or "any", or "sick".
 func parse(q string) (look.Matcher, string, error) {
-	if a, b, ok := strings.Cut(q, ") and ("); ok {
-		m, _, err := parse(a[1:])
-		n, _, err2 := parse(b[:len(b)-1])
-		return func(b *web.Board, now time.Time) bool { return m(b, now) && n(b, now) }, q, errors.Join(err, err2)
-	}
 	if strings.ContainsAny(q, "=?") {
 		return nil, "", &look.QueryError{Column: 6, What: "no site is called so", Do: "did you mean hall-4?"}
 	}

@@ -57,7 +57,7 @@ func (p partsOf) Tokens(context.Context, string) ([]rest.Token, error) { return 
 
 func (p partsOf) MakeToken(_ context.Context, by access.Caller, s rest.TokenSpec) (string, rest.Token, error) {
 	t := rest.Token{ID: "t3", Name: s.Name, By: by.Author, Rights: s.Rights, Boards: s.Boards, Expires: noon}
-	return "fk1_secret", t, p.called("token %s by %s for %q", s.Name, by.Who, s.Boards)
+	return "fk1_secret", t, p.called("token %s by %s, who sees %q, for %q", s.Name, by.Who, by.Boards, s.Boards)
 }
 
 func (p partsOf) RevokeToken(_ context.Context, by access.Caller, id string) error {
@@ -143,7 +143,7 @@ func (r rolls) Create(_ context.Context, by access.Caller, s rest.RolloutSpec) (
 	}
 	v := r.roll
 	v.Spec = s
-	return &v, r.called("plan %s by %s for %q", s.Release, by.Who, s.Query)
+	return &v, r.called("plan %s by %s, who sees %q, for %q", s.Release, by.Who, by.Boards, s.Query)
 }
 
 func (r rolls) Act(_ context.Context, by access.Caller, id string, version int64, a rest.RolloutAction) (*rest.Rollout, error) {

@@ -4,20 +4,16 @@
 package joins
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"net/http"
 
-	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
+	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/runner"
-	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
 
@@ -35,7 +31,7 @@ func Known() []door.Known {
 		say(rest.CodeTargetEmpty, plan.ErrNoBoards),
 		say(rest.CodeSecondPerson, rollout.ErrSamePerson),
 		say(rest.CodeQuery, runner.ErrQuery),
-		say(rest.CodeConflict, rollout.ErrState, accounts.ErrLastAdmin, accounts.ErrNameTaken),
+		say(rest.CodeConflict, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
 		say(rest.CodeRefused, meta.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
 		say(rest.CodeFull, meta.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany),
 		say(rest.CodeNotFound, meta.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown),
@@ -43,6 +39,15 @@ func Known() []door.Known {
 		out = append(out, k...)
 	}
 	return out
+}
+
+// Fault finds the field of a plan that an error is about.
+func Fault(err error) (rest.Fault, bool) {
+	var wrong *plan.Error
+	if !errors.As(err, &wrong) {
+		return rest.Fault{}, false
+	}
+	return rest.Fault{Pointer: wrong.Pointer, Detail: wrong.Detail}, true
 }
 
 // Explain puts an error of a part into words for a form; false for a fault of the
@@ -55,21 +60,4 @@ func Explain(err error) (rest.Problem, bool) {
 		}
 	}
 	return rest.Problem{}, false
-}
-
-// Metas keeps metadata for the page, whose words for errors are others.
-type Metas struct{ *meta.Metas }
-
-// Set implements the page's Metas.
-func (m Metas) Set(ctx context.Context, by access.Caller, board string, x rest.Meta, ifVersion int64) (rest.Meta, error) {
-	got, err := m.Metas.Set(ctx, by, board, x, ifVersion)
-	switch {
-	case errors.Is(err, meta.ErrStale):
-		err = fmt.Errorf("%w: %w", web.ErrStale, err)
-	case errors.Is(err, meta.ErrUnknown):
-		err = fmt.Errorf("%w: %w", web.ErrNotFound, err)
-	case errors.Is(err, meta.ErrInvalid), errors.Is(err, meta.ErrTooMany):
-		err = &web.Problem{Code: http.StatusUnprocessableEntity, What: "Nothing was written: " + err.Error(), Do: "Go back and change that field."}
-	}
-	return got, err
 }

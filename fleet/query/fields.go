@@ -62,14 +62,18 @@ func Fields() []FieldDoc {
 		{Name: "report.", Type: Text, Example: "report.worker = restarting", Doc: "the state of its newest report on a subject"},
 		{Name: "waiting", Type: Number, Example: "waiting > 1000", Doc: "records that it made and that have not arrived"},
 		{Name: "lost", Type: Number, Example: "lost > 0", Doc: "records that are lost for ever; without those of crashes and those thinned"},
+		{Name: "lost-at", Type: Time, Example: "lost-at < 1h ago", Doc: "when it told of the newest loss that lost counts"},
 		{Name: "fact.", Type: Text, Example: `fact.jetson = "Orin NX"`, Doc: "a fact that it told of itself"},
-		{Name: "temp.", Type: Number, Example: "temp.tj > 85", Doc: "newest temperature of a zone, in degrees Celsius; temp.* is any"},
-		{Name: "series.", Type: Number, Example: "series.mount.root.used > 90", Doc: "newest good value of a series; the unit at its end may be left out, and series. where its name has a dot"},
+		{Name: "temp.", Type: Number, Example: "temp.tj > 85", Doc: "newest temperature of a zone, in degrees Celsius; temp.* is the highest"},
+		{Name: "series.", Type: Number, Example: "series.mount.root.used > 90", Doc: "newest good value of a series; the unit at its end may be left out, and series. where its name has a dot; mount.*.used is the highest of several"},
 	}
 }
 
 // maxName bounds a field's name, in bytes: the longest series and a prefix.
 const maxName = 128
+
+// Field describes the field of a name; the error is an [*Error].
+func Field(name string) (FieldDoc, error) { return field(token{kind: word, text: name, column: 1}) }
 
 // field finds the field that a token names.
 func field(t token) (FieldDoc, error) {
@@ -120,7 +124,6 @@ type value struct {
 	at      time.Time     // Time: this moment,
 	ago     time.Duration // or so long ago
 	age     bool
-	version []chunk
 	nothing bool // ""
 }
 
@@ -165,8 +168,6 @@ func (f FieldDoc) read(t token, o op) (value, error) {
 		if o == opIs || o == opNot {
 			return v, fail(t, "a moment is never exactly met", "compare it with < and >")
 		}
-	case Version:
-		v.version = splitVersion(t.text)
 	}
 	if v.age && (o == opIs || o == opNot) {
 		return v, fail(t, "an age is never exactly met", "compare it with < and >")

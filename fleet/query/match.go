@@ -47,17 +47,17 @@ func (c *compare) compile() pred {
 	if c.values[0].nothing && o == opIs {
 		return func(s Subject, _ time.Time) bool {
 			v, ok := s.Field(field)
-			return (!ok || c.empty(&v)) != negate
+			return (!ok || c.empty(v)) != negate
 		}
 	}
 	test := c.test(o)
 	return func(s Subject, now time.Time) bool {
 		v, ok := s.Field(field)
-		return (ok && test(&v, now)) != negate
+		return (ok && test(v, now)) != negate
 	}
 }
 
-func (c *compare) empty(v *Value) bool {
+func (c *compare) empty(v Value) bool {
 	switch c.kind {
 	case Text, Word, Version:
 		return v.Text == ""
@@ -69,7 +69,7 @@ func (c *compare) empty(v *Value) bool {
 	return false
 }
 
-func (c *compare) test(o op) func(*Value, time.Time) bool {
+func (c *compare) test(o op) func(Value, time.Time) bool {
 	first := c.values[0]
 	switch c.kind {
 	case Number, Duration:
@@ -77,7 +77,7 @@ func (c *compare) test(o op) func(*Value, time.Time) bool {
 		for i, v := range c.values {
 			numbers[i] = v.number
 		}
-		return func(v *Value, _ time.Time) bool {
+		return func(v Value, _ time.Time) bool {
 			for _, x := range numbers {
 				if holds(o, cmp.Compare(v.Number, x)) {
 					return true
@@ -86,7 +86,7 @@ func (c *compare) test(o op) func(*Value, time.Time) bool {
 			return false
 		}
 	case Time:
-		return func(v *Value, now time.Time) bool {
+		return func(v Value, now time.Time) bool {
 			switch {
 			case v.Time.IsZero():
 				return false
@@ -97,12 +97,12 @@ func (c *compare) test(o op) func(*Value, time.Time) bool {
 		}
 	case Version:
 		if o != opPat {
-			return func(v *Value, _ time.Time) bool {
+			return func(v Value, _ time.Time) bool {
 				if v.Text == "" {
 					return false
 				}
 				for i := range c.values {
-					if holds(o, compareVersion(splitVersion(v.Text), c.values[i].version)) {
+					if holds(o, compareVersion(v.Text, c.values[i].text)) {
 						return true
 					}
 				}
@@ -112,9 +112,9 @@ func (c *compare) test(o op) func(*Value, time.Time) bool {
 	}
 	one := c.text(o)
 	if c.kind != List {
-		return func(v *Value, _ time.Time) bool { return one(v.Text) }
+		return func(v Value, _ time.Time) bool { return one(v.Text) }
 	}
-	return func(v *Value, _ time.Time) bool {
+	return func(v Value, _ time.Time) bool {
 		for _, s := range v.List {
 			if one(s) {
 				return true

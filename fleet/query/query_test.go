@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -123,13 +124,13 @@ func TestVersions(t *testing.T) {
 	in := []string{"0.0.0~git20261101.abc", "0.0.0~git20261126.0ff", "0.9", "1.0~rc1", "1.0", "1.0a", "1.0-1", "1.0.0", "1.2", "1.10", "1.010.1", "18446744073709551616.0", "v18446744073709551617"}
 	for i, a := range in {
 		for j, b := range in {
-			d := compareVersion(splitVersion(a), splitVersion(b))
+			d := compareVersion(a, b)
 			if (d < 0) != (i < j) || (d == 0) != (i == j) {
 				t.Errorf("%s and %s compare as %d", a, b, d)
 			}
 		}
 	}
-	if compareVersion(splitVersion("1.02"), splitVersion("v1.2")) != 0 {
+	if compareVersion("1.02", "v1.2") != 0 {
 		t.Error("leading zeros count")
 	}
 }
@@ -302,6 +303,24 @@ func TestFields(t *testing.T) {
 		q, err := Parse(f.Example)
 		if err != nil || f.Doc == "" || !strings.HasPrefix(q.String(), f.Name) {
 			t.Errorf("%s: %s is %v, %v", f.Name, f.Example, q, err)
+		}
+	}
+}
+
+// TestPage: docs/query.md has each field as it is.
+func TestPage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/query.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range Fields() {
+		doc := f.Doc
+		if len(f.Words) > 0 {
+			doc += ": " + strings.Join(f.Words, ", ")
+		}
+		if line := fmt.Sprintf("| `%s` | %s | `%s` | %s |\n", f.Name, f.Type, f.Example, doc); !strings.Contains(string(page), line) {
+			t.Errorf("docs/query.md wants the line\n%s", line)
 		}
 	}
 }

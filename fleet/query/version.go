@@ -8,56 +8,46 @@ import (
 	"strings"
 )
 
-// chunk is a part of a version: what is no digit, then a number.
-type chunk struct {
-	letters string
-	number  string // without leading zeros: of any length
-}
-
-// splitVersion takes a version apart as Debian does: by turns non-digits and digits. A
-// leading v is left out, as tags have it.
-func splitVersion(s string) []chunk {
-	if len(s) > 1 && s[0] == 'v' && digit(s[1]) {
-		s = s[1:]
-	}
-	var out []chunk
-	for s != "" {
-		n := 0
-		for n < len(s) && !digit(s[n]) {
-			n++
-		}
-		m := n
-		for m < len(s) && digit(s[m]) {
-			m++
-		}
-		out = append(out, chunk{s[:n], strings.TrimLeft(s[n:m], "0")})
-		s = s[m:]
-	}
-	return out
-}
-
-func digit(c byte) bool { return c >= '0' && c <= '9' }
-
-// compareVersion orders versions as Debian policy 5.6.12 does, without epochs: letters
-// before other signs, ~ before everything, even the end.
-func compareVersion(a, b []chunk) int {
-	for i := range max(len(a), len(b)) {
-		var x, y chunk
-		if i < len(a) {
-			x = a[i]
-		}
-		if i < len(b) {
-			y = b[i]
-		}
-		if d := compareLetters(x.letters, y.letters); d != 0 {
+// compareVersion orders versions as Debian policy 5.6.12 does, without epochs: by turns
+// what is no digit, letters before other signs and ~ before everything, even the end, and
+// numbers of any length. A leading v is left out, as tags have it. It allocates nothing:
+// it is asked once for each board.
+func compareVersion(a, b string) int {
+	a, b = trimV(a), trimV(b)
+	for a != "" || b != "" {
+		var x, y string
+		x, a = split(a, func(c byte) bool { return !digit(c) })
+		y, b = split(b, func(c byte) bool { return !digit(c) })
+		if d := compareLetters(x, y); d != 0 {
 			return d
 		}
-		if d := cmp.Or(cmp.Compare(len(x.number), len(y.number)), cmp.Compare(x.number, y.number)); d != 0 {
+		x, a = split(a, digit)
+		y, b = split(b, digit)
+		x, y = strings.TrimLeft(x, "0"), strings.TrimLeft(y, "0")
+		if d := cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)); d != 0 {
 			return d
 		}
 	}
 	return 0
 }
+
+func trimV(s string) string {
+	if len(s) > 1 && s[0] == 'v' && digit(s[1]) {
+		return s[1:]
+	}
+	return s
+}
+
+// split cuts s where it first holds what is not of a kind.
+func split(s string, of func(byte) bool) (head, rest string) {
+	n := 0
+	for n < len(s) && of(s[n]) {
+		n++
+	}
+	return s[:n], s[n:]
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 func compareLetters(a, b string) int {
 	weight := func(s string, i int) int {

@@ -91,6 +91,10 @@ func (r *Registry) Accounts() *accounts.Accounts { return r.who }
 // Proofs keeps the boards' attestations.
 func (r *Registry) Proofs() *proofs.Table { return proofs.New(r.db) }
 
+// Database is the registry's file, for the parts of the fleet whose tables it holds:
+// what belongs into one transaction with the audit log.
+func (r *Registry) Database() *store.DB { return r.db }
+
 // Meta keeps what people say of boards, and saved queries.
 func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
 

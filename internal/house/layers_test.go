@@ -77,8 +77,8 @@ var edges = map[string][]string{
 	"fleet/audit":      {"fleet/store"},
 	"fleet/enrol":      {"fleet/ca", "fleet/registry", "fleet/audit", "tpm/attest"},
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
-	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                   // the logic itself imports its children alone
-	"fleet/registry":   {"fleet/registry+", "fleet/api/idem", "fleet/ca", "fleet/store", "fleet/audit"}, // store: how a database file is opened
+	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                                                          // the logic itself imports its children alone
+	"fleet/registry":   {"fleet/registry+", "fleet/api/idem", "fleet/ca", "fleet/store", "fleet/audit", "fleet/access", "fleet/alerts/tables"}, // store: how a database file is opened
 	"fleet/web":        {"fleet/web+", "fleet/access", "fleet/query+"},
 	"fleet/store":      {"fleet/store+", "fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store+"},
@@ -90,13 +90,14 @@ var edges = map[string][]string{
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
 	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust"},
 	"cross":            {},
-	"cross/man":        {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
+	"cross/man":        {"schema/rest", "cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
 	"tests":            {"+"}, // tests may look at everything
 
 	"fleet/query/boards":  {"fleet/query", "fleet/web+"},
 	"fleet/registry/meta": {"fleet/store", "fleet/audit", "fleet/access", "fleet/query"},
 	"fleet/alerts":        {"fleet/alerts+", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
-	"fleet/alerts/hooks":  {"fleet/store", "fleet/audit", "fleet/access"},
+	"fleet/alerts/tables": {},
+	"fleet/alerts/hooks":  {"fleet/alerts/tables", "fleet/store", "fleet/audit", "fleet/access"},
 
 	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }

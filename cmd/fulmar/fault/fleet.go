@@ -9,6 +9,9 @@ import (
 	"fulmar/schema/rest"
 )
 
+// FleetFirst is the first code that is of a fleet's API, not of the command line.
+const FleetFirst Code = "FLT1000"
+
 // fleetRows are the errors that a fleet's API answers with: its own table, with exit codes.
 func fleetRows() (rows []Row) {
 	for _, c := range rest.Codes() {

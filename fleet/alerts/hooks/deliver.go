@@ -38,7 +38,7 @@ type job struct {
 
 // Run delivers until the context ends. Tries under way end with it; they are made again
 // at the next start. A broken database is tried again, not given up on.
-func (h *Hooks) Run(ctx context.Context) error {
+func (h *Queue) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	done := make(chan int64, atOnce)
@@ -79,7 +79,7 @@ func (h *Hooks) Run(ctx context.Context) error {
 
 // due lists what is to be tried now: of each webhook and subject the oldest that waits,
 // at most perHook of each webhook.
-func (h *Hooks) due(ctx context.Context) ([]job, error) {
+func (h *Queue) due(ctx context.Context) ([]job, error) {
 	rows, err := h.db.Read.QueryContext(ctx, `SELECT d.tenant, d.n, d.message, d.body, d.tries, d.made, w.id, w.name, w.url, w.kind, w.events, w.internal, w.off, w.secret, w.author, w.made, w.version, w.error FROM (
   SELECT id AS n, tenant, hook, message, body, tries, made, row_number() OVER (PARTITION BY tenant, hook ORDER BY next, id) AS rank
   FROM delivery d WHERE state = 'waiting' AND next <= ? AND NOT EXISTS (
@@ -106,14 +106,14 @@ func (h *Hooks) due(ctx context.Context) ([]job, error) {
 }
 
 // soonest tells when the next try not under way is due; zero: none waits.
-func (h *Hooks) soonest(ctx context.Context) (time.Time, error) {
+func (h *Queue) soonest(ctx context.Context) (time.Time, error) {
 	var at sql.NullInt64
 	err := h.db.Read.QueryRowContext(ctx, `SELECT min(next) FROM delivery WHERE state = 'waiting' AND next > ?`, time.Now().UnixMilli()).Scan(&at)
 	return fromMs(at.Int64), err
 }
 
 // attempt makes one try and writes down how it went.
-func (h *Hooks) attempt(ctx context.Context, j job) {
+func (h *Queue) attempt(ctx context.Context, j job) {
 	status, wait, err := h.post(ctx, &j.hook, j.body, func(r *http.Request) {
 		now := time.Now()
 		r.Header.Set("webhook-id", j.message)
@@ -142,7 +142,7 @@ func sign(secret []byte, id string, at int64, body []byte) string {
 
 // post sends a body. The error is nil for an answer of 2xx alone and holds nothing of
 // the URL or the answer's body: either may hold a secret.
-func (h *Hooks) post(ctx context.Context, w *rest.Webhook, body []byte, head func(*http.Request)) (status int, wait time.Duration, err error) {
+func (h *Queue) post(ctx context.Context, w *rest.Webhook, body []byte, head func(*http.Request)) (status int, wait time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(body))
@@ -176,7 +176,7 @@ func (h *Hooks) post(ctx context.Context, w *rest.Webhook, body []byte, head fun
 }
 
 // settle writes down how a try went.
-func (h *Hooks) settle(ctx context.Context, j *job, status int, wait time.Duration, failed error) error {
+func (h *Queue) settle(ctx context.Context, j *job, status int, wait time.Duration, failed error) error {
 	now := time.Now()
 	state, text, next := rest.DeliveryDelivered, "", now
 	if failed != nil {
@@ -223,7 +223,7 @@ func clip(s string) string {
 
 // Push posts a body to each Alertmanager of the tenant, once, and remembers what failed.
 // make gives the body; it is not called where there is none to push to.
-func (h *Hooks) Push(ctx context.Context, tenant string, body func() ([]byte, error)) error {
+func (h *Queue) Push(ctx context.Context, tenant string, body func() ([]byte, error)) error {
 	all, err := h.Hooks(ctx, tenant)
 	if err != nil {
 		return err

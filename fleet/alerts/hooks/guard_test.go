@@ -84,6 +84,11 @@ func TestWhole(t *testing.T) {
 	if _, err := h.PutHook(t.Context(), as(rest.Operator), w); !errors.Is(err, access.ErrNotAllowed) {
 		t.Errorf("an operator opens a way inside: %v", err)
 	}
+	limited := as(rest.Admin)
+	limited.Boards = "site = hall-4"
+	if _, err := h.PutHook(t.Context(), limited, w); !errors.Is(err, access.ErrNotAllowed) {
+		t.Errorf("who sees some boards is told of all: %v", err)
+	}
 	made, err := h.PutHook(t.Context(), as(rest.Admin), w)
 	if err != nil {
 		t.Fatal(err)

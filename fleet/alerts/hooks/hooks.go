@@ -42,6 +42,7 @@ const (
 	// maxWaiting bounds what waits for one webhook; the oldest go when there is more.
 	// 10,000 boards that turn ill and well in an outage of the receiver, grouped.
 	maxWaiting = 10_000
+	pruneEach  = 64       // events: counting 10,000 rows costs a millisecond, and so many too many do not matter
 	keepDone   = 1000     // deliveries of a webhook that stay to be looked at
 	maxBody    = 64 << 10 // bytes of an event
 	// giveUp is how long a delivery is tried: a long weekend.
@@ -61,29 +62,6 @@ const (
 	brokenWait = 30 * time.Second
 )
 
-// Schema makes the tables: part of a step of the registry's migrations.
-const Schema = `
-CREATE TABLE webhook (
-  tenant TEXT NOT NULL REFERENCES tenant(name), id TEXT NOT NULL, name TEXT NOT NULL, url TEXT NOT NULL, kind TEXT NOT NULL,
-  events TEXT NOT NULL, internal INTEGER NOT NULL, off INTEGER NOT NULL,
-  secret BLOB NOT NULL, -- signs, so it is kept as it is; the file is its owner's alone
-  author TEXT NOT NULL, made INTEGER NOT NULL, version INTEGER NOT NULL, error TEXT NOT NULL DEFAULT '',
-  PRIMARY KEY (tenant, id)
-) WITHOUT ROWID;
-CREATE TABLE delivery (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, hook TEXT NOT NULL, message TEXT NOT NULL, type TEXT NOT NULL,
-  subject TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL, state TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
-  made INTEGER NOT NULL, last INTEGER NOT NULL DEFAULT 0, next INTEGER NOT NULL, status INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '',
-  FOREIGN KEY (tenant, hook) REFERENCES webhook(tenant, id) ON DELETE CASCADE
-);
-CREATE INDEX delivery_waiting ON delivery(tenant, hook, subject, id) WHERE state = 'waiting';
-CREATE INDEX delivery_due ON delivery(next) WHERE state = 'waiting';
-CREATE INDEX delivery_hook ON delivery(tenant, hook, id);
--- seq of the newest event.
-CREATE TABLE hook_event (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
-INSERT INTO hook_event VALUES (1, 0);
-`
-
 // Config is what deliveries need beside the queue.
 type Config struct {
 	// Release goes into the header User-Agent.
@@ -95,8 +73,8 @@ type Config struct {
 	Log       *slog.Logger
 }
 
-// Hooks is the queue and who empties it.
-type Hooks struct {
+// Queue holds webhooks and what waits for them, and delivers it.
+type Queue struct {
 	db      *store.DB
 	cfg     Config
 	wake    chan struct{}
@@ -107,9 +85,9 @@ type Hooks struct {
 	pushes map[[2]string]string // why the newest push to an Alertmanager failed, by tenant and id
 }
 
-// New gives the queue in db, whose migrations hold [Schema].
-func New(db *store.DB, cfg Config) *Hooks {
-	h := &Hooks{db: db, cfg: cfg, wake: make(chan struct{}, 1), pushes: map[[2]string]string{}}
+// New gives the queue in db, whose migrations hold tables.Schema.
+func New(db *store.DB, cfg Config) *Queue {
+	h := &Queue{db: db, cfg: cfg, wake: make(chan struct{}, 1), pushes: map[[2]string]string{}}
 	if cfg.Transport == nil {
 		cfg.Transport = func(internal bool) http.RoundTripper { return transport(internal, cfg.Roots) }
 	}
@@ -123,7 +101,7 @@ func client(t http.RoundTripper) *http.Client {
 }
 
 // Wake makes the queue be looked at now: called after a commit that queued events.
-func (h *Hooks) Wake() {
+func (h *Queue) Wake() {
 	select {
 	case h.wake <- struct{}{}:
 	default:
@@ -131,7 +109,7 @@ func (h *Hooks) Wake() {
 }
 
 // within runs fn in a write transaction.
-func (h *Hooks) within(ctx context.Context, fn func(tx *sql.Tx) error) error {
+func (h *Queue) within(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	tx, err := h.db.Write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("write webhooks: %w", err)

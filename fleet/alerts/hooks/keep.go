@@ -35,7 +35,7 @@ const (
 const secretPrefix = "whsec_" // as Standard Webhooks has it
 
 // Hooks lists a tenant's webhooks, by name, without their secrets.
-func (h *Hooks) Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error) {
+func (h *Queue) Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error) {
 	rows, err := h.db.Read.QueryContext(ctx, `SELECT `+columns+`,
   (SELECT count(*) FROM delivery d WHERE d.tenant = w.tenant AND d.hook = w.id AND d.state = 'waiting')
 FROM webhook w WHERE tenant = ? ORDER BY name, id`, tenant)
@@ -77,9 +77,9 @@ func scan(row func(...any) error) (w rest.Webhook, secret []byte, err error) {
 // is there, or -1. The secret is in the answer that made it and nowhere else. Whoever may
 // write alerts may do this; one at a private address, new or changed, wants the right to
 // write users.
-func (h *Hooks) PutHook(ctx context.Context, by access.Caller, w rest.Webhook) (rest.Webhook, error) {
-	if err := by.May(rest.AlertsWrite); err != nil {
-		return w, fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
+func (h *Queue) PutHook(ctx context.Context, by access.Caller, w rest.Webhook) (rest.Webhook, error) {
+	if err := mayWrite(by); err != nil {
+		return w, err
 	}
 	if err := check(&w); err != nil {
 		return w, err
@@ -113,8 +113,19 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant, id) DO UPDATE S
 	return w, err
 }
 
+// mayWrite: a webhook is told of all boards, so it is not for who is limited to some.
+func mayWrite(by access.Caller) error {
+	if err := by.May(rest.AlertsWrite); err != nil {
+		return fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
+	}
+	if by.Boards != "" {
+		return fmt.Errorf("webhook: %w: who is limited to some boards has none", access.ErrNotAllowed)
+	}
+	return nil
+}
+
 // before looks at what is there of the webhook that is put, and completes w.
-func (h *Hooks) before(ctx context.Context, tx *sql.Tx, by access.Caller, w *rest.Webhook) (*rest.Webhook, error) {
+func (h *Queue) before(ctx context.Context, tx *sql.Tx, by access.Caller, w *rest.Webhook) (*rest.Webhook, error) {
 	var was *rest.Webhook
 	if w.ID == "" {
 		var n int
@@ -172,9 +183,9 @@ func hostOf(raw string) string {
 }
 
 // RemoveHook takes a webhook away, with what waits for it.
-func (h *Hooks) RemoveHook(ctx context.Context, by access.Caller, id string) error {
-	if err := by.May(rest.AlertsWrite); err != nil {
-		return fmt.Errorf("webhook: %w: wants the right %s", err, rest.AlertsWrite)
+func (h *Queue) RemoveHook(ctx context.Context, by access.Caller, id string) error {
+	if err := mayWrite(by); err != nil {
+		return err
 	}
 	return h.within(ctx, func(tx *sql.Tx) error {
 		var name string

@@ -38,7 +38,7 @@ type message struct {
 }
 
 // Enqueue queues an event for all webhooks that want it, in the transaction of what
-// happened. Call [Hooks.Wake] after the commit.
+// happened. Call [Queue.Wake] after the commit.
 func Enqueue(ctx context.Context, tx *sql.Tx, e Event) error {
 	ids, err := receivers(ctx, tx, e)
 	if err != nil || len(ids) == 0 {
@@ -64,8 +64,10 @@ func Enqueue(ctx context.Context, tx *sql.Tx, e Event) error {
 		if err != nil {
 			return fmt.Errorf("queue event: %w", err)
 		}
-		if err := prune(ctx, tx, e.Tenant, hook); err != nil {
-			return err
+		if m.Seq%pruneEach == 0 {
+			if err := prune(ctx, tx, e.Tenant, hook); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -110,7 +112,7 @@ func prune(ctx context.Context, tx *sql.Tx, tenant, hook string) error {
 }
 
 // Send queues an event that is of no transaction of the caller's.
-func (h *Hooks) Send(ctx context.Context, e Event) error {
+func (h *Queue) Send(ctx context.Context, e Event) error {
 	err := h.within(ctx, func(tx *sql.Tx) error { return Enqueue(ctx, tx, e) })
 	h.Wake()
 	return err
@@ -118,7 +120,7 @@ func (h *Hooks) Send(ctx context.Context, e Event) error {
 
 // Deliveries lists the deliveries of a webhook, newest first: at most limit (200) of those
 // before an id, 0 being from the newest.
-func (h *Hooks) Deliveries(ctx context.Context, tenant, hook string, before int64, limit int) ([]rest.Delivery, error) {
+func (h *Queue) Deliveries(ctx context.Context, tenant, hook string, before int64, limit int) ([]rest.Delivery, error) {
 	if before <= 0 {
 		before = 1<<63 - 1
 	}
@@ -145,9 +147,9 @@ FROM delivery WHERE tenant = ? AND hook = ? AND id < ? ORDER BY id DESC LIMIT ?`
 
 // Redeliver sends a delivery that ended, or that waits for its next try, again: at once,
 // with its old message id, and for three days from now.
-func (h *Hooks) Redeliver(ctx context.Context, by access.Caller, id int64) error {
-	if err := by.May(rest.AlertsWrite); err != nil {
-		return fmt.Errorf("send again: %w: wants the right %s", err, rest.AlertsWrite)
+func (h *Queue) Redeliver(ctx context.Context, by access.Caller, id int64) error {
+	if err := mayWrite(by); err != nil {
+		return err
 	}
 	err := h.within(ctx, func(tx *sql.Tx) error {
 		now := time.Now().UnixMilli()

@@ -48,7 +48,9 @@ type Config struct {
 	Caller func(r *http.Request) (access.Caller, error)
 	Keys   Keys    // nil: Idempotency-Key is refused
 	Known  []Known // errors of the parts
-	Log    *slog.Logger
+	// Fault finds in an error of a part which field of the body it is about; nil: none.
+	Fault func(err error) (f rest.Fault, ok bool)
+	Log   *slog.Logger
 }
 
 // Route is one method of one path, and what it asks of its callers.

@@ -117,6 +117,12 @@ func (d *Door) classOf(ctx context.Context, err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
+	if d.cfg.Fault != nil {
+		if f, ok := d.cfg.Fault(err); ok {
+			f.Detail = cut(f.Detail)
+			return &Error{Code: rest.CodeRefused, Faults: []rest.Fault{f}, Cause: err}
+		}
+	}
 	for _, k := range d.cfg.Known {
 		if !errors.Is(err, k.Err) {
 			continue

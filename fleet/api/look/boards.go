@@ -161,7 +161,7 @@ func nextLink(raw, next string) string {
 func summary(b *web.Board) rest.BoardSummary {
 	s := rest.BoardSummary{
 		Board: b.Name, State: strings.ReplaceAll(string(b.State), " ", "-"), Cause: b.Cause, Since: b.Since.UTC(), LastSeen: b.LastSeen.UTC(), Online: b.Online,
-		Release: b.Release, Facts: b.Facts,
+		Release: b.Release, Facts: b.Facts, Site: b.Meta.Site, Labels: b.Meta.Labels,
 	}
 	if t := b.Trust; t != nil {
 		s.Trust, s.Fingerprint, s.Until, s.Revoked = t.How, t.Fingerprint, t.Until.UTC(), t.Revoked.UTC()

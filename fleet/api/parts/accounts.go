@@ -8,16 +8,27 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
+	"fulmar/fleet/api/look"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
 
+// maxLimit bounds the query of a token with that of its maker, in bytes: the accounts
+// keep 1,000 with the words between them.
+const maxLimit = 980
+
 // accounts are the routes of users and tokens.
-type accounts struct{ a Accounts }
+type accounts struct {
+	a     Accounts
+	looks *look.Looks
+}
 
 func (a *accounts) mount(d *door.Door) {
 	g := group{"users", rest.UsersWrite, rest.UsersWrite}
@@ -135,12 +146,32 @@ func (a *accounts) make(ctx context.Context, by access.Caller, in *tokenIn) (*to
 	if !in.Body.Rights.Within(by.Rights) {
 		return nil, &door.Error{Code: rest.CodeNotAllowed, Detail: "nobody gives away rights that they do not have", Cause: access.ErrNotAllowed}
 	}
-	in.Body.Boards = within(by, in.Body.Boards)
+	if err := a.check(ctx, by, &in.Body); err != nil {
+		return nil, err
+	}
 	if in.Dry {
 		return nil, door.Would("A token would be made.")
 	}
 	secret, t, err := a.a.MakeToken(ctx, by, in.Body)
 	return &tokenOut{rest.MadeToken{Token: t, Secret: secret}}, err
+}
+
+// check says which field of a token to be made is wrong. Who makes it keeps it within
+// the caller's own limit.
+func (a *accounts) check(ctx context.Context, by access.Caller, s *rest.TokenSpec) error {
+	switch {
+	case s.Rights == 0:
+		return door.WrongField("/rights", "takes at least one: a token without rights lets nobody in")
+	case s.Days < 0 || s.Days > 366:
+		return door.WrongField("/days", "takes 1 to 366; 0 is 90")
+	case len(s.Name) > 64 || !utf8.ValidString(s.Name) || strings.ContainsFunc(s.Name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return door.WrongField("/name", "takes at most 64 bytes of one line")
+	}
+	if len(s.Boards)+len(by.Boards) > maxLimit {
+		return door.WrongField("/boards", "takes a query of at most 980 bytes, with the limit of whoever makes it")
+	}
+	_, err := a.looks.See(ctx, by, s.Boards) // its errors point at a column
+	return err
 }
 
 func (a *accounts) revoke(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {

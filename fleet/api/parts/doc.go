@@ -6,6 +6,6 @@
 // audit log. Each part comes as a small interface that is declared here; the routes
 // translate, and decide nothing that a part decides.
 //
-// A caller who is limited to some boards sees the rollouts that touch no other board,
-// plans within the limit, and makes tokens that are limited at least as much.
+// A caller who is limited to some boards sees the rollouts that touch no other board.
+// The parts keep plans, acts and new tokens of such a caller within the limit.
 package parts

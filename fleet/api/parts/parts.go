@@ -89,7 +89,7 @@ func (p Parts) Mount(d *door.Door) {
 		(&rollouts{p.Rollouts, p.Looks}).mount(d)
 	}
 	if p.Accounts != nil {
-		(&accounts{p.Accounts}).mount(d)
+		(&accounts{p.Accounts, p.Looks}).mount(d)
 	}
 	if p.Audit != nil {
 		(&auditLog{p.Audit}).mount(d)

@@ -112,6 +112,8 @@ func (s subject) Field(name string) (query.Value, bool) {
 		return s.reports(schema.SeverityWarn)
 	case "waiting", "lost":
 		return s.books(name == "waiting")
+	case "lost-at":
+		return moment(s.lost())
 	case "proof", "revoked", "certificate-left", "enrolled":
 		return s.trust(name)
 	}
@@ -119,7 +121,10 @@ func (s subject) Field(name string) (query.Value, bool) {
 }
 
 func each[T any](in []T, of func(*T) string) []string {
-	var out []string
+	if len(in) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(in))
 	for i := range in {
 		if s := of(&in[i]); s != "" {
 			out = append(out, s)
@@ -150,6 +155,16 @@ func (s subject) books(waiting bool) (query.Value, bool) {
 		n += l.Lost - thinned - min(l.Reasons[schema.ReasonCrash.String()], l.Lost-thinned)
 	}
 	return query.Value{Number: float64(n)}, len(s.b.Ledger) > 0
+}
+
+// lost tells when the newest loss was told that is no crash's and not thinned.
+func (s subject) lost() time.Time {
+	for i := range s.b.Gaps { // newest first
+		if g := &s.b.Gaps[i]; g.Count > 0 && g.Reason != schema.ReasonThinned.String() && g.Reason != schema.ReasonCrash.String() {
+			return g.At
+		}
+	}
+	return time.Time{}
 }
 
 func (s subject) trust(name string) (query.Value, bool) {

@@ -4,7 +4,7 @@
 package boards
 
 import (
-	"slices"
+	"sort"
 	"strings"
 
 	"fulmar/fleet/query"
@@ -14,30 +14,50 @@ import (
 )
 
 // reading gives the newest good value of a series, which b.Latest has by name: of the
-// series that is called so, or so with a unit at its end. After a * it is the highest
-// of all that begin so; the others of that name's unit only, where one is given.
+// series that is called so, or so with a unit at its end. With a * in the name it is the
+// highest of all that fit.
 func (s subject) reading(name, unit string) (query.Value, bool) {
 	rs := s.b.Latest
-	if stem, any := strings.CutSuffix(name, "*"); any {
-		return highest(rs[from(rs, stem):], stem, unit)
+	if stem, tail, any := strings.Cut(name, "*"); any {
+		return highest(rs[from(rs, stem):], stem, tail, unit)
 	}
 	i := from(rs, name)
 	for ; i < len(rs) && strings.HasPrefix(rs[i].Series, name); i++ {
-		end := rs[i].Series[len(name):]
-		if end == "" || end == unit || unit == "" && isUnit(end) {
+		if ends(rs[i].Series[len(name):], unit) {
 			return query.Value{Number: rs[i].Value}, rs[i].Quality == schema.QualityGood
 		}
 	}
 	return query.Value{}, false
 }
 
-// from gives where names that begin so would begin.
-func from(rs []web.Reading, stem string) int {
-	i, _ := slices.BinarySearchFunc(rs, stem, func(r web.Reading, s string) int { return strings.Compare(r.Series, s) })
-	return i
+// fits tells whether what follows a * fits what was written after it.
+func fits(rest, tail, unit string) bool {
+	if tail == "" {
+		return strings.HasSuffix(rest, unit)
+	}
+	for {
+		at := strings.Index(rest, tail)
+		if at < 0 {
+			return false
+		}
+		if ends(rest[at+len(tail):], unit) {
+			return true
+		}
+		rest = rest[at+1:]
+	}
 }
 
-func highest(rs []web.Reading, stem, unit string) (query.Value, bool) {
+// from gives where names that begin so would begin.
+func from(rs []web.Reading, stem string) int {
+	return sort.Search(len(rs), func(i int) bool { return rs[i].Series >= stem })
+}
+
+// ends tells whether a name may end so after what was asked for.
+func ends(end, unit string) bool {
+	return end == "" || end == unit || unit == "" && isUnit(end)
+}
+
+func highest(rs []web.Reading, stem, tail, unit string) (query.Value, bool) {
 	var v query.Value
 	found := false
 	for i := range rs {
@@ -45,7 +65,7 @@ func highest(rs []web.Reading, stem, unit string) (query.Value, bool) {
 		if !strings.HasPrefix(r.Series, stem) {
 			break
 		}
-		if r.Quality == schema.QualityGood && strings.HasSuffix(r.Series, unit) && (!found || r.Value > v.Number) {
+		if r.Quality == schema.QualityGood && (!found || r.Value > v.Number) && fits(r.Series[len(stem):], tail, unit) {
 			v.Number, found = r.Value, true
 		}
 	}

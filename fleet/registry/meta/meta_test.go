@@ -195,6 +195,18 @@ func TestSavedQueries(t *testing.T) {
 	if err != nil || saved.Query != "release < 1.8 and not dock" {
 		t.Errorf("%+v, %v", saved, err)
 	}
+	// A name is a value, whatever it looks like.
+	for _, name := range []string{`'); DROP TABLE saved_query; --`, `" OR 1=1`, "%"} {
+		if _, err := ms.SaveQuery(ctx, operator(), rest.SavedQuery{Name: name, Query: `label.a = "' OR '1'='1"`}); err != nil {
+			t.Error(err)
+		}
+		if err := ms.RemoveQuery(ctx, operator(), name); err != nil {
+			t.Error(err)
+		}
+	}
+	if qs, err := ms.Queries(ctx, "default"); err != nil || len(qs) != 1 {
+		t.Errorf("%v, %v", qs, err)
+	}
 	var wrong *query.Error
 	if _, err := ms.SaveQuery(ctx, operator(), rest.SavedQuery{Name: "x", Query: "sit = a"}); !errors.Is(err, ErrInvalid) || !errors.As(err, &wrong) {
 		t.Error(err)
