@@ -29,7 +29,7 @@ const (
 )
 
 // errPrivate: a hook would reach into the server's own network.
-var errPrivate = errors.New("private address; allow them in the server's config where it is meant")
+var errPrivate = errors.New("private address: hooks reach public ones alone")
 
 // hookClient calls hooks: no redirects, no proxies of the environment, and no private
 // address unless they are allowed. The address is checked when it is dialled, so that
