@@ -300,7 +300,35 @@ func lastBoardSettles(t *testing.T) *world {
 	if w.r.State != state.Done || w.r.Boards[29].State != state.BoardStuck || !w.states[state.Stopping] || !strings.Contains(w.r.Sentence, "1 board for you to look at") {
 		w.fatalf("%s: %s", w.r.State, w.r.Sentence)
 	}
+	// It is told to go back when it is there again, and is then listed no more.
+	d := w.boards[w.r.Boards[29].Name]
+	d.dead = false
+	fx, err := Apply(w.r, Here{d.name}, w.now)
+	if err != nil || len(fx.Send) != 1 || fx.Send[0] != 29 {
+		w.fatalf("a stuck board that is back is told %v, %v", fx.Send, err)
+	}
+	if err := w.apply(Report{Board: d.name, Attempt: w.r.Boards[29].Attempt, Word: "rolled-back", Release: oldVersion}); err != nil || w.r.Boards[29].State != state.BoardFailed {
+		w.fatalf("a stuck board that went back is %s, %v", w.r.Boards[29].State, err)
+	}
 	return w
+}
+
+// TestGuardsAreOfTheWave: values of boards of an earlier wave count on neither side.
+func TestGuardsAreOfTheWave(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, quick(), 40, 2, func(int, *rand.Rand) int { return takes })
+	w.start()
+	for w.r.Wave < 2 || w.r.State != state.Soak {
+		w.step()
+	}
+	values := map[string]float64{"no board of it": 9}
+	for i := range w.r.Boards {
+		values[w.r.Boards[i].Name] = float64(w.r.Boards[i].Wave)
+	}
+	have, others := split(w.r, values)
+	if len(have) != 20 || slices.Min(have) != 2 || slices.Max(have) != 2 || len(others) != 15 || slices.Min(others) != 3 {
+		t.Errorf("%v against %v", have, others)
+	}
 }
 
 // quick is a plan without people: three waves.

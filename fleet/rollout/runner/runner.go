@@ -116,15 +116,18 @@ type Rollouts struct {
 	about map[key]about
 
 	words chan word
-	ended chan struct{} // closed when Run ends
-	asks  sync.WaitGroup
+	// resend is how many ticks pass between two tellings of an order, on average; fewer
+	// in tests.
+	resend int64
+	ended  chan struct{} // closed when Run ends
+	asks   sync.WaitGroup
 }
 
 // New makes a runner. Nothing moves before Run.
 func New(cfg Config, b *book.Book) *Rollouts {
 	return &Rollouts{
 		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*state.Rollout{}, about: map[key]about{},
-		words: make(chan word, maxQueue), ended: make(chan struct{}),
+		words: make(chan word, maxQueue), ended: make(chan struct{}), resend: int64(resendEvery / tickEvery),
 	}
 }
 
@@ -180,7 +183,7 @@ func (x *Rollouts) tick(ctx context.Context) {
 			continue
 		}
 		for i := range r.Boards {
-			if r.Unsettled(i) && rand.N(int64(resendEvery/tickEvery)) == 0 {
+			if r.Unsettled(i) && rand.N(x.resend) == 0 {
 				x.tell(r, i)
 			}
 		}

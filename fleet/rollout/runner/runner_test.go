@@ -43,10 +43,10 @@ type hall struct {
 
 func open(t *testing.T, private bool) *hall {
 	t.Helper()
-	return openIn(t, t.TempDir(), private)
+	return openIn(t, t.TempDir(), private, 0)
 }
 
-func openIn(t *testing.T, dir string, private bool) *hall {
+func openIn(t *testing.T, dir string, private bool, resend int64) *hall {
 	t.Helper()
 	reg, err := registry.Open(dir)
 	if err != nil {
@@ -54,6 +54,9 @@ func openIn(t *testing.T, dir string, private bool) *hall {
 	}
 	h := &hall{t: t, reg: reg, told: map[string][]ota.Assignment{}}
 	h.Rollouts = New(Config{Fleet: h, Courier: h, Metrics: h, Private: private, Log: slog.New(slog.DiscardHandler)}, book.New(reg.Rollouts()))
+	if resend > 0 {
+		h.resend = resend
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
@@ -240,7 +243,7 @@ func TestRestartAsksAgain(t *testing.T) {
 	}))
 	defer srv.Close()
 	dir := t.TempDir()
-	h := openIn(t, dir, true)
+	h := openIn(t, dir, true, 0)
 	r := h.create(func(s *rest.RolloutSpec) { s.Before = &rest.Hook{URL: srv.URL} })
 	if err := h.act(ann(), r.ID, "start"); err != nil {
 		t.Fatal(err)
@@ -249,7 +252,7 @@ func TestRestartAsksAgain(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	h.stop()
-	h = openIn(t, dir, true)
+	h = openIn(t, dir, true, 0)
 	if r := h.until(r.ID, "done", "halted"); r.State != "done" || calls.Load() != 3 {
 		t.Errorf("%s after %d calls: %s", r.State, calls.Load(), r.Sentence)
 	}
@@ -436,6 +439,33 @@ func TestOrdersAreRepeated(t *testing.T) {
 	wait(8)
 	if n := count(); n > 10 { // the timer may have told some
 		t.Errorf("%d orders for 4 boards that connected once", n)
+	}
+}
+
+// TestTimerRepeats: a board that stays connected and has not answered is told again.
+func TestTimerRepeats(t *testing.T) {
+	t.Parallel()
+	h := openIn(t, t.TempDir(), false, 1)
+	h.deaf = true
+	r := h.create(func(*rest.RolloutSpec) {})
+	if err := h.act(ann(), r.ID, "start"); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		h.mu.Lock()
+		n := len(h.told)
+		for _, list := range h.told {
+			if len(list) < 3 {
+				n = 0
+			}
+		}
+		h.mu.Unlock()
+		if n == 4 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("nobody is told again")
+		}
 	}
 }
 
