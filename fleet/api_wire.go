@@ -18,8 +18,8 @@ func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *ap
 	h, err := api.New(api.Config{
 		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
 		Parse: joins.Parse, Known: joins.Known(), Fault: joins.Fault,
-		Parts: parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts()},
-		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src.Stale},
+		Parts: parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts(), Audit: s.book},
+		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src},
 	})
 	if err != nil {
 		return fmt.Errorf("make the API: %w", err)

@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/store"
 	"fulmar/schema"
 )
 
@@ -23,10 +24,12 @@ const dropTimeout = 10 * time.Second
 // keeper is the registry, and what has to be done beside it when a board goes.
 type keeper struct {
 	*registry.Registry
-	s *Server
-	// seen lets the next look see what was done.
-	seen func(tenant string)
+	s   *Server
+	src *store.Store
 }
+
+// seen lets the next look see what was done.
+func (k keeper) seen(tenant string) { k.src.Stale(tenant) }
 
 var _ api.Keeper = keeper{}
 
@@ -62,10 +65,8 @@ func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error 
 	key := ingest.BoardKey{Tenant: tenant, Board: board}
 	err := k.Forget(ctx, tenant, board, who, why)
 	if errors.Is(err, registry.ErrUnknown) {
-		var n int
-		if k.s.ledger.Read.QueryRowContext(ctx, `SELECT count(*) FROM board WHERE tenant = ? AND name = ?`, tenant, board).Scan(&n) == nil && n > 0 {
-			err = nil // of a wipe that was broken off, or of a foreign broker
-		}
+		k.seen(tenant)
+		_, err = k.src.Board(ctx, tenant, board) // of a wipe that was broken off, or of a foreign broker
 	}
 	if err != nil {
 		return err

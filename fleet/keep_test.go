@@ -151,7 +151,7 @@ func TestKeeping(t *testing.T) {
 	if err := c.reg.Audit().Each(t.Context(), 0, func(e audit.Entry) error { got = append(got, e.What+" by "+strings.Fields(e.Who)[0]); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	want := "user-add by server, api-token by server, api-token by server, ask by board, approve by token, enrol by board, revoke by token, " +
+	want := "audit-key by server, user-add by server, api-token by server, api-token by server, ask by board, approve by token, enrol by board, revoke by token, " +
 		"refuse-enrol by address, refuse-enrol by address, refuse-enrol by address, forget by token, wipe by token"
 	if s := strings.Join(got, ", "); s != want {
 		t.Errorf("got\n%s\nwants\n%s", s, want)

@@ -12,6 +12,7 @@ import (
 	"fulmar/fleet/joins"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
+	"fulmar/fleet/web/auditlog"
 	"fulmar/fleet/web/rollouts"
 	"fulmar/fleet/web/settings"
 	"fulmar/fleet/web/views"
@@ -21,12 +22,14 @@ import (
 
 // pages puts the views of the page together, in the order of its bar.
 func (s *Server) pages(src *store.Store) []web.Page {
+	said := joins.PageMetas{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}}
 	count := joins.Look(src.Overview).Count
 	return slices.Concat(
 		views.Pages(views.Config{
-			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: s.reg.Meta(), Metas: joins.PageMetas{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}}, Log: s.log,
+			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: said, Metas: said, Log: s.log,
 		}),
 		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
+		auditlog.Pages(auditlog.Config{Log: s.book, Command: auditlog.Command}),
 		settings.Pages(settings.Config{
 			Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor", Join: s.join, Count: count, Problem: joins.Explain,
 		}),

@@ -21,6 +21,7 @@ import (
 	"fulmar/fleet/ingest/pictures"
 
 	"fulmar/fleet/api"
+	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/clones"
 	"fulmar/fleet/enrol"
@@ -58,6 +59,8 @@ type Server struct {
 	lock   *os.File
 	ca     *ca.Authority
 	reg    *registry.Registry
+	book   *audit.Book
+	unkey  func() error // lets the holder of the book's key go
 	ledger *store.DB
 	ingest *ingest.Ingest
 	proofs *proof.Checker
@@ -146,6 +149,14 @@ func (s *Server) openData() (err error) {
 		s.log.Warn("the certificate of the authority ends soon: no board connects after that; see docs/keys.md", "ends", s.ca.NotAfter().Format(time.DateOnly))
 	}
 	if s.reg, err = registry.Open(s.cfg.Data); err != nil {
+		return err
+	}
+	if s.book, s.unkey, err = OpenBook(s.cfg.Data, s.reg); err != nil {
+		return err
+	}
+	if err = s.book.Begin(context.Background()); errors.Is(err, audit.ErrBroken) {
+		s.log.Error("the audit log is not signed; see fulmar-fleet audit --verify", "err", err)
+	} else if err != nil {
 		return err
 	}
 	s.ledger, err = store.OpenLedger(s.cfg.Data)
@@ -278,6 +289,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
 	doors.Go("rollouts", s.rolls.Run)
+	doors.Go("audit", func(ctx context.Context) error { return s.book.Run(ctx, s.log) })
 	doors.Go("accounts", func(ctx context.Context) error { return s.reg.Accounts().Run(ctx, s.log) })
 	if s.out != nil {
 		doors.Go("foreign broker", s.out.Run)
@@ -321,6 +333,9 @@ func (s *Server) close() error {
 	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())
+	}
+	if s.unkey != nil {
+		errs = append(errs, s.unkey())
 	}
 	if s.reg != nil {
 		errs = append(errs, s.reg.Close())

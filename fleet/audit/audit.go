@@ -4,17 +4,15 @@
 package audit
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"fulmar/fleet/store"
+	"fulmar/trust/chain"
 )
 
 // Bounds of the log.
@@ -41,28 +39,13 @@ INSERT INTO audit_base VALUES (1, 0, zeroblob(32));
 `
 
 // Entry is one row.
-type Entry struct {
-	Seq    int64     `json:"seq"` // 1 is the first ever; no holes
-	At     time.Time `json:"at"`  // of the server's clock
-	Who    string    `json:"who"` // a person, a program's token, or the board itself
-	Tenant string    `json:"tenant,omitempty"`
-	Board  string    `json:"board,omitempty"`
-	What   string    `json:"what"`          // a word: revoke, approve, enrol
-	Why    string    `json:"why,omitempty"` // a sentence
-	Hash   []byte    `json:"hash"`          // of this row and the one before it
-}
+type Entry = chain.Entry
 
-// sum is the hash of the row after a row with hash before.
-func (e *Entry) sum(before []byte) []byte {
-	h := sha256.New()
-	h.Write(before)
-	_ = binary.Write(h, binary.BigEndian, [2]int64{e.Seq, e.At.UnixMilli()})
-	for _, s := range []string{e.Who, e.Tenant, e.Board, e.What, e.Why} {
-		_ = binary.Write(h, binary.BigEndian, uint32(len(s)))
-		h.Write([]byte(s))
-	}
-	return h.Sum(nil)
-}
+// Head names a row.
+type Head = chain.Head
+
+// ErrBroken: the log is not the one that was written.
+var ErrBroken = chain.ErrBroken
 
 func clip(s string, n int) string {
 	if len(s) > n {
@@ -85,7 +68,7 @@ func add(ctx context.Context, tx *sql.Tx, e Entry, keep, drop int64) error {
 	e.Seq, e.At = tip.Seq+1, time.Now()
 	e.Who, e.Tenant, e.Board, e.What, e.Why = clip(e.Who, maxWord), clip(e.Tenant, maxWord), clip(e.Board, maxWord), clip(e.What, maxWord), clip(e.Why, maxWhy)
 	_, err = tx.ExecContext(ctx, `INSERT INTO audit (seq, at, who, tenant, board, what, why, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		e.Seq, e.At.UnixMilli(), e.Who, e.Tenant, e.Board, e.What, e.Why, e.sum(tip.Hash))
+		e.Seq, e.At.UnixMilli(), e.Who, e.Tenant, e.Board, e.What, e.Why, e.Sum(tip.Hash))
 	if err != nil {
 		return fmt.Errorf("write audit log: %w", err)
 	}
@@ -157,16 +140,8 @@ func each(ctx context.Context, tx *sql.Tx, after int64, fn func(Entry) error) er
 	return rows.Err()
 }
 
-// Head names a row: what a person notes elsewhere to find a chain that was made anew.
-type Head struct {
-	Seq  int64
-	Hash []byte // 32 bytes
-}
-
-// ErrBroken: the log is not the one that was written.
-var ErrBroken = errors.New("the audit log was changed")
-
-// Verify goes through the whole chain, and finds noted in it if that is not zero.
+// Verify goes through the whole chain and the signed heads of it, and finds noted in it
+// if that is not zero.
 // It gives the newest row and how many there are.
 func (l *Log) Verify(ctx context.Context, noted Head) (tip Head, rows int64, err error) {
 	tx, err := l.db.Read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
@@ -178,22 +153,25 @@ func (l *Log) Verify(ctx context.Context, noted Head) (tip Head, rows int64, err
 	if err != nil {
 		return tip, 0, err
 	}
-	tip = Head{base.Seq, base.Hash}
-	found := noted.Seq == base.Seq && bytes.Equal(noted.Hash, base.Hash)
-	err = each(ctx, tx, base.Seq, func(e Entry) error {
-		switch {
-		case e.Seq != tip.Seq+1:
-			return fmt.Errorf("%w: row %d follows row %d", ErrBroken, e.Seq, tip.Seq)
-		case !bytes.Equal(e.Hash, e.sum(tip.Hash)):
-			return fmt.Errorf("%w: row %d is not what was written after row %d", ErrBroken, e.Seq, tip.Seq)
+	tip = Head{Seq: base.Seq, Hash: base.Hash}
+	signed, err := heads(ctx, tx)
+	if err != nil {
+		return tip, 0, err
+	}
+	found := noted.Equal(tip)
+	err = each(ctx, tx, base.Seq, func(e Entry) (err error) {
+		if tip, err = tip.Next(&e); err != nil {
+			return err
 		}
-		tip, rows = Head{e.Seq, e.Hash}, rows+1
-		found = found || e.Seq == noted.Seq && bytes.Equal(e.Hash, noted.Hash)
-		return nil
+		rows++
+		found = found || noted.Equal(tip)
+		return signed.agree(tip)
 	})
 	switch {
 	case err != nil:
 		return tip, rows, err
+	case signed.newest() > tip.Seq:
+		return tip, rows, fmt.Errorf("%w: row %d is the newest, and row %d was signed", ErrBroken, tip.Seq, signed.newest())
 	case noted.Seq == 0 || found:
 		return tip, rows, nil
 	case noted.Seq < base.Seq:

@@ -177,7 +177,10 @@ func TestWriteRefuses(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "ca", "ca.ref"), []byte("exec:/hsm\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if h := must(Write(t.Context(), io.Discard, Plan{Data: dir})); !slices.Equal(h.KeysElsewhere, []string{"exec:/hsm"}) {
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "audit"), 0o700), os.WriteFile(filepath.Join(dir, "audit", "audit.ref"), []byte("exec:/hsm audit\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if h := must(Write(t.Context(), io.Discard, Plan{Data: dir})); !slices.Equal(h.KeysElsewhere, []string{"exec:/hsm", "exec:/hsm audit"}) {
 		t.Errorf("keys elsewhere: %v", h.KeysElsewhere)
 	}
 }

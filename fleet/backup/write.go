@@ -114,20 +114,22 @@ func (plain) Close() error { return nil }
 
 // elsewhere lists the references of keys that a copy of the folder does not hold.
 func elsewhere(data string) (refs []string, err error) {
-	err = filepath.WalkDir(filepath.Join(data, "ca"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "ca.ref" {
+	for _, holder := range [][2]string{{"ca", "ca.ref"}, {"audit", "audit.ref"}} {
+		err = filepath.WalkDir(filepath.Join(data, holder[0]), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.Name() != holder[1] {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			if err == nil {
+				refs = append(refs, strings.TrimSpace(string(b)))
+			}
 			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
-		b, err := os.ReadFile(path)
-		if err == nil {
-			refs = append(refs, strings.TrimSpace(string(b)))
-		}
-		return err
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
 	}
-	return refs, err
+	return refs, nil
 }
 
 // archive is the tar and what was put into it.

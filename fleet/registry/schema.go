@@ -17,7 +17,7 @@ import (
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema, rollouts.Schema, rolls.Schema, idem.Schema, tables.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema + audit.Heads, rollouts.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request") + rolls.On("meta"), idem.Schema, tables.Schema}
 }
 
 const first = `

@@ -23,6 +23,10 @@ const (
 	// busyTimeoutMs is how long a writer waits for another process (the command
 	// line works on the same files).
 	busyTimeoutMs = 5000
+	// checkpointPages is how long the log grows before its pages are written into the
+	// file, 16 MB: books and indexes are the same pages again and again, and with 4 MB
+	// (SQLite's own) a message cost 26 KB of writes instead of 20.
+	checkpointPages = 4000
 )
 
 // DB is one SQLite file.
@@ -82,6 +86,7 @@ func dsn(path, mode string, write bool) string {
 		add("auto_vacuum(incremental)")
 		add("journal_mode(wal)")
 		add("synchronous(full)")
+		add(fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages))
 		add("journal_size_limit(67108864)")
 		add("foreign_keys(1)")
 		q.Set("_txlock", "immediate")

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package web
+package web_test
 
 import (
 	"bytes"
@@ -18,9 +18,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"fulmar/fleet/access"
+	"fulmar/fleet/query"
+	. "fulmar/fleet/web"
 	"fulmar/fleet/web/trust"
 	"fulmar/schema"
 	"fulmar/schema/rest"
@@ -51,6 +55,7 @@ func (m *memory) Overview(context.Context, string) (*Overview, error) {
 	for i := range bs {
 		bs[i].Latest = slices.Clone(bs[i].Latest)
 	}
+	slices.SortStableFunc(bs, func(a, b Board) int { return strings.Compare(a.Name, b.Name) })
 	return &Overview{At: m.now(), Boards: bs}, nil
 }
 
@@ -119,11 +124,51 @@ func (m *memory) Detections(_ context.Context, q DetectionQuery) ([]Detection, e
 			past = true
 			continue
 		}
+		if !q.From.IsZero() && d.At.Before(q.From) || !q.To.IsZero() && !d.At.Before(q.To) || q.Boards != nil && !slices.Contains(q.Boards, d.Board) {
+			continue
+		}
 		if past && (q.Board == "" || q.Board == d.Board) && (q.Camera == "" || q.Camera == d.Event.Source) && (!q.PicturesOnly || d.HasPicture) && len(out) < q.Limit {
 			out = append(out, d)
 		}
 	}
 	return out, nil
+}
+
+// Hours implements [detectview.Counter].
+func (m *memory) Hours(_ context.Context, q DetectionQuery) (out []Hour, more bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, d := range m.shots { // newest first
+		at := d.At.Truncate(time.Hour)
+		if d.At.Before(q.From) || !d.At.Before(q.To) || q.Board != "" && q.Board != d.Board {
+			continue
+		}
+		if len(out) == 0 || !out[len(out)-1].At.Equal(at) {
+			out = append(out, Hour{At: at})
+		}
+		out[len(out)-1].Count++
+	}
+	return out, false, nil
+}
+
+// Set implements [boardview.Metas].
+func (m *memory) Set(_ context.Context, by access.Caller, board string, x rest.Meta, ifVersion int64) (rest.Meta, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := slices.IndexFunc(m.boards, func(b Board) bool { return b.Name == board })
+	switch {
+	case by.May(rest.BoardsWrite) != nil:
+		return x, access.ErrNotAllowed
+	case i < 0:
+		return x, ErrNotFound
+	case ifVersion >= 0 && m.boards[i].Meta.Version != ifVersion:
+		return x, ErrStale
+	case len(x.Site) > 64:
+		return x, &Problem{Code: 422, What: "site is longer than 64 bytes", Do: "Shorten it."}
+	}
+	x.Version = m.boards[i].Meta.Version + 1
+	m.boards[i].Meta = x
+	return x, nil
 }
 
 type opened struct{ *bytes.Reader }
@@ -268,6 +313,7 @@ type keeper struct {
 	mu   sync.Mutex
 	asks []trust.Request
 	did  []string
+	kept []rest.SavedQuery
 	err  error
 }
 
@@ -315,6 +361,34 @@ func (k *keeper) Revoke(_ context.Context, tenant, board, who, why string) error
 
 func (k *keeper) Forget(_ context.Context, tenant, board, who, why string) error {
 	return k.note("forget %s/%s by %s: %s", tenant, board, who, why)
+}
+
+// Queries implements [fleetview.Saved].
+func (k *keeper) Queries(context.Context, string) ([]rest.SavedQuery, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.kept), nil
+}
+
+// SaveQuery implements [fleetview.Saved].
+func (k *keeper) SaveQuery(_ context.Context, _ access.Caller, q rest.SavedQuery) (rest.SavedQuery, error) {
+	parsed, err := query.Parse(q.Query)
+	if err != nil {
+		return q, err
+	}
+	q.Query = parsed.String()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept = append(k.kept, q)
+	return q, nil
+}
+
+// RemoveQuery implements [fleetview.Saved].
+func (k *keeper) RemoveQuery(_ context.Context, _ access.Caller, name string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept = slices.DeleteFunc(k.kept, func(q rest.SavedQuery) bool { return q.Name == name })
+	return nil
 }
 
 // newKeeper makes one with boards of each kind that ask.
@@ -426,14 +500,20 @@ type door struct {
 	password string
 	must     bool
 	open     bool
+	known    bool // whoever asks has the session
 	tries    int
+	role     rest.Role // "" is an admin
 }
 
 func (d *door) Session(r *http.Request) (Session, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	c, err := r.Cookie("session")
-	return Session{Tenant: "main", User: "admin", Role: rest.Admin, MustChange: d.must}, err == nil && d.open && c.Value == "s1"
+	role := d.role
+	if role == "" {
+		role = rest.Admin
+	}
+	return Session{Tenant: "main", User: "admin", Role: role, MustChange: d.must}, d.open && (d.known || err == nil && c.Value == "s1")
 }
 
 func (d *door) Login(w http.ResponseWriter, _ *http.Request, _, password, _ string) error {

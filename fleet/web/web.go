@@ -108,6 +108,7 @@ func funcs() template.FuncMap {
 		"states": verdict.States, "icon": State.Class,
 		"state": func(s string) State { return State(s) },
 		"pair":  func(a, b any) [2]any { return [2]any{a, b} },
+		"list":  func(a ...any) []any { return a },
 	}
 }
 

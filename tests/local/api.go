@@ -4,6 +4,7 @@
 package local
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -95,6 +96,29 @@ func (a *API) send(ctx context.Context, method, path string, head http.Header, b
 		return fmt.Errorf("%s %s: %s: %.300s", method, path, resp.Status, b)
 	}
 	return json.Unmarshal(b, into)
+}
+
+// Stream reads lines of a stream of the API until it or the context ends.
+func (a *API) Stream(ctx context.Context, path string, line func(string)) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+a.token)
+	resp, err := (&http.Client{Transport: a.client.Transport}).Do(req) // without the client's time limit
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	in := bufio.NewScanner(resp.Body)
+	in.Buffer(nil, maxReply)
+	for in.Scan() {
+		line(in.Text())
+	}
+	return in.Err()
 }
 
 // Request is a board that asks to join, as the API lists it.

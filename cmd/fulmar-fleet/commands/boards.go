@@ -19,7 +19,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/registry/accounts"
@@ -43,8 +42,7 @@ type kept struct {
 	out, talk   io.Writer
 	why         string
 	json        bool
-	verify      bool
-	head        string
+	audit       auditing
 	fingerprint string
 }
 
@@ -82,16 +80,7 @@ func keepings() []keeping {
 				cli.Takes(c, "why", "TEXT")
 			},
 		},
-		{
-			use: "audit", short: "who did what to which board, and whether the log is whole", run: showAudit,
-			example: "  fulmar-fleet audit --json | jq -r .what\n  fulmar-fleet audit --verify",
-			flags: func(c *cobra.Command, k *kept) {
-				c.Flags().BoolVar(&k.json, "json", false, "as JSON, one row a line")
-				c.Flags().BoolVar(&k.verify, "verify", false, "check the chain; fails if a row was changed, taken out or put in")
-				c.Flags().StringVar(&k.head, "head", "", "as --verify told it earlier: it must be in the chain")
-				cli.Takes(c, "head", "SEQ:HASH")
-			},
-		},
+		auditKeeping(),
 	}
 }
 
@@ -235,49 +224,9 @@ func revoke(ctx context.Context, k *kept) error {
 	return nil
 }
 
-// showAudit prints the audit log, or checks it.
-func showAudit(ctx context.Context, k *kept) error {
-	log := k.reg.Audit()
-	if k.verify || k.head != "" {
-		noted, err := parseHead(k.head)
-		if err != nil {
-			return err
-		}
-		tip, rows, err := log.Verify(ctx, noted)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(k.out, "%d:%x\n", tip.Seq, tip.Hash)
-		fmt.Fprintf(k.talk, "%d rows, the chain holds. Note the line above elsewhere: --head with it finds a log that was made anew\n", rows)
-		return nil
-	}
-	return log.Each(ctx, 0, func(e audit.Entry) error {
-		if k.json {
-			return json.NewEncoder(k.out).Encode(e)
-		}
-		_, err := fmt.Fprintf(k.out, "%d  %s  %s  %s  %s  %s\n", e.Seq, e.At.Format(time.DateTime), orDash(e.Board), e.What, e.Who, e.Why)
-		return err
-	})
-}
-
 func orDash(s string) string {
 	if s == "" {
 		return "-"
 	}
 	return s
-}
-
-func parseHead(s string) (h audit.Head, err error) {
-	if s == "" {
-		return h, nil
-	}
-	seq, sum, ok := strings.Cut(s, ":")
-	h.Seq, err = strconv.ParseInt(seq, 10, 64)
-	if err == nil {
-		h.Hash, err = hex.DecodeString(sum)
-	}
-	if !ok || err != nil || h.Seq < 1 || len(h.Hash) != 32 {
-		return h, fmt.Errorf("--head %q: wants SEQ:HASH as audit --verify prints it", s)
-	}
-	return h, nil
 }

@@ -43,7 +43,7 @@ error. Exit codes: 0 all is well, 1 something is wrong, 2 wrong usage.`,
 	}, release)
 	c.PersistentFlags().StringVar(&d.data, "data", fleet.Default().Data, "folder of databases, keys and pictures")
 	cli.Folder(c, "data")
-	c.AddCommand(d.serveCommand(release), d.tokenCommand(), d.apiTokenCommand(), d.resetCommand(), d.caCommand(), d.backupCommand(release), d.restoreCommand())
+	c.AddCommand(d.serveCommand(release), d.tokenCommand(), d.apiTokenCommand(), d.userCommand(), d.resetCommand(), d.caCommand(), d.backupCommand(release), d.restoreCommand())
 	for _, k := range keepings() {
 		c.AddCommand(d.keepCommand(k))
 	}
@@ -114,31 +114,6 @@ func (d *desk) tokenCommand() *cobra.Command {
 	cli.Takes(c, "address", "HOST:PORT")
 	cli.Takes(c, "boards", "N")
 	cli.Takes(c, "board", "NAME")
-	cli.Takes(c, "for", "TIME")
-	return c
-}
-
-func (d *desk) apiTokenCommand() *cobra.Command {
-	var scope string
-	var life time.Duration
-	c := &cobra.Command{
-		Use: "api-token", Short: "make a token for the API, and for fulmar board", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
-		Example: `  fulmar-fleet api-token --scope admin --for 720h >~/.fulmar-token`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return d.tool(func(reg *registry.Registry) error {
-				t, err := reg.NewAPIToken(c.Context(), registry.DefaultTenant, registry.Scope(scope), life)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintln(c.OutOrStdout(), t)
-				fmt.Fprintf(c.ErrOrStderr(), "API token of scope %s, good for %v, shown this once\n", scope, life)
-				return nil
-			})
-		},
-	}
-	c.Flags().StringVar(&scope, "scope", "read", "what it may do, read or admin")
-	c.Flags().DurationVar(&life, "for", time.Hour, "how long it is good for")
-	cli.Values(c, "scope", string(registry.ScopeRead), string(registry.ScopeAdmin))
 	cli.Takes(c, "for", "TIME")
 	return c
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fulmar/cmd/fulmar/alert"
+	"fulmar/cmd/fulmar/audit"
 	"fulmar/cmd/fulmar/board"
 	"fulmar/cmd/fulmar/detection"
 	"fulmar/cmd/fulmar/doctor"
@@ -42,7 +43,7 @@ time is over. An error ends with its code in brackets: fulmar explain CODE says 
   fulmar tpm test`,
 	}, release)
 	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), detection.Command(), rollout.Command(), alert.Command(),
-		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
+		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
 

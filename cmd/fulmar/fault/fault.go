@@ -20,6 +20,7 @@ import (
 	"fulmar/storage/vault"
 	"fulmar/tpm"
 	"fulmar/trust"
+	"fulmar/trust/chain"
 )
 
 // Code names a class of errors: FLT, the area in two digits, a number in two.
@@ -79,6 +80,7 @@ func Table() []Row {
 	rows = append(rows, boardRows()...)
 	rows = append(rows, tpmRows()...)
 	rows = append(rows, enrolRows()...)
+	rows = append(rows, auditRows()...)
 	rows = append(rows, fleetRows()...)
 	for i := range rows {
 		if rows[i].Exit == 0 {
@@ -349,4 +351,14 @@ func Find(c Code) (Row, bool) {
 func (r Row) Explain(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "%s: %s\n  because %s\n  do      %s\n  exit    %d\n", r.Code, r.What, r.Why, r.Do, r.Exit)
 	return err
+}
+
+func auditRows() []Row {
+	return []Row{
+		{
+			Code: "FLT0701", What: "the audit log was changed", class: chain.ErrBroken,
+			Why: "A row does not follow from the one before it, the end is missing, a head is not signed by the key, or a noted head is not in it. The message says which row.",
+			Do:  "keep the file and the fleet's data folder as they are; export again, and compare with an older export: the rows before that one are sound",
+		},
+	}
 }

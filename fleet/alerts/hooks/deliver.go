@@ -245,8 +245,10 @@ func (h *Queue) Push(ctx context.Context, tenant string, body func() ([]byte, er
 			_, _, err := h.post(ctx, w, b, func(*http.Request) {})
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			if h.pushes[[2]string{tenant, w.ID}] = ""; err != nil {
-				h.pushes[[2]string{tenant, w.ID}] = clip(err.Error())
+			if key := [2]string{tenant, w.ID}; err != nil {
+				h.pushes[key] = clip(err.Error())
+			} else {
+				delete(h.pushes, key)
 			}
 		})
 	}

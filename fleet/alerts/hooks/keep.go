@@ -196,6 +196,9 @@ func (h *Queue) RemoveHook(ctx context.Context, by access.Caller, id string) err
 		if err != nil {
 			return fmt.Errorf("remove webhook: %w", err)
 		}
+		h.mu.Lock()
+		delete(h.pushes, [2]string{by.Tenant, id})
+		h.mu.Unlock()
 		return audit.Append(ctx, tx, audit.Entry{Who: by.Who, Tenant: by.Tenant, What: "remove-webhook", Why: id + " " + name})
 	})
 }

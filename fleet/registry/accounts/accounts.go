@@ -5,11 +5,7 @@ package accounts
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/base32"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +15,7 @@ import (
 	"time"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/registry/accounts/secret"
 	"fulmar/fleet/registry/limit"
 	"fulmar/fleet/store"
 	"fulmar/schema/rest"
@@ -57,6 +54,14 @@ const (
 	maxTokenLife = 366 * 24 * time.Hour
 )
 
+// Password hashes at one time.
+const (
+	hashers = 2 // 64 MiB each
+	// maxWaiting bounds who waits for one: at 0.2 s each some seconds, after which a
+	// person tries again.
+	maxWaiting = 64
+)
+
 // Tries of a password and a code.
 const (
 	// addrBurst and addrRefill are of one address: five at once, then one each ten
@@ -88,7 +93,7 @@ var (
 	// ErrTooManyTries: wait before the next try.
 	ErrTooManyTries = errors.New("too many tries")
 	// ErrWeakPassword says what is wanted.
-	ErrWeakPassword = fmt.Errorf("password too short, the same as before or too long: wants %d characters and at most %d bytes", MinPassword, maxPassword)
+	ErrWeakPassword = fmt.Errorf("password too short, the same as before or too long: wants %d characters and at most %d bytes", secret.MinPassword, secret.MaxPassword)
 	// ErrLastAdmin: nobody would be left who may let people in.
 	ErrLastAdmin = errors.New("the last administrator cannot be removed, disabled or given a lesser role; make another one first")
 	// ErrNameTaken: a user or token of this name is there.
@@ -123,9 +128,8 @@ type Accounts struct {
 // New gives the accounts in db, whose migrations hold [Schema].
 func New(db *store.DB) *Accounts {
 	return &Accounts{
-		db: db, now: time.Now, mint: hashPassword, check: checkPassword, hash: make(chan struct{}, hashers),
-		// The hash of nothing that anybody types, with the cost of a real one.
-		dummy:   fmt.Sprintf("$argon2id$v=19$m=%d,t=%d,p=%d$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", argonMemory, argonTime, argonLanes),
+		db: db, now: time.Now, mint: secret.HashPassword, check: secret.CheckPassword, hash: make(chan struct{}, hashers),
+		dummy:   secret.Dummy(),
 		byAddr:  limit.New[netip.Addr](addrBurst, addrRefill),
 		byName:  limit.New[string](nameBurst, nameRefill),
 		byKnown: limit.New[string](knownBurst, addrRefill),
@@ -204,28 +208,6 @@ func changed(r sql.Result, err error) error {
 	}
 	return nil
 }
-
-// newSecret gives 128 bits as 26 characters of lower-case base32, to be typed.
-func newSecret() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
-	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:]))
-}
-
-// newSecret256 gives 256 bits in hex.
-func newSecret256() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
-func hashOf(secret string) []byte {
-	h := sha256.Sum256([]byte(secret))
-	return h[:]
-}
-
-// idOf names what is kept under a hash without giving it away: 64 of its bits.
-func idOf(hash []byte) string { return hex.EncodeToString(hash[:8]) }
 
 func fromMs(ms int64) time.Time {
 	if ms == 0 {

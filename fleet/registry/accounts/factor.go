@@ -5,9 +5,7 @@ package accounts
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"maps"
@@ -16,6 +14,8 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts/secret"
+	"fulmar/fleet/registry/accounts/totp"
 	"fulmar/schema/rest"
 )
 
@@ -57,12 +57,11 @@ func isPerson(by access.Caller) error {
 
 // BeginTOTP makes the secret of a second factor: in base32 to be typed, and as the URI
 // that authenticators read from a picture. It is used once a code of it was confirmed.
-func (a *Accounts) BeginTOTP(ctx context.Context, by access.Caller) (secret, uri string, err error) {
+func (a *Accounts) BeginTOTP(ctx context.Context, by access.Caller) (text, uri string, err error) {
 	if err := isPerson(by); err != nil {
 		return "", "", err
 	}
-	key := make([]byte, totpKey)
-	_, _ = rand.Read(key)
+	key := totp.NewKey()
 	err = a.within(ctx, func(tx *sql.Tx) error {
 		err := changed(tx.ExecContext(ctx, `UPDATE user SET totp_next = ? WHERE name = ? AND tenant = ? AND totp IS NULL`, key, by.Author, by.Tenant))
 		if errors.Is(err, ErrUnknown) {
@@ -73,8 +72,7 @@ func (a *Accounts) BeginTOTP(ctx context.Context, by access.Caller) (secret, uri
 	if err != nil {
 		return "", "", err
 	}
-	secret = base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(key)
-	return secret, totpURI(by.Author, secret), nil
+	return totp.Text(key), totp.URI(by.Author, key), nil
 }
 
 // ConfirmTOTP puts the second factor on when the code is of it, and gives recovery
@@ -95,7 +93,7 @@ func (a *Accounts) ConfirmTOTP(ctx context.Context, by access.Caller, code strin
 		if err != nil {
 			return fmt.Errorf("look up second factor: %w", err)
 		}
-		step, ok := matchTOTP(key, clean(code), a.now(), 0)
+		step, ok := totp.Match(key, clean(code), a.now(), 0)
 		if len(key) == 0 || !ok {
 			return ErrWrongCode
 		}
@@ -116,8 +114,8 @@ func newRecovery(ctx context.Context, tx *sql.Tx, user string) (codes []string, 
 		return nil, fmt.Errorf("keep recovery codes: %w", err)
 	}
 	for range recoveries {
-		s := newSecret()[:16] // 80 bits
-		if _, err := tx.ExecContext(ctx, `INSERT INTO recovery (user, hash) VALUES (?, ?)`, user, hashOf(s)); err != nil {
+		s := secret.Typed()[:16] // 80 bits
+		if _, err := tx.ExecContext(ctx, `INSERT INTO recovery (user, hash) VALUES (?, ?)`, user, secret.Hash(s)); err != nil {
 			return nil, fmt.Errorf("keep recovery codes: %w", err)
 		}
 		codes = append(codes, s[:4]+"-"+s[4:8]+"-"+s[8:12]+"-"+s[12:])
@@ -146,7 +144,7 @@ func (a *Accounts) spend(ctx context.Context, p person, code string, do func(tx 
 		if err := tx.QueryRowContext(ctx, `SELECT totp, totp_step FROM user WHERE name = ?`, p.name).Scan(&key, &last); err != nil {
 			return fmt.Errorf("look up second factor: %w", err)
 		}
-		step, ok := matchTOTP(key, code, a.now(), last)
+		step, ok := totp.Match(key, code, a.now(), last)
 		if ok && key != nil {
 			how = "a code"
 			if _, err := tx.ExecContext(ctx, `UPDATE user SET totp_step = ? WHERE name = ?`, step, p.name); err != nil {
@@ -154,7 +152,7 @@ func (a *Accounts) spend(ctx context.Context, p person, code string, do func(tx 
 			}
 			return do(tx, how)
 		}
-		err := changed(tx.ExecContext(ctx, `DELETE FROM recovery WHERE user = ? AND hash = ?`, p.name, hashOf(code)))
+		err := changed(tx.ExecContext(ctx, `DELETE FROM recovery WHERE user = ? AND hash = ?`, p.name, secret.Hash(code)))
 		if errors.Is(err, ErrUnknown) {
 			return ErrWrongCode
 		}

@@ -9,11 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
-	"sync"
-	"time"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts/secret"
 	"fulmar/fleet/registry/limit"
 )
 
@@ -56,7 +54,7 @@ func (a *Accounts) person(ctx context.Context, name string) (p person, found boo
 // verify checks user and password under the limits on tries. A user who is not there
 // or is disabled costs the same time and gets the same words.
 func (a *Accounts) verify(ctx context.Context, name, pw string, from From) (person, error) {
-	if len(pw) > maxPassword || checkName(name) != nil { // no user has either, and anybody knows that
+	if len(pw) > secret.MaxPassword || checkName(name) != nil { // no user has either, and anybody knows that
 		if !a.byAddr.Take(limit.Source(from.Addr), a.now()) {
 			return person{}, ErrTooManyTries
 		}
@@ -95,7 +93,7 @@ func (a *Accounts) knows(ctx context.Context, name, known string) bool {
 		return false
 	}
 	var n int
-	err := a.db.Read.QueryRowContext(ctx, `SELECT 1 FROM known WHERE hash = ? AND user = ?`, hashOf(known), name).Scan(&n)
+	err := a.db.Read.QueryRowContext(ctx, `SELECT 1 FROM known WHERE hash = ? AND user = ?`, secret.Hash(known), name).Scan(&n)
 	return err == nil
 }
 
@@ -177,22 +175,38 @@ func (a *Accounts) admitIn(ctx context.Context, tx *sql.Tx, p person, from From,
 
 // know remembers a browser anew: what it showed until now is worth nothing from now on.
 func (a *Accounts) know(ctx context.Context, tx *sql.Tx, user, old string) (string, error) {
-	secret := newSecret256()
+	fresh := secret.Long()
 	_, err := tx.ExecContext(ctx, `DELETE FROM known WHERE user = ? AND (hash = ? OR
-hash IN (SELECT hash FROM known WHERE user = ? ORDER BY used DESC LIMIT -1 OFFSET ?))`, user, hashOf(old), user, maxKnown-1)
+hash IN (SELECT hash FROM known WHERE user = ? ORDER BY used DESC LIMIT -1 OFFSET ?))`, user, secret.Hash(old), user, maxKnown-1)
 	if err == nil {
-		_, err = tx.ExecContext(ctx, `INSERT INTO known (hash, user, used) VALUES (?, ?, ?)`, hashOf(secret), user, a.now().UnixMilli())
+		_, err = tx.ExecContext(ctx, `INSERT INTO known (hash, user, used) VALUES (?, ?, ?)`, secret.Hash(fresh), user, a.now().UnixMilli())
 	}
 	if err != nil {
 		return "", fmt.Errorf("remember browser: %w", err)
 	}
-	return secret, nil
+	return fresh, nil
+}
+
+// compare checks a password against what is stored, in its turn.
+func (a *Accounts) compare(ctx context.Context, stored, pw string) (bool, error) {
+	if a.waiting.Add(1) > maxWaiting {
+		a.waiting.Add(-1)
+		return false, ErrTooManyTries
+	}
+	defer a.waiting.Add(-1)
+	select {
+	case a.hash <- struct{}{}:
+		defer func() { <-a.hash }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	return a.check(stored, pw), nil
 }
 
 // SetPassword replaces a user's password, ends all their sessions and opens a new one.
 // The second factor is not asked: the session that asks has shown it.
 func (a *Accounts) SetPassword(ctx context.Context, user, old, fresh string, from From) (Opened, error) {
-	if !fit(old, fresh) {
+	if !secret.Fit(old, fresh) {
 		return Opened{}, ErrWeakPassword
 	}
 	p, err := a.verify(ctx, user, old, from)
@@ -213,140 +227,4 @@ func (a *Accounts) SetPassword(ctx context.Context, user, old, fresh string, fro
 		}
 		return audit.Append(ctx, tx, audit.Entry{Who: p.name, Tenant: p.tenant, What: "set-password", Why: "from " + from.Addr.Unmap().String()})
 	})
-}
-
-// maxSteps bounds log-ins between password and code; the oldest goes.
-const maxSteps = 256
-
-// steps are log-ins between password and code, in memory: a restart asks for the
-// password again.
-type steps struct {
-	mu sync.Mutex
-	by map[string]*step // by hash of its secret
-}
-
-type step struct {
-	user string
-	at   time.Time
-}
-
-func (s *steps) add(user string, now time.Time) string {
-	secret := newSecret256()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	oldest := ""
-	for k, v := range s.by {
-		if now.Sub(v.at) > stepLife {
-			delete(s.by, k)
-		} else if oldest == "" || v.at.Before(s.by[oldest].at) {
-			oldest = k
-		}
-	}
-	if len(s.by) >= maxSteps {
-		delete(s.by, oldest)
-	}
-	s.by[string(hashOf(secret))] = &step{user, now}
-	return secret
-}
-
-func (s *steps) get(secret string, now time.Time) (string, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v := s.by[string(hashOf(secret))]
-	if v == nil || now.Sub(v.at) > stepLife {
-		return "", false
-	}
-	return v.user, true
-}
-
-func (s *steps) drop(secret string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.by, string(hashOf(secret)))
-}
-
-// Bounds of one sum of refused log-ins.
-const (
-	maxNames = 20
-	maxAddrs = 100
-)
-
-// refused sums up refused log-ins of each tenant until they are written: strangers can
-// make as many as they like, and the log is bounded.
-type refused struct {
-	mu sync.Mutex
-	by map[string]*sum
-}
-
-// sum never holds what was typed as a name that nobody has: it may be a password.
-type sum struct {
-	since time.Time
-	all   int
-	users map[string]int
-	addrs map[netip.Addr]bool
-}
-
-func (r *refused) add(tenant, user string, from netip.Addr, now time.Time) {
-	if tenant == "" {
-		tenant = DefaultTenant
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := r.by[tenant]
-	if s == nil {
-		s = &sum{since: now, users: map[string]int{}, addrs: map[netip.Addr]bool{}}
-		r.by[tenant] = s
-	}
-	s.all++
-	if user != "" && (s.users[user] > 0 || len(s.users) < maxNames) {
-		s.users[user]++
-	}
-	if len(s.addrs) < maxAddrs {
-		s.addrs[from.Unmap()] = true
-	}
-}
-
-func (r *refused) take() map[string]*sum {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := r.by
-	r.by = map[string]*sum{}
-	return all
-}
-
-func (a *Accounts) writeRefused(ctx context.Context) error {
-	all := a.refused.take()
-	if len(all) == 0 {
-		return nil
-	}
-	return a.within(ctx, func(tx *sql.Tx) error {
-		for tenant, s := range all {
-			if err := audit.Append(ctx, tx, audit.Entry{Who: "fleet", Tenant: tenant, What: "log-in-refused", Why: s.String()}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// String is the sum as a sentence.
-func (s *sum) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d since %s from ", s.all, s.since.UTC().Format(time.RFC3339))
-	if len(s.addrs) == 1 {
-		for addr := range s.addrs {
-			b.WriteString(addr.String())
-		}
-	} else {
-		fmt.Fprintf(&b, "%d addresses", len(s.addrs))
-	}
-	known := 0
-	for _, name := range sorted(s.users) {
-		fmt.Fprintf(&b, ", %d of %s", s.users[name], name)
-		known += s.users[name]
-	}
-	if n := s.all - known; n > 0 {
-		fmt.Fprintf(&b, ", %d of nobody here or too fast", n)
-	}
-	return b.String()
 }

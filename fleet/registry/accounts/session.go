@@ -13,6 +13,7 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts/secret"
 	"fulmar/schema/rest"
 )
 
@@ -44,8 +45,8 @@ func (s Session) Caller() access.Caller {
 }
 
 // open makes a session, and makes room for it.
-func (a *Accounts) open(ctx context.Context, tx *sql.Tx, user string, from From) (secret string, err error) {
-	secret, now := newSecret256(), a.now().UnixMilli()
+func (a *Accounts) open(ctx context.Context, tx *sql.Tx, user string, from From) (text string, err error) {
+	text, now := secret.Long(), a.now().UnixMilli()
 	_, err = tx.ExecContext(ctx, `DELETE FROM session WHERE user = ? AND (made < ? OR used < ? OR
 hash IN (SELECT hash FROM session WHERE user = ? ORDER BY used DESC LIMIT -1 OFFSET ?))`,
 		user, now-sessionLife.Milliseconds(), now-sessionIdle.Milliseconds(), user, maxSessions-1)
@@ -53,11 +54,11 @@ hash IN (SELECT hash FROM session WHERE user = ? ORDER BY used DESC LIMIT -1 OFF
 		return "", fmt.Errorf("prune sessions: %w", err)
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO session (hash, user, made, used, addr, agent) VALUES (?, ?, ?, ?, ?, ?)`,
-		hashOf(secret), user, now, now, from.Addr.Unmap().String(), from.agent())
+		secret.Hash(text), user, now, now, from.Addr.Unmap().String(), from.agent())
 	if err != nil {
 		return "", fmt.Errorf("open session: %w", err)
 	}
-	return secret, nil
+	return text, nil
 }
 
 func (f From) agent() string {
@@ -71,12 +72,12 @@ func (f From) agent() string {
 }
 
 // Session tells whose session a cookie's secret is.
-func (a *Accounts) Session(ctx context.Context, secret string) (Session, error) {
+func (a *Accounts) Session(ctx context.Context, text string) (Session, error) {
 	var s Session
 	var made, used int64
 	var factor bool
 	var from rest.Role
-	h, now := hashOf(secret), a.now().UnixMilli()
+	h, now := secret.Hash(text), a.now().UnixMilli()
 	err := a.db.Read.QueryRowContext(ctx, `SELECT u.tenant, u.name, u.role, u.must_change, u.totp IS NOT NULL, t.totp_from, s.made, s.used
 FROM session s JOIN user u ON u.name = s.user JOIN tenant t ON t.name = u.tenant WHERE s.hash = ? AND u.disabled = 0`, h).
 		Scan(&s.Tenant, &s.User, &s.Role, &s.MustChange, &factor, &from, &made, &used)
@@ -86,7 +87,7 @@ FROM session s JOIN user u ON u.name = s.user JOIN tenant t ON t.name = u.tenant
 	if err != nil {
 		return Session{}, fmt.Errorf("look up session: %w", err)
 	}
-	s.ID, s.MustEnrol = idOf(h), !factor && wanted(from, s.Role)
+	s.ID, s.MustEnrol = secret.ID(h), !factor && wanted(from, s.Role)
 	if now-used > touch.Milliseconds() {
 		if _, err := a.db.Write.ExecContext(ctx, `UPDATE session SET used = ? WHERE hash = ?`, now, h); err != nil {
 			return Session{}, fmt.Errorf("touch session: %w", err)
@@ -96,8 +97,8 @@ FROM session s JOIN user u ON u.name = s.user JOIN tenant t ON t.name = u.tenant
 }
 
 // Logout ends a session.
-func (a *Accounts) Logout(ctx context.Context, secret string) error {
-	if _, err := a.db.Write.ExecContext(ctx, `DELETE FROM session WHERE hash = ?`, hashOf(secret)); err != nil {
+func (a *Accounts) Logout(ctx context.Context, text string) error {
+	if _, err := a.db.Write.ExecContext(ctx, `DELETE FROM session WHERE hash = ?`, secret.Hash(text)); err != nil {
 		return fmt.Errorf("end session: %w", err)
 	}
 	return nil
@@ -121,7 +122,7 @@ func (a *Accounts) Logins(ctx context.Context, user, here string) ([]rest.Login,
 		if err := rows.Scan(&hash, &l.From, &l.With, &made, &used); err != nil {
 			return nil, fmt.Errorf("list sessions: %w", err)
 		}
-		l.ID, l.Made, l.Used = idOf(hash), fromMs(made), fromMs(used)
+		l.ID, l.Made, l.Used = secret.ID(hash), fromMs(made), fromMs(used)
 		l.Here = here != "" && subtle.ConstantTimeCompare([]byte(l.ID), []byte(here)) == 1
 		out = append(out, l)
 	}

@@ -5,72 +5,30 @@ package accounts
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"math/big"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/registry/accounts/secret"
 	"fulmar/schema/rest"
 )
 
-// The form of a token: fk1_, 43 characters of base62 (256 bits) and 6 of the CRC-32 of
-// all before them, so that scanners of sources know one without asking. Tokens made
-// before that have 64 hex digits after the prefix.
+// Bounds of what is said of a token.
 const (
-	tokenPrefix = "fk1_"
-	tokenBody   = 43
-	tokenSum    = 6
-	base62      = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	oldToken    = len(tokenPrefix) + 64
-
 	maxTokenName = 64   // bytes
 	maxLimit     = 1000 // bytes of a query
 )
 
-func digits62(n *big.Int, width int) string {
-	out, mod, base := make([]byte, width), new(big.Int), big.NewInt(62)
-	for i := width - 1; i >= 0; i-- {
-		n.DivMod(n, base, mod)
-		out[i] = base62[mod.Int64()]
-	}
-	return string(out)
-}
-
-func newToken() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:])
-	s := tokenPrefix + digits62(new(big.Int).SetBytes(b[:]), tokenBody)
-	return s + tokenCheck(s)
-}
-
-func tokenCheck(s string) string {
-	return digits62(new(big.Int).SetUint64(uint64(crc32.ChecksumIEEE([]byte(s)))), tokenSum)
-}
-
-// WellFormed tells whether something can be a token, without asking whether it is one.
-func WellFormed(s string) bool {
-	switch {
-	case !strings.HasPrefix(s, tokenPrefix):
-		return false
-	case len(s) == len(tokenPrefix)+tokenBody+tokenSum:
-		at := len(s) - tokenSum
-		return s[at:] == tokenCheck(s[:at])
-	}
-	return len(s) == oldToken && strings.Trim(s[len(tokenPrefix):], "0123456789abcdef") == ""
-}
-
 // MakeToken makes a token for a program, with at most the rights and the boards of who
 // makes it. The secret is shown this once. A program makes tokens only if it may keep
 // users: else a stolen one would have children.
-func (a *Accounts) MakeToken(ctx context.Context, by access.Caller, spec rest.TokenSpec) (secret string, t rest.Token, err error) {
+func (a *Accounts) MakeToken(ctx context.Context, by access.Caller, spec rest.TokenSpec) (text string, t rest.Token, err error) {
 	life := time.Duration(spec.Days) * 24 * time.Hour
 	if spec.Days == 0 {
 		life = TokenLife
@@ -79,7 +37,7 @@ func (a *Accounts) MakeToken(ctx context.Context, by access.Caller, spec rest.To
 }
 
 // MakeTokenFor is MakeToken for any time; spec.Days is not looked at.
-func (a *Accounts) MakeTokenFor(ctx context.Context, by access.Caller, spec rest.TokenSpec, life time.Duration) (secret string, t rest.Token, err error) {
+func (a *Accounts) MakeTokenFor(ctx context.Context, by access.Caller, spec rest.TokenSpec, life time.Duration) (text string, t rest.Token, err error) {
 	if by.Who != by.Author && by.Author != Console {
 		if err := by.May(rest.UsersWrite); err != nil {
 			return "", t, err
@@ -88,10 +46,10 @@ func (a *Accounts) MakeTokenFor(ctx context.Context, by access.Caller, spec rest
 	if !spec.Rights.Within(by.Rights) {
 		return "", t, access.ErrNotAllowed
 	}
-	secret = newToken()
-	h := hashOf(secret)
+	text = secret.NewToken()
+	h := secret.Hash(text)
 	if spec.Name == "" {
-		spec.Name = idOf(h)[:8]
+		spec.Name = secret.ID(h)[:8]
 	}
 	boards := spec.Boards
 	if by.Boards != "" && boards != "" {
@@ -110,8 +68,8 @@ func (a *Accounts) MakeTokenFor(ctx context.Context, by access.Caller, spec rest
 		return "", t, fmt.Errorf("boards of the token: wants a query of at most %d bytes", maxLimit)
 	}
 	now := a.now()
-	t = rest.Token{ID: idOf(h), Name: spec.Name, By: by.Author, Rights: spec.Rights, Boards: boards, Made: now, Expires: now.Add(life)}
-	return secret, t, a.within(ctx, func(tx *sql.Tx) error { return a.keepToken(ctx, tx, by, h, &t) })
+	t = rest.Token{ID: secret.ID(h), Name: spec.Name, By: by.Author, Rights: spec.Rights, Boards: boards, Made: now, Expires: now.Add(life)}
+	return text, t, a.within(ctx, func(tx *sql.Tx) error { return a.keepToken(ctx, tx, by, h, &t) })
 }
 
 func (a *Accounts) keepToken(ctx context.Context, tx *sql.Tx, by access.Caller, hash []byte, t *rest.Token) error {
@@ -188,7 +146,7 @@ func scanToken(row func(...any) error) (k kept, err error) {
 	if err := row(&k.hash, &k.tenant, &k.Name, &k.By, &rights, &k.Boards, &made, &expires, &k.used, &role, &disabled); err != nil {
 		return k, err
 	}
-	k.ID, k.Made, k.Expires, k.Used = idOf(k.hash), fromMs(made), fromMs(expires), fromMs(k.used)
+	k.ID, k.Made, k.Expires, k.Used = secret.ID(k.hash), fromMs(made), fromMs(expires), fromMs(k.used)
 	var given rest.Rights
 	if err := json.Unmarshal([]byte(rights), &given); err != nil {
 		return k, fmt.Errorf("rights of token %s: %w", k.Name, err)
@@ -225,12 +183,12 @@ func (a *Accounts) Tokens(ctx context.Context, tenant string) ([]rest.Token, err
 }
 
 // Token tells who a token lets in, and what they may do now.
-func (a *Accounts) Token(ctx context.Context, secret string) (access.Caller, error) {
-	if !WellFormed(secret) {
+func (a *Accounts) Token(ctx context.Context, text string) (access.Caller, error) {
+	if !secret.WellFormed(text) {
 		return access.Caller{}, ErrUnknown
 	}
 	now := a.now().UnixMilli()
-	k, err := scanToken(a.db.Read.QueryRowContext(ctx, `SELECT `+tokenColumns+` WHERE k.hash = ? AND k.expires > ?`, hashOf(secret), now).Scan)
+	k, err := scanToken(a.db.Read.QueryRowContext(ctx, `SELECT `+tokenColumns+` WHERE k.hash = ? AND k.expires > ?`, secret.Hash(text), now).Scan)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && k.dead {
 		return access.Caller{}, ErrUnknown
 	}

@@ -12,6 +12,7 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/accounts/secret"
 	"fulmar/schema/rest"
 )
 
@@ -65,7 +66,7 @@ func (a *Accounts) AddUser(ctx context.Context, by access.Caller, name string, r
 	if err := errors.Join(mayGive(by, role), checkName(name)); err != nil {
 		return "", err
 	}
-	pw := newSecret()
+	pw := secret.Typed()
 	h := a.mint(pw)
 	return pw, a.within(ctx, func(tx *sql.Tx) error {
 		var n, same int
@@ -173,7 +174,7 @@ func (a *Accounts) Disable(ctx context.Context, by access.Caller, name string, o
 // Reset gives a user a one-time password, which is shown this once, and ends all their
 // sessions. The second factor stays: see [Accounts.DropTOTP].
 func (a *Accounts) Reset(ctx context.Context, by access.Caller, name string) (oneTime string, err error) {
-	pw := newSecret()
+	pw := secret.Typed()
 	h := a.mint(pw)
 	return pw, a.change(ctx, by, name, func(tx *sql.Tx, _ rest.Role) error {
 		return errors.Join(setPassword(ctx, tx, name, h, true), note(ctx, tx, by, "reset-password", "of "+name))

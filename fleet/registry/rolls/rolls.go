@@ -13,24 +13,21 @@ import (
 	"fmt"
 )
 
-// Schema is the registry's step for it: boards, their proofs, their
-// requests and what people say of them count.
+// Schema is the registry's step for it; [On] has a table counted.
 const Schema = `
 CREATE TABLE roll (one INTEGER PRIMARY KEY CHECK (one = 1), n INTEGER NOT NULL);
 INSERT INTO roll VALUES (1, 1);
-CREATE TRIGGER roll_board_insert AFTER INSERT ON board BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_board_update AFTER UPDATE ON board BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_board_delete AFTER DELETE ON board BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_proof_insert AFTER INSERT ON proof BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_proof_update AFTER UPDATE ON proof BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_proof_delete AFTER DELETE ON proof BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_request_insert AFTER INSERT ON request BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_request_update AFTER UPDATE ON request BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_request_delete AFTER DELETE ON request BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_meta_insert AFTER INSERT ON meta BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_meta_update AFTER UPDATE ON meta BEGIN UPDATE roll SET n = n + 1; END;
-CREATE TRIGGER roll_meta_delete AFTER DELETE ON meta BEGIN UPDATE roll SET n = n + 1; END;
 `
+
+// On gives the statements that have each change of a table counted; they belong to the step
+// that makes the table, or to a later one.
+func On(table string) string {
+	s := ""
+	for _, what := range []string{"INSERT", "UPDATE", "DELETE"} {
+		s += fmt.Sprintf("CREATE TRIGGER roll_%s_%s AFTER %s ON %s BEGIN UPDATE roll SET n = n + 1; END;\n", table, what, what, table)
+	}
+	return s
+}
 
 // Count gives a number that changes with each change.
 func Count(ctx context.Context, read *sql.DB) (n int64, err error) {

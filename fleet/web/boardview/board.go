@@ -168,7 +168,9 @@ func (h *views) build(ctx context.Context, p *web.Shown) error {
 	p.Shape("cameras", cams)
 	p.Shape("reports", b.Reports)
 	p.Shape("facts", v.Facts)
-	p.Shape("about", v.About.Version, v.About.Edit)
+	if len(v.About.Facts) > 0 || v.About.Edit {
+		p.Shape("about", v.About.Version, v.About.Edit)
+	}
 	return nil
 }
 

@@ -64,6 +64,7 @@ type wallView struct {
 	F        filter
 	Wrong    string // what a filter cannot be read as
 	Narrow   bool   // anything is filtered
+	Deep     bool   // by what is folded away
 	Boards   []string
 	Sites    []string
 	Cameras  []string
@@ -74,11 +75,6 @@ type wallView struct {
 	Newest   string
 	Bars     bars
 	Empty    string // why nothing is shown
-}
-
-// names of the filters in the address, in the order of the form.
-func filterNames() []string {
-	return []string{"board", "site", "camera", "model", "class", "score", "from", "to", "q", "all"}
 }
 
 // filter is what a wall and the page of one of its pictures share in the address.
@@ -221,6 +217,7 @@ func (h *views) wall(ctx context.Context, p *web.Shown) error {
 	p.Title, p.Data = "Detections", v
 	v.F, v.Wrong = read(p.Query, p.At.Location())
 	v.Narrow = len(v.F.keep) > 0
+	v.Deep = v.F.deep() || v.F.From+v.F.To+v.F.Q != "" || v.Wrong != ""
 	if v.Wrong != "" {
 		v.F.query = nil
 	}

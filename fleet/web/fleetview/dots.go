@@ -5,6 +5,7 @@ package fleetview
 
 import (
 	"math"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,7 @@ type site struct {
 	Cell    int // of one board, in px
 	W, H    int // in px
 	Strokes []stroke
+	Link    string // to its rows
 	Words   string // for those who cannot see it
 }
 
@@ -122,8 +124,12 @@ func draw(name string, bs []*web.Board, cell int) site {
 		}
 	}
 	s.Words = strings.Join(parts, ", ")
-	if name == otherSites {
+	switch name {
+	case otherSites:
 		s.Name = "other sites"
+	case "":
+	default:
+		s.Link = to(url.Values{"q": {"site=" + Quote(name)}})
 	}
 	return s
 }

@@ -27,6 +27,7 @@ const (
 	fleetShots = 6  // newest pictures
 	maxCauses  = 12 // lines of what needs attention: a screen; the rest is a number
 	maxSaved   = 50 // saved queries shown
+	fewBoards  = 8  // up to here the table alone is enough
 )
 
 // Saved keeps queries with names. Its errors are *[web.Problem] where a name or a query
@@ -95,6 +96,7 @@ type view struct {
 	MoreCauses int
 	MoreBoards int // behind those causes
 	Sites      []site
+	Dots       bool // they are worth drawing
 	Table      table
 	Shots      []web.Shot
 	Enrol      string
@@ -119,6 +121,7 @@ func (h *views) build(ctx context.Context, p *web.Shown) error {
 	v.chips(n, p.Query.Get("q"))
 	v.causes(verdict.Grouped(judged))
 	v.Sites = dots(ov)
+	v.Dots = v.Total > fewBoards || len(v.Sites) > 1
 	if v.Table, err = h.table(ctx, p, ov); err != nil {
 		return err
 	}

@@ -44,6 +44,8 @@ type table struct {
 	Saved    []savedLink
 	CanSave  bool
 	Sort     string
+	Orders   [][2]string // for a menu: the address's word and what it is called
+	Fields   []query.FieldDoc
 }
 
 // head is one column that the table can be sorted by.
@@ -126,7 +128,7 @@ func chosen(ov *web.Overview, q url.Values) (list []*web.Board, parsed *query.Qu
 // table makes the table of an address.
 func (h *views) table(ctx context.Context, p *web.Shown, ov *web.Overview) (table, error) {
 	q := p.Query
-	t := table{Q: strings.TrimSpace(q.Get("q")), Sort: q.Get("sort"), CanSave: h.cfg.Saved != nil && p.May(rest.BoardsWrite)}
+	t := table{Q: strings.TrimSpace(q.Get("q")), Sort: q.Get("sort"), CanSave: h.cfg.Saved != nil && p.May(rest.BoardsWrite), Fields: query.Fields()}
 	with := func(key, value string) string { // the address with one thing changed
 		u := url.Values{}
 		for _, k := range []string{"q", "sort"} {
@@ -184,7 +186,11 @@ func (t *table) heads(with func(key, value string) string) {
 	if key == "" {
 		key = "state"
 	}
+	t.Orders = [][2]string{{"", "Worst first"}}
 	for _, c := range columns() {
+		if c.key != "state" {
+			t.Orders = append(t.Orders, [2]string{c.key, "By " + words.Lower(c.word)})
+		}
 		x := head{Word: c.word, Class: c.class, Link: with("sort", c.key)}
 		if c.key == key {
 			x.Sorted = "ascending"

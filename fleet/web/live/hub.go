@@ -23,9 +23,11 @@ import (
 )
 
 const (
-	// beatEvery is how often a quiet stream says that it lives, and how often the
-	// session behind it is checked.
+	// beatEvery is how often a quiet stream says that it lives.
 	beatEvery = 15 * time.Second
+	// lookEvery is how often the session behind a stream is checked: who is shut out or
+	// given a lesser role sees no more within a second.
+	lookEvery = time.Second
 	// writeTimeout ends a viewer whose connection takes nothing any more.
 	writeTimeout = 10 * time.Second
 	// pending is how many frames wait for one viewer; with one a second, a viewer
@@ -254,15 +256,18 @@ func (h *Hub) Serve(w http.ResponseWriter, r *http.Request, k Key, still func() 
 	}
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for ok := send([]byte("retry: 3000\n\n")); ok; {
 		select {
 		case b, open := <-v.ch:
 			ok = open && send(b)
-		case <-beat.C:
+		case <-look.C:
 			if !still() {
 				send([]byte("event: bye\ndata: {}\n\n"))
 				return
 			}
+		case <-beat.C:
 			ok = send([]byte("event: beat\ndata: {}\n\n"))
 		case <-r.Context().Done():
 			return

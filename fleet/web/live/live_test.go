@@ -102,7 +102,7 @@ func look(ctx context.Context, h *Hub, w http.ResponseWriter, view string, still
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		h.Serve(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/live", nil), Key{"main", view}, still)
+		h.Serve(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/live", nil), Key{Tenant: "main", View: view}, still)
 	}()
 	return done
 }

@@ -308,7 +308,7 @@ func (b *board) stored(f *flight) {
 // send fills the window.
 func (b *board) send() {
 	for b.greeted && len(b.flying) < window {
-		f := b.out.pick()
+		f := b.out.pick(b.f.cfg.Packed)
 		if f == nil {
 			return
 		}
@@ -353,7 +353,7 @@ func (b *board) leave() {
 	}
 	end := time.NewTimer(drainFor)
 	defer end.Stop()
-	for b.greeted && (len(b.flying) > 0 || b.out.pick() != nil) {
+	for b.greeted && (len(b.flying) > 0 || b.out.pick(b.f.cfg.Packed) != nil) {
 		b.send()
 		if b.line == nil {
 			return

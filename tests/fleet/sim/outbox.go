@@ -17,7 +17,7 @@ const (
 	// maxKept bounds the records of a class that a board keeps while it cannot send:
 	// more than an hour of samples. What is beyond it is given up, oldest first.
 	maxKept = 1000
-	// maxPacked bounds the records of one message.
+	// maxPacked bounds the records of one message where nothing else is asked for.
 	maxPacked = 64
 	// replayAfter is the age from which a record is a backlog.
 	replayAfter = 30 * time.Second
@@ -115,7 +115,7 @@ func (o *outbox) cursors() (out []schema.Cursor) {
 
 // pick gives the next message to send: alarms first, then events, samples, pictures. The
 // picture of a snapshot comes before its record.
-func (o *outbox) pick() *flight {
+func (o *outbox) pick(packed int) *flight {
 	for c := range schema.Class(schema.NumClasses) {
 		var f *flight
 		size := 0
@@ -129,7 +129,7 @@ func (o *outbox) pick() *flight {
 				}
 				break
 			}
-			if size += len(k.payload) + 16; f != nil && (len(f.records) == maxPacked || size > schema.MaxPayload*3/4) {
+			if size += len(k.payload) + 16; f != nil && (len(f.records) == packed || size > schema.MaxPayload*3/4) {
 				break
 			}
 			if f == nil {
@@ -175,6 +175,9 @@ func (b *board) keep(c schema.Class, rec schema.Record, now time.Time, pic *pict
 	dropped := b.out.put(c, raw, now, pic)
 	b.f.n.dropped.Add(int64(dropped))
 	b.f.n.waiting.Add(int64(1 - dropped))
+	if b.f.cfg.Made != nil {
+		b.f.cfg.Made(schema.ID{Board: b.name, Class: c, Epoch: b.out.epoch[c], Seq: b.out.last[c]})
+	}
 }
 
 // confess makes gaps of what was given up.

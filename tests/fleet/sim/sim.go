@@ -51,6 +51,10 @@ type Config struct {
 	// Spread dials each site's boards from an address of its own, 127.1.0.SITE: for a fleet
 	// on loopback, which bounds enrolments and ports by address.
 	Spread bool
+	// Packed bounds the records of one message; 0 is 64. With 1 each record is a message.
+	Packed int
+	// Made is told of each record when it is made, from many goroutines. Nil: nobody is.
+	Made func(r schema.ID)
 	// Acked is told of each record that the server has acknowledged, from many goroutines.
 	// Nil: nobody is.
 	Acked func(r schema.ID)
@@ -69,6 +73,9 @@ func (c *Config) complete() error {
 		if *d == 0 {
 			*d = v
 		}
+	}
+	if c.Packed <= 0 {
+		c.Packed = maxPacked
 	}
 	def(&c.Every, 5*time.Second)
 	def(&c.EventEvery, 15*time.Second)

@@ -11,20 +11,41 @@
   const all = (sel, root = document) => [...root.querySelectorAll(sel)];
 
   // --- filters: one click less than the button needs
-  const filters = $(".filters");
-  if (filters) {
-    body.classList.add("js");
-    filters.addEventListener("change", () => filters.requestSubmit());
-  }
+  body.classList.add("js");
+  const filters = $("form.filters");
+  if (filters) filters.addEventListener("change", (e) => { if (e.target.closest("select,[type=checkbox]")) filters.requestSubmit(); });
   document.addEventListener("click", (e) => {
     for (const m of all("details.menu[open]")) if (!m.contains(e.target)) m.open = false;
   });
 
-  // --- keys: arrows go to neighbours, b l g switch what is drawn
+  // --- copying, where the browser allows it
+  document.addEventListener("click", async (e) => {
+    const b = e.target.closest("button[data-copy]"), from = b && document.getElementById(b.dataset.copy);
+    if (!from || body.classList.contains("copies")) return;
+    const said = b.textContent;
+    try {
+      await navigator.clipboard.writeText(from.textContent);
+      b.textContent = "Copied";
+    } catch { b.textContent = "Mark it and copy it by hand"; }
+    setTimeout(() => { b.textContent = said; }, 2500);
+  });
+
+  // --- keys: arrows go to neighbours, b l g switch what is drawn. They can be switched
+  // off (WCAG 2.1.4): speech input types letters that nobody meant.
+  const keys = $("#keys");
+  try { body.dataset.keys = localStorage.getItem("fulmar-keys") === "off" ? "off" : "on"; } catch { body.dataset.keys = "on"; }
+  if (keys) {
+    keys.checked = body.dataset.keys === "on";
+    keys.addEventListener("change", () => {
+      body.dataset.keys = keys.checked ? "on" : "off";
+      try { localStorage.setItem("fulmar-keys", body.dataset.keys); } catch { /* for this page only */ }
+    });
+  }
   document.addEventListener("keydown", (e) => {
     if (e.key === "Escape") for (const m of all("details.menu[open]")) m.open = false;
     if (e.ctrlKey || e.metaKey || e.altKey || e.target.closest("input:not([type=checkbox]),select,textarea")) return;
     const box = { b: "#t-boxes", l: "#t-labels", g: "#t-truth" }[e.key];
+    if (body.dataset.keys === "off" && e.key.length === 1) return;
     const rel = { ArrowLeft: "prev", ArrowRight: "next" }[e.key];
     if (box && $(box)) $(box).click();
     else if (rel && $(".viewer") && $(`a[rel=${rel}]`)) $(`a[rel=${rel}]`).click();
@@ -211,9 +232,9 @@
       const end = () => { tip.hidden = true; c.hair.setAttribute("d", ""); };
       c.plot.addEventListener("pointerleave", end);
       c.plot.addEventListener("pointercancel", end);
-      c.plot.addEventListener("pointermove", (e) => {
+      let f = 1;
+      const show = () => {
         if (!data) return;
-        const box = c.plot.getBoundingClientRect(), f = Math.min(1, Math.max(0, (e.clientX - box.left) / box.width));
         const t = now() - data.span * (1 - f), rows = [];
         for (const l of c.lines) {
           const s = data.by.get(l.name);
@@ -227,6 +248,20 @@
         tip.textContent = [age(now() - t)].concat(rows.length ? rows : ["nothing stored"]).join("\n");
         tip.classList.toggle("left", f > 0.5);
         tip.hidden = false;
+      };
+      c.plot.addEventListener("pointermove", (e) => {
+        const box = c.plot.getBoundingClientRect();
+        f = Math.min(1, Math.max(0, (e.clientX - box.left) / box.width));
+        show();
+      });
+      tip.setAttribute("role", "status"); // read out when the keys move it
+      c.plot.addEventListener("blur", end);
+      c.plot.addEventListener("keydown", (e) => {
+        const step = { ArrowLeft: -0.02, ArrowRight: 0.02, Home: -1, End: 1 }[e.key];
+        if (!step) return;
+        e.preventDefault();
+        f = Math.min(1, Math.max(0, f + step));
+        show();
       });
     };
     const find = () => {

@@ -1,10 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package accounts
+package secret
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
@@ -16,24 +15,27 @@ import (
 )
 
 // Argon2id parameters: the second recommended choice of RFC 9106 with fewer lanes,
-// since two hash at the same time at most.
+// since few hash at the same time.
 const (
 	argonTime   = 3
 	argonMemory = 64 << 10 // KiB
 	argonLanes  = 2
-	hashers     = 2 // 64 MiB each
-	// maxWaiting bounds who waits for a hash: at 0.2 s each half a minute, after which
-	// a person has gone.
-	maxWaiting = 64
 )
+
+// Dummy stands for the password of who is not there: the hash of nothing that anybody
+// types, with the cost of a real one.
+func Dummy() string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", argon2.Version, argonMemory, argonTime, argonLanes)
+}
 
 // Bounds of passwords.
 const (
 	MinPassword = 15  // characters; NIST SP 800-63B for a password alone
-	maxPassword = 256 // bytes; more is no password but an attack
+	MaxPassword = 256 // bytes; more is no password but an attack
 )
 
-func hashPassword(pw string) string {
+// HashPassword gives what is kept of a password: Argon2id with a salt of its own.
+func HashPassword(pw string) string {
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt)
 	sum := argon2.IDKey([]byte(pw), salt, argonTime, argonMemory, argonLanes, 32)
@@ -41,7 +43,8 @@ func hashPassword(pw string) string {
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonTime, argonLanes, enc(salt), enc(sum))
 }
 
-func checkPassword(stored, pw string) bool {
+// CheckPassword tells whether a password is the one that something was kept of.
+func CheckPassword(stored, pw string) bool {
 	var v, m, t, p int
 	parts := strings.Split(stored, "$")
 	if len(parts) != 6 || parts[1] != "argon2id" {
@@ -60,23 +63,7 @@ func checkPassword(stored, pw string) bool {
 	return subtle.ConstantTimeCompare(got, sum) == 1
 }
 
-// compare checks a password against what is stored, in its turn.
-func (a *Accounts) compare(ctx context.Context, stored, pw string) (bool, error) {
-	if a.waiting.Add(1) > maxWaiting {
-		a.waiting.Add(-1)
-		return false, ErrTooManyTries
-	}
-	defer a.waiting.Add(-1)
-	select {
-	case a.hash <- struct{}{}:
-		defer func() { <-a.hash }()
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
-	return a.check(stored, pw), nil
-}
-
-// fit tells whether a new password will do.
-func fit(old, fresh string) bool {
-	return utf8.RuneCountInString(fresh) >= MinPassword && len(fresh) <= maxPassword && fresh != old
+// Fit tells whether a new password will do.
+func Fit(old, fresh string) bool {
+	return utf8.RuneCountInString(fresh) >= MinPassword && len(fresh) <= MaxPassword && fresh != old
 }
