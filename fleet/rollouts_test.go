@@ -20,10 +20,11 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/registry"
-	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/runner"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema"
+	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
 
@@ -37,7 +38,7 @@ type updated struct {
 	c        mqtt.Client
 	running  string
 	seen     uint64 // highest attempt
-	done     schema.OTAState
+	done     ota.State
 	installs []string // releases, for good
 
 	fate atomic.Value // "takes", "breaks", "hangs", "silent"
@@ -91,7 +92,7 @@ func (b *updated) connect(c *town, can string) {
 	}
 }
 
-func (b *updated) say(s schema.OTAState) {
+func (b *updated) say(s ota.State) {
 	b.mu.Lock()
 	s.V, s.Release = 1, b.running
 	c := b.c
@@ -102,7 +103,7 @@ func (b *updated) say(s schema.OTAState) {
 }
 
 func (b *updated) assigned(p []byte) {
-	var a schema.Assignment
+	var a ota.Assignment
 	if err := schema.Decode(p, &a); err != nil {
 		b.t.Errorf("%s: %v", b.name, err)
 		return
@@ -118,36 +119,36 @@ func (b *updated) assigned(p []byte) {
 	}
 	b.seen = a.Attempt
 	b.mu.Unlock()
-	s := schema.OTAState{Rollout: a.Rollout, Attempt: a.Attempt}
+	s := ota.State{Rollout: a.Rollout, Attempt: a.Attempt}
 	fate, _ := b.fate.Load().(string)
 	end := func(word, running, reason string) {
 		b.mu.Lock()
 		b.running = running
 		s.State, s.Reason = word, reason
 		b.done = s
-		if word == schema.OTACommitted {
+		if word == ota.Committed {
 			b.installs = append(b.installs, running)
 		}
 		b.mu.Unlock()
 		b.say(s)
 	}
-	if a.Act == schema.AssignUndo {
-		end(schema.OTARolledBack, a.Before, "")
+	if a.Act == ota.Undo {
+		end(ota.RolledBack, a.Before, "")
 		return
 	}
 	if fate == "silent" {
 		return
 	}
-	for _, w := range []string{schema.OTAFetching, schema.OTATrial} {
+	for _, w := range []string{ota.Fetching, ota.Trial} {
 		s.State = w
 		b.say(s)
 		time.Sleep(20 * time.Millisecond)
 	}
 	switch fate {
 	case "breaks":
-		end(schema.OTARolledBack, a.Before, "worker crashed 3 times")
+		end(ota.RolledBack, a.Before, "worker crashed 3 times")
 	case "takes":
-		end(schema.OTACommitted, a.Release, "")
+		end(ota.Committed, a.Release, "")
 	}
 }
 
@@ -162,7 +163,7 @@ func caller(who string, r ...rest.Right) access.Caller {
 	return access.Caller{Tenant: registry.DefaultTenant, Who: who, Author: who, Rights: rights}
 }
 
-func (c *town) until(t *testing.T, id string, states ...rollout.State) *rest.Rollout {
+func (c *town) until(t *testing.T, id string, states ...state.State) *rest.Rollout {
 	t.Helper()
 	var r *rest.Rollout
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // real sockets, real seconds
@@ -170,7 +171,7 @@ func (c *town) until(t *testing.T, id string, states ...rollout.State) *rest.Rol
 		if r, err = c.rolls.Get(t.Context(), registry.DefaultTenant, id); err != nil {
 			t.Fatal(err)
 		}
-		if slices.Contains(states, rollout.State(r.State)) {
+		if slices.Contains(states, state.State(r.State)) {
 			return r
 		}
 	}
@@ -221,7 +222,7 @@ func TestRolloutOverMQTT(t *testing.T) {
 	if _, err := c.rolls.Act(t.Context(), ann, r.ID, r.Version, rest.RolloutAction{Do: "start"}); err != nil {
 		t.Fatal(err)
 	}
-	c.until(t, r.ID, rollout.Soak, rollout.Judging)
+	c.until(t, r.ID, state.Soak, state.Judging)
 	if n := len(installed(list)); n != 3 {
 		t.Errorf("%d boards have it after the first wave of 3", n)
 	}
@@ -230,7 +231,7 @@ func TestRolloutOverMQTT(t *testing.T) {
 	for _, b := range list {
 		b.connect(c, "updates")
 	}
-	done := c.until(t, r.ID, rollout.Done, rollout.Halted)
+	done := c.until(t, r.ID, state.Done, state.Halted)
 	if done.State != "done" || done.Counts["good"] != 10 || !strings.Contains(done.Sentence, "10 boards run 1.9; 0 of 10 failed, that shows at least 74.1 %") {
 		t.Errorf("%s: %s %v", done.State, done.Sentence, done.Counts)
 	}
@@ -287,7 +288,7 @@ func TestBadRolloutOverMQTT(t *testing.T) {
 	if _, err := c.rolls.Act(t.Context(), ann, r.ID, -1, rest.RolloutAction{Do: "start"}); err != nil {
 		t.Fatal(err)
 	}
-	over := c.until(t, r.ID, rollout.Halted, rollout.Done)
+	over := c.until(t, r.ID, state.Halted, state.Done)
 	if over.State != "halted" || over.Counts["failed"] != 2 || over.Counts["waiting"] != 4 || !strings.Contains(over.Sentence, "at best") || !strings.Contains(over.Sentence, "4 boards untouched") {
 		t.Fatalf("%s: %s %v", over.State, over.Sentence, over.Counts)
 	}
@@ -304,7 +305,7 @@ func TestBadRolloutOverMQTT(t *testing.T) {
 	if _, err := c.rolls.Act(t.Context(), ann, h.ID, -1, rest.RolloutAction{Do: "start"}); err != nil {
 		t.Fatal(err)
 	}
-	if h = c.until(t, h.ID, rollout.Halted, rollout.Done); h.State != "halted" || !strings.Contains(h.Sentence, "private address") || calls.Load() != 0 {
+	if h = c.until(t, h.ID, state.Halted, state.Done); h.State != "halted" || !strings.Contains(h.Sentence, "private address") || calls.Load() != 0 {
 		t.Errorf("%s: %s, %d calls", h.State, h.Sentence, calls.Load())
 	}
 	for _, b := range list {
@@ -313,7 +314,7 @@ func TestBadRolloutOverMQTT(t *testing.T) {
 	if _, err := c.rolls.Act(t.Context(), ann, r.ID, -1, rest.RolloutAction{Do: "retry", Without: first[0]}); err != nil {
 		t.Fatal(err)
 	}
-	over = c.until(t, r.ID, rollout.Halted, rollout.Done)
+	over = c.until(t, r.ID, state.Halted, state.Done)
 	if over.State != "done" || over.Counts["good"] != 8 || over.Counts["out"] != 1 || len(over.Rolls) != 1 {
 		t.Errorf("tried again: %s: %s %v", over.State, over.Sentence, over.Counts)
 	}

@@ -100,13 +100,6 @@ func vectors() []vector {
 			V: 1, Release: "1.4.0", Program: bytes.Repeat([]byte{1}, 32), Models: map[string][]byte{"parcels": bytes.Repeat([]byte{2}, 32)},
 			Boot: 77, Kind: "firmware", Maker: "MSFT", Firmware: "8217.4131", Rollback: "unknown",
 		}, of[AttestReport]},
-		{"assignment", &Assignment{
-			V: 1, Rollout: "r-31", Component: "model/parcels", Release: "parcels-7", Attempt: 3<<24 | 9, Act: AssignInstall, Deadline: 1_767_225_600_123,
-			Envelope: []byte(`{"payload":"e30="}`),
-		}, of[Assignment]},
-		{"assignment-undo", &Assignment{V: 1, Rollout: "r-31", Component: "agent", Release: "1.9.0", Attempt: 3<<24 | 10, Act: AssignUndo, Before: "1.8.2"}, of[Assignment]},
-		{"ota-state", &OTAState{V: 1, Rollout: "r-31", Attempt: 3<<24 | 9, State: OTAFetching, Progress: 42, Release: "parcels-6"}, of[OTAState]},
-		{"ota-state-failed", &OTAState{V: 1, Rollout: "r-31", Attempt: 3<<24 | 9, State: OTAFailed, Reason: "no space: 212 MB free, wants 388", Release: "parcels-6"}, of[OTAState]},
 		{"ack", &Ack{V: 1, Class: ClassEvent, Epoch: 42, Ranges: [][2]uint64{{1, 1}, {3, 900}}}, of[Ack]},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
 )
 
@@ -28,7 +29,7 @@ const (
 type Person struct{ Who, Author string }
 
 // Event is something that happened.
-type Event interface{ cause() Cause }
+type Event interface{ cause() state.Cause }
 
 // The events. Epoch, where there is one, is a number that rose since the last one given
 // to any rollout.
@@ -77,7 +78,7 @@ type (
 	// Dependency tells how a rollout stands that comes first.
 	Dependency struct {
 		ID    string
-		State State
+		State state.State
 	}
 	// Hooked is the answer of the hook of the state.
 	Hooked struct {
@@ -104,19 +105,19 @@ type (
 	Tick struct{}
 )
 
-func (Start) cause() Cause      { return OnStart }
-func (Approve) cause() Cause    { return OnApprove }
-func (Pause) cause() Cause      { return OnPause }
-func (Resume) cause() Cause     { return OnResume }
-func (Abort) cause() Cause      { return OnAbort }
-func (Retry) cause() Cause      { return OnRetry }
-func (Rollback) cause() Cause   { return OnRollback }
-func (Dependency) cause() Cause { return OnDependency }
-func (Hooked) cause() Cause     { return OnHook }
-func (Measured) cause() Cause   { return OnMeasured }
-func (Report) cause() Cause     { return OnReport }
-func (Here) cause() Cause       { return OnReport }
-func (Tick) cause() Cause       { return OnTime }
+func (Start) cause() state.Cause      { return state.OnStart }
+func (Approve) cause() state.Cause    { return state.OnApprove }
+func (Pause) cause() state.Cause      { return state.OnPause }
+func (Resume) cause() state.Cause     { return state.OnResume }
+func (Abort) cause() state.Cause      { return state.OnAbort }
+func (Retry) cause() state.Cause      { return state.OnRetry }
+func (Rollback) cause() state.Cause   { return state.OnRollback }
+func (Dependency) cause() state.Cause { return state.OnDependency }
+func (Hooked) cause() state.Cause     { return state.OnHook }
+func (Measured) cause() state.Cause   { return state.OnMeasured }
+func (Report) cause() state.Cause     { return state.OnReport }
+func (Here) cause() state.Cause       { return state.OnReport }
+func (Tick) cause() state.Cause       { return state.OnTime }
 
 // Effects is what is to be done after an event, once its outcome is stored.
 type Effects struct {
@@ -131,9 +132,9 @@ type Effects struct {
 
 // turn is one event at work.
 type turn struct {
-	r   *Rollout
+	r   *state.Rollout
 	now time.Time
-	on  Cause
+	on  state.Cause
 	who string
 	fx  Effects
 	err error
@@ -142,7 +143,7 @@ type turn struct {
 // Apply lets the rollout take an event. An error means that nothing has changed, unless
 // it is one of this package's own (no arrow in the table): then what is in memory is
 // not to be used any more.
-func (r *Rollout) Apply(ev Event, now time.Time) (Effects, error) {
+func Apply(r *state.Rollout, ev Event, now time.Time) (Effects, error) {
 	t := &turn{r: r, now: now, on: ev.cause(), who: "fleet", fx: Effects{Changed: map[int]bool{}}}
 	switch e := ev.(type) {
 	case Start:
@@ -176,27 +177,21 @@ func (r *Rollout) Apply(ev Event, now time.Time) (Effects, error) {
 }
 
 // move goes along an arrow of the table.
-func (t *turn) move(to State, say string) {
+func (t *turn) move(to state.State, say string) {
 	r := t.r
-	if !allowed(r.State, t.on, to) {
+	if !state.Allowed(r.State, t.on, to) {
 		t.err = fmt.Errorf("rollout %s: no way from %s to %s on %s", r.ID, r.State, to, t.on)
 		return
 	}
 	t.fx.Steps = append(t.fx.Steps, rest.RolloutStep{At: t.now, Who: t.who, From: string(r.State), To: string(to), Say: say})
 	r.State, r.Since, r.Deadline, t.fx.Head = to, t.now, time.Time{}, true
-	if life := r.life(to); life > 0 {
+	if life := life(r, to); life > 0 {
 		r.Deadline = t.now.Add(life)
 	}
 }
 
-// note writes a step that changes no state.
-func (t *turn) note(say string) {
-	t.fx.Steps = append(t.fx.Steps, rest.RolloutStep{At: t.now, Who: t.who, To: string(t.r.State), Say: say})
-	t.fx.Head = true
-}
-
 // life is how long a state may last; 0 for the ends.
-func (r *Rollout) life(s State) time.Duration {
+func life(r *state.Rollout, s state.State) time.Duration {
 	hook := func(h *rest.Hook) time.Duration {
 		if h == nil {
 			return 0
@@ -204,40 +199,40 @@ func (r *Rollout) life(s State) time.Duration {
 		return time.Duration(h.LimitS)*time.Second + hookGrace
 	}
 	switch s {
-	case Planned:
+	case state.Planned:
 		return planLife
-	case Approval:
+	case state.Approval:
 		return approvalLife
-	case Waiting:
+	case state.Waiting:
 		return waitingLife
-	case Before:
+	case state.Before:
 		return hook(r.Spec.Before) + hookGrace
-	case InWave:
+	case state.InWave:
 		return time.Duration(r.Spec.Limits.WaveS) * time.Second
-	case Soak:
-		return max(time.Duration(r.waveSpec().SoakS)*time.Second, time.Nanosecond)
-	case Judging:
+	case state.Soak:
+		return max(time.Duration(r.WaveSpec().SoakS)*time.Second, time.Nanosecond)
+	case state.Judging:
 		return judgeLife + hook(r.Spec.Behind)
-	case Held:
+	case state.Held:
 		return heldLife
-	case Paused:
+	case state.Paused:
 		return pausedLife
-	case Stopping:
+	case state.Stopping:
 		return time.Duration(r.Spec.Limits.UndoS) * time.Second
 	}
 	return 0
 }
 
 // set changes a board and keeps the tallies right.
-func (t *turn) set(i int, change func(b *Board)) {
+func (t *turn) set(i int, change func(b *state.Board)) {
 	b := &t.r.Boards[i]
 	was := b.State
-	t.r.count(b, -1)
+	t.r.Count(b, -1)
 	change(b)
 	if b.State != was {
 		b.Since = t.now
 	}
-	t.r.count(b, 1)
+	t.r.Count(b, 1)
 	t.fx.Changed[i] = true
 }
 

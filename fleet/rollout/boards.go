@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"fulmar/fleet/rollout/plan"
-	"fulmar/schema"
+	"fulmar/fleet/rollout/state"
+	"fulmar/schema/ota"
 )
 
 const (
@@ -22,42 +23,11 @@ const (
 	maxReason = 256
 )
 
-// Act is what a board is told to do.
-type Act uint8
-
-// The acts, as the wire has them.
-const (
-	ActInstall = Act(schema.AssignInstall)
-	ActShadow  = Act(schema.AssignShadow)
-	ActUndo    = Act(schema.AssignUndo)
-)
-
-// Order gives what holds for a board now, false where there is nothing to tell it. The
-// same order may be given any number of times.
-func (r *Rollout) Order(i int) (act Act, attempt uint64, deadline time.Time, ok bool) {
-	b := &r.Boards[i]
-	gone := r.State == Stopping && r.Into != Done || r.State.Over() && r.State != Done
-	switch {
-	case b.State.flying() && r.group(b) == 0:
-		return ActShadow, b.Attempt, b.Deadline, true
-	case b.State.flying():
-		return ActInstall, b.Attempt, b.Deadline, true
-	case b.State == BoardUndoing || b.State == BoardStuck || b.State == BoardUnreached && gone && b.Attempt > 0:
-		return ActUndo, b.Attempt, b.Deadline, true
-	}
-	return 0, 0, time.Time{}, false
-}
-
-// Unsettled tells whether a board owes an answer, so that its order is given again.
-func (r *Rollout) Unsettled(i int) bool {
-	return r.Boards[i].State.flying() || r.Boards[i].State == BoardUndoing
-}
-
 func (t *turn) send(i int) { t.fx.Send = append(t.fx.Send, i) }
 
 // here: a board has connected. Whatever holds for it is said again.
 func (t *turn) here(e Here) {
-	i, ok := t.r.index[e.Board]
+	i, ok := t.r.Has(e.Board)
 	if !ok {
 		return
 	}
@@ -65,8 +35,8 @@ func (t *turn) here(e Here) {
 		t.send(i)
 		return
 	}
-	if b := &t.r.Boards[i]; b.State == BoardWaiting && b.NotBefore.After(t.now) {
-		t.set(i, func(b *Board) { b.NotBefore = t.now })
+	if b := &t.r.Boards[i]; b.State == state.BoardWaiting && b.NotBefore.After(t.now) {
+		t.set(i, func(b *state.Board) { b.NotBefore = t.now })
 	}
 }
 
@@ -79,7 +49,7 @@ func clip(s string) string {
 
 // report takes a board's word.
 func (t *turn) report(e Report) {
-	i, ok := t.r.index[e.Board]
+	i, ok := t.r.Has(e.Board)
 	if !ok {
 		return
 	}
@@ -89,21 +59,21 @@ func (t *turn) report(e Report) {
 		}
 		return
 	}
-	t.set(i, func(b *Board) {
+	t.set(i, func(b *state.Board) {
 		b.Acked, b.Phase, b.Progress = true, e.Word, e.Progress
 		if e.Release != "" {
 			b.Release = e.Release
 		}
 	})
 	switch b := &t.r.Boards[i]; {
-	case b.State == BoardUndoing || b.State == BoardStuck:
+	case b.State == state.BoardUndoing || b.State == state.BoardStuck:
 		t.undone(i, e)
-	case b.State == BoardWaiting || b.State == BoardUnreached:
+	case b.State == state.BoardWaiting || b.State == state.BoardUnreached:
 		t.late(i, e)
-	case b.State.flying():
+	case b.State.Flying():
 		t.progress(i, e)
-	case b.State == BoardGood && (e.Word == schema.OTAFailed || e.Word == schema.OTARolledBack):
-		t.fail(i, "failed after it was good: "+e.Reason, e.Word == schema.OTARolledBack)
+	case b.State == state.BoardGood && (e.Word == ota.Failed || e.Word == ota.RolledBack):
+		t.fail(i, "failed after it was good: "+e.Reason, e.Word == ota.RolledBack)
 	}
 	t.ended()
 }
@@ -112,26 +82,26 @@ func (t *turn) report(e Report) {
 func (t *turn) late(i int, e Report) {
 	r := t.r
 	switch {
-	case r.State == Done:
+	case r.State == state.Done:
 		switch e.Word {
-		case schema.OTACommitted:
-			t.set(i, func(b *Board) { b.State, b.Reason = BoardGood, "came late" })
-		case schema.OTAFailed, schema.OTARolledBack:
-			t.set(i, func(b *Board) { b.State, b.Bad, b.Reason = BoardFailed, true, clip("came late: "+e.Reason) })
+		case ota.Committed:
+			t.set(i, func(b *state.Board) { b.State, b.Reason = state.BoardGood, "came late" })
+		case ota.Failed, ota.RolledBack:
+			t.set(i, func(b *state.Board) { b.State, b.Bad, b.Reason = state.BoardFailed, true, clip("came late: "+e.Reason) })
 		}
-	case r.State.Over() || r.State == Stopping:
-		if e.Word == schema.OTARolledBack || e.Word == schema.OTAIdle {
-			t.set(i, func(b *Board) { b.State = BoardUndone })
+	case r.State.Over() || r.State == state.Stopping:
+		if e.Word == ota.RolledBack || e.Word == ota.Idle {
+			t.set(i, func(b *state.Board) { b.State = state.BoardUndone })
 			return
 		}
-		t.set(i, func(b *Board) { b.Attempt = t.attempt() })
+		t.set(i, func(b *state.Board) { b.Attempt = t.attempt() })
 		t.send(i)
 	default:
-		t.set(i, func(b *Board) {
+		t.set(i, func(b *state.Board) {
 			if b.Wave < r.Wave {
 				b.Wave = r.Wave // it joins the wave that runs
 			}
-			b.State, b.Deadline = BoardInstalling, t.now.Add(seconds(r.Spec.Limits.InstallS))
+			b.State, b.Deadline = state.BoardInstalling, t.now.Add(seconds(r.Spec.Limits.InstallS))
 		})
 		t.progress(i, e)
 	}
@@ -144,26 +114,26 @@ func (t *turn) progress(i int, e Report) {
 	r := t.r
 	b := &r.Boards[i]
 	switch e.Word {
-	case schema.OTACommitted:
-		if r.group(b) != 0 && e.Release != r.Spec.Release {
+	case ota.Committed:
+		if r.Group(b) != 0 && e.Release != r.Spec.Release {
 			t.fail(i, fmt.Sprintf("says committed, but runs %.64q", e.Release), false)
 			return
 		}
-		t.set(i, func(b *Board) {
-			b.State, b.Deadline, b.Reason, b.Shadowing = BoardGood, zero(), "", r.group(b) == 0
+		t.set(i, func(b *state.Board) {
+			b.State, b.Deadline, b.Reason, b.Shadowing = state.BoardGood, zero(), "", r.Group(b) == 0
 		})
-	case schema.OTAFailed, schema.OTARolledBack:
-		t.fail(i, e.Reason, e.Word == schema.OTARolledBack)
-	case schema.OTATrial:
-		if b.State != BoardTrial {
-			t.set(i, func(b *Board) { b.State, b.Deadline = BoardTrial, t.now.Add(seconds(r.Spec.Limits.TrialS)) })
+	case ota.Failed, ota.RolledBack:
+		t.fail(i, e.Reason, e.Word == ota.RolledBack)
+	case ota.Trial:
+		if b.State != state.BoardTrial {
+			t.set(i, func(b *state.Board) { b.State, b.Deadline = state.BoardTrial, t.now.Add(seconds(r.Spec.Limits.TrialS)) })
 		}
-	case schema.OTAIdle: // it has lost what it was told
+	case ota.Idle: // it has lost what it was told
 		t.send(i)
 	default:
-		if b.State == BoardAssigned {
-			t.set(i, func(b *Board) {
-				b.State, b.Deadline = BoardInstalling, t.now.Add(seconds(r.Spec.Limits.InstallS))
+		if b.State == state.BoardAssigned {
+			t.set(i, func(b *state.Board) {
+				b.State, b.Deadline = state.BoardInstalling, t.now.Add(seconds(r.Spec.Limits.InstallS))
 			})
 		}
 	}
@@ -173,11 +143,11 @@ func (t *turn) progress(i int, e Report) {
 // otherwise it is told to.
 func (t *turn) fail(i int, reason string, back bool) {
 	r := t.r
-	t.set(i, func(b *Board) {
-		if b.Wave < r.Wave && r.group(b) != 0 {
+	t.set(i, func(b *state.Board) {
+		if b.Wave < r.Wave && r.Group(b) != 0 {
 			b.Wave = r.Wave // a failure counts when it is seen
 		}
-		b.Bad, b.Reason, b.State, b.Deadline = true, clip(reason), BoardFailed, zero()
+		b.Bad, b.Reason, b.State, b.Deadline = true, clip(reason), state.BoardFailed, zero()
 		if !back {
 			t.undo(b)
 		}
@@ -189,25 +159,25 @@ func (t *turn) fail(i int, reason string, back bool) {
 }
 
 // undo turns a board's order round, within set.
-func (t *turn) undo(b *Board) {
-	b.State, b.Attempt, b.Deadline = BoardUndoing, t.attempt(), t.now.Add(seconds(t.r.Spec.Limits.UndoS))
+func (t *turn) undo(b *state.Board) {
+	b.State, b.Attempt, b.Deadline = state.BoardUndoing, t.attempt(), t.now.Add(seconds(t.r.Spec.Limits.UndoS))
 }
 
 // undone: a board that was told to go back says something.
 func (t *turn) undone(i int, e Report) {
 	b := &t.r.Boards[i]
-	back := e.Word == schema.OTARolledBack || e.Word == schema.OTAIdle || e.Word == schema.OTACommitted && b.Was != "" && e.Release == b.Was
+	back := e.Word == ota.RolledBack || e.Word == ota.Idle || e.Word == ota.Committed && b.Was != "" && e.Release == b.Was
 	switch {
 	case back:
-		t.set(i, func(b *Board) {
-			b.State, b.Deadline, b.Shadowing = BoardUndone, zero(), false
+		t.set(i, func(b *state.Board) {
+			b.State, b.Deadline, b.Shadowing = state.BoardUndone, zero(), false
 			if b.Bad {
-				b.State = BoardFailed
+				b.State = state.BoardFailed
 			}
 		})
-	case e.Word == schema.OTAFailed:
-		t.set(i, func(b *Board) {
-			b.State, b.Deadline, b.Reason = BoardStuck, zero(), clip("could not go back: "+e.Reason)
+	case e.Word == ota.Failed:
+		t.set(i, func(b *state.Board) {
+			b.State, b.Deadline, b.Reason = state.BoardStuck, zero(), clip("could not go back: "+e.Reason)
 		})
 	}
 }
@@ -221,15 +191,15 @@ func (t *turn) overdue() {
 			continue
 		}
 		switch b.State {
-		case BoardAssigned:
+		case state.BoardAssigned:
 			t.again(i)
-		case BoardInstalling, BoardTrial:
+		case state.BoardInstalling, state.BoardTrial:
 			t.fail(i, fmt.Sprintf("overdue: no verdict within %s of the %s (it was %s)", t.now.Sub(b.Since).Round(time.Second), b.State, phase(b.Phase)), false)
-		case BoardUndoing:
-			t.set(i, func(b *Board) {
+		case state.BoardUndoing:
+			t.set(i, func(b *state.Board) {
 				b.Deadline = zero()
-				if b.State = BoardStuck; !b.Acked && !b.Bad {
-					b.State = BoardUnreached
+				if b.State = state.BoardStuck; !b.Acked && !b.Bad {
+					b.State = state.BoardUnreached
 					return
 				}
 				if b.Reason != "" {
@@ -251,12 +221,12 @@ func phase(s string) string {
 // again puts a board that does not answer back into the queue: it waits longer with
 // each try, until it connects.
 func (t *turn) again(i int) {
-	t.set(i, func(b *Board) {
+	t.set(i, func(b *state.Board) {
 		wait := min(1<<min(b.Tries, 10), maxBackoff)
-		b.State, b.Deadline = BoardWaiting, zero()
+		b.State, b.Deadline = state.BoardWaiting, zero()
 		b.NotBefore = t.now.Add(time.Duration(wait) * seconds(t.r.Spec.Limits.AckS))
-		if t.r.State != InWave && t.r.State != Paused || t.r.group(b) != t.r.Wave {
-			b.State = BoardUnreached
+		if t.r.State != state.InWave && t.r.State != state.Paused || t.r.Group(b) != t.r.Wave {
+			b.State = state.BoardUnreached
 		}
 	})
 }
@@ -267,7 +237,7 @@ func (t *turn) dispatch() {
 	used, open := map[string]int{}, map[string]bool{}
 	if r.Spec.PerSite > 0 {
 		for i := range r.Boards {
-			if b := &r.Boards[i]; b.State.flying() {
+			if b := &r.Boards[i]; b.State.Flying() {
 				used[b.Site]++
 			}
 		}
@@ -275,12 +245,12 @@ func (t *turn) dispatch() {
 	n := 0
 	for i := range r.Boards {
 		b := &r.Boards[i]
-		if b.State != BoardWaiting || r.group(b) != r.Wave || b.NotBefore.After(t.now) {
+		if b.State != state.BoardWaiting || r.Group(b) != r.Wave || b.NotBefore.After(t.now) {
 			continue
 		}
 		is, known := open[b.Zone]
 		if !known {
-			is = r.windows.Open(r.zone(b.Zone), t.now)
+			is = r.Open(b.Zone, t.now)
 			open[b.Zone] = is
 		}
 		if !is || r.Spec.PerSite > 0 && used[b.Site] >= r.Spec.PerSite || r.NextSite[b.Site].After(t.now) {
@@ -300,7 +270,7 @@ func (t *turn) dispatch() {
 func (t *turn) assign(i int) {
 	r := t.r
 	if b := &r.Boards[i]; b.Tries == 0 {
-		r.Deadline = t.now.Add(r.life(InWave))
+		r.Deadline = t.now.Add(life(r, state.InWave))
 		if r.Spec.FleetRate > 0 {
 			r.NextFleet = after(r.NextFleet, t.now.Add(-time.Second)).Add(plan.Cost(r.Spec.Bytes, r.Spec.FleetRate))
 		}
@@ -308,8 +278,8 @@ func (t *turn) assign(i int) {
 			r.NextSite[b.Site] = after(r.NextSite[b.Site], t.now.Add(-time.Second)).Add(plan.Cost(r.Spec.Bytes, r.Spec.SiteRate))
 		}
 	}
-	t.set(i, func(b *Board) {
-		b.State, b.Attempt, b.Tries, b.Acked, b.Phase, b.Progress = BoardAssigned, t.attempt(), b.Tries+1, false, "", 0
+	t.set(i, func(b *state.Board) {
+		b.State, b.Attempt, b.Tries, b.Acked, b.Phase, b.Progress = state.BoardAssigned, t.attempt(), b.Tries+1, false, "", 0
 		b.Deadline = t.now.Add(seconds(r.Spec.Limits.AckS))
 	})
 	t.send(i)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
 )
 
@@ -61,7 +62,7 @@ func (w *world) person() {
 	w.epoch++
 	var ev Event
 	what := w.rng.IntN(12)
-	if w.r.State == Waiting && w.rng.IntN(2) == 0 {
+	if w.r.State == state.Waiting && w.rng.IntN(2) == 0 {
 		what = 11
 	}
 	switch what {
@@ -83,7 +84,7 @@ func (w *world) person() {
 	case 10:
 		ev = Start{By: who, Epoch: w.epoch}
 	case 11:
-		ev = Dependency{ID: "r-0", State: []State{InWave, Done, Done, Aborted}[w.rng.IntN(4)]}
+		ev = Dependency{ID: "r-0", State: []state.State{state.InWave, state.Done, state.Done, state.Aborted}[w.rng.IntN(4)]}
 	}
 	err := w.apply(ev)
 	if err != nil && !errors.Is(err, ErrState) && !errors.Is(err, ErrSamePerson) && !strings.Contains(err.Error(), "no board is left") {
@@ -99,7 +100,7 @@ func (w *world) person() {
 // is left when time passes, and that every arrow of the table is taken by some of them.
 func TestRandomRollouts(t *testing.T) {
 	t.Parallel()
-	taken, seen := map[string]bool{}, map[State]bool{}
+	taken, seen := map[string]bool{}, map[state.State]bool{}
 	seeds := uint64(2000)
 	if testing.Short() {
 		seeds = 300
@@ -129,7 +130,7 @@ func TestRandomRollouts(t *testing.T) {
 			if rng.IntN(4) == 0 {
 				w.flap()
 			}
-			if rng.IntN(100) < acts*2 || w.r.State == Planned || w.r.State == Approval || w.r.State == Waiting {
+			if rng.IntN(100) < acts*2 || w.r.State == state.Planned || w.r.State == state.Approval || w.r.State == state.Waiting {
 				w.person()
 			}
 			if rng.IntN(30) == 0 {
@@ -137,9 +138,9 @@ func TestRandomRollouts(t *testing.T) {
 			}
 		}
 		w.finish()
-		if w.r.State == Done && rng.IntN(2) == 0 { // and once more, for those it did not get to
+		if w.r.State == state.Done && rng.IntN(2) == 0 { // and once more, for those it did not get to
 			if rng.IntN(2) == 0 { // what comes first is tried again too
-				_ = w.apply(Dependency{ID: "r-0", State: InWave})
+				_ = w.apply(Dependency{ID: "r-0", State: state.InWave})
 			}
 			w.epoch++
 			if w.apply(Retry{By: Person{"ann", "ann"}, Epoch: w.epoch}) == nil {
@@ -156,12 +157,16 @@ func TestRandomRollouts(t *testing.T) {
 	if testing.Short() {
 		return
 	}
-	for a := range lastBoardSettles(t).arrows {
-		taken[a] = true
+	for _, w := range append(corners(t), lastBoardSettles(t)) {
+		for a := range w.arrows {
+			taken[a] = true
+		}
 	}
-	for _, tr := range Table() {
-		if !taken[string(tr.From)+">"+string(tr.To)] {
-			t.Errorf("no rollout went from %s to %s: the table has an arrow too many, or the test too few", tr.From, tr.To)
+	for _, tr := range state.Table() {
+		for _, c := range tr.On {
+			if arrow := string(tr.From) + ">" + string(tr.To) + " on " + string(c); !taken[arrow] {
+				t.Errorf("no rollout took %s: the table has an arrow too many, or the test too few", arrow)
+			}
 		}
 	}
 }
@@ -170,7 +175,7 @@ func TestRandomRollouts(t *testing.T) {
 func (w *world) finish() {
 	for steps := 0; !w.r.State.Over(); steps++ {
 		if steps > 3000 {
-			w.fatalf("%s since %s, deadline %s, never over: %+v", w.r.State, w.r.Since, w.r.Deadline, w.r.total())
+			w.fatalf("%s since %s, deadline %s, never over: %+v", w.r.State, w.r.Since, w.r.Deadline, w.r.Total())
 		}
 		if left := w.r.Deadline.Sub(w.now); left > 2*time.Hour { // nothing but time passes
 			w.now = w.now.Add(left - time.Hour)
@@ -183,15 +188,105 @@ func (w *world) finish() {
 		b := &w.r.Boards[i]
 		d := w.boards[b.Name]
 		switch {
-		case b.State == BoardGood && d.running != newVersion && !d.dead && w.r.State == Done && d.act == ActInstall:
+		case b.State == state.BoardGood && d.running != newVersion && !d.dead && w.r.State == state.Done && d.act == state.ActInstall:
 			w.fatalf("%s is good and runs %s", b.Name, d.running)
-		case (b.State == BoardUndone || b.State == BoardFailed) && d.running != oldVersion && !d.dead:
+		case (b.State == state.BoardUndone || b.State == state.BoardFailed) && d.running != oldVersion && !d.dead:
 			w.fatalf("%s is %s and runs %s", b.Name, b.State, d.running)
 		}
 	}
-	if w.r.State == Halted && !strings.Contains(w.r.Sentence, "halted") {
+	if w.r.State == state.Halted && !strings.Contains(w.r.Sentence, "halted") {
 		w.fatalf("halted, and says %q", w.r.Sentence)
 	}
+}
+
+// corners takes the arrows that chance takes too seldom.
+func corners(t *testing.T) (out []*world) {
+	fresh := func(change func(s *rest.RolloutSpec)) *world {
+		s := quick()
+		change(&s)
+		w := newWorld(t, uint64(len(out)+1), s, 30, 2, func(int, *rand.Rand) int { return takes })
+		out = append(out, w)
+		return w
+	}
+	until := func(w *world, s state.State) {
+		for range 500 {
+			if w.r.State == s {
+				return
+			}
+			w.step()
+		}
+		w.fatalf("never %s", s)
+	}
+	must := func(w *world, ev Event) {
+		if err := w.apply(ev); err != nil {
+			w.fatalf("%T: %v", ev, err)
+		}
+	}
+	ann := Person{"ann", "ann"}
+	fresh(func(*rest.RolloutSpec) {}).finish() // nobody starts it
+	w := fresh(func(s *rest.RolloutSpec) { s.Before = &rest.Hook{URL: "https://x"} })
+	w.mute = true
+	w.start()
+	must(w, Abort{By: ann})
+	// Boards that were good fail later: that halts it wherever it stands.
+	for _, at := range []state.State{state.Soak, state.Judging, state.Held, state.Paused} {
+		w := fresh(func(s *rest.RolloutSpec) {
+			s.Guards = []rest.Guard{{Name: "g", Expr: "g"}}
+			s.Waves[0].Unclear = "wait"
+		})
+		w.mute = true
+		w.start()
+		if at == state.Paused {
+			until(w, state.Soak)
+			must(w, Pause{By: ann})
+		}
+		until(w, at)
+		for i := range w.r.Boards {
+			if b := &w.r.Boards[i]; b.State == state.BoardGood && !w.r.State.Over() {
+				w.boards[b.Name].running, w.boards[b.Name].dead = oldVersion, true
+				must(w, Report{Board: b.Name, Attempt: b.Attempt, Word: "rolled-back", Reason: "out of memory", Release: oldVersion})
+			}
+		}
+		w.finish()
+		if w.r.State != state.Halted {
+			w.fatalf("%s: %s", at, w.r.Sentence)
+		}
+	}
+	// Late boards join in the soak and hang.
+	w = fresh(func(s *rest.RolloutSpec) { s.Waves[0].SoakS, s.Limits.WaveS, s.Limits.TrialS = 7200, 300, 300 })
+	for i := range 2 {
+		d := w.boards[w.r.Boards[i].Name]
+		d.away, d.fate = true, hangs
+	}
+	w.start()
+	until(w, state.Soak)
+	for i := range 2 {
+		b := &w.r.Boards[i]
+		w.boards[b.Name].away = false
+		must(w, Report{Board: b.Name, Attempt: b.Attempt, Word: "fetching", Release: oldVersion})
+	}
+	w.finish()
+	if w.r.State != state.Halted {
+		w.fatalf("%s", w.r.Sentence)
+	}
+	// A person lets the last wave be enough while a board is still to go back.
+	w = fresh(func(s *rest.RolloutSpec) {
+		s.Waves[2].Unclear, s.Limits.InstallS, s.Limits.UndoS = "wait", 120, 36_000
+		s.Waves[2].SoakS = 60
+	})
+	last := w.boards[w.r.Boards[29].Name]
+	last.fate = dies
+	w.start()
+	until(w, state.Held)
+	must(w, Resume{By: ann})
+	if w.r.State != state.Stopping {
+		w.fatalf("%s", w.r.State)
+	}
+	must(w, Report{Board: last.name, Attempt: w.r.Boards[29].Attempt, Word: "rolled-back", Release: oldVersion})
+	if w.r.State != state.Done {
+		w.fatalf("%s", w.r.State)
+	}
+	return out
 }
 
 // lastBoardSettles: the last wave is judged while a board that died is still to go back.
@@ -202,10 +297,38 @@ func lastBoardSettles(t *testing.T) *world {
 	w.boards[w.r.Boards[29].Name].fate = dies
 	w.start()
 	w.finish()
-	if w.r.State != Done || w.r.Boards[29].State != BoardStuck || !w.states[Stopping] || !strings.Contains(w.r.Sentence, "1 board for you to look at") {
+	if w.r.State != state.Done || w.r.Boards[29].State != state.BoardStuck || !w.states[state.Stopping] || !strings.Contains(w.r.Sentence, "1 board for you to look at") {
 		w.fatalf("%s: %s", w.r.State, w.r.Sentence)
 	}
+	// It is told to go back when it is there again, and is then listed no more.
+	d := w.boards[w.r.Boards[29].Name]
+	d.dead = false
+	fx, err := Apply(w.r, Here{d.name}, w.now)
+	if err != nil || len(fx.Send) != 1 || fx.Send[0] != 29 {
+		w.fatalf("a stuck board that is back is told %v, %v", fx.Send, err)
+	}
+	if err := w.apply(Report{Board: d.name, Attempt: w.r.Boards[29].Attempt, Word: "rolled-back", Release: oldVersion}); err != nil || w.r.Boards[29].State != state.BoardFailed {
+		w.fatalf("a stuck board that went back is %s, %v", w.r.Boards[29].State, err)
+	}
 	return w
+}
+
+// TestGuardsAreOfTheWave: values of boards of an earlier wave count on neither side.
+func TestGuardsAreOfTheWave(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1, quick(), 40, 2, func(int, *rand.Rand) int { return takes })
+	w.start()
+	for w.r.Wave < 2 || w.r.State != state.Soak {
+		w.step()
+	}
+	values := map[string]float64{"no board of it": 9}
+	for i := range w.r.Boards {
+		values[w.r.Boards[i].Name] = float64(w.r.Boards[i].Wave)
+	}
+	have, others := split(w.r, values)
+	if len(have) != 20 || slices.Min(have) != 2 || slices.Max(have) != 2 || len(others) != 15 || slices.Min(others) != 3 {
+		t.Errorf("%v against %v", have, others)
+	}
 }
 
 // quick is a plan without people: three waves.
@@ -241,11 +364,11 @@ func TestGoodReleaseFinishes(t *testing.T) {
 			}
 		}
 		w.finish()
-		if w.r.State != Done {
+		if w.r.State != state.Done {
 			w.fatalf("seed %d: a good release ends %s: %s", seed, w.r.State, w.r.Sentence)
 		}
-		if n := w.r.total().n[BoardGood] + w.r.total().n[BoardUnreached]; n != 60 {
-			w.fatalf("seed %d: %+v", seed, w.r.total())
+		if n := w.r.Total().N[state.BoardGood] + w.r.Total().N[state.BoardUnreached]; n != 60 {
+			w.fatalf("seed %d: %+v", seed, w.r.Total())
 		}
 	}
 }
@@ -265,13 +388,13 @@ func TestBadReleaseStaysInItsWave(t *testing.T) {
 		w := newWorld(t, seed, quick(), 100, 4, func(_ int, r *rand.Rand) int { return 1 + r.IntN(numFates-1) })
 		w.start()
 		w.finish()
-		if w.r.State != Halted || w.r.Wave != 1 {
+		if w.r.State != state.Halted || w.r.Wave != 1 {
 			w.fatalf("seed %d: %s in wave %d: %s", seed, w.r.State, w.r.Wave, w.r.Sentence)
 		}
 		if n := len(w.told); n > 5 {
 			w.fatalf("seed %d: %d boards were told, the first wave has 5", seed, n)
 		}
-		if n := w.r.total().n[BoardWaiting]; n != 95 {
+		if n := w.r.Total().N[state.BoardWaiting]; n != 95 {
 			w.fatalf("seed %d: %d boards untouched", seed, n)
 		}
 		if !strings.Contains(w.r.Sentence, "95 boards untouched") || !strings.Contains(w.r.Sentence, "at best") {
@@ -293,7 +416,7 @@ func TestCommonIsNamed(t *testing.T) {
 	})
 	w.start()
 	w.finish()
-	if w.r.State != Halted || !strings.Contains(w.r.Sentence, "model nx8 (0 of ") || !strings.Contains(w.r.Common, "nx8") {
+	if w.r.State != state.Halted || !strings.Contains(w.r.Sentence, "model nx8 (0 of ") || !strings.Contains(w.r.Common, "nx8") {
 		w.fatalf("%s: %s", w.r.State, w.r.Sentence)
 	}
 	v := w.r.View()
@@ -311,7 +434,7 @@ func TestNeverReachedIsApart(t *testing.T) {
 	}
 	w.start()
 	w.finish()
-	if n := w.r.total(); w.r.State != Done || n.n[BoardUnreached] != 10 || n.bad != 0 || n.n[BoardGood] != 50 {
+	if n := w.r.Total(); w.r.State != state.Done || n.N[state.BoardUnreached] != 10 || n.Bad != 0 || n.N[state.BoardGood] != 50 {
 		w.fatalf("%s %+v: %s", w.r.State, n, w.r.Sentence)
 	}
 	if !strings.Contains(w.r.Sentence, "10 boards never reached") {
@@ -323,7 +446,7 @@ func TestNeverReachedIsApart(t *testing.T) {
 	d.away = false
 	_ = w.apply(Here{d.name})
 	_ = w.apply(Report{Board: d.name, Attempt: w.r.Boards[i].Attempt, Word: "committed", Release: newVersion})
-	if w.r.Boards[i].State != BoardGood {
+	if w.r.Boards[i].State != state.BoardGood {
 		t.Errorf("a late board is %s", w.r.Boards[i].State)
 	}
 }
@@ -343,7 +466,18 @@ func TestSecondPerson(t *testing.T) {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
-	if err := w.apply(Approve{By: Person{"token y", "cleo"}}); err != nil || w.r.State != InWave {
+	if err := w.apply(Approve{By: Person{"token y", "cleo"}}); err != nil || w.r.State != state.InWave {
 		t.Errorf("%v, %s", err, w.r.State)
+	}
+	// Where the gate cannot tell, neither of the two lets it go on alone.
+	w.r.Waves[0].Verdict = &rest.Verdict{Outcome: "unclear"}
+	w.r.State = state.Held
+	for _, p := range []Person{{"ann", "ann"}, {"token x", "ben"}} {
+		if err := w.apply(Resume{By: p}); !errors.Is(err, ErrSamePerson) {
+			t.Errorf("%+v goes on: %v", p, err)
+		}
+	}
+	if err := w.apply(Resume{By: Person{"cleo", "cleo"}}); err != nil || w.r.Wave != 2 {
+		t.Errorf("%v, wave %d", err, w.r.Wave)
 	}
 }

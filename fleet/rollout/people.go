@@ -7,41 +7,15 @@ import (
 	"fmt"
 	"slices"
 
+	"fulmar/fleet/rollout/gate"
 	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
 )
 
-// Can lists what a person can do to it now.
-func (r *Rollout) Can() (out []string) {
-	for _, a := range []struct {
-		word string
-		on   Cause
-	}{
-		{rest.RolloutStart, OnStart},
-		{rest.RolloutApprove, OnApprove},
-		{rest.RolloutPause, OnPause},
-		{rest.RolloutResume, OnResume},
-		{rest.RolloutRetry, OnRetry},
-		{rest.RolloutAbort, OnAbort},
-		{rest.RolloutRollback, OnRollback},
-	} {
-		if r.can(a.on) {
-			out = append(out, a.word)
-		}
-	}
-	return out
-}
-
-func (r *Rollout) can(on Cause) bool {
-	if r.State == Stopping { // what is under way is brought to its end first
-		return false
-	}
-	return slices.ContainsFunc(Table(), func(t Transition) bool { return t.From == r.State && slices.Contains(t.On, on) })
-}
-
 // may checks that an act is possible and notes who does it.
 func (t *turn) may(by Person) bool {
-	if !t.r.can(t.on) {
+	if !t.r.CanOn(t.on) {
 		t.err = fmt.Errorf("%w: rollout %s is %s; now possible: %v", ErrState, t.r.ID, t.r.State, t.r.Can())
 		return false
 	}
@@ -60,7 +34,7 @@ func (t *turn) start(e Start) {
 	if !t.may(e.By) {
 		return
 	}
-	if !slices.ContainsFunc(t.r.Boards, func(b Board) bool { return e.Skip[b.Name] == "" }) {
+	if !slices.ContainsFunc(t.r.Boards, func(b state.Board) bool { return e.Skip[b.Name] == "" }) {
 		t.err = fmt.Errorf("%w: all are in other rollouts", plan.ErrNoBoards)
 		return
 	}
@@ -73,7 +47,7 @@ func (t *turn) start(e Start) {
 func (t *turn) skip(others map[string]string) {
 	for i := range t.r.Boards {
 		if id := others[t.r.Boards[i].Name]; id != "" {
-			t.set(i, func(b *Board) { b.State, b.Reason = BoardOut, "in another rollout of this component: "+id })
+			t.set(i, func(b *state.Board) { b.State, b.Reason = state.BoardOut, "in another rollout of this component: "+id })
 		}
 	}
 }
@@ -82,7 +56,7 @@ func (t *turn) skip(others map[string]string) {
 func (t *turn) begin(say string) {
 	t.r.Approver = ""
 	if t.r.Spec.Approval {
-		t.move(Approval, say+"; a second person has to approve it")
+		t.move(state.Approval, say+"; a second person has to approve it")
 		return
 	}
 	t.proceed(say)
@@ -92,7 +66,7 @@ func (t *turn) approve(e Approve) {
 	if !t.may(e.By) {
 		return
 	}
-	if e.By.Author == "" || e.By.Author == t.r.Author || e.By.Author == t.r.Starter {
+	if t.r.Theirs(e.By.Author) {
 		t.err = fmt.Errorf("%w: %s planned or started rollout %s", ErrSamePerson, e.By.Author, t.r.ID)
 		return
 	}
@@ -103,7 +77,7 @@ func (t *turn) approve(e Approve) {
 // proceed waits for others or begins with the first wave that has boards.
 func (t *turn) proceed(say string) {
 	if t.ahead() {
-		t.move(Waiting, say+"; waits for other rollouts")
+		t.move(state.Waiting, say+"; waits for other rollouts")
 		return
 	}
 	t.nextWave(say)
@@ -111,7 +85,7 @@ func (t *turn) proceed(say string) {
 
 // ahead tells whether a rollout that comes first is not done.
 func (t *turn) ahead() bool {
-	return slices.ContainsFunc(t.r.Spec.After, func(id string) bool { return t.r.After[id] != Done })
+	return slices.ContainsFunc(t.r.Spec.After, func(id string) bool { return t.r.After[id] != state.Done })
 }
 
 func (t *turn) dependency(e Dependency) {
@@ -119,17 +93,17 @@ func (t *turn) dependency(e Dependency) {
 		return
 	}
 	if t.r.After == nil {
-		t.r.After = map[string]State{}
+		t.r.After = map[string]state.State{}
 	}
 	t.r.After[e.ID] = e.State
 	t.fx.Head = true
 	switch {
-	case t.r.State != Waiting:
+	case t.r.State != state.Waiting:
 	case !t.ahead():
 		t.nextWave("all that come first are done")
-	case e.State.Over() && e.State != Done:
+	case e.State.Over() && e.State != state.Done:
 		t.r.Why = fmt.Sprintf("%s, which comes first, is %s", e.ID, e.State)
-		t.end(Aborted)
+		t.end(state.Aborted)
 	}
 }
 
@@ -138,14 +112,20 @@ func (t *turn) pause(e Pause) {
 		return
 	}
 	t.r.Resume = t.r.State
-	t.move(Paused, "paused"+because(e.Why))
+	t.move(state.Paused, "paused"+because(e.Why))
 }
 
 func (t *turn) resume(e Resume) {
 	if !t.may(e.By) {
 		return
 	}
-	if t.r.State == Held {
+	if t.r.State == state.Held {
+		// Going on where nothing is clear is as much as starting: who began it cannot
+		// do it alone where the plan wants two.
+		if v := t.r.WaveOf(t.r.Wave).Verdict; t.r.Spec.Approval && v != nil && v.Outcome == gate.Unclear && t.r.Theirs(e.By.Author) {
+			t.err = fmt.Errorf("%w: the gate cannot tell, and %s planned or started rollout %s", ErrSamePerson, e.By.Author, t.r.ID)
+			return
+		}
 		t.r.Why = ""
 		t.nextWave("goes on" + because(e.Why))
 		return
@@ -154,9 +134,9 @@ func (t *turn) resume(e Resume) {
 	t.r.Resume = ""
 	t.move(back, "resumed"+because(e.Why))
 	switch back {
-	case Before:
+	case state.Before:
 		t.fx.Hook = t.r.Spec.Before
-	case Judging:
+	case state.Judging:
 		t.ask()
 	}
 }
@@ -166,11 +146,11 @@ func (t *turn) abort(e Abort) {
 		return
 	}
 	t.r.Why = "aborted by " + e.By.Who + because(e.Why)
-	if t.r.State == Planned || t.r.State == Approval || t.r.State == Waiting {
-		t.end(Aborted)
+	if t.r.State == state.Planned || t.r.State == state.Approval || t.r.State == state.Waiting {
+		t.end(state.Aborted)
 		return
 	}
-	t.stop(Aborted, plan.UndoBad)
+	t.stop(state.Aborted, plan.UndoBad)
 }
 
 func (t *turn) rollback(e Rollback) {
@@ -186,11 +166,11 @@ func (t *turn) rollback(e Rollback) {
 	}
 	for i := range t.r.Boards {
 		if e.Skip[t.r.Boards[i].Name] {
-			t.set(i, func(b *Board) { b.State, b.Reason = BoardOut, "its release is another rollout's by now" })
+			t.set(i, func(b *state.Board) { b.State, b.Reason = state.BoardOut, "its release is another rollout's by now" })
 		}
 	}
 	t.r.Why = fmt.Sprintf("%s took %s back%s", e.By.Who, what, because(e.Why))
-	t.stop(RolledBack, scope)
+	t.stop(state.RolledBack, scope)
 }
 
 func (t *turn) retry(e Retry) {
@@ -200,7 +180,7 @@ func (t *turn) retry(e Retry) {
 	r := t.r
 	left := 0
 	for i := range r.Boards {
-		if b := &r.Boards[i]; b.State != BoardGood && !e.Without[b.Name] && e.Skip[b.Name] == "" {
+		if b := &r.Boards[i]; b.State != state.BoardGood && !e.Without[b.Name] && e.Skip[b.Name] == "" {
 			left++
 		}
 	}
@@ -214,14 +194,14 @@ func (t *turn) retry(e Retry) {
 	}
 	for i := range r.Boards {
 		b := &r.Boards[i]
-		if b.State == BoardGood {
+		if b.State == state.BoardGood {
 			b.Earlier, t.fx.Changed[i] = true, true
 			continue
 		}
-		b.State, b.Bad, b.Acked, b.Tries, b.Phase, b.Progress, b.Since = BoardWaiting, false, false, 0, "", 0, t.now
+		b.State, b.Bad, b.Acked, b.Tries, b.Phase, b.Progress, b.Since = state.BoardWaiting, false, false, 0, "", 0, t.now
 		b.Deadline, b.NotBefore, b.Attempt = zero(), zero(), 0 // words on the last try are of no account
 		if e.Without[b.Name] {
-			b.State, b.Reason = BoardOut, "left out of the retry"
+			b.State, b.Reason = state.BoardOut, "left out of the retry"
 		}
 		t.fx.Changed[i] = true
 	}
@@ -230,7 +210,7 @@ func (t *turn) retry(e Retry) {
 	}
 	r.Wave, r.Why, r.Common, r.Sentence, r.Into, r.Resume = -1, "", "", "", "", ""
 	r.Starter, r.Epoch, r.Began, r.Counter = e.By.Author, e.Epoch, t.now, 0
-	r.recount()
+	r.Recount()
 	t.skip(e.Skip)
 	t.begin(fmt.Sprintf("tried again on %d boards%s", left, because(e.Why)))
 }

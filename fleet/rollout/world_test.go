@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"fulmar/fleet/rollout/plan"
-	"fulmar/schema"
+	"fulmar/fleet/rollout/state"
+	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
 
@@ -34,38 +35,37 @@ type device struct {
 	fate     int
 	running  string
 	seen     uint64 // highest attempt
-	act      Act
+	act      state.Act
 	phase    int // steps since the order
 	away     bool
 	dead     bool
 	stubborn bool // does not go back
-	installs int
 }
 
 // world drives one rollout with simulated boards and holds it to its promises.
 type world struct {
 	t      testing.TB
-	r      *Rollout
+	r      *state.Rollout
 	rng    *rand.Rand
 	now    time.Time
 	boards map[string]*device
 	order  []*device
 	epoch  uint64
 	arrows map[string]bool // taken
-	states map[State]bool
+	states map[state.State]bool
 	inbox  []Report
 	guard  func(have bool) float64
 	hookNo bool
+	mute   bool // neither hooks nor guards answer
 	log    []string
 	told   map[string]uint64 // highest attempt that went out
-	scope  string
 }
 
 func newWorld(t testing.TB, seed uint64, s rest.RolloutSpec, boards, sites int, fate func(i int, rng *rand.Rand) int) *world {
 	t.Helper()
 	w := &world{
 		t: t, rng: rand.New(rand.NewPCG(seed, 77)), now: time.Date(2026, 7, 1, 20, 0, 0, 0, time.UTC), boards: map[string]*device{},
-		arrows: map[string]bool{}, states: map[State]bool{}, told: map[string]uint64{},
+		arrows: map[string]bool{}, states: map[state.State]bool{}, told: map[string]uint64{},
 	}
 	s.Component, s.Release = "model/parcels", newVersion
 	s, err := plan.Complete(s)
@@ -104,7 +104,7 @@ func (w *world) fatalf(format string, args ...any) {
 func (w *world) apply(ev Event) error {
 	w.t.Helper()
 	before := w.r.State
-	fx, err := w.r.Apply(ev, w.now)
+	fx, err := Apply(w.r, ev, w.now)
 	if err != nil {
 		if w.r.State != before {
 			w.fatalf("%T changed the state with an error: %v", ev, err)
@@ -114,15 +114,15 @@ func (w *world) apply(ev Event) error {
 	for _, s := range fx.Steps {
 		w.log = append(w.log, fmt.Sprintf("%s %s %s -> %s: %s", s.At.Format("02 15:04:05"), s.Who, s.From, s.To, s.Say))
 		if s.From != "" {
-			w.arrows[s.From+">"+s.To] = true
+			w.arrows[s.From+">"+s.To+" on "+string(ev.cause())] = true
 		}
-		w.states[State(s.To)] = true
+		w.states[state.State(s.To)] = true
 	}
 	w.check()
 	for _, i := range fx.Send {
 		w.deliver(i)
 	}
-	if fx.Guards != nil && w.rng.IntN(20) > 0 { // now and then they cannot be read
+	if fx.Guards != nil && !w.mute && w.rng.IntN(20) > 0 { // now and then they cannot be read
 		m := Measured{Baseline: fx.Baseline, Values: map[string]map[string]float64{}}
 		for _, g := range fx.Guards {
 			m.Values[g.Name] = map[string]float64{}
@@ -134,7 +134,7 @@ func (w *world) apply(ev Event) error {
 			w.fatalf("guards: %v", err)
 		}
 	}
-	if fx.Hook != nil && w.rng.IntN(20) > 0 {
+	if fx.Hook != nil && !w.mute && w.rng.IntN(20) > 0 {
 		if err := w.apply(Hooked{OK: !w.hookNo, Say: "as it was told"}); err != nil {
 			w.fatalf("hook: %v", err)
 		}
@@ -152,8 +152,8 @@ func (w *world) deliver(i int) {
 		w.fatalf("%s is told attempt %d after %d", b.Name, attempt, w.told[b.Name])
 	}
 	w.told[b.Name] = attempt
-	if act != ActUndo && w.r.group(b) > w.r.Wave {
-		w.fatalf("%s of wave %d gets it in wave %d", b.Name, w.r.group(b), w.r.Wave)
+	if act != state.ActUndo && w.r.Group(b) > w.r.Wave {
+		w.fatalf("%s of wave %d gets it in wave %d", b.Name, w.r.Group(b), w.r.Wave)
 	}
 	d := w.boards[b.Name]
 	if d.away || d.dead || w.rng.IntN(10) == 0 { // lost on the way
@@ -172,26 +172,26 @@ func (w *world) say(d *device) {
 	}
 	r := Report{Board: d.name, Attempt: d.seen, Release: d.running}
 	switch {
-	case d.act == ActUndo && d.stubborn:
-		r.Word, r.Reason = schema.OTAFailed, "no room for what ran before"
-	case d.act == ActUndo:
+	case d.act == state.ActUndo && d.stubborn:
+		r.Word, r.Reason = ota.Failed, "no room for what ran before"
+	case d.act == state.ActUndo:
 		d.running = oldVersion
-		r.Word, r.Release = schema.OTARolledBack, d.running
+		r.Word, r.Release = ota.RolledBack, d.running
 	case d.phase < 2:
-		r.Word, r.Progress = schema.OTAFetching, 40*d.phase
+		r.Word, r.Progress = ota.Fetching, 40*d.phase
 	case d.phase < 4 || d.fate == hangs:
-		r.Word = schema.OTATrial
+		r.Word = ota.Trial
 	case d.fate == goesBack:
-		r.Word, r.Reason = schema.OTARolledBack, "worker crashed 3 times"
+		r.Word, r.Reason = ota.RolledBack, "worker crashed 3 times"
 	case d.fate == breaks:
-		r.Word, r.Reason = schema.OTAFailed, "no space"
-	case d.fate == lies && d.act == ActInstall:
-		r.Word = schema.OTACommitted
+		r.Word, r.Reason = ota.Failed, "no space"
+	case d.fate == lies && d.act == state.ActInstall:
+		r.Word = ota.Committed
 	default:
-		if d.act == ActInstall {
+		if d.act == state.ActInstall {
 			d.running = newVersion
 		}
-		r.Word, r.Release = schema.OTACommitted, d.running
+		r.Word, r.Release = ota.Committed, d.running
 	}
 	w.inbox = append(w.inbox, r)
 }
@@ -203,7 +203,7 @@ func (w *world) step() {
 	for _, d := range w.order {
 		if d.seen > 0 && !d.away && !d.dead {
 			d.phase++
-			if d.fate == dies && d.phase == 2 && d.act != ActUndo {
+			if d.fate == dies && d.phase == 2 && d.act != state.ActUndo {
 				d.dead = true
 			}
 			if d.phase <= 5 || w.rng.IntN(10) == 0 {
@@ -251,7 +251,7 @@ func (w *world) restart() {
 	if err != nil {
 		w.fatalf("%v", err)
 	}
-	r := new(Rollout)
+	r := new(state.Rollout)
 	if err := json.Unmarshal(head, r); err != nil {
 		w.fatalf("%v", err)
 	}
@@ -262,7 +262,7 @@ func (w *world) restart() {
 		w.fatalf("%v", err)
 	}
 	w.r = r
-	if fx := r.Asks(); fx.Hook != nil {
+	if fx := Asks(r); fx.Hook != nil {
 		_ = w.apply(Hooked{OK: !w.hookNo})
 	}
 }
@@ -280,29 +280,32 @@ func (w *world) check() {
 	if r.Approver != "" && (r.Approver == r.Author || r.Approver == r.Starter) {
 		w.fatalf("%s approved what they began", r.Approver)
 	}
-	if r.Spec.Approval && r.Approver == "" && r.State != Planned && r.State != Approval && !r.State.Over() {
+	if r.Spec.Approval && r.Approver == "" && r.State != state.Planned && r.State != state.Approval && !r.State.Over() {
 		w.fatalf("%s without an approval", r.State)
 	}
-	kept := append([]tally{}, r.tallies...)
-	r.recount()
+	var kept []state.Tally
+	for i := range len(r.Spec.Waves) + 1 {
+		kept = append(kept, r.Tally(i))
+	}
+	r.Recount()
 	for i := range kept {
-		if kept[i] != r.tallies[i] {
-			w.fatalf("the tally of wave %d is %+v, counted it is %+v", i, kept[i], r.tallies[i])
+		if kept[i] != r.Tally(i) {
+			w.fatalf("the tally of wave %d is %+v, counted it is %+v", i, kept[i], r.Tally(i))
 		}
 	}
 	if r.State.Over() && !r.Settled() {
-		w.fatalf("%s with %d boards in between", r.State, r.between())
+		w.fatalf("%s with %d boards in between", r.State, r.Between())
 	}
 	flying := map[string]int{}
 	for i := range r.Boards {
 		b := &r.Boards[i]
-		if b.State.flying() {
+		if b.State.Flying() {
 			flying[b.Site]++
 		}
-		if (b.State.flying() || b.State == BoardUndoing) == b.Deadline.IsZero() {
+		if (b.State.Flying() || b.State == state.BoardUndoing) == b.Deadline.IsZero() {
 			w.fatalf("%s is %s with the deadline %v", b.Name, b.State, b.Deadline)
 		}
-		if r.group(b) > r.Wave && b.State.flying() {
+		if r.Group(b) > r.Wave && b.State.Flying() {
 			w.fatalf("%s of wave %d was told in wave %d", b.Name, b.Wave, r.Wave)
 		}
 	}

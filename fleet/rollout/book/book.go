@@ -16,6 +16,7 @@ import (
 
 	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/rollout"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
 )
 
@@ -48,7 +49,7 @@ func Name(n int64) string { return "r-" + strconv.FormatInt(n, 10) }
 func (b *Book) Epoch(ctx context.Context) (uint64, error) { return b.table.Epoch(ctx) }
 
 // Create keeps a new rollout and gives it its id. who plans it, for the audit log.
-func (b *Book) Create(ctx context.Context, r *rollout.Rollout, who string) error {
+func (b *Book) Create(ctx context.Context, r *state.Rollout, who string) error {
 	return b.table.Create(ctx, r.Tenant, func(id int64) (rollouts.Change, error) {
 		r.ID, r.Version = Name(id), 1
 		c, err := change(r, rollout.Effects{})
@@ -66,7 +67,7 @@ func (b *Book) Create(ctx context.Context, r *rollout.Rollout, who string) error
 
 // Save keeps what an event has changed. claim takes the boards for the rollout; they
 // are let go when it is over. The version rises with each step, not with each board.
-func (b *Book) Save(ctx context.Context, r *rollout.Rollout, fx rollout.Effects, claim bool) error {
+func (b *Book) Save(ctx context.Context, r *state.Rollout, fx rollout.Effects, claim bool) error {
 	if len(fx.Steps) > 0 {
 		r.Version++
 	}
@@ -76,7 +77,7 @@ func (b *Book) Save(ctx context.Context, r *rollout.Rollout, fx rollout.Effects,
 	}
 	if claim && !r.State.Over() {
 		for i := range r.Boards {
-			if r.Boards[i].State != rollout.BoardOut {
+			if r.Boards[i].State != state.BoardOut {
 				c.Claim = append(c.Claim, r.Boards[i].Name)
 			}
 		}
@@ -85,7 +86,7 @@ func (b *Book) Save(ctx context.Context, r *rollout.Rollout, fx rollout.Effects,
 	return b.table.Save(ctx, c)
 }
 
-func change(r *rollout.Rollout, fx rollout.Effects) (c rollouts.Change, err error) {
+func change(r *state.Rollout, fx rollout.Effects) (c rollouts.Change, err error) {
 	n, err := Number(r.ID)
 	if err != nil {
 		return c, err
@@ -104,7 +105,7 @@ func change(r *rollout.Rollout, fx rollout.Effects) (c rollouts.Change, err erro
 		}
 		c.Boards = append(c.Boards, rollouts.Board{N: i, Body: body})
 		switch b := &r.Boards[i]; b.State {
-		case rollout.BoardGood, rollout.BoardFailed, rollout.BoardUndone, rollout.BoardStuck, rollout.BoardUnreached:
+		case state.BoardGood, state.BoardFailed, state.BoardUndone, state.BoardStuck, state.BoardUnreached:
 			c.Attempts = append(c.Attempts, rollouts.Attempt{Board: b.Name, Attempt: b.Attempt, At: b.Since, State: b.State.String(), Say: b.Reason})
 		}
 	}
@@ -115,7 +116,7 @@ func change(r *rollout.Rollout, fx rollout.Effects) (c rollouts.Change, err erro
 }
 
 // Get reads a rollout with its boards.
-func (b *Book) Get(ctx context.Context, tenant, id string) (*rollout.Rollout, error) {
+func (b *Book) Get(ctx context.Context, tenant, id string) (*state.Rollout, error) {
 	n, err := Number(id)
 	if err != nil {
 		return nil, err
@@ -128,7 +129,7 @@ func (b *Book) Get(ctx context.Context, tenant, id string) (*rollout.Rollout, er
 }
 
 // Open reads all rollouts that are not over.
-func (b *Book) Open(ctx context.Context) (out []*rollout.Rollout, err error) {
+func (b *Book) Open(ctx context.Context) (out []*state.Rollout, err error) {
 	rows, err := b.table.Open(ctx)
 	if err != nil {
 		return nil, err
@@ -145,7 +146,7 @@ func (b *Book) Open(ctx context.Context) (out []*rollout.Rollout, err error) {
 
 // Heads reads a tenant's rollouts without their boards, newest first: enough for a view
 // of those that are over.
-func (b *Book) Heads(ctx context.Context, tenant string) (out []*rollout.Rollout, err error) {
+func (b *Book) Heads(ctx context.Context, tenant string) (out []*state.Rollout, err error) {
 	rows, err := b.table.List(ctx, tenant)
 	if err != nil {
 		return nil, err
@@ -160,8 +161,8 @@ func (b *Book) Heads(ctx context.Context, tenant string) (out []*rollout.Rollout
 	return out, nil
 }
 
-func head(row rollouts.Row) (*rollout.Rollout, error) {
-	r := new(rollout.Rollout)
+func head(row rollouts.Row) (*state.Rollout, error) {
+	r := new(state.Rollout)
 	if err := errors.Join(json.Unmarshal(row.Head, r), json.Unmarshal(row.Spec, &r.Spec)); err != nil {
 		return nil, fmt.Errorf("read rollout r-%d: %w", row.ID, err)
 	}
@@ -169,7 +170,7 @@ func head(row rollouts.Row) (*rollout.Rollout, error) {
 	return r, r.Wake()
 }
 
-func (b *Book) read(ctx context.Context, row rollouts.Row) (*rollout.Rollout, error) {
+func (b *Book) read(ctx context.Context, row rollouts.Row) (*state.Rollout, error) {
 	r, err := head(row)
 	if err != nil {
 		return nil, err
@@ -184,7 +185,7 @@ func (b *Book) read(ctx context.Context, row rollouts.Row) (*rollout.Rollout, er
 			if x.N < 0 || x.N >= len(r.Boards) {
 				return fmt.Errorf("board %d of %d", x.N, len(r.Boards))
 			}
-			r.Boards[x.N] = rollout.Board{}
+			r.Boards[x.N] = state.Board{}
 			return json.Unmarshal(x.Body, &r.Boards[x.N])
 		})
 	}
@@ -255,7 +256,7 @@ func (b *Book) Tried(ctx context.Context, tenant, id, board string) (bool, error
 }
 
 // State tells how a rollout stands, "" where there is none.
-func (b *Book) State(ctx context.Context, tenant, id string) (rollout.State, error) {
+func (b *Book) State(ctx context.Context, tenant, id string) (state.State, error) {
 	n, err := Number(id)
 	if err != nil {
 		return "", err
@@ -265,7 +266,7 @@ func (b *Book) State(ctx context.Context, tenant, id string) (rollout.State, err
 		return "", err
 	}
 	var h struct {
-		State rollout.State `json:"state"`
+		State state.State `json:"state"`
 	}
 	if err := json.Unmarshal(head, &h); err != nil {
 		return "", fmt.Errorf("read rollout %s: %w", id, err)

@@ -21,12 +21,13 @@ import (
 	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
 )
 
 const tenant = registry.DefaultTenant
 
-func made(t testing.TB, n int) *rollout.Rollout {
+func made(t testing.TB, n int) *state.Rollout {
 	t.Helper()
 	s, err := plan.Complete(rest.RolloutSpec{
 		Component: "agent", Release: "1.9", Envelope: []byte("signed"),
@@ -51,7 +52,7 @@ func made(t testing.TB, n int) *rollout.Rollout {
 }
 
 // drive takes a rollout on until it is over or stop says so: boards take what they get.
-func drive(ctx context.Context, b *Book, r *rollout.Rollout, saved func() error) error {
+func drive(ctx context.Context, b *Book, r *state.Rollout, saved func() error) error {
 	now := r.Since
 	for i := range r.Boards {
 		if r.Boards[i].Since.After(now) {
@@ -59,7 +60,7 @@ func drive(ctx context.Context, b *Book, r *rollout.Rollout, saved func() error)
 		}
 	}
 	do := func(ev rollout.Event) error {
-		fx, err := r.Apply(ev, now)
+		fx, err := rollout.Apply(r, ev, now)
 		if err != nil {
 			return err
 		}
@@ -73,7 +74,7 @@ func drive(ctx context.Context, b *Book, r *rollout.Rollout, saved func() error)
 		return saved()
 	}
 	for range 1000 {
-		if r.State == rollout.Planned {
+		if r.State == state.Planned {
 			epoch, err := b.Epoch(ctx)
 			if err != nil {
 				return err
@@ -83,7 +84,7 @@ func drive(ctx context.Context, b *Book, r *rollout.Rollout, saved func() error)
 			}
 		}
 		for i := range r.Boards {
-			if x := &r.Boards[i]; x.State == rollout.BoardAssigned {
+			if x := &r.Boards[i]; x.State == state.BoardAssigned {
 				if err := do(rollout.Report{Board: x.Name, Attempt: x.Attempt, Word: "committed", Release: "1.9"}); err != nil {
 					return err
 				}
@@ -156,7 +157,7 @@ func survivor(t *testing.T, dir string, least int) {
 		t.Fatalf("after %d transactions: %v", least, err)
 	}
 	again, err := b.Get(ctx, tenant, "r-1")
-	if err != nil || again.State != rollout.Done || !strings.Contains(again.Sentence, "done: 6 boards run 1.9") {
+	if err != nil || again.State != state.Done || !strings.Contains(again.Sentence, "done: 6 boards run 1.9") {
 		t.Fatalf("after %d transactions: %s, %q, %v", least, again.State, again.Sentence, err)
 	}
 	steps, err := b.Steps(ctx, tenant, "r-1")
@@ -223,13 +224,13 @@ func TestClaims(t *testing.T) {
 	defer reg.Close() //nolint:errcheck // only a test's
 	b := New(reg.Rollouts())
 	one, two := made(t, 6), made(t, 6)
-	for _, r := range []*rollout.Rollout{one, two} {
+	for _, r := range []*state.Rollout{one, two} {
 		if err := b.Create(ctx, r, "ann"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	start := func(r *rollout.Rollout, epoch uint64) error {
-		fx, err := r.Apply(rollout.Start{By: rollout.Person{Who: "ann", Author: "ann"}, Epoch: epoch}, r.Since)
+	start := func(r *state.Rollout, epoch uint64) error {
+		fx, err := rollout.Apply(r, rollout.Start{By: rollout.Person{Who: "ann", Author: "ann"}, Epoch: epoch}, r.Since)
 		if err != nil {
 			return err
 		}
@@ -241,7 +242,7 @@ func TestClaims(t *testing.T) {
 	if err := start(two, 2); !errors.Is(err, rollouts.ErrClaimed) {
 		t.Errorf("two rollouts have a board's agent: %v", err)
 	}
-	if kept, err := b.Get(ctx, tenant, two.ID); err != nil || kept.State != rollout.Planned {
+	if kept, err := b.Get(ctx, tenant, two.ID); err != nil || kept.State != state.Planned {
 		t.Errorf("what was refused is kept: %v, %v", kept.State, err)
 	}
 	has, had, err := b.Others(ctx, tenant, two.ID, "agent")
@@ -304,7 +305,7 @@ func BenchmarkStart100k(b *testing.B) {
 		}
 		b.ReportMetric(float64(time.Since(begin).Milliseconds()), "ms/create")
 		begin = time.Now()
-		fx, err := r.Apply(rollout.Start{By: rollout.Person{Who: "ann", Author: "ann"}, Epoch: 1}, r.Since)
+		fx, err := rollout.Apply(r, rollout.Start{By: rollout.Person{Who: "ann", Author: "ann"}, Epoch: 1}, r.Since)
 		if err != nil {
 			b.Fatal(err)
 		}

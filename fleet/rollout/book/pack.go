@@ -11,8 +11,8 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
-	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/state"
 )
 
 // maxPlan bounds what is unpacked: 100,000 boards with 32 facts of 256 bytes each would
@@ -32,7 +32,7 @@ type planned struct {
 
 // pack writes the boards as they were planned: 100,000 rows would take seconds, one
 // piece takes a tenth of one.
-func pack(r *rollout.Rollout) ([]byte, error) {
+func pack(r *state.Rollout) ([]byte, error) {
 	list := make([]planned, len(r.Boards))
 	for i := range r.Boards {
 		b := &r.Boards[i]
@@ -52,7 +52,7 @@ func pack(r *rollout.Rollout) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-func unpack(b []byte, r *rollout.Rollout) error {
+func unpack(b []byte, r *state.Rollout) error {
 	dec, err := cbor.DecOptions{MaxArrayElements: plan.MaxBoards}.DecMode()
 	if err != nil {
 		return fmt.Errorf("unpack the plan: %w", err)
@@ -61,10 +61,10 @@ func unpack(b []byte, r *rollout.Rollout) error {
 	if err := dec.NewDecoder(io.LimitReader(flate.NewReader(bytes.NewReader(b)), maxPlan)).Decode(&list); err != nil {
 		return fmt.Errorf("unpack the plan: %w", err)
 	}
-	r.Boards = make([]rollout.Board, len(list))
+	r.Boards = make([]state.Board, len(list))
 	for i := range list {
 		b := &list[i]
-		r.Boards[i] = rollout.Board{
+		r.Boards[i] = state.Board{
 			Name: b.Name, Site: b.Site, Zone: b.Zone, Was: b.Was, Release: b.Was, Wave: b.Wave, Shadow: b.Shadow, Silent: b.Silent, Facts: b.Facts, Since: r.Created,
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"fulmar/fleet/rollout/gate"
 	"fulmar/schema"
+	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
 
@@ -22,7 +23,7 @@ const (
 	maxGuards   = 16
 	maxWindows  = 14
 	maxAfter    = 16
-	maxEnvelope = schema.MaxEnvelope
+	maxEnvelope = ota.MaxEnvelope
 	maxExpr     = 1 << 10
 	maxText     = 256
 	maxSeconds  = 30 * 24 * 3600 // of each time in it

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/fleet/rollout"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema/rest"
 )
 
@@ -28,7 +29,7 @@ const (
 )
 
 // errPrivate: a hook would reach into the server's own network.
-var errPrivate = errors.New("private address; allow them in the server's config where it is meant")
+var errPrivate = errors.New("private address: hooks reach public ones alone")
 
 // hookClient calls hooks: no redirects, no proxies of the environment, and no private
 // address unless they are allowed. The address is checked when it is dialled, so that
@@ -52,7 +53,7 @@ func hookClient(private bool) *http.Client {
 
 // ask calls the hook and reads the guards that the logic wants. Their answers count
 // only while the rollout is still where it was when they were asked for.
-func (x *Rollouts) ask(r *rollout.Rollout, fx rollout.Effects) {
+func (x *Rollouts) ask(r *state.Rollout, fx rollout.Effects) {
 	if x.ctx == nil || fx.Hook == nil && fx.Guards == nil {
 		return
 	}
@@ -79,7 +80,7 @@ func (x *Rollouts) ask(r *rollout.Rollout, fx rollout.Effects) {
 }
 
 // called is the body of a hook's request.
-func called(r *rollout.Rollout) []byte {
+func called(r *state.Rollout) []byte {
 	b, _ := json.Marshal(struct { // of strings and numbers: cannot fail
 		Rollout   string `json:"rollout"`
 		Tenant    string `json:"tenant"`

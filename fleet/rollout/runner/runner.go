@@ -21,7 +21,9 @@ import (
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/state"
 	"fulmar/schema"
+	"fulmar/schema/ota"
 )
 
 // Errors that callers act upon, beside those of rollout, plan, book and access.
@@ -63,7 +65,7 @@ type Fleet interface {
 	Boards(ctx context.Context, tenant, query, component string) ([]plan.Candidate, error)
 }
 
-// Courier tells a connected board what it shall run: an encoded schema.Assignment. It
+// Courier tells a connected board what it shall run: an encoded ota.Assignment. It
 // does not wait, and nothing is kept for a board that is away.
 type Courier interface {
 	Assign(tenant, board string, payload []byte) error
@@ -107,20 +109,25 @@ type Rollouts struct {
 	client *http.Client
 
 	mu   sync.Mutex
-	open map[key]*rollout.Rollout
-	over []*rollout.Rollout // newest last, at most maxOver
-	ctx  context.Context    // of Run
+	open map[key]*state.Rollout
+	over []*state.Rollout // newest last, at most maxOver
+	ctx  context.Context  // of Run
+	// about holds estimates of open rollouts.
+	about map[key]about
 
 	words chan word
-	ended chan struct{} // closed when Run ends
-	asks  sync.WaitGroup
+	// resend is how many ticks pass between two tellings of an order, on average; fewer
+	// in tests.
+	resend int64
+	ended  chan struct{} // closed when Run ends
+	asks   sync.WaitGroup
 }
 
 // New makes a runner. Nothing moves before Run.
 func New(cfg Config, b *book.Book) *Rollouts {
 	return &Rollouts{
-		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*rollout.Rollout{},
-		words: make(chan word, maxQueue), ended: make(chan struct{}),
+		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*state.Rollout{}, about: map[key]about{},
+		words: make(chan word, maxQueue), ended: make(chan struct{}), resend: int64(resendEvery / tickEvery),
 	}
 }
 
@@ -128,17 +135,9 @@ func New(cfg Config, b *book.Book) *Rollouts {
 func (x *Rollouts) Run(ctx context.Context) error {
 	defer x.asks.Wait()
 	defer close(x.ended)
-	open, err := x.book.Open(ctx)
-	if err != nil {
+	if err := x.load(ctx); err != nil {
 		return fmt.Errorf("read rollouts: %w", err)
 	}
-	x.mu.Lock()
-	x.ctx = ctx
-	for _, r := range open {
-		x.open[key{r.Tenant, r.ID}] = r
-		x.ask(r, r.Asks())
-	}
-	x.mu.Unlock()
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for {
@@ -153,6 +152,27 @@ func (x *Rollouts) Run(ctx context.Context) error {
 	}
 }
 
+// load reads what is open and asks again for what it waits for. What somebody has
+// worked on before is newer than what is read.
+func (x *Rollouts) load(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.ctx = ctx
+	open, err := x.book.Open(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range open {
+		if k := (key{r.Tenant, r.ID}); x.open[k] == nil {
+			x.open[k] = r
+		}
+	}
+	for _, r := range x.open {
+		x.ask(r, rollout.Asks(r))
+	}
+	return nil
+}
+
 // tick lets time pass in all rollouts, and repeats orders.
 func (x *Rollouts) tick(ctx context.Context) {
 	x.mu.Lock()
@@ -163,7 +183,7 @@ func (x *Rollouts) tick(ctx context.Context) {
 			continue
 		}
 		for i := range r.Boards {
-			if r.Unsettled(i) && rand.N(int64(resendEvery/tickEvery)) == 0 {
+			if r.Unsettled(i) && rand.N(x.resend) == 0 {
 				x.tell(r, i)
 			}
 		}
@@ -184,8 +204,8 @@ func (x *Rollouts) take(ctx context.Context, first word) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	events := map[*rollout.Rollout][]rollout.Event{}
-	waits := map[*rollout.Rollout][]chan error{}
+	events := map[*state.Rollout][]rollout.Event{}
+	waits := map[*state.Rollout][]chan error{}
 	for _, w := range batch {
 		list, err := x.concerned(ctx, w)
 		if len(list) == 0 {
@@ -213,7 +233,7 @@ func answer(done chan error, err error) {
 }
 
 // concerned gives the rollouts that a word is about.
-func (x *Rollouts) concerned(ctx context.Context, w word) (out []*rollout.Rollout, err error) {
+func (x *Rollouts) concerned(ctx context.Context, w word) (out []*state.Rollout, err error) {
 	if w.id != "" {
 		// A board may name any rollout: one that is only in the database is read for those
 		// that owe it a word, not for everybody.
@@ -232,7 +252,7 @@ func (x *Rollouts) concerned(ctx context.Context, w word) (out []*rollout.Rollou
 		if err != nil {
 			return nil, err
 		}
-		return []*rollout.Rollout{r}, nil
+		return []*state.Rollout{r}, nil
 	}
 	here, ok := w.ev.(rollout.Here)
 	for k, r := range x.open {
@@ -244,7 +264,7 @@ func (x *Rollouts) concerned(ctx context.Context, w word) (out []*rollout.Rollou
 }
 
 // find gives a rollout, from memory where it is there.
-func (x *Rollouts) find(ctx context.Context, tenant, id string) (*rollout.Rollout, error) {
+func (x *Rollouts) find(ctx context.Context, tenant, id string) (*state.Rollout, error) {
 	if r := x.open[key{tenant, id}]; r != nil {
 		return r, nil
 	}
@@ -261,11 +281,11 @@ func (x *Rollouts) find(ctx context.Context, tenant, id string) (*rollout.Rollou
 }
 
 func (x *Rollouts) inMemory(tenant, id string) bool {
-	return x.open[key{tenant, id}] != nil || slices.ContainsFunc(x.over, func(r *rollout.Rollout) bool { return r.Tenant == tenant && r.ID == id })
+	return x.open[key{tenant, id}] != nil || slices.ContainsFunc(x.over, func(r *state.Rollout) bool { return r.Tenant == tenant && r.ID == id })
 }
 
 // keep puts a rollout where it belongs.
-func (x *Rollouts) keep(r *rollout.Rollout) {
+func (x *Rollouts) keep(r *state.Rollout) {
 	x.forget(r)
 	if !r.State.Over() {
 		x.open[key{r.Tenant, r.ID}] = r
@@ -276,8 +296,9 @@ func (x *Rollouts) keep(r *rollout.Rollout) {
 	}
 }
 
-func (x *Rollouts) forget(r *rollout.Rollout) {
+func (x *Rollouts) forget(r *state.Rollout) {
 	delete(x.open, key{r.Tenant, r.ID})
+	delete(x.about, key{r.Tenant, r.ID})
 	for i, o := range x.over {
 		if o.Tenant == r.Tenant && o.ID == r.ID {
 			x.over = append(x.over[:i:i], x.over[i+1:]...)
@@ -293,11 +314,11 @@ func clean(err error) bool {
 
 // apply lets a rollout take events, stores the outcome, and then acts on it. What could
 // not be stored has not happened: the rollout is read again.
-func (x *Rollouts) apply(ctx context.Context, r *rollout.Rollout, claim bool, evs ...rollout.Event) (err error) {
+func (x *Rollouts) apply(ctx context.Context, r *state.Rollout, claim bool, evs ...rollout.Event) (err error) {
 	fx := rollout.Effects{Changed: map[int]bool{}}
 	now := time.Now().UTC().Truncate(time.Millisecond) // as it is kept
 	for _, ev := range evs {
-		one, err := r.Apply(ev, now)
+		one, err := rollout.Apply(r, ev, now)
 		if err != nil {
 			if len(evs) > 1 || !clean(err) {
 				x.reread(r)
@@ -343,7 +364,7 @@ func merge(fx *rollout.Effects, one rollout.Effects) {
 
 // reread takes what is stored for true. Where that cannot be read either, the rollout
 // is gone from memory and read by the next one who asks for it, or at the next start.
-func (x *Rollouts) reread(r *rollout.Rollout) {
+func (x *Rollouts) reread(r *state.Rollout) {
 	x.forget(r)
 	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
 	defer cancel()
@@ -355,7 +376,7 @@ func (x *Rollouts) reread(r *rollout.Rollout) {
 }
 
 // depend tells rollouts that wait for this one how it stands.
-func (x *Rollouts) depend(ctx context.Context, r *rollout.Rollout) {
+func (x *Rollouts) depend(ctx context.Context, r *state.Rollout) {
 	for _, o := range x.open {
 		for _, id := range o.Spec.After {
 			if id != r.ID || o.Tenant != r.Tenant || o == r {
@@ -369,19 +390,19 @@ func (x *Rollouts) depend(ctx context.Context, r *rollout.Rollout) {
 }
 
 // tell gives a board its order.
-func (x *Rollouts) tell(r *rollout.Rollout, i int) {
+func (x *Rollouts) tell(r *state.Rollout, i int) {
 	act, attempt, deadline, ok := r.Order(i)
 	if !ok {
 		return
 	}
 	b := &r.Boards[i]
-	a := schema.Assignment{
+	a := ota.Assignment{
 		V: schema.Version, Rollout: r.ID, Component: r.Spec.Component, Release: r.Spec.Release, Attempt: attempt, Act: uint8(act), Before: b.Was,
 	}
 	if !deadline.IsZero() {
 		a.Deadline = deadline.UnixMilli()
 	}
-	if act != rollout.ActUndo {
+	if act != state.ActUndo {
 		a.Envelope = r.Spec.Envelope
 	}
 	payload, err := schema.Encode(&a)
@@ -394,7 +415,7 @@ func (x *Rollouts) tell(r *rollout.Rollout, i int) {
 }
 
 // Report takes a board's word; it returns once that is stored.
-func (x *Rollouts) Report(ctx context.Context, tenant, board string, s schema.OTAState) error {
+func (x *Rollouts) Report(ctx context.Context, tenant, board string, s ota.State) error {
 	done := make(chan error, 1)
 	w := word{tenant: tenant, id: s.Rollout, done: done, ev: rollout.Report{
 		Board: board, Attempt: s.Attempt, Word: s.State, Progress: int(s.Progress), Reason: s.Reason, Release: s.Release,

@@ -1,23 +1,14 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rollout
+package state
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"fulmar/fleet/rollout/plan"
 	"fulmar/schema/rest"
-)
-
-// Errors that callers act upon.
-var (
-	// ErrState: the rollout is in no state in which this can be done.
-	ErrState = errors.New("not possible now")
-	// ErrSamePerson: who planned or started it cannot approve it.
-	ErrSamePerson = errors.New("a second person has to approve it")
 )
 
 // BoardState is where one board stands.
@@ -51,8 +42,8 @@ func (s BoardState) String() string {
 	return boardWords()[s]
 }
 
-// flying tells whether the board is on its way: between having been told and a verdict.
-func (s BoardState) flying() bool {
+// Flying tells whether the board is on its way: between having been told and a verdict.
+func (s BoardState) Flying() bool {
 	return s == BoardAssigned || s == BoardInstalling || s == BoardTrial
 }
 
@@ -92,11 +83,11 @@ type WaveState struct {
 }
 
 // tally counts the boards of a wave. It is kept beside them, not stored.
-type tally struct {
-	n       [numStates]int
-	bad     int
-	earlier int // good ones of earlier tries
-	silent  int // unreached ones that were not reachable from the first
+type Tally struct {
+	N       [numStates]int
+	Bad     int
+	Earlier int // good ones of earlier tries
+	Silent  int // unreached ones that were not reachable from the first
 }
 
 // Rollout is everything there is to know about one. The boards are kept apart in the
@@ -149,27 +140,7 @@ type Rollout struct {
 	windows plan.Windows
 	zones   map[string]*time.Location
 	index   map[string]int
-	tallies []tally // by wave
-}
-
-// New makes a rollout of a plan. author is the person behind it.
-func New(id, tenant, author string, s rest.RolloutSpec, p *plan.Plan, now time.Time) (*Rollout, error) {
-	r := &Rollout{
-		ID: id, Tenant: tenant, Spec: s, LeftOut: p.LeftOut, State: Planned, Since: now, Deadline: now.Add(planLife),
-		Wave: -1, Author: author, Created: now, HookOK: true,
-	}
-	for _, w := range p.Waves {
-		r.Waves = append(r.Waves, WaveState{Wave: w})
-	}
-	r.Boards = make([]Board, len(p.Boards))
-	for i := range p.Boards {
-		b := &p.Boards[i]
-		r.Boards[i] = Board{
-			Name: b.Board, Site: b.Site, Zone: b.Zone, Facts: b.Facts, Was: b.Release, Release: b.Release, Wave: b.Wave, Shadow: b.Shadow, Silent: !b.Reachable,
-			Since: now,
-		}
-	}
-	return r, r.Wake()
+	tallies []Tally // by wave
 }
 
 // Wake makes what is not stored, after a rollout was read.
@@ -188,41 +159,41 @@ func (r *Rollout) Wake() error {
 	if r.Baselines == nil {
 		r.Baselines = map[string]float64{}
 	}
-	r.recount()
+	r.Recount()
 	return nil
 }
 
-// group is the wave that a board counts in.
-func (r *Rollout) group(b *Board) int {
+// Group is the wave that a board counts in.
+func (r *Rollout) Group(b *Board) int {
 	if b.Shadow && !r.Shadowed {
 		return 0
 	}
 	return b.Wave
 }
 
-func (r *Rollout) recount() {
-	r.tallies = make([]tally, len(r.Spec.Waves)+1)
+func (r *Rollout) Recount() {
+	r.tallies = make([]Tally, len(r.Spec.Waves)+1)
 	for i := range r.Boards {
-		r.count(&r.Boards[i], 1)
+		r.Count(&r.Boards[i], 1)
 	}
 }
 
-func (r *Rollout) count(b *Board, by int) {
-	t := &r.tallies[r.group(b)]
-	t.n[b.State] += by
+func (r *Rollout) Count(b *Board, by int) {
+	t := &r.tallies[r.Group(b)]
+	t.N[b.State] += by
 	if b.Bad {
-		t.bad += by
+		t.Bad += by
 	}
 	if b.Earlier && b.State == BoardGood {
-		t.earlier += by
+		t.Earlier += by
 	}
 	if b.Silent && b.State == BoardUnreached {
-		t.silent += by
+		t.Silent += by
 	}
 }
 
-// wave gives what is known of wave n; nil where there is none.
-func (r *Rollout) wave(n int) *WaveState {
+// WaveOf gives what is known of wave n; nil where there is none.
+func (r *Rollout) WaveOf(n int) *WaveState {
 	for i := range r.Waves {
 		if r.Waves[i].N == n {
 			return &r.Waves[i]
@@ -231,8 +202,8 @@ func (r *Rollout) wave(n int) *WaveState {
 	return nil
 }
 
-// counts gives the boards of a wave by state; those of all waves for -1.
-func (r *Rollout) counts(wave int) map[string]int {
+// Counts gives the boards of a wave by state; those of all waves for -1.
+func (r *Rollout) Counts(wave int) map[string]int {
 	out := map[string]int{}
 	for i := range r.tallies {
 		if wave >= 0 && wave != i {
@@ -244,7 +215,7 @@ func (r *Rollout) counts(wave int) map[string]int {
 			}
 			continue
 		}
-		for s, n := range r.tallies[i].n {
+		for s, n := range r.tallies[i].N {
 			if n > 0 {
 				out[BoardState(s).String()] += n
 			}
@@ -253,14 +224,20 @@ func (r *Rollout) counts(wave int) map[string]int {
 	return out
 }
 
-// total sums the tallies of all waves.
-func (r *Rollout) total() (sum tally) {
+// Tally counts the boards of wave n.
+func (r *Rollout) Tally(n int) Tally { return r.tallies[n] }
+
+// Open tells whether the windows let a board of the zone begin.
+func (r *Rollout) Open(zone string, now time.Time) bool { return r.windows.Open(r.zone(zone), now) }
+
+// Total sums the tallies of all waves.
+func (r *Rollout) Total() (sum Tally) {
 	for _, t := range r.tallies {
-		for s, n := range t.n {
-			sum.n[s] += n
+		for s, n := range t.N {
+			sum.N[s] += n
 		}
-		sum.bad += t.bad
-		sum.silent += t.silent
+		sum.Bad += t.Bad
+		sum.Silent += t.Silent
 	}
 	return sum
 }
@@ -273,8 +250,8 @@ func (r *Rollout) Has(board string) (int, bool) {
 
 // Settled tells whether no board is in between.
 func (r *Rollout) Settled() bool {
-	t := r.total()
-	return t.n[BoardAssigned]+t.n[BoardInstalling]+t.n[BoardTrial]+t.n[BoardUndoing] == 0
+	t := r.Total()
+	return t.N[BoardAssigned]+t.N[BoardInstalling]+t.N[BoardTrial]+t.N[BoardUndoing] == 0
 }
 
 func (r *Rollout) zone(name string) *time.Location {

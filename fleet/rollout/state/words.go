@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rollout
+package state
 
 import (
 	"cmp"
@@ -21,17 +21,17 @@ const (
 	reasonsShown = 20
 )
 
-// epitaph is the sentence of an end: why, the numbers, what the failed have in common,
+// Epitaph is the sentence of an end: why, the numbers, what the failed have in common,
 // what became of the boards.
-func (r *Rollout) epitaph(into State) string {
-	t := r.total()
+func (r *Rollout) Epitaph(into State) string {
+	t := r.Total()
 	var s []string
 	add := func(format string, args ...any) { s = append(s, fmt.Sprintf(format, args...)) }
-	ran := t.n[BoardGood]
+	ran := t.N[BoardGood]
 	if into == Done {
 		add("done: %s run %s", boards(ran), r.Spec.Release)
-		if n := ran + t.bad; n > 0 {
-			add("%d of %d failed, that shows at least %s", t.bad, n, gate.Percent(gate.Lower(ran, t.bad)))
+		if n := ran + t.Bad; n > 0 {
+			add("%d of %d failed, that shows at least %s", t.Bad, n, gate.Percent(gate.Lower(ran, t.Bad)))
 		}
 	} else {
 		add("%s", cmp.Or(r.Why, string(into)))
@@ -53,7 +53,7 @@ func (r *Rollout) epitaph(into State) string {
 		{BoardWaiting, "untouched"},
 		{BoardOut, "left out"},
 	} {
-		if n := t.n[x.state]; n > 0 {
+		if n := t.N[x.state]; n > 0 {
 			say := fmt.Sprintf("%s %s", boards(n), x.say)
 			if x.state == BoardStuck || x.state == BoardFailed {
 				say += " (" + r.names(x.state) + ")"
@@ -88,8 +88,8 @@ func (r *Rollout) names(s BoardState) string {
 	return strings.Join(out, ", ")
 }
 
-// common compares the failed with the good boards of this try.
-func (r *Rollout) common() string {
+// Shared compares the failed with the good boards of this try.
+func (r *Rollout) Shared() string {
 	var bad, good []map[string]string
 	for i := range r.Boards {
 		switch b := &r.Boards[i]; {
@@ -107,7 +107,7 @@ func (r *Rollout) View() rest.Rollout {
 	v := rest.Rollout{
 		ID: r.ID, Version: r.Version, Spec: r.Spec, State: string(r.State), Since: r.Since, Over: r.State.Over(), Sentence: r.Sentence,
 		Author: r.Author, Starter: r.Starter, Approver: r.Approver, Created: r.Created, Wave: max(r.Wave, 0),
-		Counts: r.counts(-1), LeftOut: r.LeftOut, Common: r.Common, Actions: r.Can(), Rolls: r.Past, Waves: []rest.Wave{},
+		Counts: r.Counts(-1), LeftOut: r.LeftOut, Common: r.Common, Actions: r.Can(), Rolls: r.Past, Waves: []rest.Wave{},
 	}
 	v.Spec.Envelope = nil // large, and nobody reads it
 	if !r.State.Over() {
@@ -121,19 +121,46 @@ func (r *Rollout) View() rest.Rollout {
 		if w.N > 0 {
 			done += w.Boards
 		}
-		x.Counts = r.counts(w.N)
+		x.Counts = r.Counts(w.N)
 		x.Began, x.Ended, x.Verdict = stamp(w.Began), stamp(w.Ended), w.Verdict
 		v.Waves = append(v.Waves, x)
 	}
-	if w := r.wave(r.Wave); w != nil {
+	if w := r.WaveOf(r.Wave); w != nil {
 		v.Verdict = w.Verdict
 		if v.Verdict == nil && !w.Began.IsZero() && len(r.Boards) > 0 {
-			live := gate.Judge(r.Spec.Gate, r.tried(), false)
+			live := gate.Judge(r.Spec.Gate, r.Tried(), false)
 			v.Verdict = &live
 		}
 	}
 	r.detail(&v)
 	return v
+}
+
+// DoneAbout plays what is left through from now on; nil where that cannot be told: where
+// somebody or something is waited for, or beyond 90 days.
+func (r *Rollout) DoneAbout(now time.Time) *time.Time {
+	switch r.State {
+	case Before, InWave, Soak, Judging:
+	default:
+		return nil
+	}
+	p := &plan.Plan{}
+	for i := range r.Boards {
+		b := &r.Boards[i]
+		if b.State != BoardWaiting && !b.State.Flying() || r.Group(b) < r.Wave {
+			continue
+		}
+		p.Boards = append(p.Boards, plan.Board{Candidate: plan.Candidate{Board: b.Name, Site: b.Site, Zone: b.Zone, Reachable: !b.Silent}, Wave: b.Wave, Shadow: b.Shadow && !r.Shadowed})
+	}
+	for _, w := range r.Waves {
+		if w.N > r.Wave || w.N == r.Wave && (r.State == Before || r.State == InWave) {
+			p.Waves = append(p.Waves, w.Wave)
+		}
+	}
+	if r.State == Soak {
+		now = r.Deadline
+	}
+	return plan.Forecast(r.Spec, p, plan.Typical, now).Done
 }
 
 // detail adds the names of the waves and the reasons of the failures: one walk.
@@ -175,7 +202,7 @@ func stamp(t time.Time) *time.Time {
 
 // standing says where a rollout stands that is not over.
 func (r *Rollout) standing() string {
-	c := r.tried()
+	c := r.Tried()
 	switch r.State {
 	case Planned:
 		return fmt.Sprintf("planned for %s; nothing has been changed", boards(len(r.Boards)))
@@ -192,17 +219,17 @@ func (r *Rollout) standing() string {
 	case Held:
 		return r.Why
 	case Paused:
-		return "paused in " + r.where() + "; boards on their way go on"
+		return "paused in " + r.Where() + "; boards on their way go on"
 	case Stopping:
-		return cmp.Or(r.Why, "the last boards settle") + fmt.Sprintf("; %s still in between", boards(r.between()))
+		return cmp.Or(r.Why, "the last boards settle") + fmt.Sprintf("; %s still in between", boards(r.Between()))
 	}
 	t := r.tallies[r.Wave]
-	flying := t.n[BoardAssigned] + t.n[BoardInstalling] + t.n[BoardTrial]
-	return fmt.Sprintf("%s, %s: %d of %d good, %d failed, %d on their way", r.where(), r.State, c.Good, c.Boards, c.Failed, flying)
+	flying := t.N[BoardAssigned] + t.N[BoardInstalling] + t.N[BoardTrial]
+	return fmt.Sprintf("%s, %s: %d of %d good, %d failed, %d on their way", r.Where(), r.State, c.Good, c.Boards, c.Failed, flying)
 }
 
-func (r *Rollout) between() int {
-	n := r.total().n
+func (r *Rollout) Between() int {
+	n := r.Total().N
 	return n[BoardAssigned] + n[BoardInstalling] + n[BoardTrial] + n[BoardUndoing]
 }
 
@@ -236,7 +263,7 @@ func (r *Rollout) advice() string {
 	case Held, Paused:
 		return cmd + "resume " + r.ID
 	case Halted, RolledBack, Aborted:
-		if r.total().n[BoardStuck] > 0 { // names are known where the boards are
+		if r.Total().N[BoardStuck] > 0 { // names are known where the boards are
 			return "fulmar board why " + strings.SplitN(r.names(BoardStuck), ",", 2)[0]
 		}
 		return cmd + "retry " + r.ID

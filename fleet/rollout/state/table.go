@@ -1,12 +1,13 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rollout
+package state
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // State is where a rollout stands.
@@ -67,8 +68,12 @@ type Transition struct {
 	When string
 }
 
-// Table holds every way from one state to another.
-func Table() []Transition {
+// Table holds every way from one state to another. It is shared: only read it.
+func Table() []Transition { return table() }
+
+var table = sync.OnceValue(makeTable) // never changed
+
+func makeTable() []Transition {
 	on := func(c ...Cause) []Cause { return c }
 	out := []Transition{
 		{Planned, on(OnStart), Approval, "a second person has to agree"},
@@ -82,10 +87,10 @@ func Table() []Transition {
 		{Judging, on(OnTime, OnHook, OnMeasured), Held, "not enough to tell, or a pause of the plan"},
 		{Held, on(OnResume), Done, "a person says it is enough, and no wave is left"},
 		{Judging, on(OnTime, OnHook, OnMeasured), Done, "good, and no wave is left"},
-		{Stopping, on(OnReport, OnTime, OnAbort, OnRollback, OnResume, OnHook, OnMeasured), Halted, "its gate was not met"},
-		{Stopping, on(OnReport, OnTime, OnAbort, OnRollback), RolledBack, "a person took it back"},
+		{Stopping, on(OnReport, OnTime, OnHook, OnMeasured), Halted, "its gate was not met"},
+		{Stopping, on(OnReport, OnTime, OnRollback), RolledBack, "a person took it back"},
 		{Stopping, on(OnReport, OnTime, OnAbort), Aborted, "a person or a deadline ended it"},
-		{Stopping, on(OnReport, OnTime, OnResume, OnHook, OnMeasured), Done, "the last boards have settled"},
+		{Stopping, on(OnReport, OnTime), Done, "the last boards have settled"},
 		{Done, on(OnRollback), Stopping, ""},
 		{Halted, on(OnRollback), Stopping, ""},
 		{Aborted, on(OnRollback), Stopping, ""},
@@ -115,7 +120,7 @@ func Table() []Transition {
 		out = append(out, Transition{s, on(OnPause), Paused, ""}, Transition{Paused, on(OnResume), s, "where it was"})
 	}
 	for _, s := range []State{InWave, Soak, Judging, Held, Paused} {
-		out = append(out, Transition{s, on(OnReport, OnTime, OnMeasured, OnHook), Stopping, "bad for sure"})
+		out = append(out, Transition{s, on(OnReport, OnTime), Stopping, "bad for sure"})
 	}
 	for _, s := range []State{Before, InWave, Soak, Judging, Held, Paused} {
 		out = append(out, Transition{s, on(OnAbort, OnRollback), Stopping, ""})
@@ -124,13 +129,13 @@ func Table() []Transition {
 		out = append(out, Transition{s, on(OnTime), Stopping, "nobody decided"})
 	}
 	out = append(out,
-		Transition{Judging, on(OnTime, OnHook, OnMeasured), Stopping, "good, but boards of it still settle"},
+		Transition{Judging, on(OnTime, OnHook, OnMeasured), Stopping, "bad for sure; or good, but boards of it still settle"},
 		Transition{Held, on(OnResume), Stopping, "no wave is left, but boards still settle"})
 	return out
 }
 
-// allowed tells whether there is such an arrow.
-func allowed(from State, on Cause, to State) bool {
+// Allowed tells whether there is such an arrow.
+func Allowed(from State, on Cause, to State) bool {
 	return slices.ContainsFunc(Table(), func(t Transition) bool {
 		return t.From == from && t.To == to && slices.Contains(t.On, on)
 	})

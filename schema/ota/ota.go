@@ -1,0 +1,105 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ota holds the words of updates on the wire: what a board shall run, on
+// schema.ChanAssign, and what it says of it, on schema.ChanOTAState. They are encoded
+// and bounded as all others, by schema.Encode and schema.Decode.
+package ota
+
+import (
+	"fmt"
+	"slices"
+
+	"fulmar/schema"
+)
+
+// What an assignment wants. On the wire, append-only.
+const (
+	Install uint8 = 1
+	Shadow  uint8 = 2 // a model: run it beside the one in use
+	Undo    uint8 = 3 // go back to what ran before this rollout, or forget it
+)
+
+// MaxEnvelope is the largest signed manifest in an assignment, in bytes.
+const MaxEnvelope = 32 << 10
+
+// Assignment tells a board what it shall run, on schema.ChanAssign. It is sent again until the
+// board has reported a last word on its attempt. A board does what has the highest
+// attempt that it has seen for the component, and nothing of a lower one.
+type Assignment struct {
+	V         uint8  `cbor:"1,keyasint"`
+	Rollout   string `cbor:"2,keyasint"`
+	Component string `cbor:"3,keyasint"` // agent, worker, config, rootfs, model/NAME
+	Release   string `cbor:"4,keyasint"`
+	Attempt   uint64 `cbor:"5,keyasint"` // rises over all assignments for a component
+	Act       uint8  `cbor:"6,keyasint"` // Install and so on
+	// Deadline is when the fleet counts it as overdue, ms since 1970; 0 none.
+	Deadline int64  `cbor:"7,keyasint,omitempty"`
+	Envelope []byte `cbor:"8,keyasint,omitempty"` // what is signed; the fleet hands it on as it is
+	// Before is the release that ran before, as far as the fleet knows: for Undo.
+	Before string `cbor:"9,keyasint,omitempty"`
+}
+
+// Validate checks the limits.
+func (a *Assignment) Validate() error {
+	if a.V == 0 || a.V > schema.Version {
+		return fmt.Errorf("assignment of wire version %d, this program reads up to %d", a.V, schema.Version)
+	}
+	for _, s := range []string{a.Rollout, a.Component, a.Release} {
+		if s == "" || len(s) > schema.MaxName {
+			return fmt.Errorf("assignment of rollout %.40q: %.40q has %d bytes, wants 1 to %d", a.Rollout, s, len(s), schema.MaxName)
+		}
+	}
+	if a.Attempt == 0 || a.Act < Install || a.Act > Undo || a.Deadline < 0 || len(a.Envelope) > MaxEnvelope || len(a.Before) > schema.MaxName {
+		return fmt.Errorf("assignment of rollout %s: attempt %d, act %d, an envelope of %d bytes, at most %d", a.Rollout, a.Attempt, a.Act, len(a.Envelope), MaxEnvelope)
+	}
+	return nil
+}
+
+// The words of a board's update. Those from Committed on are last words.
+const (
+	Idle        = "idle" // knows of no such assignment, or has forgotten it as told
+	Offered     = "offered"
+	Admitted    = "admitted"
+	Scheduled   = "scheduled"
+	Fetching    = "fetching"
+	Staged      = "staged"
+	Ready       = "ready"
+	Switching   = "switching"
+	Trial       = "trial"
+	RollingBack = "rolling-back"
+	Committed   = "committed"
+	RolledBack  = "rolled-back"
+	Failed      = "failed"
+)
+
+// Words lists the words in the order in which they come.
+func Words() []string {
+	return []string{Idle, Offered, Admitted, Scheduled, Fetching, Staged, Ready, Switching, Trial, RollingBack, Committed, RolledBack, Failed}
+}
+
+// State is a board's word on an assignment, on schema.ChanOTAState: on each change, and on
+// each assignment that it knows already.
+type State struct {
+	V        uint8  `cbor:"1,keyasint"`
+	Rollout  string `cbor:"2,keyasint"`
+	Attempt  uint64 `cbor:"3,keyasint"`
+	State    string `cbor:"4,keyasint"`           // one of Words
+	Progress uint8  `cbor:"5,keyasint,omitempty"` // per cent of the state
+	Reason   string `cbor:"6,keyasint,omitempty"` // at most schema.MaxText bytes
+	Release  string `cbor:"7,keyasint,omitempty"` // of the component, running now
+}
+
+// Validate checks the limits and the word.
+func (s *State) Validate() error {
+	if s.V == 0 || s.V > schema.Version {
+		return fmt.Errorf("update state of wire version %d, this program reads up to %d", s.V, schema.Version)
+	}
+	if s.Rollout == "" || len(s.Rollout) > schema.MaxName || len(s.Release) > schema.MaxName || len(s.Reason) > schema.MaxText || s.Progress > 100 || s.Attempt == 0 {
+		return fmt.Errorf("update state of rollout %.40q: attempt %d, %d %%, a reason of %d bytes, at most %d", s.Rollout, s.Attempt, s.Progress, len(s.Reason), schema.MaxText)
+	}
+	if !slices.Contains(Words(), s.State) {
+		return fmt.Errorf("update state of rollout %s: unknown word %.40q", s.Rollout, s.State)
+	}
+	return nil
+}
