@@ -85,6 +85,7 @@ func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error 
 // hello notes a board's new connection, and watches for two with one identity.
 func (s *Server) hello(key ingest.BoardKey, h *schema.Hello) {
 	s.proofs.Hello(key.Tenant, key.Board, h)
+	s.rolls.Connected(key.Tenant, key.Board)
 	if !s.clones.Heard(key, h.Now.Boot) {
 		return
 	}

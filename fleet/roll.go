@@ -15,16 +15,10 @@ import (
 	"fulmar/fleet/registry"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web/trust"
-	"fulmar/schema/rest"
 )
 
 // maxRolls bounds the tenants whose boards are remembered.
 const maxRolls = 1000
-
-// metas is what people say of boards.
-type metas interface {
-	All(ctx context.Context, tenant string) (map[string]rest.Meta, error)
-}
 
 // rollCall remembers the boards of each tenant as long as nothing changes of them: reading
 // 10,000 of them anew for each look would take a tenth of each second.
@@ -89,11 +83,9 @@ func (s *Server) callRoll(ctx context.Context, tenant string, now *called) ([]st
 	for _, c := range now.twins {
 		twins[c.Board] = c
 	}
-	told := map[string]rest.Meta{}
-	if s.metas != nil {
-		if told, err = s.metas.All(ctx, tenant); err != nil {
-			return nil, err
-		}
+	told, err := s.reg.Meta().All(ctx, tenant)
+	if err != nil {
+		return nil, err
 	}
 	out := make([]store.Enrolled, len(boards))
 	for i := range boards {

@@ -29,6 +29,7 @@ import (
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/rollout/runner"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
 	"fulmar/internal/run"
@@ -63,9 +64,9 @@ type Server struct {
 	gate   *gateway.Gateway
 	desk   *enrol.Desk
 	clones *clones.Watch
+	rolls  *runner.Rollouts
 	twins  atomic.Uint64 // clones found
 	roll   rollCall
-	metas  metas // nil: nothing is said of boards
 	wiping sync.Mutex
 	page   *web.Handler
 	https  net.Listener
@@ -167,16 +168,17 @@ func (s *Server) wire() error {
 	}, s.ledger, blobs, s.log)
 	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
 	s.clones = clones.New()
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, TLS: &tls.Config{
+	src := store.New(s.ledger, s.enrolled, blobs.Open)
+	s.rolls = s.newRollouts(src.Overview, nil)
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
 	if err != nil {
 		return err
 	}
-	src := store.New(s.ledger, s.enrolled, blobs.Open)
 	who := auth{s.reg.Accounts()}
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Keeper: decider{s.reg, src.Stale}, Log: s.log}, src, who)
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
 	if err != nil {
 		return err
 	}
@@ -275,6 +277,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("attestations", s.keepAsking)
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
+	doors.Go("rollouts", s.rolls.Run)
 	doors.Go("accounts", func(ctx context.Context) error { return s.reg.Accounts().Run(ctx, s.log) })
 	if s.out != nil {
 		doors.Go("foreign broker", s.out.Run)

@@ -32,7 +32,6 @@ import (
 	desk "fulmar/cmd/fulmar/commands"
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/internal/cli"
-	"fulmar/schema/rest"
 )
 
 // pages are written by hand, in mdoc: whole pages without their first lines, and what
@@ -175,18 +174,6 @@ become better. ` + "`fulmar explain CODE`" + ` says the same as this page, which
 `)
 	for _, r := range fault.Table() {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %d |\n", r.Code, r.What, r.Why, r.Do, r.Exit)
-	}
-	b.WriteString(`
-## Of the fleet
-
-What the API of ` + "`fulmar-fleet`" + ` answers as problem+json, whose ` + "`code`" + ` is one of these (schema/rest). With each answer
-comes a ` + "`request_id`" + `, under which the server's log has more. docs/api.md shows the use of the API.
-
-| code | HTTP | what | because | do |
-|---|---|---|---|---|
-`)
-	for _, r := range rest.Codes() {
-		fmt.Fprintf(&b, "| %s | %d | %s | %s | %s |\n", r.Code, r.Status, r.Title, r.Why, r.Do)
 	}
 	return b.Bytes()
 }

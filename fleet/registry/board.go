@@ -53,6 +53,11 @@ func fingerprint(ek, key []byte) string {
 // before it expires. With a board name it is for that name alone, once, and may
 // replace the board's key. It returns the token's secret, which is not kept.
 func (r *Registry) NewJoinToken(ctx context.Context, tenant, board string, uses int, life time.Duration) (string, error) {
+	return r.NewJoinTokenBy(ctx, Console, tenant, board, uses, life)
+}
+
+// NewJoinTokenBy is [Registry.NewJoinToken] by somebody else than the server's console.
+func (r *Registry) NewJoinTokenBy(ctx context.Context, who, tenant, board string, uses int, life time.Duration) (string, error) {
 	if board != "" {
 		if err := schema.CheckBoard(board); err != nil {
 			return "", err
@@ -79,7 +84,7 @@ func (r *Registry) NewJoinToken(ctx context.Context, tenant, board string, uses 
 		if board != "" {
 			why = fmt.Sprintf("for this board alone, good for %v", life)
 		}
-		return audit.Append(ctx, tx, audit.Entry{Who: Console, Tenant: tenant, Board: board, What: "token", Why: why})
+		return audit.Append(ctx, tx, audit.Entry{Who: who, Tenant: tenant, Board: board, What: "token", Why: why})
 	})
 	return secret, err
 }

@@ -74,9 +74,9 @@ type Board struct {
 	Shadowing bool       `json:"shadowing,omitempty"` // runs it beside the old one
 	Phase     string     `json:"phase,omitempty"`
 	Progress  int        `json:"progress,omitempty"`
-	Since     time.Time  `json:"since"`
-	Deadline  time.Time  `json:"deadline"`
-	NotBefore time.Time  `json:"not_before"` // of the next try
+	Since     time.Time  `json:"since,omitzero"`
+	Deadline  time.Time  `json:"deadline,omitzero"`
+	NotBefore time.Time  `json:"not_before,omitzero"` // of the next try
 	Attempt   uint64     `json:"attempt,omitempty"`
 	Tries     int        `json:"tries,omitempty"`
 	Release   string     `json:"release,omitempty"` // running, as it said last
@@ -86,8 +86,8 @@ type Board struct {
 // WaveState is what is known of one wave.
 type WaveState struct {
 	plan.Wave
-	Began   time.Time     `json:"began"`
-	Ended   time.Time     `json:"ended"`
+	Began   time.Time     `json:"began,omitzero"`
+	Ended   time.Time     `json:"ended,omitzero"`
 	Verdict *rest.Verdict `json:"verdict,omitempty"`
 }
 
@@ -109,8 +109,8 @@ type Rollout struct {
 	LeftOut []rest.LeftOut   `json:"left_out,omitempty"`
 
 	State    State     `json:"state"`
-	Since    time.Time `json:"since"`
-	Deadline time.Time `json:"deadline"` // zero where it is over
+	Since    time.Time `json:"since,omitzero"`
+	Deadline time.Time `json:"deadline,omitzero"` // zero where it is over
 	Into     State     `json:"into,omitempty"`
 	Resume   State     `json:"resume,omitempty"`
 	Wave     int       `json:"wave"` // -1 before the first, 0 in the shadow phase
@@ -125,7 +125,7 @@ type Rollout struct {
 	Starter  string    `json:"starter,omitempty"`
 	Approver string    `json:"approver,omitempty"`
 	Created  time.Time `json:"created"`
-	Began    time.Time `json:"began"`
+	Began    time.Time `json:"began,omitzero"`
 	Epoch    uint64    `json:"epoch"` // upper part of attempts: rises over all rollouts
 	Counter  uint64    `json:"counter"`
 
@@ -136,7 +136,7 @@ type Rollout struct {
 	Hooked    bool                 `json:"hooked,omitempty"`
 	HookOK    bool                 `json:"hook_ok,omitempty"`
 	HookSaid  string               `json:"hook_said,omitempty"`
-	NextFleet time.Time            `json:"next_fleet"` // when the fleet's rate lets the next board begin
+	NextFleet time.Time            `json:"next_fleet,omitzero"` // when the fleet's rate lets the next board begin
 	NextSite  map[string]time.Time `json:"next_site,omitempty"`
 
 	Past []rest.RolloutAttempt `json:"past,omitempty"`

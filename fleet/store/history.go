@@ -100,6 +100,7 @@ func (s *Store) Detections(ctx context.Context, q web.DetectionQuery) ([]web.Det
 		if q.PicturesOnly {
 			and("s.has = 1")
 		}
+		between(q, and)
 	}
 	args = append(args, limit)
 	rows, err := s.ledger.Read.QueryContext(ctx, `SELECT b.name, e.class, e.epoch, e.seq, e.at, e.timed, e.arrived, e.replayed, e.payload, coalesce(s.has, 0)

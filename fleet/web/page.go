@@ -4,46 +4,74 @@
 package web
 
 import (
+	"context"
 	"html/template"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"fulmar/fleet/web/live"
 	"fulmar/fleet/web/overlay"
 	"fulmar/fleet/web/words"
+	"fulmar/schema/rest"
 )
 
-// page is one view at one moment: what the template writes and the stream sends.
-type page struct {
-	Name    string // of its template
+// Shown is one view at one moment: what the template writes and the stream sends.
+type Shown struct {
+	Name    string // of its view
 	Title   string
 	View    string // path and query, without parts
-	Tab     string
+	Tab     string // the word of the bar that it stands under; "" has no bar
+	Tabs    []Tab
 	Theme   string
 	User    string
 	Release string
 	Factors bool // there is a page of the second factor
 	Data    any
+	Code    int // of the answer; 0 is the usual one
+	Session Session
+	Query   url.Values // of the address, without parts
 
 	*live.Sheet
-	only map[string]bool // the parts asked for; nil: all
+	only   map[string]bool // the parts asked for; nil: all
+	values map[string]string
+	assets []string
+}
+
+// Value gives a value in the page's path, as [http.Request.PathValue] does.
+func (p *Shown) Value(name string) string { return p.values[name] }
+
+// May tells whether the person has a right.
+func (p *Shown) May(right rest.Right) bool { return p.Session.Caller().May(right) == nil }
+
+// Moment sets the moment that the page is of: all its ages count from there.
+func (p *Shown) Moment(t time.Time) { p.At = t.In(p.At.Location()) }
+
+// Files are the page's own assets that end in ext.
+func (p *Shown) Files(ext string) (out []string) {
+	for _, a := range p.assets {
+		if strings.HasSuffix(a, ext) {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // Zone names the time zone of the page.
-func (p *page) Zone() string { return p.At.Format("MST") }
+func (p *Shown) Zone() string { return p.At.Format("MST") }
 
 // Clock is the page's moment.
-func (p *page) Clock() string { return p.At.Format("15:04:05") }
+func (p *Shown) Clock() string { return p.At.Format("15:04:05") }
 
 // Ms is the page's moment in ms since 1970.
-func (p *page) Ms() int64 { return p.At.UnixMilli() }
+func (p *Shown) Ms() int64 { return p.At.UnixMilli() }
 
 // Want tells whether a part is to be rendered.
-func (p *page) Want(part string) bool { return p.only == nil || p.only[part] }
+func (p *Shown) Want(part string) bool { return p.only == nil || p.only[part] }
 
 // Stamp writes a moment in the page's zone.
-func (p *page) Stamp(t time.Time) string {
+func (p *Shown) Stamp(t time.Time) string {
 	if t.IsZero() {
 		return "unknown"
 	}
@@ -51,23 +79,23 @@ func (p *page) Stamp(t time.Time) string {
 }
 
 // For writes how long something has been so.
-func (p *page) For(t time.Time) string {
+func (p *Shown) For(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return words.Span(p.At.Sub(t))
 }
 
-// reading sets the live text of a reading, nil for one that is not sent.
-func (p *page) reading(key string, r *Reading, u words.Unit) template.HTML {
+// Sent sets the live text of a reading, nil for one that is not sent.
+func (p *Shown) Sent(key string, r *Reading, u words.Unit) template.HTML {
 	if r == nil {
 		return p.Absent(key)
 	}
 	return p.Reading(key, r.Value, r.Quality, r.At, u)
 }
 
-// shot is a detection ready to be shown.
-type shot struct {
+// Shot is a detection ready to be shown.
+type Shot struct {
 	Detection
 	overlay.Drawing
 	Src   string // of the picture, "" where there is none
@@ -75,9 +103,9 @@ type shot struct {
 	Eager bool
 }
 
-// newShot prepares a detection.
-func newShot(d Detection) shot {
-	s := shot{Detection: d, Drawing: overlay.Draw(&d.Event)}
+// NewShot prepares a detection.
+func NewShot(d Detection) Shot {
+	s := Shot{Detection: d, Drawing: overlay.Draw(&d.Event)}
 	levels := strings.Split(d.ID, "/")
 	for i := range levels {
 		levels[i] = url.PathEscape(levels[i])
@@ -87,4 +115,26 @@ func newShot(d Detection) shot {
 		s.Src = "/pictures/" + url.PathEscape(d.Board) + "/" + url.PathEscape(d.Event.Snapshot)
 	}
 	return s
+}
+
+// Shots reads detections and prepares them.
+func Shots(ctx context.Context, src Source, q DetectionQuery) ([]Shot, error) {
+	ds, err := src.Detections(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Shot, len(ds))
+	for i := range ds {
+		out[i] = NewShot(ds[i])
+	}
+	return out, nil
+}
+
+// ShotIDs is the shape of a list of shots.
+func ShotIDs(ss []Shot) []string {
+	out := make([]string, len(ss))
+	for i := range ss {
+		out[i] = ss[i].ID + strconv.FormatBool(ss[i].HasPicture)
+	}
+	return out
 }

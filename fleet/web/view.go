@@ -4,9 +4,11 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"fulmar/fleet/web/ledger"
@@ -67,6 +69,23 @@ type Board struct {
 	Gaps     []Gap             `json:"gaps"`   // newest first, at most 50
 }
 
+// Board finds a board by its name; nil where there is none. Boards are by name.
+func (ov *Overview) Board(name string) *Board {
+	i, ok := slices.BinarySearchFunc(ov.Boards, name, func(b Board, name string) int { return cmp.Compare(b.Name, name) })
+	if !ok {
+		return nil
+	}
+	return &ov.Boards[i]
+}
+
+// Reading gives the newest reading of a series, nil where there is none.
+func (b *Board) Reading(series string) *Reading {
+	if i := slices.IndexFunc(b.Latest, func(r Reading) bool { return r.Series == series }); i >= 0 {
+		return &b.Latest[i]
+	}
+	return nil
+}
+
 // Reading is the newest value of a series.
 type Reading struct {
 	Series  string         `json:"series"`
@@ -82,6 +101,17 @@ type Report struct {
 	Severity schema.Severity `json:"severity"`
 	Text     string          `json:"text"`
 	At       time.Time       `json:"at"`
+}
+
+// Bad tells whether a report is more than information.
+func (r Report) Bad() string {
+	switch r.Severity {
+	case schema.SeverityAlarm:
+		return "failing"
+	case schema.SeverityWarn:
+		return "degraded"
+	}
+	return "healthy"
 }
 
 // Camera sums up a camera's events of the last hour.
@@ -105,6 +135,15 @@ type (
 	Ledger = ledger.Class
 	Gap    = ledger.Gap
 )
+
+// Book is what a board's ledger is written from.
+func (b *Board) Book() *ledger.Board {
+	x := &ledger.Board{Name: b.Name, Classes: b.Ledger, Gaps: b.Gaps, Online: b.Online && b.State != StateUnreachable}
+	if !x.Online {
+		x.Since = b.Since
+	}
+	return x
+}
 
 // Trust is how the fleet knows the board; Keeper decides who belongs to the fleet.
 type (
@@ -144,8 +183,22 @@ type DetectionQuery struct {
 	// ID asks for this one detection alone; the other fields but Tenant are ignored.
 	ID    string
 	Limit int // at most 200
+	// Boards are the boards to look at; nil is all. Board narrows further.
+	Boards []string
+	// From and To bound the capture, From inclusive and To exclusive; zero is no bound.
+	From, To time.Time
 	// PicturesOnly leaves out events without a picture.
 	PicturesOnly bool
+}
+
+// MaxCounted bounds how many detections are counted for one picture of hours: enough
+// for a busy site's day, and read in well under a second.
+const MaxCounted = 100_000
+
+// Hour is how many detections were captured in the hour that begins at At.
+type Hour struct {
+	At    time.Time
+	Count uint64
 }
 
 // Detection is one event of a camera.

@@ -6,6 +6,7 @@ package cli
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"os"
@@ -43,7 +44,7 @@ func TestTranscripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", UpdateScripts: os.Getenv("FULMAR_UPDATE") == "1", RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks,
+			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "joined": joined,
 		},
 	})
 }
@@ -102,6 +103,25 @@ func startFleet(ts *testscript.TestScript, _ bool, _ []string) {
 		<-done
 	})
 	ts.Setenv("ADDRESS", srv.HTTPSAddr())
+	pin, err := ca.Pin(ts.MkAbs("fleet/ca"))
+	ts.Check(err)
+	ts.Setenv("PIN", hex.EncodeToString(pin[:]))
+}
+
+// joined NAME N: the board NAME with the key of number N is in, by a join token.
+func joined(ts *testscript.TestScript, _ bool, args []string) {
+	reg, err := registry.Open(ts.MkAbs("fleet"))
+	ts.Check(err)
+	n, err := strconv.ParseUint(args[1], 10, 8)
+	ts.Check(err)
+	token, err := reg.NewJoinToken(context.Background(), registry.DefaultTenant, "", 1, time.Minute)
+	ts.Check(err)
+	_, _, err = reg.Enrol(context.Background(), registry.Enrolment{Board: args[0], Secret: token, KeyMode: schema.KeySoftware, KeyHash: [sha256.Size]byte{byte(n)}, From: "192.0.2.1"},
+		func(string) (*ca.Leaf, error) {
+			return &ca.Leaf{Serial: "1", NotAfter: time.Now().Add(time.Hour)}, nil
+		})
+	ts.Check(err)
+	ts.Check(reg.Close())
 }
 
 // asks NAME N: the board NAME with the key of number N asks to join.

@@ -45,7 +45,7 @@ func Command() *cobra.Command {
 }
 
 func list(ctx context.Context, k *remote.Call) error {
-	all, err := remote.All[rest.Alert](ctx, k.Client, "/api/v1/alerts", nil, 0)
+	all, err := remote.Whole[rest.Alert](ctx, k.Client, "/api/v1/alerts", nil)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func list(ctx context.Context, k *remote.Call) error {
 }
 
 func rules(ctx context.Context, k *remote.Call) error {
-	all, err := remote.All[rest.AlertRule](ctx, k.Client, "/api/v1/alert-rules", nil, 0)
+	all, err := remote.Whole[rest.AlertRule](ctx, k.Client, "/api/v1/alert-rules", nil)
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func HookCommand() *cobra.Command {
 		}),
 		remote.Command(f, true, &cobra.Command{Use: "deliveries ID", Short: "what was sent to a webhook, and what came of it", Args: cli.Words("an ID"), Example: "  fulmar webhook deliveries h-1"}, deliveries),
 		remote.Command(f, false, &cobra.Command{Use: "again ID DELIVERY", Short: "send a delivery again", Args: cli.Words("an ID", "a DELIVERY"), Example: "  fulmar webhook again h-1 4711"}, func(ctx context.Context, k *remote.Call) error {
-			path := "/api/v1/webhooks/" + url.PathEscape(k.Words[0]) + "/deliveries/" + url.PathEscape(k.Words[1]) + "/redeliver"
+			path := "/api/v1/webhooks/" + url.PathEscape(k.Words[0]) + "/deliveries/" + url.PathEscape(k.Words[1]) + "/again"
 			if err := k.Post(ctx, path, nil, nil); err != nil {
 				return err
 			}
@@ -175,7 +175,7 @@ func HookCommand() *cobra.Command {
 }
 
 func hooks(ctx context.Context, k *remote.Call) error {
-	all, err := remote.All[rest.Webhook](ctx, k.Client, "/api/v1/webhooks", nil, 0)
+	all, err := remote.Whole[rest.Webhook](ctx, k.Client, "/api/v1/webhooks", nil)
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func addCommand(shared *remote.Flags) *cobra.Command {
 }
 
 func deliveries(ctx context.Context, k *remote.Call) error {
-	all, err := remote.All[rest.Delivery](ctx, k.Client, "/api/v1/webhooks/"+url.PathEscape(k.Words[0])+"/deliveries", nil, 200)
+	all, err := remote.Whole[rest.Delivery](ctx, k.Client, "/api/v1/webhooks/"+url.PathEscape(k.Words[0])+"/deliveries", nil)
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func TestBoardCommands(t *testing.T) {
 		}
 	}
 	code, out, talk := do("list")
-	if code != good || strings.Count(out, "\n") != 5 || !strings.Contains(out, "0100000000000000") || !strings.Contains(out, "asks (") || !strings.Contains(talk, "4 boards ask to join") {
+	if code != good || strings.Count(out, "\n") != 7 || !strings.Contains(out, "0100000000000000") || !strings.Contains(out, "ASKS TO JOIN") || !strings.Contains(talk, "4 boards ask to join") {
 		t.Fatal(code, out, talk)
 	}
 	for args, want := range map[string]string{

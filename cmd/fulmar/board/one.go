@@ -86,7 +86,14 @@ func write(w io.Writer, b *one, now time.Time) {
 	if !b.Since.IsZero() {
 		fmt.Fprintf(w, "  (for %s)", show.Age(b.Since, now))
 	}
-	fmt.Fprintf(w, "\n  %-10s %s\n  %-10s %s, key in %s\n", "last heard", show.Age(b.LastSeen, now), "release", show.Clean(b.Release), show.Clean(b.KeyMode))
+	heard := "never"
+	if !b.LastSeen.IsZero() {
+		heard = show.Age(b.LastSeen, now) + " ago"
+	}
+	fmt.Fprintf(w, "\n  %-10s %s\n  %-10s %s\n", "last heard", heard, "key", show.Clean(b.KeyMode))
+	if b.Release != "" {
+		fmt.Fprintf(w, "  %-10s %s\n", "release", show.Clean(b.Release))
+	}
 	writeMeta(w, b.Meta)
 	for _, k := range sorted(keys(b.Facts)) {
 		fmt.Fprintf(w, "  %-10s %s\n", show.Clean(k), show.Clean(b.Facts[k]))

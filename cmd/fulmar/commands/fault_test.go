@@ -105,8 +105,10 @@ func TestEachCodeCanCome(t *testing.T) {
 		t.Errorf("on a full disk: %d, %s", c, errs.String())
 	}
 	seen["FLT0005"] = true
-	if code := refused(t); code != "" {
-		seen[code] = true
+	for status, code := range map[int]string{500: "FLT0308", 403: "FLT0304"} {
+		if refused(t, status) == code {
+			seen[code] = true
+		}
 	}
 	for code := range tpmCodes(t) {
 		seen[code] = true
@@ -121,11 +123,11 @@ func TestEachCodeCanCome(t *testing.T) {
 	}
 }
 
-// refused asks a server that has an error of its own.
-func refused(t *testing.T) string {
+// refused asks a server that has an error of its own, without a code that we know.
+func refused(t *testing.T, status int) string {
 	t.Helper()
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusInternalServerError)
+		w.WriteHeader(status)
 		fmt.Fprint(w, `{"title":"The disk of the server is full"}`)
 	}))
 	t.Cleanup(s.Close)
@@ -138,7 +140,7 @@ func refused(t *testing.T) string {
 		t.Fatal(err)
 	}
 	c, out, errs := run("board", "list", "--fleet", s.Listener.Addr().String(), "--ca", cert, "--token-file", token)
-	if c != fault.ExitWrong || !strings.Contains(errs, "board list: the disk of the server is full [FLT0308]") {
+	if c != fault.ExitOf(status) || !strings.Contains(errs, "board list: the disk of the server is full [FLT") {
 		t.Errorf("%d, %s%s", c, out, errs)
 	}
 	return codeOf(errs)

@@ -60,7 +60,7 @@ func Command() *cobra.Command {
 	c := cli.Group(&cobra.Command{Use: "detection", Short: "what the boards of a fleet see", Long: remote.About})
 	f := new(remote.Flags)
 	f.Register(c)
-	var board, camera string
+	var board, camera, query string
 	var limit int
 	var pictures bool
 	list := remote.Command(f, true, &cobra.Command{
@@ -68,7 +68,7 @@ func Command() *cobra.Command {
 		Example: "  fulmar detection list --board dock-17 --limit 20\n  fulmar detection list -o json | jq '.[].event.Boxes'",
 	}, func(ctx context.Context, k *remote.Call) error {
 		q := url.Values{"limit": {strconv.Itoa(limit)}}
-		for name, v := range map[string]string{"board": board, "camera": camera} {
+		for name, v := range map[string]string{"board": board, "camera": camera, "q": query} {
 			if v != "" {
 				q.Set(name, v)
 			}
@@ -79,6 +79,8 @@ func Command() *cobra.Command {
 		return write(ctx, k, q)
 	})
 	list.Flags().StringVar(&board, "board", "", "of this board")
+	list.Flags().StringVarP(&query, "query", "q", "", "of boards that it matches")
+	cli.Takes(list, "query", "QUERY")
 	list.Flags().StringVar(&camera, "camera", "", "of this camera")
 	list.Flags().IntVar(&limit, "limit", 50, "at most so many, up to 200")
 	list.Flags().BoolVar(&pictures, "pictures", false, "only those with a picture")

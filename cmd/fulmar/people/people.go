@@ -51,6 +51,13 @@ func UserCommand() *cobra.Command {
 		remote.Command(f, true, &cobra.Command{Use: "list", Short: "the users", Args: cli.Words(), Example: "  fulmar user list"}, listUsers),
 		add, change,
 		remote.Command(f, false, &cobra.Command{Use: "reset NAME", Short: "give a user a new one-time password, and end their log-ins", Args: cli.Words("a NAME"), Example: "  fulmar user reset m.kern"}, resetUser),
+		remote.Command(f, false, &cobra.Command{Use: "second-factor NAME", Short: "take the second factor off from somebody who lost it", Args: cli.Words("a NAME"), Example: "  fulmar user second-factor m.kern"}, func(ctx context.Context, k *remote.Call) error {
+			if err := k.Remove(ctx, users+"/"+url.PathEscape(k.Words[0])+"/second-factor"); err != nil {
+				return err
+			}
+			fmt.Fprintf(k.Stderr, "%s logs in with the password alone until they set up another second factor\n", k.Words[0])
+			return nil
+		}),
 		remote.Command(f, false, &cobra.Command{Use: "remove NAME", Short: "remove a user; their tokens end with them", Args: cli.Words("a NAME"), Example: "  fulmar user remove m.kern"}, func(ctx context.Context, k *remote.Call) error {
 			if err := k.Remove(ctx, users+"/"+url.PathEscape(k.Words[0])); err != nil {
 				return err
@@ -80,7 +87,7 @@ func checkRole(s string) (rest.Role, error) {
 }
 
 func listUsers(ctx context.Context, k *remote.Call) error {
-	all, err := remote.All[rest.User](ctx, k.Client, users, nil, 0)
+	all, err := remote.Whole[rest.User](ctx, k.Client, users, nil)
 	if err != nil {
 		return err
 	}
@@ -133,7 +140,7 @@ func setRole(ctx context.Context, k *remote.Call) error {
 	if err != nil {
 		return err
 	}
-	_, err = k.Do(ctx, remote.Request{Method: http.MethodPatch, Path: users + "/" + url.PathEscape(k.Words[0]), Body: rest.UserSpec{Role: r}}, nil)
+	_, err = k.Do(ctx, remote.Request{Method: http.MethodPut, Path: users + "/" + url.PathEscape(k.Words[0]) + "/role", Body: rest.UserSpec{Role: r}}, nil)
 	if err != nil {
 		return remote.Unsure(err)
 	}
@@ -209,7 +216,7 @@ func makeToken(ctx context.Context, k *remote.Call, spec rest.TokenSpec, rights 
 }
 
 func listTokens(ctx context.Context, k *remote.Call) error {
-	all, err := remote.All[rest.Token](ctx, k.Client, tokens, nil, 0)
+	all, err := remote.Whole[rest.Token](ctx, k.Client, tokens, nil)
 	if err != nil {
 		return err
 	}

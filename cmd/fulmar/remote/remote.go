@@ -212,7 +212,14 @@ func Unsure(err error) error {
 	return err
 }
 
-// All reads a list to its end, or to limit rows where that is not 0.
+// Whole reads a list that has no pages.
+func Whole[T any](ctx context.Context, c *Client, path string, query url.Values) ([]T, error) {
+	var page rest.List[T]
+	err := c.Get(ctx, path, query, &page)
+	return page.Items, err
+}
+
+// All reads a list page by page to its end, or to limit rows where that is not 0.
 func All[T any](ctx context.Context, c *Client, path string, query url.Values, limit int) ([]T, error) {
 	q := url.Values{}
 	for k, v := range query {

@@ -234,7 +234,7 @@ func listCommand(shared *remote.Flags) *cobra.Command {
 	o := new(options)
 	c := &cobra.Command{Use: "list", Short: "the rollouts, newest first", Args: cli.Words(), Example: "  fulmar rollout list"}
 	return build(shared, true, c, o, func(ctx context.Context, fl *remote.Client, o *options) error {
-		all, err := remote.All[rest.Rollout](ctx, fl, "/api/v1/rollouts", nil, 200)
+		all, err := remote.Whole[rest.Rollout](ctx, fl, "/api/v1/rollouts", nil)
 		if err != nil {
 			return err
 		}

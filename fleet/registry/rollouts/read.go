@@ -60,11 +60,20 @@ func (t *Table) rows(ctx context.Context, where string, args ...any) (out []Row,
 	return out, err
 }
 
-// Boards gives the boards of a rollout in their order.
-func (t *Table) Boards(ctx context.Context, tenant string, id int64, fn func(body []byte) error) error {
-	return t.each(ctx, `SELECT body FROM rollout_board WHERE tenant = ? AND id = ? ORDER BY n`, []any{tenant, id}, func(scan func(...any) error) error {
-		var b []byte
-		if err := scan(&b); err != nil {
+// Plan gives the boards of a rollout as they were planned.
+func (t *Table) Plan(ctx context.Context, tenant string, id int64) (boards []byte, err error) {
+	err = t.db.Read.QueryRowContext(ctx, `SELECT boards FROM rollout_plan WHERE tenant = ? AND id = ?`, tenant, id).Scan(&boards)
+	if err != nil {
+		return nil, fmt.Errorf("read rollouts: %w", err)
+	}
+	return boards, nil
+}
+
+// Boards gives the boards of a rollout that have moved since.
+func (t *Table) Boards(ctx context.Context, tenant string, id int64, fn func(Board) error) error {
+	return t.each(ctx, `SELECT n, body FROM rollout_board WHERE tenant = ? AND id = ? ORDER BY n`, []any{tenant, id}, func(scan func(...any) error) error {
+		var b Board
+		if err := scan(&b.N, &b.Body); err != nil {
 			return err
 		}
 		return fn(b)

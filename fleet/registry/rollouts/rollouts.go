@@ -9,6 +9,7 @@ package rollouts
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -35,11 +36,16 @@ var ErrClaimed = errors.New("board is in another rollout")
 
 // Schema makes the tables: a step of the registry's migrations. Times are ms since 1970.
 const Schema = `
--- Rollouts: spec is what was planned, head how far it is (JSON).
+-- Rollouts: spec is what was planned, head how far it is (JSON), plan the boards as they
+-- were planned, in one piece; those that have moved since are in rollout_board.
 CREATE TABLE rollout (
   tenant TEXT NOT NULL REFERENCES tenant(name), id INTEGER NOT NULL, version INTEGER NOT NULL, over INTEGER NOT NULL,
   spec BLOB NOT NULL, head BLOB NOT NULL, PRIMARY KEY (tenant, id)
 ) WITHOUT ROWID;
+CREATE TABLE rollout_plan (
+  tenant TEXT NOT NULL, id INTEGER NOT NULL, boards BLOB NOT NULL,
+  PRIMARY KEY (tenant, id), FOREIGN KEY (tenant, id) REFERENCES rollout(tenant, id) ON DELETE CASCADE
+);
 CREATE TABLE rollout_board (
   tenant TEXT NOT NULL, id INTEGER NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL,
   PRIMARY KEY (tenant, id, n), FOREIGN KEY (tenant, id) REFERENCES rollout(tenant, id) ON DELETE CASCADE
@@ -99,6 +105,7 @@ type Attempt struct {
 // Change is what one transaction writes.
 type Change struct {
 	Row      Row
+	Plan     []byte // of Create: the boards as planned
 	Boards   []Board
 	Steps    []Step
 	Attempts []Attempt
@@ -153,6 +160,9 @@ func (t *Table) Create(ctx context.Context, tenant string, fill func(id int64) (
 		c.Row.ID, c.Row.Tenant = id, tenant
 		_, err = tx.ExecContext(ctx, `INSERT INTO rollout (tenant, id, version, over, spec, head) VALUES (?, ?, ?, ?, ?, ?)`, tenant, id, c.Row.Version, c.Row.Over, c.Row.Spec, c.Row.Head)
 		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO rollout_plan (tenant, id, boards) VALUES (?, ?, ?)`, tenant, id, c.Plan); err != nil {
 			return err
 		}
 		if err := prune(ctx, tx, tenant); err != nil {
@@ -256,20 +266,19 @@ func putClaims(ctx context.Context, tx *sql.Tx, c Change) error {
 	if len(c.Claim) == 0 {
 		return nil
 	}
-	st, err := tx.PrepareContext(ctx, `INSERT INTO rollout_claim (tenant, component, board, id, active) VALUES (?1, ?2, ?3, ?4, 1)
-ON CONFLICT DO UPDATE SET id = ?4, active = 1 WHERE active = 0 OR id = ?4`)
+	list, err := json.Marshal(c.Claim)
 	if err != nil {
 		return err
 	}
-	defer st.Close() //nolint:errcheck // of this transaction
-	for _, b := range c.Claim {
-		res, err := st.ExecContext(ctx, tenant, c.Component, b, id)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n != 1 {
-			return errors.Join(fmt.Errorf("%w: %s", ErrClaimed, b), err)
-		}
+	// WHERE true keeps SQLite's parser from taking ON for a join.
+	res, err := tx.ExecContext(ctx, `INSERT INTO rollout_claim (tenant, component, board, id, active)
+SELECT ?1, ?2, value, ?3, 1 FROM json_each(?4) WHERE true
+ON CONFLICT DO UPDATE SET id = ?3, active = 1 WHERE active = 0 OR id = ?3`, tenant, c.Component, id, string(list))
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n != int64(len(c.Claim)) {
+		return errors.Join(fmt.Errorf("%w: %d of %d boards", ErrClaimed, int64(len(c.Claim))-n, len(c.Claim)), err)
 	}
 	return nil
 }

@@ -13,7 +13,8 @@ import (
 	"fmt"
 )
 
-// Schema is the registry's step for it: boards, their proofs and their requests count.
+// Schema is the registry's step for it: boards, their proofs, their
+// requests and what people say of them count.
 const Schema = `
 CREATE TABLE roll (one INTEGER PRIMARY KEY CHECK (one = 1), n INTEGER NOT NULL);
 INSERT INTO roll VALUES (1, 1);
@@ -26,6 +27,9 @@ CREATE TRIGGER roll_proof_delete AFTER DELETE ON proof BEGIN UPDATE roll SET n =
 CREATE TRIGGER roll_request_insert AFTER INSERT ON request BEGIN UPDATE roll SET n = n + 1; END;
 CREATE TRIGGER roll_request_update AFTER UPDATE ON request BEGIN UPDATE roll SET n = n + 1; END;
 CREATE TRIGGER roll_request_delete AFTER DELETE ON request BEGIN UPDATE roll SET n = n + 1; END;
+CREATE TRIGGER roll_meta_insert AFTER INSERT ON meta BEGIN UPDATE roll SET n = n + 1; END;
+CREATE TRIGGER roll_meta_update AFTER UPDATE ON meta BEGIN UPDATE roll SET n = n + 1; END;
+CREATE TRIGGER roll_meta_delete AFTER DELETE ON meta BEGIN UPDATE roll SET n = n + 1; END;
 `
 
 // Count gives a number that changes with each change.

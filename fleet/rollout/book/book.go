@@ -51,12 +51,11 @@ func (b *Book) Epoch(ctx context.Context) (uint64, error) { return b.table.Epoch
 func (b *Book) Create(ctx context.Context, r *rollout.Rollout, who string) error {
 	return b.table.Create(ctx, r.Tenant, func(id int64) (rollouts.Change, error) {
 		r.ID, r.Version = Name(id), 1
-		all := map[int]bool{}
-		for i := range r.Boards {
-			all[i] = true
-		}
-		c, err := change(r, rollout.Effects{Changed: all})
+		c, err := change(r, rollout.Effects{})
 		if err != nil {
+			return c, err
+		}
+		if c.Plan, err = pack(r); err != nil {
 			return c, err
 		}
 		c.Row.Spec, err = json.Marshal(r.Spec)
@@ -175,16 +174,22 @@ func (b *Book) read(ctx context.Context, row rollouts.Row) (*rollout.Rollout, er
 	if err != nil {
 		return nil, err
 	}
-	err = b.table.Boards(ctx, row.Tenant, row.ID, func(body []byte) error {
-		var x rollout.Board
-		if err := json.Unmarshal(body, &x); err != nil {
-			return err
-		}
-		r.Boards = append(r.Boards, x)
-		return nil
-	})
+	n := row.ID
+	packed, err := b.table.Plan(ctx, row.Tenant, n)
+	if err == nil {
+		err = unpack(packed, r)
+	}
+	if err == nil {
+		err = b.table.Boards(ctx, row.Tenant, n, func(x rollouts.Board) error {
+			if x.N < 0 || x.N >= len(r.Boards) {
+				return fmt.Errorf("board %d of %d", x.N, len(r.Boards))
+			}
+			r.Boards[x.N] = rollout.Board{}
+			return json.Unmarshal(x.Body, &r.Boards[x.N])
+		})
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read rollout r-%d: %w", row.ID, err)
+		return nil, fmt.Errorf("read rollout r-%d: %w", n, err)
 	}
 	return r, r.Wake()
 }

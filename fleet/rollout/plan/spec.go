@@ -49,6 +49,12 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return "plan: " + e.Pointer + ": " + e.Detail }
 
+// Is makes every Error one of its class: errors.Is(err, &plan.Error{}).
+func (e *Error) Is(target error) bool {
+	_, is := target.(*Error)
+	return is
+}
+
 func wrong(pointer, format string, args ...any) error {
 	return &Error{pointer, fmt.Sprintf(format, args...)}
 }

@@ -34,6 +34,9 @@ var (
 	ErrQuery = errors.New("query is not understood")
 )
 
+// errEnded: the server stops; the board says it again to the next one.
+var errEnded = errors.New("the server stops")
+
 const (
 	// tickEvery is how often time is let pass.
 	tickEvery = time.Second
@@ -109,7 +112,7 @@ type Rollouts struct {
 	ctx  context.Context    // of Run
 
 	words chan word
-	ready chan struct{} // closed when Run has read what is open
+	ended chan struct{} // closed when Run ends
 	asks  sync.WaitGroup
 }
 
@@ -117,13 +120,14 @@ type Rollouts struct {
 func New(cfg Config, b *book.Book) *Rollouts {
 	return &Rollouts{
 		cfg: cfg, book: b, client: hookClient(cfg.Private), open: map[key]*rollout.Rollout{},
-		words: make(chan word, maxQueue), ready: make(chan struct{}),
+		words: make(chan word, maxQueue), ended: make(chan struct{}),
 	}
 }
 
 // Run drives the rollouts until the context ends.
 func (x *Rollouts) Run(ctx context.Context) error {
 	defer x.asks.Wait()
+	defer close(x.ended)
 	open, err := x.book.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("read rollouts: %w", err)
@@ -135,7 +139,6 @@ func (x *Rollouts) Run(ctx context.Context) error {
 		x.ask(r, r.Asks())
 	}
 	x.mu.Unlock()
-	close(x.ready)
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	for {
@@ -398,12 +401,16 @@ func (x *Rollouts) Report(ctx context.Context, tenant, board string, s schema.OT
 	}}
 	select {
 	case x.words <- w:
+	case <-x.ended:
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
 	case err := <-done:
 		return err
+	case <-x.ended:
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}

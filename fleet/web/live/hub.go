@@ -35,9 +35,11 @@ const (
 	buildTimeout = 10 * time.Second
 )
 
-// Key is one view as one tenant sees it.
+// Key is one view as the people of one role of a tenant see it.
 type Key struct {
 	Tenant string
+	Role   string
+	Who    string // "" for a view that all of the role share
 	View   string // path and query
 }
 

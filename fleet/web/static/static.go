@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html/template"
+	"io/fs"
 	"net/http"
 	"path"
 	"strings"
@@ -78,4 +79,21 @@ func LoadPages(a Assets, funcs template.FuncMap, names ...string) (map[string]*t
 		out[name] = t
 	}
 	return out, nil
+}
+
+// Parse parses the templates of one page, from its own files (nil: the built-in ones),
+// with the layout and the shared pieces.
+func Parse(a Assets, funcs template.FuncMap, from fs.FS, names ...string) (*template.Template, error) {
+	t := template.New("page").Funcs(funcs).Funcs(template.FuncMap{"asset": func(n string) string { return a.urls[n] }})
+	t, err := t.ParseFS(files, "templates/layout.html", "templates/pieces.html", "templates/trust.html")
+	if err != nil {
+		return nil, fmt.Errorf("parse the layout: %w", err)
+	}
+	if from == nil {
+		from = files
+	}
+	if t, err = t.ParseFS(from, names...); err != nil {
+		return nil, fmt.Errorf("parse %s: %w", strings.Join(names, ", "), err)
+	}
+	return t, nil
 }

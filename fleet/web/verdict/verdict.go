@@ -7,6 +7,7 @@ package verdict
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"fulmar/fleet/web/words"
@@ -32,8 +33,13 @@ type Board struct {
 	Name  string
 	State State
 	Cause string // "" leaves the state's word
+	Site  string // "" where nobody has said
 	Since time.Time
+	Out   bool // shut out: revoked
 }
+
+// Word is the state as queries write it: never-heard, without a blank.
+func (s State) Word() string { return strings.ReplaceAll(string(s), " ", "-") }
 
 // Rank orders states, worst first; an unknown one is the worst.
 func Rank(s State) int { return slices.Index(States(), s) }
@@ -90,7 +96,7 @@ func Headline(bs []Board) string {
 		s = "All " + s
 	}
 	if g := Grouped(bs); len(g) == 1 {
-		return s + ": " + g[0].Cause
+		return s + ": " + g[0].Text
 	}
 	if well > 0 {
 		s += "; " + words.Plural(well, "other is", "others are") + " healthy"
@@ -104,49 +110,4 @@ func causeOf(b *Board) string {
 		return b.Cause
 	}
 	return string(b.State)
-}
-
-// Cause is one line of what needs attention: boards that share state and cause.
-type Cause struct {
-	State  State
-	Cause  string
-	Boards []string
-	More   int // boards not named
-	Since  time.Time
-}
-
-// namedInCause is how many boards a cause names; the rest is a number.
-const namedInCause = 6
-
-// Grouped gathers the boards that need somebody by state and cause, worst first,
-// then most boards first.
-func Grouped(bs []Board) []Cause {
-	var out []Cause
-	for i := range bs {
-		b := &bs[i]
-		if !b.State.NeedsYou() {
-			continue
-		}
-		j := slices.IndexFunc(out, func(c Cause) bool { return c.State == b.State && c.Cause == causeOf(b) })
-		if j < 0 {
-			out = append(out, Cause{State: b.State, Cause: causeOf(b), Since: b.Since})
-			j = len(out) - 1
-		}
-		c := &out[j]
-		if b.Since.Before(c.Since) {
-			c.Since = b.Since
-		}
-		if len(c.Boards) < namedInCause {
-			c.Boards = append(c.Boards, b.Name)
-		} else {
-			c.More++
-		}
-	}
-	slices.SortStableFunc(out, func(a, b Cause) int {
-		if d := Rank(a.State) - Rank(b.State); d != 0 {
-			return d
-		}
-		return len(b.Boards) + b.More - len(a.Boards) - a.More
-	})
-	return out
 }

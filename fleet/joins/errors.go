@@ -1,0 +1,54 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package joins
+
+import (
+	"errors"
+
+	"fulmar/fleet/api/door"
+	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/meta"
+	"fulmar/fleet/registry/rollouts"
+	"fulmar/fleet/rollout"
+	"fulmar/fleet/rollout/book"
+	"fulmar/fleet/rollout/plan"
+	"fulmar/fleet/rollout/runner"
+	"fulmar/schema/rest"
+)
+
+// Known are the errors of the parts and what they mean to whoever asked.
+func Known() []door.Known {
+	say := func(code rest.Code, errs ...error) (out []door.Known) {
+		for _, err := range errs {
+			out = append(out, door.Known{Err: err, Code: code, Say: true})
+		}
+		return out
+	}
+	var out []door.Known
+	for _, k := range [][]door.Known{
+		say(rest.CodeStale, meta.ErrStale, runner.ErrStale),
+		say(rest.CodeTargetEmpty, plan.ErrNoBoards),
+		say(rest.CodeSecondPerson, rollout.ErrSamePerson),
+		say(rest.CodeQuery, runner.ErrQuery),
+		say(rest.CodeConflict, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
+		say(rest.CodeRefused, meta.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
+		say(rest.CodeFull, meta.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany),
+		say(rest.CodeNotFound, meta.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown),
+	} {
+		out = append(out, k...)
+	}
+	return out
+}
+
+// Explain puts an error of a part into words for a form; false for a fault of the
+// server.
+func Explain(err error) (rest.Problem, bool) {
+	for _, k := range Known() {
+		if errors.Is(err, k.Err) {
+			row := k.Code.Row()
+			return rest.Problem{Type: k.Code.Type(), Code: string(k.Code), Title: row.Title, Status: row.Status, Detail: err.Error(), Do: row.Do}, true
+		}
+	}
+	return rest.Problem{}, false
+}

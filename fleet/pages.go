@@ -1,0 +1,51 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package fleet
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"fulmar/fleet/access"
+	"fulmar/fleet/joins"
+	"fulmar/fleet/store"
+	"fulmar/fleet/web"
+	"fulmar/fleet/web/rollouts"
+	"fulmar/fleet/web/settings"
+	"fulmar/fleet/web/views"
+	"fulmar/internal/jointoken"
+	"fulmar/schema/rest"
+)
+
+// pages puts the views of the page together, in the order of its bar.
+func (s *Server) pages(src *store.Store) []web.Page {
+	count := joins.Look(src.Overview).Count
+	return slices.Concat(
+		views.Pages(views.Config{
+			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: s.reg.Meta(), Metas: joins.PageMetas{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}}, Log: s.log,
+		}),
+		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
+		settings.Pages(settings.Config{
+			Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor", Join: s.join, Count: count, Problem: joins.Explain,
+		}),
+	)
+}
+
+// join makes a token with which boards join, and gives the command for the board. The
+// token stands on the page this once, and on no command line of the server.
+func (s *Server) join(ctx context.Context, by access.Caller, board string, boards int, life time.Duration) (command string, err error) {
+	if err := by.May(rest.BoardsAdmit); err != nil {
+		return "", err
+	}
+	address, err := Address(s.cfg.Data)
+	if err != nil {
+		return "", err
+	}
+	secret, err := s.reg.NewJoinTokenBy(ctx, by.Who, by.Tenant, board, boards, life)
+	if err != nil {
+		return "", err
+	}
+	return "sudo fulmar enrol " + jointoken.Token{Secret: secret, CAHash: s.ca.Hash(), Address: address}.String(), nil
+}

@@ -1,0 +1,216 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package rollouts
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"fulmar/fleet/access"
+	"fulmar/fleet/web"
+	"fulmar/fleet/web/form"
+	"fulmar/fleet/web/trust"
+	"fulmar/schema/rest"
+)
+
+//go:embed templates
+var files embed.FS
+
+// maxID bounds a rollout's id, in bytes.
+const maxID = 64
+
+// pages are the pages of rollouts.
+type pages struct{ cfg Config }
+
+// Pages gives the pages of rollouts.
+func Pages(cfg Config) []web.Page {
+	p := &pages{cfg}
+	view := func(name string, build func(context.Context, *web.Shown) error) *web.View {
+		return &web.View{
+			Name: "roll-" + name, Files: form.With(files), Templates: []string{form.Pieces, "templates/bars.html", "templates/" + name + ".html"},
+			Funcs: template.FuncMap{"next": func(n int) int { return n + 1 }}, Assets: form.Assets(), Build: build,
+		}
+	}
+	one := view("one", p.one)
+	one.Personal = true // whoever planned it has other buttons
+	return []web.Page{
+		{Tab: "Rollouts", Path: "/rollouts", Right: rest.BoardsRead, View: view("list", p.list)},
+		{Tab: "Rollouts", Path: "/rollouts/new", Right: rest.RolloutsWrite, View: view("plan", p.blank), Act: p.plan, MaxForm: maxPlan},
+		{Tab: "Rollouts", Path: "/rollouts/{id}", Right: rest.BoardsRead, View: one, Act: p.act, MaxForm: form.Max},
+		{Path: "/rollouts/count", Right: rest.BoardsRead, Serve: p.count},
+	}
+}
+
+func (p *pages) list(ctx context.Context, s *web.Shown) error {
+	rs, err := p.cfg.Rollouts.List(ctx, s.Session.Tenant)
+	if err != nil {
+		return err
+	}
+	v := list(s.Sheet, rs)
+	v.Plan = s.May(rest.RolloutsWrite)
+	s.Title, s.Data = v.Headline, v
+	return nil
+}
+
+func (p *pages) one(ctx context.Context, s *web.Shown) error { return p.build(ctx, s, nil) }
+
+// build reads one rollout and makes its page; f is a form that was refused.
+func (p *pages) build(ctx context.Context, s *web.Shown, f *form.Form) error {
+	id := s.Value("id")
+	if len(id) > maxID {
+		return web.ErrNotFound
+	}
+	ro, err := p.cfg.Rollouts.Get(ctx, s.Session.Tenant, id)
+	if err != nil {
+		return p.gone(err)
+	}
+	boards, err := p.cfg.Rollouts.Boards(ctx, s.Session.Tenant, id)
+	if err != nil {
+		return p.gone(err)
+	}
+	v := one(s.Sheet, ro, boards, s.Query)
+	v.Acts = newActs(ro, s.Session.Caller(), f)
+	s.Title, s.Data = v.Title, v
+	return nil
+}
+
+func (p *pages) act(ctx context.Context, s *web.Shown, r *http.Request) (string, error) {
+	f, err := form.Read(r)
+	if err != nil {
+		return "", err
+	}
+	id := s.Value("id")
+	version, err := strconv.ParseInt(f.Raw("version"), 10, 64)
+	a := rest.RolloutAction{Do: f.Raw("do"), Why: f.Line("why", form.MaxLine), Without: f.Line("without", maxExpr), Only: f.Line("only", maxExpr)}
+	if a.Do == rest.RolloutRollback {
+		a.Scope = f.OneOf("scope", "wave", "all")
+	}
+	if err != nil || !slices.Contains(actOrder(), a.Do) {
+		f.Refuse("Nothing was done: the form asks for nothing that can be done here.", "Press one of the buttons.")
+	}
+	by := s.Session.Caller()
+	need := rest.RolloutsWrite
+	if a.Do == rest.RolloutApprove {
+		need = rest.RolloutsApprove
+	}
+	if err := by.May(need); err != nil {
+		return "", err
+	}
+	if f.OK() {
+		if _, err = p.cfg.Rollouts.Act(ctx, by, id, version, a); err == nil {
+			return "/rollouts/" + url.PathEscape(id), nil
+		}
+		var ok bool
+		if s.Code, ok = p.refused(f, err, func(string) string { return "" }); !ok {
+			return "", p.gone(err)
+		}
+	}
+	if err := p.build(ctx, s, f); err != nil {
+		return "", err
+	}
+	return "", web.ErrAgain
+}
+
+// blank shows the form of a plan; ?q= fills in the query.
+func (p *pages) blank(_ context.Context, s *web.Shown) error {
+	f := blankPlan()
+	if q := s.Query.Get("q"); q != "" && len(q) <= maxExpr {
+		f.Set("query", q)
+	}
+	s.Title, s.Data = "Plan a rollout", newPlan(f)
+	return nil
+}
+
+// plan plays a plan through, and makes it where that was seen before.
+func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string, error) {
+	f, err := form.Read(r)
+	if err != nil {
+		return "", err
+	}
+	spec := readPlan(f, r)
+	m, err := mark(spec)
+	if err != nil {
+		return "", err
+	}
+	by := s.Session.Caller()
+	if f.OK() && f.Raw("do") == "create" && f.Raw("seen") == m {
+		var made *rest.Rollout
+		if made, err = p.cfg.Rollouts.Create(ctx, by, spec); err == nil {
+			return "/rollouts/" + url.PathEscape(made.ID), nil
+		}
+	}
+	var fc *rest.Forecast
+	if f.OK() && err == nil {
+		fc, err = p.cfg.Rollouts.Forecast(ctx, by, spec)
+	}
+	if err != nil {
+		var ok bool
+		if s.Code, ok = p.refused(f, err, fieldOf); !ok {
+			return "", err
+		}
+	}
+	v := newPlan(f)
+	s.Title, s.Data = "Plan a rollout", v
+	if f.OK() && fc != nil {
+		v.show(fc, m, s.At)
+		s.Title, s.Code = "What would happen", http.StatusOK
+		if f.Raw("do") == "create" {
+			f.Refuse("The plan was changed after it was played through: nothing was made.", "This is what would happen now.")
+		}
+	}
+	return "", web.ErrAgain
+}
+
+// count tells how many boards a query matches, for the form while somebody types.
+func (p *pages) count(w http.ResponseWriter, r *http.Request, s web.Session) error {
+	if p.cfg.Count == nil {
+		return web.ErrNotFound
+	}
+	c, err := p.cfg.Count(r.Context(), s.Caller(), r.URL.Query().Get("q"))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(c) // the reader has gone: nobody is left to tell
+	return nil
+}
+
+// refused writes an error into a form; false for one that has a page of its own.
+func (p *pages) refused(f *form.Form, err error, field func(string) string) (code int, ok bool) {
+	if errors.Is(err, access.ErrNotAllowed) {
+		f.Refuse("Nothing was done: you may not do that.", "What a second person has to do, nobody does alone. An admin gives roles.")
+		return http.StatusForbidden, true
+	}
+	if p.cfg.Problem == nil {
+		return 0, false
+	}
+	pr, ok := p.cfg.Problem(err)
+	if !ok || pr.Status >= 500 || pr.Status == http.StatusNotFound {
+		return 0, false
+	}
+	f.Take(pr, field)
+	return pr.Status, true
+}
+
+// gone puts an error of the rollouts into one that the page knows.
+func (p *pages) gone(err error) error {
+	if p.cfg.Problem == nil {
+		return err
+	}
+	pr, ok := p.cfg.Problem(err)
+	switch {
+	case !ok || pr.Status >= 500:
+		return err
+	case pr.Status == http.StatusNotFound:
+		return web.ErrNotFound
+	}
+	return &trust.Problem{Code: pr.Status, What: pr.Title, Do: pr.Do}
+}
