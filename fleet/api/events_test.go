@@ -120,7 +120,7 @@ func TestStreams(t *testing.T) {
 		is(all, `data: {"boards":["new"]}`)
 		is(limited)
 		// Back after some changes, after none, after too long, and with another server's id.
-		again, _ := follow(ctx, h, "events", "viewer", hub.base+"-2")
+		again, _ := follow(ctx, h, "events", "viewer", hub.base+"-1") // 2 was another tenant's
 		is(again, "event: change\nid: "+hub.base+`-3`, `data: {"boards":["new"]}`)
 		again, _ = follow(ctx, h, "events", "viewer", hub.base+"-3")
 		is(again, ": up to date\n\n")

@@ -5,8 +5,10 @@ package parts
 
 import (
 	"context"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
@@ -32,7 +34,7 @@ func (a *alerts) mount(d *door.Door) {
 }
 
 func (a *alerts) list(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.Alert], error) {
-	return listOf(a.a.Alerts(ctx, by.Tenant))
+	return listOf(a.a.Alerts(ctx, by.Tenant), nil)
 }
 
 func (a *alerts) rules(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.AlertRule], error) {
@@ -208,11 +210,28 @@ func (h *hooks) remove(ctx context.Context, by access.Caller, in *idIn) (*struct
 	return nil, h.h.RemoveHook(ctx, by, in.ID)
 }
 
-func (h *hooks) deliveries(ctx context.Context, by access.Caller, in *readIn) (*listOut[rest.Delivery], error) {
+type deliveriesIn struct {
+	ID        string `path:"id" maxLength:"64" doc:"Of the webhook"`
+	PageSize  int    `query:"page_size" minimum:"1" maximum:"1000" default:"100" doc:"Deliveries of one page"`
+	PageToken string `query:"page_token" maxLength:"20" doc:"next of the page before"`
+}
+
+func (h *hooks) deliveries(ctx context.Context, by access.Caller, in *deliveriesIn) (*listOut[rest.Delivery], error) {
+	before := int64(0)
+	if in.PageToken != "" {
+		var err error
+		if before, err = strconv.ParseInt(in.PageToken, 10, 64); err != nil || before < 1 {
+			return nil, door.Fail(rest.CodePageToken, "")
+		}
+	}
 	if _, err := h.find(ctx, by, in.ID); err != nil {
 		return nil, err
 	}
-	return listOf(h.h.Deliveries(ctx, by.Tenant, in.ID))
+	out, err := listOf(h.h.Deliveries(ctx, by.Tenant, in.ID, before, in.PageSize))
+	if n := len(out.Body.Items); err == nil && n == in.PageSize {
+		out.Body.Next = strconv.FormatInt(out.Body.Items[n-1].ID, 10)
+	}
+	return out, err
 }
 
 type againIn struct {
@@ -222,14 +241,20 @@ type againIn struct {
 }
 
 func (h *hooks) again(ctx context.Context, by access.Caller, in *againIn) (*struct{}, error) {
-	list, err := h.deliveries(ctx, by, &readIn{in.ID})
+	if _, err := h.find(ctx, by, in.ID); err != nil {
+		return nil, err
+	}
+	if in.Delivery < 1 || in.Delivery == math.MaxInt64 {
+		return nil, web.ErrNotFound
+	}
+	one, err := h.h.Deliveries(ctx, by.Tenant, in.ID, in.Delivery+1, 1)
 	switch {
 	case err != nil:
 		return nil, err
-	case !slices.ContainsFunc(list.Body.Items, func(d rest.Delivery) bool { return d.ID == in.Delivery }):
+	case len(one) != 1 || one[0].ID != in.Delivery:
 		return nil, web.ErrNotFound
 	case in.Dry:
 		return nil, door.Would("It would be sent again.")
 	}
-	return nil, h.h.Redeliver(ctx, by, in.ID, in.Delivery)
+	return nil, h.h.Redeliver(ctx, by, in.Delivery)
 }

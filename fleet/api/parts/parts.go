@@ -57,7 +57,7 @@ type Alerts interface {
 	Rules(ctx context.Context, tenant string) ([]rest.AlertRule, error)
 	PutRule(ctx context.Context, by access.Caller, r rest.AlertRule) (rest.AlertRule, error)
 	RemoveRule(ctx context.Context, by access.Caller, id string) error
-	Alerts(ctx context.Context, tenant string) ([]rest.Alert, error)
+	Alerts(ctx context.Context, tenant string) []rest.Alert
 }
 
 // Hooks keeps webhooks and what was delivered.
@@ -65,8 +65,9 @@ type Hooks interface {
 	Hooks(ctx context.Context, tenant string) ([]rest.Webhook, error)
 	PutHook(ctx context.Context, by access.Caller, h rest.Webhook) (rest.Webhook, error)
 	RemoveHook(ctx context.Context, by access.Caller, id string) error
-	Deliveries(ctx context.Context, tenant, hook string) ([]rest.Delivery, error)
-	Redeliver(ctx context.Context, by access.Caller, hook string, delivery int64) error
+	// Deliveries gives those with an ID below before, newest first; 0 is from the newest.
+	Deliveries(ctx context.Context, tenant, hook string, before int64, limit int) ([]rest.Delivery, error)
+	Redeliver(ctx context.Context, by access.Caller, delivery int64) error
 }
 
 // Parts are the parts that there are; a nil one leaves its routes out.
