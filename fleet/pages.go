@@ -22,9 +22,10 @@ import (
 // pages puts the views of the page together, in the order of its bar.
 func (s *Server) pages(src *store.Store) []web.Page {
 	count := joins.Look(src.Overview).Count
+	said := joins.PageMetas{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}}
 	return slices.Concat(
 		views.Pages(views.Config{
-			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: s.reg.Meta(), Metas: joins.PageMetas{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}}, Log: s.log,
+			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: said, Metas: said, Log: s.log,
 		}),
 		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
 		settings.Pages(settings.Config{

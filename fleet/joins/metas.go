@@ -33,13 +33,29 @@ type PageMetas struct{ Metas }
 // Set implements the page's Metas.
 func (m PageMetas) Set(ctx context.Context, by access.Caller, board string, x rest.Meta, ifVersion int64) (rest.Meta, error) {
 	got, err := m.Metas.Set(ctx, by, board, x, ifVersion)
+	return got, pageError(err)
+}
+
+// SaveQuery implements the page's Saved.
+func (m PageMetas) SaveQuery(ctx context.Context, by access.Caller, q rest.SavedQuery) (rest.SavedQuery, error) {
+	got, err := m.Metas.SaveQuery(ctx, by, q)
+	return got, pageError(err)
+}
+
+// RemoveQuery implements the page's Saved.
+func (m PageMetas) RemoveQuery(ctx context.Context, by access.Caller, name string) error {
+	return pageError(m.Metas.RemoveQuery(ctx, by, name))
+}
+
+// pageError gives an error of what is said of boards as the page knows it.
+func pageError(err error) error {
 	switch {
 	case errors.Is(err, meta.ErrStale):
-		err = fmt.Errorf("%w: %w", web.ErrStale, err)
+		return fmt.Errorf("%w: %w", web.ErrStale, err)
 	case errors.Is(err, meta.ErrUnknown):
-		err = fmt.Errorf("%w: %w", web.ErrNotFound, err)
+		return fmt.Errorf("%w: %w", web.ErrNotFound, err)
 	case errors.Is(err, meta.ErrInvalid), errors.Is(err, meta.ErrTooMany):
-		err = &web.Problem{Code: http.StatusUnprocessableEntity, What: "Nothing was written: " + err.Error(), Do: "Go back and change that field."}
+		return &web.Problem{Code: http.StatusUnprocessableEntity, What: "Nothing was written: " + err.Error(), Do: "Go back and change that field."}
 	}
-	return got, err
+	return err
 }
