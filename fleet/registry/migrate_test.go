@@ -55,7 +55,7 @@ func TestRegistriesOfBefore(t *testing.T) {
 			if after, err := r.Roll(t.Context()); err != nil || after <= before {
 				t.Errorf("a change of a board is not counted: %d after %d, %v", after, before, err)
 			}
-			if pw, err := r.EnsureAdmin(t.Context()); err != nil || pw != "" {
+			if pw, err := r.Accounts().EnsureAdmin(t.Context()); err != nil || pw != "" {
 				t.Errorf("a second administrator, %v", err)
 			}
 		})

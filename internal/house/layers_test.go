@@ -92,7 +92,7 @@ var edges = map[string][]string{
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},
 	"cmd/fulmar-fleet": {"cmd/fulmar-fleet/commands", "fleet+", "trust", "trust/chain"},
 	"cross":            {},
-	"cross/man":        {"cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
+	"cross/man":        {"schema/rest", "cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
 	"tests":            {"+"}, // tests may look at everything
 
 	"fleet/query/boards":  {"fleet/query", "fleet/web+"},
