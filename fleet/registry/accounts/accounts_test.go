@@ -255,12 +255,17 @@ func TestStrangersLockNobodyOut(t *testing.T) {
 	_, err = h.Login(t.Context(), "admin", good, "", at)
 	is(t, "the old mark", err, ErrTooManyTries)
 	at.Known = next.Known
+	tries := 0
 	for i := range 2 * nameBurst {
+		tries = i
 		if _, err = h.Login(t.Context(), "kern", "guess guess guess", "", From{Addr: netip.AddrFrom4([4]byte{10, 1, byte(i), 1}), Known: next.Known}); errors.Is(err, ErrTooManyTries) {
 			break
 		}
 	}
 	is(t, "another user with this mark", err, ErrTooManyTries)
+	if tries != nameBurst {
+		t.Errorf("%d tries at another user with this mark, wants %d", tries, nameBurst)
+	}
 	h.later(nameRefill)
 	if _, err := h.Login(t.Context(), "admin", good, "", where("203.0.113.77")); err != nil {
 		t.Error("a strange browser later: ", err)
@@ -284,6 +289,34 @@ func TestOneAddress(t *testing.T) {
 	}
 	if tries != addrBurst {
 		t.Errorf("%d guesses from one address, wants %d", tries, addrBurst)
+	}
+}
+
+// TestMeanwhile: who gets another password, or is disabled, while their old one is being
+// looked at stays out.
+func TestMeanwhile(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.user("admin", rest.Admin)
+	for name, act := range map[string]func() error{
+		"reset":   func() error { _, err := h.Reset(t.Context(), console, "u"); return err },
+		"disable": func() error { return h.Disable(t.Context(), console, "u", true) },
+	} {
+		h.later(time.Hour)
+		h.user("u", rest.Viewer)
+		check := h.check
+		h.check = func(stored, pw string) bool { return errors.Join(act()) == nil && check(stored, pw) }
+		o, err := h.login("u", good, "")
+		h.check = check
+		is(t, name, err, ErrWrongPassword)
+		if o.Session != "" {
+			if _, err := h.session(o); err == nil {
+				t.Error("a session after", name)
+			}
+		}
+		if err := h.Remove(t.Context(), console, "u"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -137,6 +137,26 @@ func TestGuessedCodes(t *testing.T) {
 	}
 }
 
+// TestDisabledWithFactor: nothing tells that the password of a disabled user is right.
+func TestDisabledWithFactor(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.user("admin", rest.Admin)
+	key, _ := h.enrol(h.user("kern", rest.Viewer))
+	h.later(time.Hour)
+	step, _ := h.login("kern", good, "")
+	if err := h.Disable(t.Context(), console, "kern", true); err != nil {
+		t.Fatal(err)
+	}
+	o, err := h.login("kern", good, "")
+	is(t, "disabled", err, ErrWrongPassword)
+	if o != (Opened{}) {
+		t.Errorf("%+v", o)
+	}
+	_, err = h.Second(t.Context(), step.Step, h.code(key), where(here))
+	is(t, "disabled between password and code", err, ErrUnknown)
+}
+
 // TestRequired: a role that wants a second factor shows nothing before there is one.
 func TestRequired(t *testing.T) {
 	t.Parallel()
