@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/fleet/entrance"
+
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/accounts/totp"
 	"fulmar/schema/rest"
@@ -75,6 +77,13 @@ func (p *person) cookie(name string) string {
 	}
 	return ""
 }
+
+// The cookies of package entrance, as browsers see them.
+const (
+	cookieName  = "__Host-fulmar"
+	knownCookie = "__Host-fulmar-known"
+	stepCookie  = "__Host-fulmar-step"
+)
 
 // member makes a user with a settled password who is logged in.
 func (c *town) member(t *testing.T, name string, role rest.Role) *person {
@@ -272,7 +281,7 @@ func TestRoleIsFeltAtOnce(t *testing.T) {
 	}
 	req, _ := http.NewRequest(http.MethodGet, p.base+"/", nil)
 	req.AddCookie(&http.Cookie{Name: cookieName, Value: p.cookie(cookieName)})
-	if _, err := (auth{c.reg.Accounts()}).Caller(req); err == nil {
+	if _, err := entrance.New(c.reg.Accounts()).Caller(req); err == nil {
 		t.Error("the API opens without the second factor")
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"fulmar/fleet/entrance"
+
 	"fulmar/fleet/api"
 	"fulmar/fleet/api/parts"
 	"fulmar/fleet/joins"
@@ -14,12 +16,13 @@ import (
 )
 
 // wireAPI makes the API of the parts and puts it where it belongs.
-func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who auth, hub *api.Hub) error {
+func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who entrance.Auth, hub *api.Hub) error {
 	h, err := api.New(api.Config{
 		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
 		Parse: joins.Parse, Known: joins.Known(), Fault: joins.Fault,
-		Parts: parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts(), Audit: s.book},
-		Keys:  s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src},
+		Parts:      parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts(), Audit: s.book, Alerts: s.alerts, Hooks: s.alerts},
+		Prometheus: s.series.Handler(), Targets: joins.Look(src.Overview).Targets(), Within: joins.Within,
+		Keys: s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src},
 	})
 	if err != nil {
 		return fmt.Errorf("make the API: %w", err)

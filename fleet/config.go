@@ -15,6 +15,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"fulmar/fleet/enrol"
+	"fulmar/fleet/telemetry"
 )
 
 // maxConfig bounds the config file, in bytes.
@@ -38,6 +39,8 @@ type Config struct {
 	Foreign ForeignConfig `yaml:"foreign"`
 	// Keep bounds what is kept.
 	Keep KeepConfig `yaml:"keep"`
+	// Telemetry shapes the time series, and where else they go.
+	Telemetry telemetry.Config `yaml:"telemetry"`
 	// Enrol says which boards are let in.
 	Enrol EnrolConfig `yaml:"enrol"`
 	// Release is shown on the page.
@@ -181,5 +184,8 @@ func (c *Config) Validate() error {
 		}
 	}
 	errs = append(errs, c.Enrol.validate())
+	if err := c.Telemetry.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("telemetry.%w", err))
+	}
 	return errors.Join(errs...)
 }

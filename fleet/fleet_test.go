@@ -28,6 +28,8 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/fleet/entrance"
+
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 
 	"fulmar/fleet/ca"
@@ -329,7 +331,7 @@ func TestEvents(t *testing.T) {
 func TestSessions(t *testing.T) {
 	t.Parallel()
 	c := serve(t)
-	a := auth{c.reg.Accounts()}
+	a := entrance.New(c.reg.Accounts())
 	if len(c.password) < 20 {
 		t.Fatal("no one-time password at the first start")
 	}

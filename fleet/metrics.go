@@ -12,11 +12,12 @@ import (
 
 	"fulmar/fleet/api"
 	"fulmar/fleet/enrol"
+	"fulmar/fleet/entrance"
 )
 
 // metrics serves the server's own numbers to whoever may read the API. They are
 // counters of the whole process and carry no board's name.
-func (s *Server) metrics(who auth) http.Handler {
+func (s *Server) metrics(who entrance.Auth) http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	counter := func(name, help string, value func() uint64) {

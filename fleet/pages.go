@@ -5,10 +5,12 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/audit"
 	"fulmar/fleet/joins"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
@@ -29,9 +31,11 @@ func (s *Server) pages(src *store.Store) []web.Page {
 			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: said, Metas: said, Log: s.log,
 		}),
 		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
-		auditlog.Pages(auditlog.Config{Log: s.book, Command: auditlog.Command}),
+		auditlog.Pages(auditlog.Config{
+			Log: s.book, Command: auditlog.Command, Broken: func(err error) bool { return errors.Is(err, audit.ErrBroken) },
+		}),
 		settings.Pages(settings.Config{
-			Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor", Join: s.join, Count: count, Problem: joins.Explain,
+			Alerts: s.alerts, Hooks: s.alerts, Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor", Join: s.join, Count: count, Problem: joins.Explain,
 		}),
 	)
 }

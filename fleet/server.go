@@ -20,18 +20,22 @@ import (
 
 	"fulmar/fleet/ingest/pictures"
 
+	"fulmar/fleet/alerts"
 	"fulmar/fleet/api"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/clones"
 	"fulmar/fleet/enrol"
+	"fulmar/fleet/entrance"
 	"fulmar/fleet/gateway"
 	"fulmar/fleet/gateway/foreign"
 	"fulmar/fleet/ingest"
+	"fulmar/fleet/joins"
 	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/rollout/runner"
 	"fulmar/fleet/store"
+	"fulmar/fleet/telemetry"
 	"fulmar/fleet/web"
 	"fulmar/internal/run"
 	"fulmar/schema"
@@ -68,6 +72,8 @@ type Server struct {
 	desk   *enrol.Desk
 	clones *clones.Watch
 	rolls  *runner.Rollouts
+	series *telemetry.DB
+	alerts *alerts.Watch
 	twins  atomic.Uint64 // clones found
 	roll   rollCall
 	wiping sync.Mutex
@@ -180,7 +186,13 @@ func (s *Server) wire() error {
 	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
 	s.clones = clones.New()
 	src := store.New(s.ledger, s.enrolled, blobs.Open)
-	s.rolls = s.newRollouts(src.Overview, nil)
+	if err := s.openTelemetry(src); err != nil {
+		return err
+	}
+	if s.alerts, err = s.newAlerts(src); err != nil {
+		return err
+	}
+	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
 	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
@@ -188,7 +200,7 @@ func (s *Server) wire() error {
 	if err != nil {
 		return err
 	}
-	who := auth{s.reg.Accounts()}
+	who := entrance.New(s.reg.Accounts())
 	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
 	if err != nil {
 		return err
@@ -274,6 +286,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stopIngest()
 	back := run.New(behind)
 	back.Go("ingest", s.ingest.Run)
+	back.Go("telemetry", s.keepSeries)
 
 	doors := run.New(ctx)
 	doors.Go("ingest", func(ctx context.Context) error {
@@ -289,6 +302,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
 	doors.Go("rollouts", s.rolls.Run)
+	doors.Go("alerts", s.alerts.Run)
 	doors.Go("audit", func(ctx context.Context) error { return s.book.Run(ctx, s.log) })
 	doors.Go("accounts", func(ctx context.Context) error { return s.reg.Accounts().Run(ctx, s.log) })
 	if s.out != nil {
@@ -330,6 +344,9 @@ func (s *Server) close() error {
 	}
 	if s.mqtt != nil {
 		_ = s.mqtt.Close()
+	}
+	if s.series != nil {
+		errs = append(errs, s.series.Close())
 	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())

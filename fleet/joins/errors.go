@@ -6,6 +6,7 @@ package joins
 import (
 	"errors"
 
+	"fulmar/fleet/alerts"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
@@ -27,14 +28,14 @@ func Known() []door.Known {
 	}
 	var out []door.Known
 	for _, k := range [][]door.Known{
-		say(rest.CodeStale, meta.ErrStale, runner.ErrStale),
+		say(rest.CodeStale, meta.ErrStale, alerts.ErrStale, runner.ErrStale),
 		say(rest.CodeTargetEmpty, plan.ErrNoBoards),
 		say(rest.CodeSecondPerson, rollout.ErrSamePerson),
 		say(rest.CodeQuery, runner.ErrQuery),
 		say(rest.CodeConflict, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
-		say(rest.CodeRefused, meta.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
-		say(rest.CodeFull, meta.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany),
-		say(rest.CodeNotFound, meta.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown),
+		say(rest.CodeRefused, meta.ErrInvalid, alerts.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
+		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany),
+		say(rest.CodeNotFound, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown),
 	} {
 		out = append(out, k...)
 	}

@@ -74,6 +74,8 @@ var edges = map[string][]string{
 	"models":           {"models+"},
 	"fleet/ca":         {"trust"},
 	"fleet/access":     {},
+	"fleet/entrance":   {"fleet/access", "fleet/api", "fleet/registry/accounts", "fleet/web"},
+	"fleet/joins":      {"fleet+"}, // fits parts to each other: it may know all of them
 	"fleet/query":      {},
 	"fleet/audit":      {"fleet/store", "trust", "trust/chain"},
 	"fleet/enrol":      {"fleet/ca", "fleet/registry+", "fleet/audit", "tpm/attest"},

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+// Package entrance lets people in by the cookies of their browser and programs by their
+// token, and says as whom. The page and the API ask it; package accounts decides.
+package entrance
 
 import (
 	"context"
@@ -30,12 +32,15 @@ const (
 	maxCookie  = 160 // bytes: 64 hex digits, a dot and a name
 )
 
-// auth lets people in by session and programs by token.
-type auth struct{ who *accounts.Accounts }
+// Auth lets people in by session and programs by token.
+type Auth struct{ who *accounts.Accounts }
+
+// New makes it over the accounts.
+func New(a *accounts.Accounts) Auth { return Auth{a} }
 
 var (
-	_ web.Auth    = auth{}
-	_ web.Factors = auth{}
+	_ web.Auth    = Auth{}
+	_ web.Factors = Auth{}
 )
 
 func cookie(r *http.Request, name string) string {
@@ -66,12 +71,12 @@ func from(r *http.Request) accounts.From {
 }
 
 // Remembered implements [web.Factors].
-func (a auth) Remembered(r *http.Request) string {
+func (a Auth) Remembered(r *http.Request) string {
 	_, user, _ := strings.Cut(cookie(r, knownCookie), ".")
 	return user // only ever shown to the browser that sent it
 }
 
-func (a auth) session(r *http.Request) (accounts.Session, error) {
+func (a Auth) session(r *http.Request) (accounts.Session, error) {
 	secret := cookie(r, cookieName)
 	if secret == "" {
 		return accounts.Session{}, accounts.ErrUnknown
@@ -80,7 +85,7 @@ func (a auth) session(r *http.Request) (accounts.Session, error) {
 }
 
 // Session implements [web.Auth].
-func (a auth) Session(r *http.Request) (web.Session, bool) {
+func (a Auth) Session(r *http.Request) (web.Session, bool) {
 	s, err := a.session(r)
 	return web.Session{Tenant: s.Tenant, User: s.User, Role: s.Role, MustChange: s.MustChange, MustEnrol: s.MustEnrol}, err == nil
 }
@@ -102,7 +107,7 @@ func words(err error) error {
 }
 
 // Login implements [web.Auth]. A session that the browser had ends.
-func (a auth) Login(w http.ResponseWriter, r *http.Request, user, password, code string) error {
+func (a Auth) Login(w http.ResponseWriter, r *http.Request, user, password, code string) error {
 	var o accounts.Opened
 	var err error
 	if step := cookie(r, stepCookie); user == "" && password == "" && code != "" {
@@ -125,7 +130,7 @@ func (a auth) Login(w http.ResponseWriter, r *http.Request, user, password, code
 }
 
 // opened gives a browser its new session.
-func (a auth) opened(w http.ResponseWriter, r *http.Request, o accounts.Opened) error {
+func (a Auth) opened(w http.ResponseWriter, r *http.Request, o accounts.Opened) error {
 	s, err := a.who.Session(r.Context(), o.Session)
 	if err != nil {
 		return err
@@ -137,14 +142,14 @@ func (a auth) opened(w http.ResponseWriter, r *http.Request, o accounts.Opened) 
 
 // drop ends the session that a request has, if it has one. One that could not be ended
 // still ends by its idle time.
-func (a auth) drop(r *http.Request) {
+func (a Auth) drop(r *http.Request) {
 	if secret := cookie(r, cookieName); secret != "" {
 		_ = a.who.Logout(context.WithoutCancel(r.Context()), secret)
 	}
 }
 
 // SetPassword implements [web.Auth].
-func (a auth) SetPassword(w http.ResponseWriter, r *http.Request, old, fresh string) error {
+func (a Auth) SetPassword(w http.ResponseWriter, r *http.Request, old, fresh string) error {
 	s, err := a.session(r)
 	if err != nil {
 		return web.ErrWrongPassword
@@ -157,13 +162,13 @@ func (a auth) SetPassword(w http.ResponseWriter, r *http.Request, old, fresh str
 }
 
 // Logout implements [web.Auth].
-func (a auth) Logout(w http.ResponseWriter, r *http.Request) {
+func (a Auth) Logout(w http.ResponseWriter, r *http.Request) {
 	a.drop(r)
 	setCookie(w, cookieName, "", 0)
 }
 
 // Factor implements [web.Factors].
-func (a auth) Factor(r *http.Request) (on bool, recovery int, err error) {
+func (a Auth) Factor(r *http.Request) (on bool, recovery int, err error) {
 	s, err := a.session(r)
 	if err != nil {
 		return false, 0, err
@@ -173,7 +178,7 @@ func (a auth) Factor(r *http.Request) (on bool, recovery int, err error) {
 }
 
 // BeginFactor implements [web.Factors].
-func (a auth) BeginFactor(r *http.Request) (key, uri string, err error) {
+func (a Auth) BeginFactor(r *http.Request) (key, uri string, err error) {
 	s, err := a.session(r)
 	if err != nil {
 		return "", "", err
@@ -182,7 +187,7 @@ func (a auth) BeginFactor(r *http.Request) (key, uri string, err error) {
 }
 
 // ConfirmFactor implements [web.Factors].
-func (a auth) ConfirmFactor(_ http.ResponseWriter, r *http.Request, code string) ([]string, error) {
+func (a Auth) ConfirmFactor(_ http.ResponseWriter, r *http.Request, code string) ([]string, error) {
 	s, err := a.session(r)
 	if err != nil {
 		return nil, err
@@ -195,7 +200,7 @@ func (a auth) ConfirmFactor(_ http.ResponseWriter, r *http.Request, code string)
 }
 
 // DropFactor implements [web.Factors].
-func (a auth) DropFactor(r *http.Request, password, code string) error {
+func (a Auth) DropFactor(r *http.Request, password, code string) error {
 	s, err := a.session(r)
 	if err != nil {
 		return err
@@ -205,7 +210,7 @@ func (a auth) DropFactor(r *http.Request, password, code string) error {
 
 // Caller tells who asks: a program by its token, or a person by their session. A
 // session whose password or second factor is not settled has no rights.
-func (a auth) Caller(r *http.Request) (access.Caller, error) {
+func (a Auth) Caller(r *http.Request) (access.Caller, error) {
 	if h := r.Header.Get("Authorization"); h != "" {
 		token, ok := strings.CutPrefix(h, "Bearer ")
 		if !ok {
@@ -231,7 +236,7 @@ func (a auth) Caller(r *http.Request) (access.Caller, error) {
 }
 
 // with gives the caller where they have a right over all boards of the tenant.
-func (a auth) with(r *http.Request, right rest.Right) (access.Caller, error) {
+func (a Auth) with(r *http.Request, right rest.Right) (access.Caller, error) {
 	c, err := a.Caller(r)
 	if err != nil {
 		return c, err
@@ -243,7 +248,7 @@ func (a auth) with(r *http.Request, right rest.Right) (access.Caller, error) {
 }
 
 // Reader tells for which tenant a request may read all boards.
-func (a auth) Reader(r *http.Request) (string, error) {
+func (a Auth) Reader(r *http.Request) (string, error) {
 	c, err := a.with(r, rest.BoardsRead)
 	return c.Tenant, err
 }
