@@ -204,7 +204,6 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 		return err
 	}
 	s.desk = enrol.New(policy, s.ca, s.reg, s.log)
-	s.desk.Issued = src.Stale
 	if err := s.openTelemetry(src); err != nil {
 		return err
 	}

@@ -41,10 +41,6 @@ type Issuer interface {
 
 // Desk enrols boards.
 type Desk struct {
-	// Issued, where it is set before the first request, is told the tenant of each board
-	// that got a certificate.
-	Issued func(tenant string)
-
 	policy Policy
 	issuer Issuer
 	reg    *registry.Registry
@@ -213,9 +209,6 @@ func (d *Desk) settle(ctx context.Context, from netip.Addr, board string, do fun
 	}
 	if a.Leaf != nil {
 		d.log.Info("certificate issued", "tenant", a.Tenant, "board", a.Board, "trust", a.Trust, "serial", a.Leaf.Serial, "remote", from)
-		if d.Issued != nil {
-			d.Issued(a.Tenant)
-		}
 	}
 	return a, nil
 }
