@@ -102,7 +102,7 @@ func (b *backingUp) run(ctx context.Context, data, release string, talk io.Write
 		fmt.Fprintf(talk, "sealed to recovery key %s: only its private half opens it\n", h.SealedTo)
 	}
 	for _, ref := range h.KeysElsewhere {
-		fmt.Fprintf(talk, "NOT IN IT: the authority's key %s; without it no restored server issues certificates\n", ref)
+		fmt.Fprintf(talk, "NOT IN IT: the key %s, of the authority or the audit log; without it no restored server starts\n", ref)
 	}
 	if !h.Pictures {
 		fmt.Fprintln(talk, "NOT IN IT: pictures; a restored server shows that they are gone")
@@ -156,10 +156,11 @@ func restoreFrom(ctx context.Context, from, recovery, data string, talk io.Write
 	fmt.Fprintln(talk, `what happened after that is not known here:
   revocations: revoke those boards again NOW, before the server starts
   boards that enrolled: they have to be let in again
+  rollouts: one that ran then goes on, also if it was halted since
   records that boards have let go of: each is booked as lost, "acknowledged, not here"
 join tokens, sessions and waiting requests were ended; passwords and API tokens are as they were`)
 	for _, ref := range res.KeysElsewhere {
-		fmt.Fprintf(talk, "the authority's key is not here but %s: it has to answer, or the server does not start\n", ref)
+		fmt.Fprintf(talk, "the key %s, of the authority or the audit log, is not here: it has to answer, or the server does not start\n", ref)
 	}
 	if res.Config != "" {
 		fmt.Fprintf(talk, "the config file is %s\n", res.Config)
