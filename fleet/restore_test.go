@@ -93,6 +93,7 @@ func TestRestoredServes(t *testing.T) {
 		"/api/v1/rollouts":           {r.ID, `"release":"1.9"`},
 		"/api/v1/users":              {"admin", "kern", "operator"},
 		"/api/v1/audit":              {"set-meta", "hall-4"},
+		"/metrics":                   {"fulmar_fleet_boards_connected 0", "fulmar_telemetry_rows_behind"},
 	} {
 		code, body := d.do(t, http.MethodGet, path, admin, "")
 		for _, w := range wants {
