@@ -28,14 +28,14 @@ func (s *Server) pages(src *store.Store) []web.Page {
 	count := joins.Look(src.Overview).Count
 	return slices.Concat(
 		views.Pages(views.Config{
-			Source: src, Keeper: decider{s.reg, src.Stale}, Saved: said, Metas: said, Log: s.log,
+			JoinPage: "/settings/boards", Source: src, Keeper: decider{s.reg, src.Stale}, Saved: said, Metas: said, Log: s.log,
 		}),
 		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
 		auditlog.Pages(auditlog.Config{
 			Log: s.book, Command: auditlog.Command, Broken: func(err error) bool { return errors.Is(err, audit.ErrBroken) },
 		}),
 		settings.Pages(settings.Config{
-			Alerts: s.alerts, Hooks: s.alerts, Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor", Join: s.join, Count: count, Problem: joins.Explain,
+			Alerts: s.alerts, Hooks: s.alerts, Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor", Here: func(who web.Session) string { return who.ID }, Join: s.join, Count: count, Problem: joins.Explain,
 		}),
 	)
 }

@@ -222,7 +222,7 @@ func (s *Server) wire() error {
 	}
 	s.desk = enrol.New(policy, s.ca, s.reg, s.log)
 	mux := http.NewServeMux()
-	boards := api.NewEnrolment(s.desk, s.ca.PEM(), broker, s.log)
+	boards := api.NewEnrolment(desk{s.desk, src.Stale}, s.ca.PEM(), broker, s.log)
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}

@@ -295,6 +295,7 @@ func (p *pages) account(ctx context.Context, s *live.Sheet, who web.Session) (*a
 	}
 	v.LoggedIn = true
 	for _, l := range list {
+		l.With = browser(l.With)
 		v.Logins = append(v.Logins, loginRow{l, words.Stamp(l.Made.In(s.At.Location()), s.At), s.Ago("l|"+l.ID, l.Used)})
 	}
 	return v, nil
