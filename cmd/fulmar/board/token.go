@@ -60,8 +60,11 @@ func tokenCommands(shared *remote.Flags) []*cobra.Command {
 }
 
 func makeToken(ctx context.Context, k *remote.Call, spec rest.JoinTokenSpec, life time.Duration) error {
-	if life < time.Second {
+	switch {
+	case life < time.Second:
 		return fmt.Errorf("%w: --for takes at least 1s", cli.ErrUsage)
+	case spec.Boards < 1:
+		return fmt.Errorf("%w: --boards takes at least 1", cli.ErrUsage)
 	}
 	spec.Seconds = int(life / time.Second)
 	var made rest.MadeJoinToken
