@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"fulmar/fleet/api"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/enrol"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/store"
@@ -81,6 +83,35 @@ func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error 
 	}
 	k.s.clones.Forget(key)
 	return k.Note(ctx, audit.Entry{Who: who, Tenant: tenant, Board: board, What: "wipe", Why: why})
+}
+
+// desk lets the next look see a board that has just got its certificate: what lets it in
+// may say at once where it stands.
+type desk struct {
+	*enrol.Desk
+	seen func(tenant string)
+}
+
+var _ api.Desk = desk{}
+
+// Claim implements [api.Desk].
+func (d desk) Claim(ctx context.Context, from netip.Addr, req *schema.EnrolRequest) (*enrol.Answer, error) {
+	a, err := d.Desk.Claim(ctx, from, req)
+	d.issued(a)
+	return a, err
+}
+
+// Prove implements [api.Desk].
+func (d desk) Prove(ctx context.Context, from netip.Addr, p *schema.ProveRequest) (*enrol.Answer, error) {
+	a, err := d.Desk.Prove(ctx, from, p)
+	d.issued(a)
+	return a, err
+}
+
+func (d desk) issued(a *enrol.Answer) {
+	if a != nil && a.Leaf != nil {
+		d.seen(a.Tenant)
+	}
 }
 
 // hello notes a board's new connection, and watches for two with one identity.

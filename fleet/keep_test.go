@@ -164,6 +164,31 @@ func TestKeeping(t *testing.T) {
 	}
 }
 
+// TestSaidAtOnce: what lets boards in looks at the fleet, enrols one, and may say at once
+// where it stands, not only when the fleet is looked at anew.
+func TestSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	c := serve(t)
+	admin := c.apiToken(t, registry.ScopeAdmin)
+	for i := range 5 {
+		if status, body := c.do(t, "GET", "/api/v1/boards", admin, ""); status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
+		token, err := c.reg.NewJoinToken(t.Context(), registry.DefaultTenant, "", 1, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		board := fmt.Sprintf("b%d", i)
+		_, csr := newCSR(t)
+		if status, _, _, body := c.ask(t, schema.EnrolPath, schema.EnrolRequest{Token: token, Board: board, CSR: csr, Mode: schema.KeySoftware}); status != http.StatusOK {
+			t.Fatalf("%d %s", status, body)
+		}
+		if status, body := c.do(t, "GET", "/api/v1/boards/"+board+"/meta", admin, ""); status != http.StatusOK {
+			t.Errorf("%s: %d %s", board, status, body)
+		}
+	}
+}
+
 // staysOut: a revoked board neither enrols nor renews, also over a resumed TLS session.
 func (c *town) staysOut(t *testing.T, req schema.EnrolRequest, cert tls.Certificate) {
 	t.Helper()

@@ -203,7 +203,7 @@ func TestRolloutOverMQTT(t *testing.T) {
 	for end := time.Now().Add(5 * time.Second); (err != nil || f.Boards < 10) && time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // the look is of a second ago
 		f, err = c.rolls.Forecast(t.Context(), ann, spec())
 	}
-	if err != nil || f.Boards != 10 || len(f.LeftOut) != 1 || !strings.Contains(f.LeftOut[0].Reason, "takes no updates") || f.LeftOut[0].Names[0] != "old" {
+	if err != nil || f.Boards != 10 || len(f.LeftOut) != 1 || !strings.Contains(f.LeftOut[0].Reason, "no updates possible") || f.LeftOut[0].Names[0] != "old" {
 		t.Fatalf("%+v, %v", f, err)
 	}
 	r, err := c.rolls.Create(t.Context(), ann, spec())

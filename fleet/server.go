@@ -228,7 +228,7 @@ func (s *Server) wireHTTP(src *store.Store, who entrance.Auth, hub *api.Hub) err
 		return err
 	}
 	mux := http.NewServeMux()
-	boards := api.NewEnrolment(s.desk, s.ca.PEM(), broker, s.log)
+	boards := api.NewEnrolment(desk{s.desk, src.Stale}, s.ca.PEM(), broker, s.log)
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}

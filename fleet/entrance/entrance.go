@@ -87,7 +87,7 @@ func (a Auth) session(r *http.Request) (accounts.Session, error) {
 // Session implements [web.Auth].
 func (a Auth) Session(r *http.Request) (web.Session, bool) {
 	s, err := a.session(r)
-	return web.Session{Tenant: s.Tenant, User: s.User, Role: s.Role, MustChange: s.MustChange, MustEnrol: s.MustEnrol}, err == nil
+	return web.Session{Tenant: s.Tenant, User: s.User, Role: s.Role, MustChange: s.MustChange, MustEnrol: s.MustEnrol, ID: s.ID}, err == nil
 }
 
 // words turns the accounts' errors into the page's.

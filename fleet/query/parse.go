@@ -182,6 +182,11 @@ func (p *parser) term() (node, error) {
 		if p.terms++; p.terms > maxTerms {
 			return nil, tooMany(t)
 		}
+		if name, value, ok := strings.Cut(t.text, ":"); ok && t.kind == word { // as other languages write it
+			if f, err := field(token{kind: word, text: name, column: t.column}); err == nil {
+				return nil, fail(t, fmt.Sprintf("%s and its value are joined by an operator, not by a colon", f.Name), strings.TrimSpace("write it as "+f.Name+" = "+value))
+			}
+		}
 		if t.text == "" {
 			return nil, fail(t, "nothing stands where the beginning of a name is wanted", "take it out")
 		}

@@ -44,6 +44,8 @@ type Session struct {
 	// second factor that they have not: nothing but its enrolment is shown.
 	MustChange bool
 	MustEnrol  bool
+	// ID names the session among those of its user, and lets nobody in; "" names none.
+	ID string
 }
 
 // Caller is the user as the one who asks for something; without rights as long as the

@@ -74,7 +74,7 @@ func browse(t *testing.T, src *memory, auth Auth) *browser {
 	b := &browser{t: t, src: src, keep: newKeeper(time.Now())}
 	h, err := New(Config{Release: "0.2.0", Zone: time.UTC, Tick: 50 * time.Millisecond, Pages: views.Pages(views.Config{
 		Source: b.src, Keeper: b.keep, Saved: b.keep, Metas: b.src,
-		EnrolCommand: func(context.Context, string) (string, error) { return "sudo fulmard enrol fe1_EXAMPLE", nil },
+		JoinPage: "/settings/boards",
 	})}, auth)
 	if err != nil {
 		t.Fatal(err)
@@ -467,7 +467,7 @@ func (b *browser) empty() {
 	boards := b.src.boards
 	b.src.boards = nil
 	b.src.mu.Unlock()
-	b.until(`document.querySelector("h1").innerText === "No boards yet" && document.querySelector("pre").innerText === "sudo fulmard enrol fe1_EXAMPLE"`)
+	b.until(`document.querySelector("h1").innerText === "No boards yet" && document.querySelector("main a.go").getAttribute("href") === "/settings/boards"`)
 	b.shoot("empty")
 	b.src.mu.Lock()
 	b.src.boards = boards

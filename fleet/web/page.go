@@ -37,6 +37,8 @@ type Shown struct {
 	only   map[string]bool // the parts asked for; nil: all
 	values map[string]string
 	assets []string
+	// noSecret: it may be compressed, see squeezed
+	noSecret bool
 }
 
 // Value gives a value in the page's path, as [http.Request.PathValue] does.

@@ -257,6 +257,7 @@ func (h *Handler) show(w http.ResponseWriter, r *http.Request, s Session, _ *Pag
 	if p.Code != 0 {
 		code = p.Code
 	}
+	p.noSecret = true
 	h.render(w, r, code, p)
 }
 

@@ -244,14 +244,14 @@ func TestTable(t *testing.T) {
 	if n := strings.Count(body, "<tr data-state="); len(lines) < 5 || len(lines)-1 != n {
 		t.Errorf("%d lines, %d rows", len(lines), n)
 	}
-	if !strings.Contains(body, "fulmar boards -q &#39;site = quarry&#39;") && !strings.Contains(body, "fulmar boards -q &#39;site=quarry&#39;") {
+	if !strings.Contains(body, "fulmar board list -q &#39;site = quarry&#39;") && !strings.Contains(body, "fulmar board list -q &#39;site=quarry&#39;") {
 		t.Errorf("no command: %.300s", body[strings.Index(body, `id="command"`):])
 	}
 	if all := s.get("/boards.csv").Body.String(); strings.Contains(all, ",=HYPERLINK") || !strings.Contains(all, "'=HYPERLINK") {
 		t.Error("a spreadsheet would run what a board wrote")
 	}
 	first := func(sort string) string {
-		_, row, _ := strings.Cut(s.get("/?sort="+sort).Body.String(), `<th scope="row"><a href="/boards/`)
+		_, row, _ := strings.Cut(s.get("/?sort="+sort).Body.String(), `<th scope="row" title="`)
 		name, _, _ := strings.Cut(row, `"`)
 		return name
 	}

@@ -214,8 +214,12 @@ func (h *Handler) render(w http.ResponseWriter, r *http.Request, code int, p *Sh
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	out := b.Bytes()
+	if p.noSecret {
+		out = squeezed(w, r, out)
+	}
 	w.WriteHeader(code)
-	_, _ = w.Write(b.Bytes()) // the reader has gone: nobody is left to tell
+	_, _ = w.Write(out) // the reader has gone: nobody is left to tell
 }
 
 // fail serves a page that says what is wrong and what to do.

@@ -90,7 +90,7 @@ func (d *Door) within(w http.ResponseWriter, r *http.Request, route Route, next 
 	}
 	d.once(w, r, route, body, next)
 	k := knownOf(ctx)
-	d.cfg.Log.Info("api", "request_id", k.id, "route", route.ID, "tenant", k.by.Tenant, "who", k.by.Who)
+	d.cfg.Log.Debug("api", "request_id", k.id, "route", route.ID, "tenant", k.by.Tenant, "who", k.by.Who)
 }
 
 // letIn finds who asks, and whether they may.

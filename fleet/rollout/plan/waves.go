@@ -53,8 +53,8 @@ type Plan struct {
 
 // Reasons to leave a board out.
 const (
-	outUnable  = "takes no updates: its program is too old for them"
-	outHas     = "runs this release already"
+	outUnable  = "no updates possible, the program is too old for them"
+	outHas     = "this release runs there already"
 	outSilent  = "unreachable, and the plan says never"
 	outBusy    = "in another rollout of this component"
 	outUnknown = "no board of this name in the query"

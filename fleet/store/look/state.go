@@ -64,7 +64,7 @@ func (r *row) verdict(now time.Time, e *Enrolled) (web.State, string, time.Time)
 	}{{schema.SeverityAlarm, web.StateFailing}, {schema.SeverityWarn, web.StateDegraded}} {
 		for _, rep := range r.Reports {
 			if rep.Severity == want.severity {
-				return want.state, rep.Subject + ": " + firstOf(rep.Text, rep.State), When(r.reportSince[rep.Subject])
+				return want.state, said(rep.Subject, firstOf(rep.Text, rep.State)), When(r.reportSince[rep.Subject])
 			}
 		}
 	}
@@ -75,6 +75,15 @@ func (r *row) verdict(now time.Time, e *Enrolled) (web.State, string, time.Time)
 		return web.StateDegraded, cause, since
 	}
 	return web.StateHealthy, "", When(r.onlineSince)
+}
+
+// said is a report in words, with what it is about: "spool: the disk is full". A text that
+// names that itself is enough: "camera gate: no frame for 30 s" of camera/gate.
+func said(subject, text string) string {
+	if rest, ok := strings.CutPrefix(text, strings.ReplaceAll(subject, "/", " ")); ok && (rest == "" || strings.ContainsAny(rest[:1], " :")) {
+		return text
+	}
+	return subject + ": " + text
 }
 
 // newer gives the fleet's word that the board speaks a newer version. Such a board is

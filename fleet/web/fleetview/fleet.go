@@ -41,10 +41,10 @@ type Saved interface {
 // Config is what the page of the fleet is made from.
 type Config struct {
 	Source web.Source
-	// EnrolCommand gives the command that a new board is enrolled with, for the empty
-	// fleet; nil or "" shows how to ask for a token instead. Only who may admit boards
-	// sees it: it holds a token.
-	EnrolCommand func(ctx context.Context, tenant string) (string, error)
+	// JoinPage is where who may admit boards makes a join token: the empty fleet leads
+	// there. "" tells how it is done on the server. The fleet's own page makes none: a
+	// look at it would leave a token behind.
+	JoinPage string
 	// Keeper decides which boards belong to the fleet; nil shows none that ask.
 	Keeper web.Keeper
 	// Saved keeps queries; nil shows none.
@@ -99,7 +99,7 @@ type view struct {
 	Dots       bool // they are worth drawing
 	Table      table
 	Shots      []web.Shot
-	Enrol      string
+	Join       string        // where a join token is made; "": not by this person
 	Book       template.HTML // the ledgers of all boards in a sentence
 	Trust      template.HTML // and how the boards are known
 	Asks       []trust.Ask
@@ -156,10 +156,8 @@ func (h *views) rest(ctx context.Context, p *web.Shown, v *view) (err error) {
 		v.Shots, err = web.Shots(ctx, h.cfg.Source, web.DetectionQuery{Tenant: p.Session.Tenant, Limit: fleetShots, PicturesOnly: true})
 		return err
 	}
-	if h.cfg.EnrolCommand != nil && p.Want("rows") && p.May(rest.BoardsAdmit) {
-		if v.Enrol, err = h.cfg.EnrolCommand(ctx, p.Session.Tenant); err != nil {
-			h.cfg.Log.Error("no enrol command", "err", err)
-		}
+	if p.May(rest.BoardsAdmit) {
+		v.Join = h.cfg.JoinPage
 	}
 	return nil
 }

@@ -160,7 +160,7 @@ func (h *views) table(ctx context.Context, p *web.Shown, ov *web.Overview) (tabl
 		t.Command = " -q " + shell(parsed.String())
 		t.parts(list, parsed)
 	}
-	t.Command = "fulmar boards" + t.Command
+	t.Command = "fulmar board list" + t.Command
 	t.CSV = "/boards.csv" + strings.TrimSuffix(strings.TrimPrefix(with("page", ""), "/"), "#boards")
 	at, _ := strconv.Atoi(q.Get("page"))
 	last := max(len(list)-1, 0) / rowsPerPage

@@ -162,7 +162,7 @@ func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string
 		}
 		if fc != nil { // no board is left: why, for each
 			for _, l := range fc.LeftOut {
-				f.Refuse(words.Plural(l.Boards, "board is", "boards are")+" left out: "+l.Reason+".", "Change the query, or wait until what has them is over.")
+				f.Refuse(words.Plural(l.Boards, "board is", "boards are")+" left out: "+l.Reason+".", "Choose other boards, or mend that first.")
 			}
 		}
 	}

@@ -5,7 +5,6 @@
 package views
 
 import (
-	"context"
 	"log/slog"
 	"slices"
 
@@ -19,10 +18,10 @@ import (
 // shown.
 type Config struct {
 	Source web.Source
-	// EnrolCommand, Keeper and Saved: see [fleetview.Config].
-	EnrolCommand func(ctx context.Context, tenant string) (string, error)
-	Keeper       web.Keeper
-	Saved        fleetview.Saved
+	// JoinPage, Keeper and Saved: see [fleetview.Config].
+	JoinPage string
+	Keeper   web.Keeper
+	Saved    fleetview.Saved
 	// Metas: see [boardview.Config].
 	Metas boardview.Metas
 	Log   *slog.Logger
@@ -31,7 +30,7 @@ type Config struct {
 // Pages gives all of them, in the order of the bar.
 func Pages(c Config) []web.Page {
 	return slices.Concat(
-		fleetview.Pages(fleetview.Config{Source: c.Source, EnrolCommand: c.EnrolCommand, Keeper: c.Keeper, Saved: c.Saved, Log: c.Log}),
+		fleetview.Pages(fleetview.Config{Source: c.Source, JoinPage: c.JoinPage, Keeper: c.Keeper, Saved: c.Saved, Log: c.Log}),
 		boardview.Pages(boardview.Config{Source: c.Source, Keeper: c.Keeper, Metas: c.Metas}),
 		detectview.Pages(detectview.Config{Source: c.Source}),
 	)
