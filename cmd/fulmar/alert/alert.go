@@ -199,7 +199,7 @@ func addCommand(shared *remote.Flags) *cobra.Command {
 	c := remote.Command(shared, false, &cobra.Command{
 		Use: "add NAME URL", Short: "make a webhook; its secret is printed once", Args: cli.Words("a NAME", "a URL"),
 		Long:    "The secret goes to standard output, and is never shown again.",
-		Example: "  fulmar webhook add pager https://pager.example/fulmar --event 'alert.*'\n  fulmar webhook add am https://am.example/api/v2/alerts --kind alertmanager",
+		Example: "  fulmar webhook add pager https://pager.example/fulmar --event alert.firing --event 'rollout.*'\n  fulmar webhook add am https://am.example/api/v2/alerts --kind alertmanager",
 	}, func(ctx context.Context, k *remote.Call) error {
 		h.Name, h.URL = k.Words[0], k.Words[1]
 		var made rest.Webhook
@@ -213,7 +213,7 @@ func addCommand(shared *remote.Flags) *cobra.Command {
 		return nil
 	})
 	c.Flags().StringVar(&h.Kind, "kind", rest.HookWebhook, "webhook or alertmanager")
-	c.Flags().StringArrayVar(&h.Events, "event", nil, "only events of this type, as alert.firing, or alert.*")
+	c.Flags().StringArrayVar(&h.Events, "event", nil, "only events of this type, as alert.firing or rollout.*")
 	c.Flags().BoolVar(&h.Internal, "internal", false, "it lies at a private address; wants the right users:write")
 	cli.Values(c, "kind", rest.HookWebhook, rest.HookAlertmanager)
 	cli.Takes(c, "kind", "WORD")

@@ -56,7 +56,7 @@ func TestReceiverOfThePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	body := []byte(`{"type":"alert.firing","data":{"summary":"hall-4: 2 boards run hot"}}`)
+	body := []byte(`{"type":"alert.firing","subject":"alert/1","data":{"summary":"hall-4: 2 boards run hot"}}`)
 	now := time.Now().Unix()
 	for _, c := range []struct {
 		what      string
