@@ -99,6 +99,12 @@ func (t *town) done() []string {
 	return slices.Clone(t.calls)
 }
 
+func (t *town) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.calls = nil
+}
+
 func (t *town) Overview(_ context.Context, tenant string) (*web.Overview, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
