@@ -6,6 +6,7 @@ package fleet
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +37,14 @@ func (c *town) enrols(t *testing.T, names ...string) {
 		e := registry.Enrolment{Secret: secret, Board: name, KeyHash: sha256.Sum256([]byte(name))}
 		if _, _, err := c.reg.Enrol(t.Context(), e, func(string) (*ca.Leaf, error) { return leaf, nil }); err != nil {
 			t.Fatal(err)
+		}
+	}
+	token := c.apiToken(t, registry.ScopeRead)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the look is of a second ago
+		if code, body := c.get(t, "/api/v1/boards/"+names[len(names)-1], token); code == http.StatusOK {
+			return
+		} else if time.Now().After(end) {
+			t.Fatalf("%d %s", code, body)
 		}
 	}
 }

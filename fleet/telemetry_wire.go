@@ -56,14 +56,17 @@ func (s *Server) keepSeries(ctx context.Context) error {
 // newAlerts makes the watch over the rules, and the webhooks that tell of it.
 func (s *Server) newAlerts(src *store.Store) (*alerts.Watch, error) {
 	hooked := hooks.New(s.reg.Database(), hooks.Config{Release: s.cfg.Release, Log: s.log})
-	address, err := Address(s.cfg.Data)
-	if err != nil {
-		address = "" // alerts then have no links
-	}
-	if address != "" {
-		address = "https://" + address
-	}
 	return alerts.New(context.Background(), s.reg.Database(), hooked, alerts.Config{
-		Overview: src.Overview, Instant: joins.Instant(s.series), URL: address, Log: s.log,
+		Overview: src.Overview, Instant: joins.Instant(s.series), URL: s.pageURL(), Log: s.log,
 	})
+}
+
+// pageURL is where people find the page: https://HOST:PORT, "" where that is not known,
+// and what tells of it has no links then.
+func (s *Server) pageURL() string {
+	address, err := Address(s.cfg.Data)
+	if err != nil || address == "" {
+		return ""
+	}
+	return "https://" + address
 }

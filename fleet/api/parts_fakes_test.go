@@ -45,6 +45,23 @@ func (p partsOf) Reset(_ context.Context, by access.Caller, name string) (string
 	return "one-time-secret", p.called("reset %s by %s", name, by.Who)
 }
 
+func (p partsOf) Disable(_ context.Context, by access.Caller, name string, out bool) error {
+	return p.called("disable %s by %s: %v", name, by.Who, out)
+}
+
+func (p partsOf) JoinTokens(context.Context, string) ([]rest.JoinToken, error) {
+	return []rest.JoinToken{{ID: "t1", Boards: 3, Expires: noon}}, p.broken
+}
+
+func (p partsOf) MakeJoinToken(_ context.Context, by access.Caller, s rest.JoinTokenSpec) (rest.MadeJoinToken, error) {
+	t := rest.JoinToken{ID: "fedcba9876543210", Board: s.Board, Boards: s.Boards, Expires: noon}
+	return rest.MadeJoinToken{JoinToken: t, Token: "fe1_secret"}, p.called("join token by %s for %q, %d boards, %d s", by.Who, s.Board, s.Boards, s.Seconds)
+}
+
+func (p partsOf) RevokeJoinToken(_ context.Context, by access.Caller, id string) error {
+	return p.called("revoke join token %s by %s", id, by.Who)
+}
+
 func (p partsOf) Remove(_ context.Context, by access.Caller, name string) error {
 	return p.called("remove %s by %s", name, by.Who)
 }

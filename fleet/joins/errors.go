@@ -8,6 +8,7 @@ import (
 
 	"fulmar/fleet/alerts"
 	"fulmar/fleet/api/door"
+	"fulmar/fleet/registry"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/rollouts"
@@ -34,8 +35,8 @@ func Known() []door.Known {
 		say(rest.CodeQuery, runner.ErrQuery),
 		say(rest.CodeConflict, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
 		say(rest.CodeRefused, meta.ErrInvalid, alerts.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
-		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany),
-		say(rest.CodeNotFound, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown),
+		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany, registry.ErrTooMany),
+		say(rest.CodeNotFound, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown, registry.ErrNoToken),
 	} {
 		out = append(out, k...)
 	}

@@ -15,7 +15,6 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
-	"fulmar/schema"
 )
 
 // Board is an enrolled board.
@@ -47,46 +46,6 @@ func fingerprint(ek, key []byte) string {
 		ek = key
 	}
 	return hex.EncodeToString(ek[:min(8, len(ek))])
-}
-
-// NewJoinToken makes a token with which the given number of boards may enrol
-// before it expires. With a board name it is for that name alone, once, and may
-// replace the board's key. It returns the token's secret, which is not kept.
-func (r *Registry) NewJoinToken(ctx context.Context, tenant, board string, uses int, life time.Duration) (string, error) {
-	return r.NewJoinTokenBy(ctx, Console, tenant, board, uses, life)
-}
-
-// NewJoinTokenBy is [Registry.NewJoinToken] by somebody else than the server's console.
-func (r *Registry) NewJoinTokenBy(ctx context.Context, who, tenant, board string, uses int, life time.Duration) (string, error) {
-	if board != "" {
-		if err := schema.CheckBoard(board); err != nil {
-			return "", err
-		}
-		uses = 1
-	}
-	if uses < 1 || uses > maxBoards || life <= 0 || life > maxTokenLife {
-		return "", fmt.Errorf("join token for %d boards and %v: wants 1 to %d boards and at most %v", uses, life, maxBoards, maxTokenLife)
-	}
-	secret := newSecret()
-	err := r.within(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM join_token WHERE expires < ?`, nowMs()); err != nil {
-			return fmt.Errorf("prune join tokens: %w", err)
-		}
-		if err := count(ctx, tx, "join_token", maxTokens); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO join_token (hash, tenant, board, uses_left, expires) VALUES (?, ?, ?, ?, ?)`,
-			hashOf(secret), tenant, board, uses, time.Now().Add(life).UnixMilli())
-		if err != nil {
-			return fmt.Errorf("keep join token: %w", err)
-		}
-		why := fmt.Sprintf("for %d boards of any name, good for %v", uses, life)
-		if board != "" {
-			why = fmt.Sprintf("for this board alone, good for %v", life)
-		}
-		return audit.Append(ctx, tx, audit.Entry{Who: who, Tenant: tenant, Board: board, What: "token", Why: why})
-	})
-	return secret, err
 }
 
 // Admit tells whether a board may connect with this certificate. The first use of

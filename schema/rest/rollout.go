@@ -269,3 +269,29 @@ type RolloutAction struct {
 	Only    string `json:"only,omitempty"`    // of retry: a query of boards to try alone
 	Scope   string `json:"scope,omitempty"`   // of rollback: "wave" or "all"
 }
+
+// The events of rollouts that webhooks get; the data of each is a [RolloutEvent].
+const (
+	RolloutAsks       = "rollout.approval"    // waits for a second person
+	RolloutStarted    = "rollout.started"     // or was tried again
+	RolloutWave       = "rollout.wave"        // boards of the next wave get it
+	RolloutHeld       = "rollout.held"        // waits for a person
+	RolloutHalted     = "rollout.halted"      // by its gate
+	RolloutDone       = "rollout.done"        // all waves are through
+	RolloutRolledBack = "rollout.rolled-back" // a person took it back
+	RolloutAborted    = "rollout.aborted"     // a person or a deadline ended it
+)
+
+// RolloutEvent is what happened to a rollout.
+type RolloutEvent struct {
+	Rollout   string `json:"rollout"` // r-31
+	Version   int64  `json:"version"` // as the API wants it back, at the end of what happened
+	Name      string `json:"name,omitempty"`
+	Component string `json:"component"`
+	Release   string `json:"release"`
+	From      string `json:"from"` // states
+	State     string `json:"state"`
+	Who       string `json:"who"` // a person, a token, or "fleet"
+	Say       string `json:"say"` // a sentence
+	URL       string `json:"url,omitempty"`
+}

@@ -1,8 +1,8 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package audit has the commands of fulmar about the fleet's audit log. They work
-// without a network.
+// Package audit has the commands of fulmar about the fleet's audit log: list and head
+// ask the fleet, verify works without it.
 package audit
 
 import (
@@ -22,7 +22,7 @@ const maxKey = 8 << 10
 
 // Command is fulmar audit.
 func Command() *cobra.Command {
-	c := cli.Group(&cobra.Command{Use: "audit", Short: "check the fleet's audit log, without the fleet"})
+	c := cli.Group(&cobra.Command{Use: "audit", Short: "the fleet's audit log: who did what, and whether that is all"})
 	var key, head string
 	verify := &cobra.Command{
 		Use: "verify FILE", Short: "is an exported audit log whole, and signed by the fleet", Args: cli.Words("a FILE"),
@@ -42,7 +42,7 @@ off at an older head.`,
 	verify.Flags().StringVar(&head, "head", "", "a head that was noted earlier and must be in the log")
 	cli.File(verify, "key")
 	cli.Takes(verify, "head", "SEQ:HASH")
-	c.AddCommand(verify)
+	c.AddCommand(listCommand(), headCommand(), verify)
 	return c
 }
 

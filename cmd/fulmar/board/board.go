@@ -60,6 +60,7 @@ func Command() *cobra.Command {
 	for _, k := range commands() {
 		c.AddCommand(k.build(f))
 	}
+	c.AddCommand(tokenCommands(f)...)
 	return c
 }
 
@@ -216,7 +217,7 @@ func boardRevoke(ctx context.Context, fl *remote.Client, f *boardFlags, _, stder
 		return remote.Unsure(err)
 	}
 	fmt.Fprintf(stderr, "%s is revoked: its connection ends within five seconds, and neither its name nor its TPM or key comes in again. Its data stays.\n"+
-		"to let it in again, on the server: fulmar-fleet token --board %[1]s; to remove its data: fulmar board wipe %[1]s --yes %[1]s\n", name)
+		"to let it in again: fulmar board token --board %[1]s; to remove its data: fulmar board wipe %[1]s --yes %[1]s\n", name)
 	return nil
 }
 

@@ -51,6 +51,17 @@ func UserCommand() *cobra.Command {
 		remote.Command(f, true, &cobra.Command{Use: "list", Short: "the users", Args: cli.Words(), Example: "  fulmar user list"}, listUsers),
 		add, change,
 		remote.Command(f, false, &cobra.Command{Use: "reset NAME", Short: "give a user a new one-time password, and end their log-ins", Args: cli.Words("a NAME"), Example: "  fulmar user reset m.kern"}, resetUser),
+		remote.Command(f, false, &cobra.Command{
+			Use: "disable NAME", Short: "shut a user out, with their log-ins and tokens; what they did stays", Args: cli.Words("a NAME"),
+			Example: "  fulmar user disable m.kern",
+		}, func(ctx context.Context, k *remote.Call) error {
+			return disable(ctx, k, true, "%[1]s is shut out: every log-in has ended, and no token of theirs lets anybody in; fulmar user enable %[1]s takes that back\n")
+		}),
+		remote.Command(f, false, &cobra.Command{
+			Use: "enable NAME", Short: "let a user in again", Args: cli.Words("a NAME"), Example: "  fulmar user enable m.kern",
+		}, func(ctx context.Context, k *remote.Call) error {
+			return disable(ctx, k, false, "%[1]s may log in again, and their tokens are good again until they end\n")
+		}),
 		remote.Command(f, false, &cobra.Command{Use: "second-factor NAME", Short: "take the second factor off from somebody who lost it", Args: cli.Words("a NAME"), Example: "  fulmar user second-factor m.kern"}, func(ctx context.Context, k *remote.Call) error {
 			if err := k.Remove(ctx, users+"/"+url.PathEscape(k.Words[0])+"/second-factor"); err != nil {
 				return err
@@ -67,6 +78,17 @@ func UserCommand() *cobra.Command {
 		}),
 	)
 	return c
+}
+
+func disable(ctx context.Context, k *remote.Call, out bool, say string) error {
+	_, err := k.Do(ctx, remote.Request{
+		Method: http.MethodPut, Path: users + "/" + url.PathEscape(k.Words[0]) + "/disabled", Body: map[string]bool{"disabled": out},
+	}, nil)
+	if err != nil {
+		return remote.Unsure(err)
+	}
+	fmt.Fprintf(k.Stderr, say, k.Words[0])
+	return nil
 }
 
 func roleFlag(c *cobra.Command, into *string, standard string) {

@@ -35,6 +35,7 @@ func (a *accounts) mount(d *door.Door) {
 	door.Handle(d, whole(g.route("list-users", http.MethodGet, "users", "People of the tenant")), a.users)
 	door.Handle(d, whole(makes(secret(g.route("add-user", http.MethodPost, "users", "Add a user; the answer has their one-time password")))), a.add)
 	door.Handle(d, whole(g.route("set-role", http.MethodPut, "users/{id}/role", "Give a user another role")), a.role)
+	door.Handle(d, whole(g.route("disable-user", http.MethodPut, "users/{id}/disabled", "Shut a user out with their sessions and tokens, or let them in again")), a.disable)
 	door.Handle(d, whole(secret(g.route("reset-user", http.MethodPost, "users/{id}/reset", "Give a user a new one-time password"))), a.reset)
 	door.Handle(d, whole(g.route("drop-second-factor", http.MethodDelete, "users/{id}/second-factor", "Let a user who lost it log in without their second factor")), a.drop)
 	door.Handle(d, whole(g.route("remove-user", http.MethodDelete, "users/{id}", "Remove a user, their sessions and their tokens")), a.remove)
@@ -91,6 +92,24 @@ func (a *accounts) role(ctx context.Context, by access.Caller, in *roleIn) (*str
 		return nil, a.would(ctx, by, in.ID, "get another role")
 	}
 	return nil, a.a.SetRole(ctx, by, in.ID, in.Body.Role)
+}
+
+type disabledIn struct {
+	ID   string `path:"id" maxLength:"64" doc:"The name of the user"`
+	Dry  bool   `query:"dry_run" doc:"Check all and change nothing"`
+	Body struct {
+		Disabled bool `json:"disabled" doc:"true shuts them out, false lets them in"`
+	}
+}
+
+func (a *accounts) disable(ctx context.Context, by access.Caller, in *disabledIn) (*struct{}, error) {
+	switch {
+	case in.Dry && in.Body.Disabled:
+		return nil, a.would(ctx, by, in.ID, "be shut out, and every log-in and token of theirs with them")
+	case in.Dry:
+		return nil, a.would(ctx, by, in.ID, "be let in again")
+	}
+	return nil, a.a.Disable(ctx, by, in.ID, in.Body.Disabled)
 }
 
 func (a *accounts) would(ctx context.Context, by access.Caller, name, what string) error {

@@ -37,6 +37,7 @@ type Accounts interface {
 	AddUser(ctx context.Context, by access.Caller, name string, role rest.Role) (oneTime string, err error)
 	SetRole(ctx context.Context, by access.Caller, name string, role rest.Role) error
 	Reset(ctx context.Context, by access.Caller, name string) (oneTime string, err error)
+	Disable(ctx context.Context, by access.Caller, name string, out bool) error
 	Remove(ctx context.Context, by access.Caller, name string) error
 	DropTOTP(ctx context.Context, by access.Caller, name string) error
 	Tokens(ctx context.Context, tenant string) ([]rest.Token, error)
@@ -79,6 +80,7 @@ type Parts struct {
 	Audit    Audit
 	Alerts   Alerts
 	Hooks    Hooks
+	Joins    JoinTokens
 }
 
 // Mount adds the routes of the parts that there are.
@@ -100,6 +102,9 @@ func (p Parts) Mount(d *door.Door) {
 	}
 	if p.Hooks != nil {
 		(&hooks{p.Hooks}).mount(d)
+	}
+	if p.Joins != nil {
+		(&joinTokens{p.Joins}).mount(d)
 	}
 }
 

@@ -115,6 +115,8 @@ type Change struct {
 	Release   bool
 	// Note is a word for the audit log beside those of the steps; "" none.
 	Note, Who string
+	// Tell is called last, in the same transaction; nil: nothing is.
+	Tell func(ctx context.Context, tx *sql.Tx) error
 }
 
 // Table is the tables in a database.
@@ -201,9 +203,15 @@ func write(ctx context.Context, tx *sql.Tx, c Change) error {
 		}
 	}
 	if c.Note != "" {
-		return audit.Append(ctx, tx, audit.Entry{Who: c.Who, Tenant: tenant, What: "rollout", Why: fmt.Sprintf("r-%d: %s", id, c.Note)})
+		err := audit.Append(ctx, tx, audit.Entry{Who: c.Who, Tenant: tenant, What: "rollout", Why: fmt.Sprintf("r-%d: %s", id, c.Note)})
+		if err != nil {
+			return err
+		}
 	}
-	return nil
+	if c.Tell == nil {
+		return nil
+	}
+	return c.Tell(ctx, tx)
 }
 
 func putBoards(ctx context.Context, tx *sql.Tx, c Change) error {

@@ -27,10 +27,13 @@ var ErrUnknown = rollouts.ErrUnknown
 const stepsShown = 200
 
 // Book is the kept rollouts.
-type Book struct{ table *rollouts.Table }
+type Book struct {
+	table *rollouts.Table
+	tell  Tell
+}
 
-// New keeps rollouts in the table.
-func New(t *rollouts.Table) *Book { return &Book{t} }
+// New keeps rollouts in the table. tell hears what happened to them; nil: nobody does.
+func New(t *rollouts.Table, tell Tell) *Book { return &Book{t, tell} }
 
 // Number reads a rollout's id: r-31.
 func Number(id string) (int64, error) {
@@ -83,6 +86,7 @@ func (b *Book) Save(ctx context.Context, r *state.Rollout, fx rollout.Effects, c
 		}
 	}
 	c.Release = r.State.Over() && len(fx.Steps) > 0
+	c.Tell = b.telling(r, fx.Steps)
 	return b.table.Save(ctx, c)
 }
 

@@ -148,7 +148,7 @@ func survivor(t *testing.T, dir string, least int) {
 		t.Fatal(err)
 	}
 	defer reg.Close() //nolint:errcheck // only a test's
-	b := New(reg.Rollouts())
+	b := New(reg.Rollouts(), nil)
 	r, err := b.Get(ctx, tenant, "r-1")
 	if err != nil {
 		t.Fatalf("after %d transactions: %v", least, err)
@@ -199,7 +199,7 @@ func TestChild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := New(reg.Rollouts())
+	b := New(reg.Rollouts(), nil)
 	r := made(t, 6)
 	saved := func() error { _, err := fmt.Println("saved"); return err }
 	if err := b.Create(t.Context(), r, "ann"); err != nil || saved() != nil {
@@ -222,7 +222,7 @@ func TestClaims(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reg.Close() //nolint:errcheck // only a test's
-	b := New(reg.Rollouts())
+	b := New(reg.Rollouts(), nil)
 	one, two := made(t, 6), made(t, 6)
 	for _, r := range []*state.Rollout{one, two} {
 		if err := b.Create(ctx, r, "ann"); err != nil {
@@ -297,7 +297,7 @@ func BenchmarkStart100k(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		r, k := made(b, 100_000), New(reg.Rollouts())
+		r, k := made(b, 100_000), New(reg.Rollouts(), nil)
 		b.StartTimer()
 		begin := time.Now()
 		if err := k.Create(b.Context(), r, "ann"); err != nil {

@@ -53,7 +53,7 @@ func openIn(t *testing.T, dir string, private bool, resend int64) *hall {
 		t.Fatal(err)
 	}
 	h := &hall{t: t, reg: reg, told: map[string][]ota.Assignment{}}
-	h.Rollouts = New(Config{Fleet: h, Courier: h, Metrics: h, Private: private, Log: slog.New(slog.DiscardHandler)}, book.New(reg.Rollouts()))
+	h.Rollouts = New(Config{Fleet: h, Courier: h, Metrics: h, Private: private, Log: slog.New(slog.DiscardHandler)}, book.New(reg.Rollouts(), nil))
 	if resend > 0 {
 		h.resend = resend
 	}
@@ -487,7 +487,7 @@ func BenchmarkWords(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer reg.Close() //nolint:errcheck // only a benchmark's
-	x := New(Config{Fleet: crowd(10_000), Courier: nobody{}, Log: slog.New(slog.DiscardHandler)}, book.New(reg.Rollouts()))
+	x := New(Config{Fleet: crowd(10_000), Courier: nobody{}, Log: slog.New(slog.DiscardHandler)}, book.New(reg.Rollouts(), nil))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- x.Run(ctx) }()

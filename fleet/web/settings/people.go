@@ -8,9 +8,7 @@ import (
 	"context"
 	"html/template"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/web"
@@ -311,24 +309,4 @@ func (p *pages) changeAccount(ctx context.Context, by access.Caller, f *form.For
 		return nil
 	}
 	return p.cfg.Logins.EndLogin(ctx, by.Author, id)
-}
-
-// joinView is how boards join.
-type joinView struct{ Form *form.Form }
-
-// join makes a join token.
-func (p *pages) join(ctx context.Context, by access.Caller, f *form.Form) (*secret, error) {
-	board := f.Line("board", maxUserName)
-	n := f.Whole("boards", 1, 10_000, 1)
-	hours, err := strconv.Atoi(f.OneOf("hours", "1", "24", "168"))
-	if err != nil || !f.OK() {
-		return nil, nil
-	}
-	life := time.Duration(hours) * time.Hour
-	note := "For " + words.Plural(n, "board", "boards") + " of any name, for " + words.Span(life) + "."
-	if board != "" {
-		n, note = 1, "For "+board+" alone, once. It may replace the key that the board had."
-	}
-	command, err := p.cfg.Join(ctx, by, board, n, life)
-	return &secret{Title: "On the board", Text: command, Note: note + " The board appears in the fleet by itself when it has joined."}, err
 }

@@ -43,7 +43,7 @@ func tabs() []tab {
 		{"/settings/webhooks", "Webhooks", rest.AlertsWrite, rest.AlertsWrite, hooks},
 		{"/settings/tokens", "API tokens", rest.BoardsRead, rest.BoardsRead, accounts},
 		{"/settings/users", "Users", rest.UsersWrite, rest.UsersWrite, accounts},
-		{"/settings/boards", "Enrol boards", rest.BoardsAdmit, rest.BoardsAdmit, func(c *Config) bool { return c.Join != nil }},
+		{"/settings/boards", "Enrol boards", rest.BoardsAdmit, rest.BoardsAdmit, func(c *Config) bool { return c.Joins != nil }},
 	}
 }
 
@@ -93,7 +93,7 @@ func (p *pages) show(ctx context.Context, s *live.Sheet, who web.Session, path s
 		if f == nil {
 			v.Form.Set("boards", "1")
 		}
-		v.Body = &joinView{Form: v.Form}
+		v.Body, err = p.joins(ctx, s, by, v.Form)
 	}
 	return v, err
 }
@@ -112,7 +112,7 @@ func (p *pages) change(ctx context.Context, by access.Caller, path string, f *fo
 	case "/settings/webhooks":
 		once, err = p.changeHooks(ctx, by, f)
 	case "/settings/boards":
-		once, err = p.join(ctx, by, f)
+		once, err = p.changeJoins(ctx, by, f)
 	}
 	if err != nil || once != nil && once.Text == "" {
 		once = nil

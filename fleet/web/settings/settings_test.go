@@ -39,7 +39,7 @@ type site struct {
 
 func all(o *office) Config {
 	return Config{
-		Accounts: o, Logins: o, Alerts: o, Hooks: o, Join: o.join, Problem: problem, SecondFactor: "/second-factor", Here: func(web.Session) string { return "s1" },
+		Accounts: o, Logins: o, Alerts: o, Hooks: o, Joins: o, Problem: problem, SecondFactor: "/second-factor", Here: func(web.Session) string { return "s1" },
 		Count: func(_ context.Context, _ access.Caller, q string) (rest.QueryCheck, error) {
 			return rest.QueryCheck{Count: len(q)}, nil
 		},
@@ -96,8 +96,8 @@ func TestOnce(t *testing.T) {
 		{"/settings/users", oneTime, "reset a.wolff", []string{"do", "reset", "user", "a.wolff"}},
 		{"/settings/tokens", tokenWord, `token robot [boards:read, audit:read] "site=hall-4" 30 by m.kern`, []string{"do", "make", "name", "robot", "days", "30", "boards", "site=hall-4", "rights", "boards:read", "rights", "audit:read"}},
 		{"/settings/webhooks", hookSecret, `hook "" chat https://x.example/h [alert.firing] internal=false off=false v=0 by m.kern`, []string{"do", "put", "name", "chat", "url", "https://x.example/h", "kind", "webhook", "events", "alert.firing"}},
-		{"/settings/boards", command, `join "" 5 24h0m0s by m.kern`, []string{"boards", "5", "hours", "24"}},
-		{"/settings/boards", command, `join "dock-0001" 1 1h0m0s by m.kern`, []string{"boards", "5", "hours", "1", "board", "dock-0001"}},
+		{"/settings/boards", command, `join "" 5 24h0m0s by m.kern`, []string{"do", "make", "boards", "5", "hours", "24"}},
+		{"/settings/boards", command, `join "dock-0001" 1 1h0m0s by m.kern`, []string{"do", "make", "boards", "5", "hours", "1", "board", "dock-0001"}},
 	} {
 		s.o.did = nil
 		w := s.post("m.kern:admin", c.path, c.form...)
@@ -131,6 +131,7 @@ func TestActs(t *testing.T) {
 		{"/settings/users", `require "releaser"`, []string{"do", "require", "from", "releaser"}},
 		{"/settings/users", `require ""`, []string{"do", "require", "from", "nobody"}},
 		{"/settings/tokens", "revoke t2 by m.kern", []string{"do", "revoke", "id", "t2"}},
+		{"/settings/boards", "revoke join j1 by m.kern", []string{"do", "revoke", "id", "j1"}},
 		{"/settings/account", "end s2 of m.kern", []string{"do", "end", "id", "s2"}},
 		{"/settings/alerts", `rule full map[] q="disk > 90" promql="" for=10m by=[site cause] off=false v=0 by m.kern`, []string{"do", "put", "id", "full", "summary", "disk full", "severity", "warning", "query", "disk > 90", "for", "10m", "by", "site, cause"}},
 		{"/settings/alerts", `rule hot map[team:cooling] q="" promql="fulmar_thermal_tj_celsius > 85" for=5m by=[] off=true v=3 by m.kern`, []string{"do", "off", "id", "hot", "version", "3"}},
@@ -175,8 +176,8 @@ func TestRefused(t *testing.T) {
 		{"/settings/webhooks", "begins with https://", 422, []string{"do", "put", "name", "x", "url", "javascript:alert(1)"}},
 		{"/settings/webhooks", "without a password", 422, []string{"do", "put", "name", "x", "url", "https://a:b@c.example/"}},
 		{"/settings/webhooks", "not there any more", 404, []string{"do", "again", "id", "h1", "delivery", "x"}},
-		{"/settings/boards", "A number from 1 to", 422, []string{"boards", "0", "hours", "1"}},
-		{"/settings/boards", "Choose one of the list.", 422, []string{"boards", "1", "hours", "9999"}},
+		{"/settings/boards", "A number from 1 to", 422, []string{"do", "make", "boards", "0", "hours", "1"}},
+		{"/settings/boards", "Choose one of the list.", 422, []string{"do", "make", "boards", "1", "hours", "9999"}},
 		{"/settings/account", "One field is not right", 422, []string{"do", "end"}},
 	} {
 		w := s.post("m.kern:admin", c.path, c.form...)
@@ -227,7 +228,7 @@ func TestRoles(t *testing.T) {
 		{"/settings/webhooks", rest.Operator, rest.Operator, []string{"do", "remove", "id", "h1"}},
 		{"/settings/tokens", rest.Viewer, rest.Viewer, []string{"do", "make", "name", "x", "rights", "boards:read"}},
 		{"/settings/users", rest.Admin, rest.Admin, []string{"do", "role", "user", "a.wolff", "role", "admin"}},
-		{"/settings/boards", rest.Admin, rest.Admin, []string{"boards", "1"}},
+		{"/settings/boards", rest.Admin, rest.Admin, []string{"do", "make", "boards", "1"}},
 	} {
 		for _, role := range append(rest.Roles(), "nobody", "") {
 			s := newSite(t)

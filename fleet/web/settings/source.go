@@ -5,7 +5,6 @@ package settings
 
 import (
 	"context"
-	"time"
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/web"
@@ -58,6 +57,14 @@ type Hooks interface {
 	Redeliver(ctx context.Context, by access.Caller, delivery int64) error
 }
 
+// Joins keeps the tokens with which boards enrol.
+type Joins interface {
+	// JoinTokens gives those with which boards can still enrol.
+	JoinTokens(ctx context.Context, tenant string) ([]rest.JoinToken, error)
+	MakeJoinToken(ctx context.Context, by access.Caller, s rest.JoinTokenSpec) (rest.MadeJoinToken, error)
+	RevokeJoinToken(ctx context.Context, by access.Caller, id string) error
+}
+
 // Config shapes the pages. What is nil is not shown.
 type Config struct {
 	Accounts Accounts
@@ -68,9 +75,7 @@ type Config struct {
 	SecondFactor string
 	Alerts       Alerts
 	Hooks        Hooks
-	// Join makes a token with which boards may join: one board where it is named, else
-	// so many of any name. It gives the command for the board.
-	Join func(ctx context.Context, by access.Caller, board string, boards int, life time.Duration) (command string, err error)
+	Joins        Joins
 	// Count tells how many boards a query matches; nil: forms do not count.
 	Count func(ctx context.Context, by access.Caller, query string) (rest.QueryCheck, error)
 	// Problem puts an error of a part into words; false for a fault of the server.

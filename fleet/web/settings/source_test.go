@@ -37,7 +37,8 @@ const (
 	oneTime    = "apple-thunder-4711-kettle"
 	tokenWord  = "fk1_5ecre7t0ken"
 	hookSecret = "whsec_c2VjcmV0"
-	command    = "sudo fulmar enrol fe1_EXAMPLE"
+	joinWord   = "fe1_EXAMPLE"
+	command    = "sudo fulmar enrol " + joinWord
 )
 
 // office keeps all that the settings are about in memory.
@@ -169,9 +170,18 @@ func (o *office) Redeliver(_ context.Context, _ access.Caller, id int64) error {
 	return o.note("again %d", id)
 }
 
-// join makes the command for a board.
-func (o *office) join(_ context.Context, by access.Caller, board string, n int, life time.Duration) (string, error) {
-	return command, o.note("join %q %d %v by %s", board, n, life, by.Who)
+func (o *office) JoinTokens(context.Context, string) ([]rest.JoinToken, error) {
+	return []rest.JoinToken{
+		{ID: "j1", Boards: 12, Expires: o.now.Add(time.Hour)}, {ID: "j2", Board: "dock-0003", Boards: 1, Expires: o.now.Add(30 * time.Hour)},
+	}, o.err
+}
+
+func (o *office) MakeJoinToken(_ context.Context, by access.Caller, s rest.JoinTokenSpec) (rest.MadeJoinToken, error) {
+	return rest.MadeJoinToken{Token: joinWord}, o.note("join %q %d %v by %s", s.Board, s.Boards, time.Duration(s.Seconds)*time.Second, by.Who)
+}
+
+func (o *office) RevokeJoinToken(_ context.Context, by access.Caller, id string) error {
+	return o.note("revoke join %s by %s", id, by.Who)
 }
 
 // newOffice fills it with what a small team has.
