@@ -221,7 +221,7 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 		v.Form = form.New("kind", rest.HookWebhook)
 	}
 	for _, h := range list {
-		r := hookRow{Webhook: h, Gets: "all events", Word: "works", Tone: "healthy", Link: "/settings/webhooks?" + url.Values{"hook": {h.ID}}.Encode() + "#log"}
+		r := hookRow{Webhook: h, Gets: "all events", Word: "no failure", Tone: "healthy", Link: "/settings/webhooks?" + url.Values{"hook": {h.ID}}.Encode() + "#log"}
 		if len(h.Events) > 0 {
 			r.Gets = strings.Join(h.Events, ", ")
 		}
