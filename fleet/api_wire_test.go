@@ -70,8 +70,10 @@ func TestAPIPage(t *testing.T) {
 	}
 	c := serve(t)
 	c.enrols(t, "dock-1", "dock-2", "dock-3", "gate-1")
+	admin := c.apiToken(t, registry.ScopeAdmin)
+	c.soon(t, "/api/v1/boards?count=true", admin, `"total":4`)
 	dir := t.TempDir()
-	for name, text := range map[string]string{"ca.pem": string(c.ca.PEM()), "token": c.apiToken(t, registry.ScopeAdmin)} {
+	for name, text := range map[string]string{"ca.pem": string(c.ca.PEM()), "token": admin} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -184,8 +184,20 @@ func (c *Config) Validate() error {
 		}
 	}
 	errs = append(errs, c.Enrol.validate())
-	if err := c.Telemetry.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("telemetry.%w", err))
+	return errors.Join(append(errs, below("telemetry.", c.Telemetry.Validate())...)...)
+}
+
+// below puts the key in front of each of the errors that err joins.
+func below(key string, err error) (errs []error) {
+	if err == nil {
+		return nil
 	}
-	return errors.Join(errs...)
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // of this one, not of what it wraps
+		all = joined.Unwrap()
+	}
+	for _, e := range all {
+		errs = append(errs, fmt.Errorf("%s%w", key, e))
+	}
+	return errs
 }

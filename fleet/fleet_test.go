@@ -18,11 +18,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -105,6 +103,21 @@ func (c *town) get(t *testing.T, path, token string) (int, string) {
 	defer res.Body.Close()
 	b, _ := io.ReadAll(res.Body)
 	return res.StatusCode, string(b)
+}
+
+// soon gets a path until the answer has something in it: a look at the fleet may be a
+// second old.
+func (c *town) soon(t *testing.T, path, token, has string) string {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		status, body := c.get(t, path, token)
+		if status == http.StatusOK && strings.Contains(body, has) {
+			return body
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s: %d %s, wants %s in it", path, status, body, has)
+		}
+	}
 }
 
 func newCSR(t *testing.T) (*ecdsa.PrivateKey, string) {
@@ -232,9 +245,9 @@ func TestBoardToAPI(t *testing.T) {
 			t.Fatal(tok.Error())
 		}
 	}
-	status, body = c.get(t, "/api/v1/check", api)
-	if status != 200 || !strings.Contains(body, `"samples":{"cpu.load_percent":5}`) || !strings.Contains(body, `"made":5,"arrived":5,"lost":0,"waiting":0,"duplicates":0`) {
-		t.Fatalf("check: %d %s", status, body)
+	body = c.soon(t, "/api/v1/check", api, `"samples":{"cpu.load_percent":5}`)
+	if !strings.Contains(body, `"made":5,"arrived":5,"lost":0,"waiting":0,"duplicates":0`) {
+		t.Fatalf("check: %s", body)
 	}
 	for path, want := range map[string]int{
 		"/api/v1/overview": 200, "/api/v1/boards/b1/series?points=10": 200, "/api/v1/detections": 200,
@@ -498,31 +511,4 @@ func TestKilled(t *testing.T) {
 		t.Fatalf("only %d messages went through ten rounds", acked)
 	}
 	t.Logf("%d messages acknowledged through 10 kills", acked)
-}
-
-func TestConfig(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "c.yaml")
-	write := func(text string) error {
-		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		cfg := Default()
-		if err := Load(path, &cfg); err != nil {
-			return err
-		}
-		return cfg.Validate()
-	}
-	if err := write("data: /x\nlisten: 0.0.0.0:8443\nhosts: [fleet.example]\nkeep: {telemetry: 48h}\nforeign: {address: \"127.0.0.1:1883\", plain: true}\nenrol: {admit: [token, ek-chain], ek_roots: /x, least: tpm}\n"); err != nil {
-		t.Error(err)
-	}
-	for _, bad := range []string{"date: /x\n", "data: x\n", "listen: 8443\n", "foreign: {address: \"broker.example:1883\", plain: true}\n", "hosts: [\"\"]\n", "enrol: {admit: [anybody]}\n", "enrol: {admit: []}\n", "enrol: {admit: [ek-chain]}\n", "enrol: {admit: [ek-list]}\n", "enrol: {least: hsm}\n"} {
-		if write(bad) == nil {
-			t.Errorf("taken: %s", bad)
-		}
-	}
-	if _, err := net.ResolveTCPAddr("tcp", Default().Listen); err != nil || !strings.HasPrefix(Default().Listen, "127.") || !strings.HasPrefix(Default().MQTT, "127.") {
-		t.Error("the default opens a door beyond loopback")
-	}
 }

@@ -58,7 +58,7 @@ func (s *Server) metrics(who entrance.Auth) http.Handler {
 		counter("foreign_dropped_total", "Messages of the foreign broker not stored; their boards send again.", func() uint64 { return s.out.Stats().Dropped })
 		counter("foreign_refused_total", "Messages of the foreign broker that can never be understood.", func() uint64 { return s.out.Stats().Refused })
 	}
-	h := promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	h := promhttp.HandlerFor(prometheus.Gatherers{reg, s.series.Collectors()}, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := who.Reader(r); err != nil {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="fulmar"`)

@@ -176,6 +176,20 @@ func (s *Server) wire() error {
 		return err
 	}
 	hub := api.NewHub()
+	src := store.New(s.ledger, s.enrolled, blobs.Open)
+	if err := s.wireParts(src, blobs, hub); err != nil {
+		return err
+	}
+	who := entrance.New(s.reg.Accounts())
+	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
+	if err != nil {
+		return err
+	}
+	return s.wireHTTP(src, who, hub)
+}
+
+// wireParts makes what hears boards, and what judges and changes them.
+func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hub) (err error) {
 	keep := s.cfg.Keep
 	s.ingest = ingest.New(ingest.Config{
 		TelemetryFor: keep.Telemetry, TelemetryBytes: keep.TelemetryMiB << 20,
@@ -185,7 +199,11 @@ func (s *Server) wire() error {
 	}, s.ledger, blobs, s.log)
 	s.proofs = proof.New(s.reg, s.reg.Proofs(), s.log)
 	s.clones = clones.New()
-	src := store.New(s.ledger, s.enrolled, blobs.Open)
+	policy, err := s.cfg.Enrol.policy()
+	if err != nil {
+		return err
+	}
+	s.desk = enrol.New(policy, s.ca, s.reg, s.log)
 	if err := s.openTelemetry(src); err != nil {
 		return err
 	}
@@ -200,27 +218,15 @@ func (s *Server) wire() error {
 	if err != nil {
 		return err
 	}
-	who := entrance.New(s.reg.Accounts())
-	s.page, err = web.New(web.Config{Release: s.cfg.Release, Pages: s.pages(src), Log: s.log}, who)
+	return s.wireForeign(blobs)
+}
+
+// wireHTTP puts enrolment, API, metrics and page behind one port.
+func (s *Server) wireHTTP(src *store.Store, who entrance.Auth, hub *api.Hub) error {
+	broker, err := s.broker()
 	if err != nil {
 		return err
 	}
-	_, port, err := net.SplitHostPort(s.mqtt.Addr().String())
-	if err != nil {
-		return fmt.Errorf("address of the gateway: %w", err)
-	}
-	broker := s.cfg.Broker
-	if broker == "" {
-		broker = ":" + port
-	}
-	if err := s.wireForeign(blobs); err != nil {
-		return err
-	}
-	policy, err := s.cfg.Enrol.policy()
-	if err != nil {
-		return err
-	}
-	s.desk = enrol.New(policy, s.ca, s.reg, s.log)
 	mux := http.NewServeMux()
 	boards := api.NewEnrolment(desk{s.desk, src.Stale}, s.ca.PEM(), broker, s.log)
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
@@ -245,6 +251,18 @@ func (s *Server) wire() error {
 		},
 	}
 	return nil
+}
+
+// broker is what boards are told at enrolment: the config's word, or the port alone.
+func (s *Server) broker() (string, error) {
+	if s.cfg.Broker != "" {
+		return s.cfg.Broker, nil
+	}
+	_, port, err := net.SplitHostPort(s.mqtt.Addr().String())
+	if err != nil {
+		return "", fmt.Errorf("address of the gateway: %w", err)
+	}
+	return ":" + port, nil
 }
 
 // bodyDeadline bounds the reading of a request's body. The server's ReadTimeout

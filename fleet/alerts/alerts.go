@@ -103,7 +103,7 @@ type tenant struct {
 	errs       map[string]string     // by rule
 }
 
-// New loads the state from db, whose migrations hold tables.Schema.
+// New loads the state from db, whose migrations hold alertrows.Schema.
 func New(ctx context.Context, db *store.DB, h *hooks.Queue, cfg Config) (*Watch, error) {
 	w := &Watch{Queue: h, db: db, cfg: cfg, changed: make(chan string, 16), tenants: map[string]*tenant{}}
 	if err := w.load(ctx); err != nil {

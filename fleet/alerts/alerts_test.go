@@ -22,9 +22,9 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/alerts/hooks"
-	"fulmar/fleet/alerts/tables"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/query"
+	"fulmar/fleet/registry/alertrows"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
 	"fulmar/schema"
@@ -74,7 +74,7 @@ func (x *world) set(site string, n int, s web.State, cause string) {
 func file(t testing.TB) *store.DB {
 	t.Helper()
 	tenants := `CREATE TABLE tenant (name TEXT PRIMARY KEY) WITHOUT ROWID; INSERT INTO tenant VALUES ('default'), ('other');`
-	db, err := store.OpenFile(filepath.Join(t.TempDir(), "registry.db"), []string{tenants + audit.Schema, tables.Schema})
+	db, err := store.OpenFile(filepath.Join(t.TempDir(), "registry.db"), []string{tenants + audit.Schema, alertrows.Schema})
 	if err != nil {
 		t.Fatal(err)
 	}

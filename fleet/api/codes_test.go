@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"fulmar/fleet/api/idem"
+	"fulmar/fleet/registry/idem"
 	"fulmar/schema/rest"
 )
 

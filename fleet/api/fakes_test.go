@@ -21,10 +21,10 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
-	"fulmar/fleet/api/idem"
 	"fulmar/fleet/api/look"
 	"fulmar/fleet/api/parts"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/registry/idem"
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
 	"fulmar/schema"

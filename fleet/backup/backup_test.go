@@ -54,6 +54,7 @@ func folder(t *testing.T) (dir string, ledger *store.DB) {
 	t.Cleanup(func() { _ = ledger.Close() })
 	for path, text := range map[string]string{
 		"pictures/whole/default/b1/p1.jpg": strings.Repeat("picture", 30_000), "pictures/parts/default/b1/p2.jpg": "half", "lock": "", "other": "x", "ca/.x.tmp-1": "half",
+		"telemetry/tsdb/wal/00000000": "made anew", "telemetry.damaged/tsdb/wal/00000000": "made anew",
 	} {
 		path = filepath.Join(dir, path)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {

@@ -34,6 +34,7 @@ const (
 	ledger   = "ledger.db"       // copied first
 	pictures = "pictures"        // copied last
 	parts    = "pictures/parts/" // half sent: their boards send them again
+	series   = "telemetry"       // and series+".damaged": made anew from the ledger
 )
 
 // Head is what can be read of a backup without a key.
@@ -204,7 +205,7 @@ func (a *archive) folder(ctx context.Context, data string, want func(rel string)
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case d.IsDir() && rel == workDir:
+		case d.IsDir() && (rel == workDir || rel == series || rel == series+".damaged"):
 			return fs.SkipDir
 		case !d.Type().IsRegular() || rel == "lock" || rel == lockName || strings.HasPrefix(filepath.Base(rel), ".") ||
 			!strings.Contains(rel, "/") && (strings.HasSuffix(rel, ".db") || strings.Contains(rel, ".db-")):

@@ -15,9 +15,9 @@ import (
 	"strings"
 	"time"
 
-	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/idem"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/registry/rollouts"

@@ -4,10 +4,10 @@
 package registry
 
 import (
-	"fulmar/fleet/alerts/tables"
-	"fulmar/fleet/api/idem"
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/alertrows"
+	"fulmar/fleet/registry/idem"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/registry/rollouts"
@@ -17,7 +17,7 @@ import (
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema + audit.Heads, rollouts.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request") + rolls.On("meta"), idem.Schema, tables.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema + audit.Heads, rollouts.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request") + rolls.On("meta"), idem.Schema, alertrows.Schema}
 }
 
 const first = `

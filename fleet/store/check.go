@@ -30,6 +30,7 @@ type Check struct {
 
 // Check counts what the boards of a tenant delivered.
 func (s *Store) Check(ctx context.Context, tenant string) ([]Check, error) {
+	s.Stale(tenant) // its sums are held against what is counted below: both are of now
 	o, err := s.Overview(ctx, tenant)
 	if err != nil {
 		return nil, err

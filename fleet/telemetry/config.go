@@ -39,7 +39,8 @@ type Config struct {
 	Traces traces.Config `yaml:"traces"`
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults gives the config with what is zero set to its default.
+func (c Config) WithDefaults() Config {
 	def := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {
 			*d = v
@@ -68,7 +69,7 @@ const maxReceivers = 8
 
 // Validate checks what can be checked without opening anything; each error names the key.
 func (c Config) Validate() error {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	var errs []error
 	least := func(ok bool, key, wants string) {
 		if !ok {

@@ -89,7 +89,7 @@ func Open(dir string, cfg Config, src Sources, log *slog.Logger) (_ *DB, err err
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("telemetry: %w", err)
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("telemetry: %w", err)
 	}

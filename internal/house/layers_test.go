@@ -80,14 +80,14 @@ var edges = map[string][]string{
 	"fleet/audit":      {"fleet/store", "trust", "trust/chain"},
 	"fleet/enrol":      {"fleet/ca", "fleet/registry+", "fleet/audit", "tpm/attest"},
 	"fleet/proof":      {"fleet/registry+", "tpm/attest"},
-	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                                                          // the logic itself imports its children alone
-	"fleet/registry":   {"fleet/registry+", "fleet/api/idem", "fleet/ca", "fleet/store", "fleet/audit", "fleet/access", "fleet/alerts/tables"}, // store: how a database file is opened
+	"fleet/rollout":    {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                 // the logic itself imports its children alone
+	"fleet/registry":   {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit", "fleet/access"}, // store: how a database file is opened
 	"fleet/web":        {"fleet/web+", "fleet/access", "fleet/query+"},
 	"fleet/store":      {"fleet/store+", "fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store+"},
 	"fleet/telemetry":  {"fleet/telemetry+", "fleet/web", "fleet/web/words"}, // web: what a look at the fleet says of a board
 	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"},           // and gateway/foreign: what a client of a broker needs on either side
-	"fleet/api":        {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/enrol", "fleet/audit"},
+	"fleet/api":        {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
 	"cmd/fulmard":      {"agent+", "device"},
@@ -99,9 +99,8 @@ var edges = map[string][]string{
 
 	"fleet/query/boards":  {"fleet/query", "fleet/web+"},
 	"fleet/registry/meta": {"fleet/store", "fleet/audit", "fleet/access", "fleet/query"},
-	"fleet/alerts":        {"fleet/alerts+", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
-	"fleet/alerts/tables": {},
-	"fleet/alerts/hooks":  {"fleet/alerts/tables", "fleet/store", "fleet/audit", "fleet/access"},
+	"fleet/alerts":        {"fleet/alerts+", "fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
+	"fleet/alerts/hooks":  {"fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access"},
 
 	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }

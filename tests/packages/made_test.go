@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -133,5 +134,12 @@ func TestConfigs(t *testing.T) {
 	want := fleet.Default()
 	if got.Data != want.Data || got.Listen != want.Listen || got.MQTT != want.MQTT || got.Keep != want.Keep || got.Foreign != want.Foreign {
 		t.Errorf("without its # it says %+v, wants the defaults %+v", got, want)
+	}
+	if len(got.Telemetry.RemoteWrite) != 0 || got.Telemetry.Traces.URL != "" {
+		t.Errorf("without its # it tells others: %+v", got.Telemetry)
+	}
+	got.Telemetry.RemoteWrite, got.Telemetry.Traces = nil, want.Telemetry.Traces
+	if d := want.Telemetry.WithDefaults(); !reflect.DeepEqual(got.Telemetry, d) {
+		t.Errorf("without its # it says %+v of telemetry, the defaults are %+v", got.Telemetry, d)
 	}
 }

@@ -33,7 +33,11 @@ func (d *desk) backupCommand(release string) *cobra.Command {
 	b := new(backingUp)
 	c := &cobra.Command{
 		Use: "backup --out FILE", Short: "write a backup of the data folder, whose server may run", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
-		Long:    "Without --recovery-key the backup is not encrypted, and who reads it can be this fleet.",
+		Long: `It holds all that people and boards said: authority, audit key, boards, users, rollouts,
+alerts, webhooks, the ledger and the pictures. The time series of telemetry/ are not in
+it: a restored server makes them anew from the ledger.
+
+Without --recovery-key the backup is not encrypted, and who reads it can be this fleet.`,
 		Example: "  fulmar-fleet backup --out fleet.backup --config /etc/fulmar/fleet.yaml \\\n    --recovery-key recovery/fulmar-recovery-public.pem",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return b.run(c.Context(), d.data, release, c.ErrOrStderr())

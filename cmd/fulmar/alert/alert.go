@@ -102,7 +102,10 @@ func ruleCommand(shared *remote.Flags) *cobra.Command {
 		path := "/api/v1/alert-rules/" + url.PathEscape(r.ID)
 		var old rest.AlertRule
 		etag, err := k.Do(ctx, remote.Request{Path: path}, &old)
-		if err != nil && remote.StatusOf(err) != http.StatusNotFound {
+		if remote.StatusOf(err) == http.StatusNotFound {
+			etag, err = "*", nil // there is none to be replaced
+		}
+		if err != nil {
 			return err
 		}
 		if err := k.Replace(ctx, path, etag, r, nil); err != nil {
@@ -126,7 +129,7 @@ func ruleCommand(shared *remote.Flags) *cobra.Command {
 }
 
 func switchCommand(shared *remote.Flags, word, short string, off bool) *cobra.Command {
-	return remote.Command(shared, false, &cobra.Command{Use: word + " RULE", Short: short, Args: cli.Words("a RULE"), Example: "  fulmar alert " + word + " fulmar.unreachable"},
+	return remote.Command(shared, false, &cobra.Command{Use: word + " RULE", Short: short, Args: cli.Words("a RULE"), Example: "  fulmar alert " + word + " fulmar.board-unreachable"},
 		func(ctx context.Context, k *remote.Call) error {
 			path := "/api/v1/alert-rules/" + url.PathEscape(k.Words[0])
 			var r rest.AlertRule
@@ -196,7 +199,7 @@ func addCommand(shared *remote.Flags) *cobra.Command {
 	c := remote.Command(shared, false, &cobra.Command{
 		Use: "add NAME URL", Short: "make a webhook; its secret is printed once", Args: cli.Words("a NAME", "a URL"),
 		Long:    "The secret goes to standard output, and is never shown again.",
-		Example: "  fulmar webhook add pager https://pager.example/fulmar --event alert.firing --event 'rollout.*'\n  fulmar webhook add am https://am.example/api/v2/alerts --kind alertmanager",
+		Example: "  fulmar webhook add pager https://pager.example/fulmar --event 'alert.*'\n  fulmar webhook add am https://am.example/api/v2/alerts --kind alertmanager",
 	}, func(ctx context.Context, k *remote.Call) error {
 		h.Name, h.URL = k.Words[0], k.Words[1]
 		var made rest.Webhook
@@ -210,7 +213,7 @@ func addCommand(shared *remote.Flags) *cobra.Command {
 		return nil
 	})
 	c.Flags().StringVar(&h.Kind, "kind", rest.HookWebhook, "webhook or alertmanager")
-	c.Flags().StringArrayVar(&h.Events, "event", nil, "only events of this type, as alert.firing or rollout.*")
+	c.Flags().StringArrayVar(&h.Events, "event", nil, "only events of this type, as alert.firing, or alert.*")
 	c.Flags().BoolVar(&h.Internal, "internal", false, "it lies at a private address; wants the right users:write")
 	cli.Values(c, "kind", rest.HookWebhook, rest.HookAlertmanager)
 	cli.Takes(c, "kind", "WORD")

@@ -85,7 +85,7 @@ type Queue struct {
 	pushes map[[2]string]string // why the newest push to an Alertmanager failed, by tenant and id
 }
 
-// New gives the queue in db, whose migrations hold tables.Schema.
+// New gives the queue in db, whose migrations hold alertrows.Schema.
 func New(db *store.DB, cfg Config) *Queue {
 	h := &Queue{db: db, cfg: cfg, wake: make(chan struct{}, 1), pushes: map[[2]string]string{}}
 	if cfg.Transport == nil {

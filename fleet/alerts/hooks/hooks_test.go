@@ -24,8 +24,8 @@ import (
 	"time"
 
 	"fulmar/fleet/access"
-	"fulmar/fleet/alerts/tables"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/alertrows"
 	"fulmar/fleet/store"
 	"fulmar/schema/rest"
 )
@@ -33,7 +33,7 @@ import (
 func open(t *testing.T, cfg Config) *Queue {
 	t.Helper()
 	tenants := `CREATE TABLE tenant (name TEXT PRIMARY KEY) WITHOUT ROWID; INSERT INTO tenant VALUES ('default'), ('other');`
-	db, err := store.OpenFile(filepath.Join(t.TempDir(), "registry.db"), []string{tenants + audit.Schema, tables.Schema})
+	db, err := store.OpenFile(filepath.Join(t.TempDir(), "registry.db"), []string{tenants + audit.Schema, alertrows.Schema})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"fulmar/fleet/access"
-	"fulmar/fleet/api/idem"
+	"fulmar/fleet/registry/idem"
 	"fulmar/schema/rest"
 )
 

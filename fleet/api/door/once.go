@@ -12,7 +12,7 @@ import (
 	"net/http"
 	"time"
 
-	"fulmar/fleet/api/idem"
+	"fulmar/fleet/registry/idem"
 	"fulmar/schema/rest"
 )
 

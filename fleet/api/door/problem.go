@@ -11,7 +11,7 @@ import (
 	"net/http"
 
 	"fulmar/fleet/access"
-	"fulmar/fleet/api/idem"
+	"fulmar/fleet/registry/idem"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )

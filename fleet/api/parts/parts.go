@@ -177,11 +177,7 @@ type metaOut struct {
 }
 
 func (m *metas) there(ctx context.Context, by access.Caller, board string) error {
-	s, err := m.looks.See(ctx, by, "")
-	if err != nil {
-		return err
-	}
-	_, err = s.Board(board)
+	_, err := m.looks.Board(ctx, by, board)
 	return err
 }
 

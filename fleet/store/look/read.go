@@ -275,10 +275,12 @@ func (v *view) readCameras(ctx context.Context, s scope) error {
 		})
 }
 
+// readGaps reads the newest gaps. One of which every number came after all is no loss, and
+// not told.
 func (v *view) readGaps(ctx context.Context, s scope) error {
 	return v.each(ctx, `SELECT board, class, first, last, count, reason, from_ms, to_ms, at FROM (
   SELECT *, row_number() OVER (PARTITION BY board ORDER BY id DESC) AS n FROM gap
-  WHERE `+s.where+`) WHERE n <= ? ORDER BY board, n`, append(s.args[:len(s.args):len(s.args)], newestGaps),
+  WHERE count > 0 AND `+s.where+`) WHERE n <= ? ORDER BY board, n`, append(s.args[:len(s.args):len(s.args)], newestGaps),
 		func(scan func(...any) error) error {
 			var id, from, to, when int64
 			var c schema.Class

@@ -58,20 +58,10 @@ type options struct {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	self, err := os.Executable()
+	site, err := newSite(o)
 	if err != nil {
 		return err
 	}
-	root := filepath.Dir(filepath.Dir(self))
-	ort, err := library(root)
-	if err != nil {
-		return err
-	}
-	site, err := local.New(o.dir, filepath.Join(root, "bin"), ort)
-	if err != nil {
-		return err
-	}
-	site.HTTPS, site.Echo = o.listen, os.Stdout
 	if err := site.StartFleet(ctx); err != nil {
 		return err
 	}
@@ -96,7 +86,7 @@ func run(ctx context.Context, o options) (err error) {
 	fmt.Printf(`
   open https://%s
   the browser warns once: the certificate is of the fleet's own authority
-  log in with the one-time password above (lost it? bin/fulmar-fleet reset-password --data %s)
+  log in as admin with the one-time password above (lost it? bin/fulmar-fleet reset-password --data %s)
 
   one board, %s, samples this machine and watches a sorting line
   logs and data: %s
@@ -113,6 +103,30 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, crowd.stop()) }()
+	return watch(ctx, o, site, proc, crowd)
+}
+
+// newSite makes the site of one run.
+func newSite(o options) (*local.Site, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	root := filepath.Dir(filepath.Dir(self))
+	ort, err := library(root)
+	if err != nil {
+		return nil, err
+	}
+	site, err := local.New(o.dir, filepath.Join(root, "bin"), ort)
+	if err != nil {
+		return nil, err
+	}
+	site.HTTPS, site.Echo = o.listen, os.Stdout
+	return site, nil
+}
+
+// watch waits for the end of the run, or of a part of it, and checks if that was asked for.
+func watch(ctx context.Context, o options, site *local.Site, proc *local.Proc, crowd *crowd) error {
 	var end <-chan time.Time
 	if o.length > 0 {
 		end = time.After(o.length)

@@ -1,9 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tables holds the schema of webhooks, alert rules and alerts, so that the
+// Package alertrows holds the schema of webhooks, alert rules and alerts, so that the
 // registry can make their tables without knowing who fills them.
-package tables
+package alertrows
 
 // Schema is a step of the registry's migrations.
 const Schema = `
