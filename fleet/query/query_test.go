@@ -68,6 +68,7 @@ func TestMatch(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	for q, want := range map[string]string{
+		"state:failing":                  "column 1: state and its value are joined by an operator, not by a colon; write it as state = failing",
 		"stat = failing":                 "column 1: no field is called stat; did you mean state?",
 		"state = failng":                 "column 9: state is never failng; did you mean failing?",
 		"state = x":                      "column 9: state is never x; it is one of healthy",

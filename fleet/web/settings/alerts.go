@@ -76,7 +76,7 @@ func (p *pages) alerts(ctx context.Context, s *live.Sheet, by access.Caller, q u
 			v.More++
 			continue
 		}
-		r := alertRow{Alert: a, Tone: alertTone(&a), Since: s.Ago("a|"+a.ID, a.Since), Words: labels(a.Labels), More: a.Count - len(a.Boards)}
+		r := alertRow{Alert: a, Tone: alertTone(&a), Since: s.Ago("a|"+a.ID, a.Since), Words: labels(a.Labels, a.Summary), More: a.Count - len(a.Boards)}
 		if len(a.Boards) == 0 {
 			r.More = 0
 		}
@@ -119,10 +119,10 @@ func alertTone(a *rest.Alert) string {
 }
 
 // labels writes labels in order; what the row says already is left out.
-func labels(m map[string]string) string {
+func labels(m map[string]string, said string) string {
 	var out []string
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		if k != "alertname" && k != "severity" {
+		if k != "alertname" && k != "severity" && !strings.Contains(said, m[k]) {
 			out = append(out, k+"="+m[k])
 		}
 	}
@@ -221,7 +221,7 @@ func (p *pages) hooks(ctx context.Context, s *live.Sheet, by access.Caller, q ur
 		v.Form = form.New("kind", rest.HookWebhook)
 	}
 	for _, h := range list {
-		r := hookRow{Webhook: h, Gets: "all events", Word: "works", Tone: "healthy", Link: "/settings/webhooks?" + url.Values{"hook": {h.ID}}.Encode() + "#log"}
+		r := hookRow{Webhook: h, Gets: "all events", Word: "no failure", Tone: "healthy", Link: "/settings/webhooks?" + url.Values{"hook": {h.ID}}.Encode() + "#log"}
 		if len(h.Events) > 0 {
 			r.Gets = strings.Join(h.Events, ", ")
 		}
