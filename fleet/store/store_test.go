@@ -209,6 +209,29 @@ func TestTrustStates(t *testing.T) {
 	expect(web.StateFailing, "was not believed")
 }
 
+// TestGapThatWasNone: a board that died tells numbers as lost that the fleet had taken
+// already, or that come after all: they are not lost, and no gap is shown.
+func TestGapThatWasNone(t *testing.T) {
+	t.Parallel()
+	r := open(t, store.Enrolled{Name: "b1"})
+	gap := func(first, last uint64) {
+		t.Helper()
+		r.put(t, schema.ClassAlarm, 0, 0, schema.Record{Kind: schema.KindGap, Gap: &schema.Gap{Class: schema.ClassMetric, Epoch: 1, First: first, Last: last, Reason: schema.ReasonCrash}})
+	}
+	r.put(t, schema.ClassMetric, 0, 0, sampleOf(1, schema.QualityGood)) // 1
+	gap(1, 1)
+	gap(2, 2)
+	r.Stale("default")
+	if b := r.board(t); len(b.Gaps) != 1 || b.Gaps[0].First != 2 || b.Gaps[0].Count != 1 {
+		t.Errorf("1 is here, 2 is lost: %+v", b.Gaps)
+	}
+	r.put(t, schema.ClassMetric, 0, 0, sampleOf(2, schema.QualityGood)) // 2
+	r.Stale("default")
+	if b := r.board(t); len(b.Gaps) != 0 {
+		t.Errorf("all are here: %+v", b.Gaps)
+	}
+}
+
 func TestLedgerSumsUp(t *testing.T) {
 	t.Parallel()
 	r := open(t, store.Enrolled{Name: "b1"})
