@@ -103,13 +103,23 @@ func tryAttach(ctl, f *os.File) (*os.File, error) {
 	return loop, nil
 }
 
+// busyFor is how long an unmount is tried again while the file system is busy. A process
+// that is just being started holds all open files of its parent until its exec: some
+// milliseconds. A file or map that is leaked keeps it busy for good.
+const busyFor = 3 * time.Second
+
 // Unmount takes the file system at dir away; it fails where something in it is
 // still open or mapped.
 func Unmount(dir string) error {
-	if err := unix.Unmount(dir, 0); err != nil {
-		return fmt.Errorf("unmount %s: %w", dir, err)
+	for end := time.Now().Add(busyFor); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Unmount(dir, 0)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return fmt.Errorf("unmount %s: %w", dir, err)
+		}
 	}
-	return nil
 }
 
 // Discard takes the file system at dir away even where something is still open.
