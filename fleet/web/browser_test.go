@@ -11,7 +11,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +25,7 @@ import (
 	"fulmar/fleet/web/fleetview"
 	"fulmar/fleet/web/verdict"
 	"fulmar/fleet/web/views"
+	"fulmar/fleet/web/webtest"
 	"fulmar/schema"
 )
 
@@ -47,18 +47,6 @@ type browser struct {
 	visited []string // every URL the server was asked for, and every referrer
 }
 
-// chromium finds the browser: under CI it must be there.
-func chromium(t *testing.T) string {
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("chromium is not installed; CI needs the Debian package chromium")
-		}
-		t.Skip("chromium is not installed: the page is not driven")
-	}
-	return path
-}
-
 // newBrowser opens a browser before the log-in.
 func newBrowser(t *testing.T) *browser {
 	return browse(t, newMemory(time.Now), &door{password: oneTime, must: true})
@@ -70,7 +58,6 @@ func newBrowserIn(t *testing.T, src *memory) *browser {
 }
 
 func browse(t *testing.T, src *memory, auth Auth) *browser {
-	path := chromium(t)
 	b := &browser{t: t, src: src, keep: newKeeper(time.Now())}
 	h, err := New(Config{Release: "0.2.0", Zone: time.UTC, Tick: 50 * time.Millisecond, Pages: views.Pages(views.Config{
 		Source: b.src, Keeper: b.keep, Saved: b.keep, Metas: b.src,
@@ -86,31 +73,13 @@ func browse(t *testing.T, src *memory, auth Auth) *browser {
 		h.ServeHTTP(w, r)
 	}))
 	t.Cleanup(srv.Close)
-	run, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- h.Run(run) }()
-	t.Cleanup(func() { stop(); <-done }) // before srv.Close, which waits for open streams
+	webtest.Live(t, h)
 	b.base = srv.URL
-	ctx, cancel := context.WithTimeout(context.Background(), 9*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU)
-	t.Cleanup(cancel)
-	b.ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	b.do(chromedp.Navigate("about:blank"))
-	messages := chromedp.Console(b.ctx)
-	go func() {
-		for m, err := range messages {
-			if err != nil {
-				return
-			}
-			if m.Type == chromedp.ConsoleError || m.Type == chromedp.ConsoleWarning || m.IsException() {
-				b.mu.Lock()
-				b.said = append(b.said, m.String()+" at "+m.URL)
-				b.mu.Unlock()
-			}
-		}
-	}()
+	b.ctx = webtest.Chromium(t, 9*time.Minute, func(what string) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.said = append(b.said, what)
+	})
 	return b
 }
 

@@ -40,13 +40,6 @@ type Browser struct {
 // there.
 func New(t *testing.T, h *web.Handler, cookie *http.Cookie) *Browser {
 	t.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("chromium is not installed; CI needs the Debian package chromium")
-		}
-		t.Skip("chromium is not installed: the page is not driven")
-	}
 	b := &Browser{T: t}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b.mu.Lock()
@@ -58,32 +51,57 @@ func New(t *testing.T, h *web.Handler, cookie *http.Cookie) *Browser {
 		h.ServeHTTP(w, r)
 	}))
 	t.Cleanup(srv.Close)
+	Live(t, h)
+	b.base = srv.URL
+	b.ctx = Chromium(t, 5*time.Minute, func(what string) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.said = append(b.said, what)
+	})
+	return b
+}
+
+// Live runs the live parts of a page until the test ends: before the server closes, which
+// waits for open streams, so it is called after the server was made.
+func Live(t *testing.T, h *web.Handler) {
 	run, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(run) }()
-	t.Cleanup(func() { stop(); <-done }) // before srv.Close, which waits for open streams
-	b.base = srv.URL
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	t.Cleanup(func() { stop(); <-done })
+}
+
+// Chromium starts a browser for at most life, and tells said of each error and warning of
+// its console. Under CI the browser has to be there.
+func Chromium(t *testing.T, life time.Duration, said func(what string)) context.Context {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("chromium is not installed; CI needs the Debian package chromium")
+		}
+		t.Skip("chromium is not installed: the page is not driven")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), life)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, chromedp.ExecPath(path), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU)
 	t.Cleanup(cancel)
-	b.ctx, cancel = chromedp.NewContext(ctx)
+	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	b.Do(chromedp.Navigate("about:blank"))
-	messages := chromedp.Console(b.ctx)
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
+		t.Fatal(err)
+	}
+	messages := chromedp.Console(ctx)
 	go func() {
 		for m, err := range messages {
 			if err != nil {
 				return
 			}
 			if m.Type == chromedp.ConsoleError || m.Type == chromedp.ConsoleWarning || m.IsException() {
-				b.mu.Lock()
-				b.said = append(b.said, m.String()+" at "+m.URL)
-				b.mu.Unlock()
+				said(m.String() + " at " + m.URL)
 			}
 		}
 	}()
-	return b
+	return ctx
 }
 
 // Do does steps; the test ends where one fails.
