@@ -147,20 +147,10 @@ func (l *Looks) See(ctx context.Context, by access.Caller, q string) (*Seen, err
 	return &Seen{o, match}, nil
 }
 
-// Board finds a board of the caller's. One that the shared look has not got may have been
-// let in since: a source that can is told to look anew, once.
+// Board finds a board of the caller's.
 func (l *Looks) Board(ctx context.Context, by access.Caller, name string) (*web.Board, error) {
 	s, err := l.See(ctx, by, "")
 	if err != nil {
-		return nil, err
-	}
-	b, err := s.Board(name)
-	anew, can := l.cfg.Source.(interface{ Stale(tenant string) })
-	if !errors.Is(err, web.ErrNotFound) || !can {
-		return b, err
-	}
-	anew.Stale(by.Tenant)
-	if s, err = l.See(ctx, by, ""); err != nil {
 		return nil, err
 	}
 	return s.Board(name)
