@@ -49,12 +49,13 @@ test: ort axe build ## all tests but those that have a target of their own (mosq
 	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc curl prometheus-alertmanager prometheus python3
 	$(GO) test -timeout 14m ./...
 
-gates: ## format, vet, staticcheck, module sums, static arm64 build
+gates: ## format, vet (the bench's module too), staticcheck, module sums, static arm64 build
 	@bad=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofumpt would change:"; echo "$$bad"; exit 1; fi
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	$(GO) mod verify
+	cd tests/peers && $(GO) vet ./...
 	@$(MAKE) --no-print-directory arm64
 
 arm64: ## the static programs for the board, into bin/arm64/
