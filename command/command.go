@@ -124,6 +124,45 @@ func (r *Result) Validate() error {
 	return nil
 }
 
+// Report is a result on its way to the fleet, on schema.ChanResult.
+type Report struct {
+	V      uint8  `cbor:"1,keyasint"`
+	Result Result `cbor:"2,keyasint"`
+	// Command is what was given where the fleet cannot know it: by a person or a rule on
+	// the board. Its Args and Reason say what was wanted.
+	Command *Command `cbor:"3,keyasint,omitempty"`
+	// Times of the board: when it was given and when it was begun; zero where it was not.
+	Given schema.Time `cbor:"4,keyasint,omitempty"`
+	Begun schema.Time `cbor:"5,keyasint,omitempty"`
+}
+
+// Validate checks the bounds of both.
+func (r *Report) Validate() error {
+	if r.V == 0 || r.V > schema.Version {
+		return fmt.Errorf("command report: wire version %d, this program knows %d; update the older side", r.V, schema.Version)
+	}
+	if r.Command != nil {
+		if err := r.Command.Validate(); err != nil {
+			return err
+		}
+		if r.Command.ID != r.Result.ID {
+			return fmt.Errorf("command report: the result is of %s, the command is %s", r.Result.ID, r.Command.ID)
+		}
+	}
+	return r.Result.Validate()
+}
+
+// ParseID is the inverse of [ID.String].
+func ParseID(s string) (ID, error) {
+	var id ID
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(id) {
+		return id, fmt.Errorf("%.40q is no id of a command: it has 32 hex digits", s)
+	}
+	copy(id[:], b)
+	return id, nil
+}
+
 // Error is a refusal or failure with a code: a handler returns it to say more than text.
 type Error struct {
 	Code string

@@ -105,6 +105,9 @@ type EnrolReply struct {
 	// Trust is how the fleet knows that the board's key is where it says, one of the
 	// Trust constants; also in the certificate (organizational unit).
 	Trust string `json:"trust,omitempty"`
+	// KeySet is the envelope of the fleet's key set (trust.KeySet), which says whose
+	// commands and settings the board takes. A board that has one takes only a successor.
+	KeySet []byte `json:"keyset,omitempty"`
 }
 
 // How the fleet knows where a board's key is, best first. Decided by the fleet.

@@ -126,6 +126,9 @@ type Hello struct {
 	Now     Time              `cbor:"5,keyasint"`
 	Cursors []Cursor          `cbor:"6,keyasint"`
 	Facts   map[string]string `cbor:"7,keyasint,omitempty"` // model, os, arch, kernel; at most MaxFacts
+	// Keys is the version of the key set that the board goes by; 0 none. A fleet with
+	// a newer one sends it on ChanKeys.
+	Keys uint64 `cbor:"8,keyasint,omitempty"`
 }
 
 // Validate checks version, board and limits.

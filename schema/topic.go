@@ -26,18 +26,29 @@ const (
 	ChanAttest   Channel = "at"        // up: Attestation
 	ChanAssign   Channel = "ota/d"     // down: Assignment
 	ChanOTAState Channel = "ota/s"     // up: OTAState
+	ChanTwinUp   Channel = "tw/r"      // up: twin/wire.Up
+	ChanTwinDown Channel = "tw/d"      // down: twin/wire.Down
+	ChanCommand  Channel = "c/"        // down, c/{id}: envelope of a command.Command
+	ChanResult   Channel = "c/+/r"     // up, c/{id}/r: command.Report; the tail stands in the middle
+	ChanKeys     Channel = "keys"      // down: envelope of a trust.KeySet
 )
+
+// resultEnd is what follows the id in the topic of a command's results.
+const resultEnd = "/r"
 
 // Topic is a parsed topic: f/v1/{tenant}/{board}/{channel}{tail}.
 type Topic struct {
 	Tenant  string
 	Board   string
 	Channel Channel
-	Tail    string // stream, class or blob name; "" for channels without one
+	Tail    string // stream, class, blob or command; "" for channels without one
 }
 
 // String joins the topic.
 func (t Topic) String() string {
+	if t.Channel == ChanResult {
+		return BoardPrefix(t.Tenant, t.Board) + string(ChanCommand) + t.Tail + resultEnd
+	}
 	return TopicRoot + "/" + t.Tenant + "/" + t.Board + "/" + string(t.Channel) + t.Tail
 }
 
@@ -74,11 +85,18 @@ func ParseTopic(s string) (Topic, error) {
 		return Topic{}, err
 	}
 	t := Topic{Tenant: p[0], Board: p[1]}
-	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck, ChanAttest, ChanAssign, ChanOTAState} {
+	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck, ChanAttest, ChanAssign, ChanOTAState, ChanTwinUp, ChanTwinDown, ChanKeys} {
 		if p[2] == string(c) {
 			t.Channel = c
 			return t, nil
 		}
+	}
+	if id, ok := strings.CutPrefix(p[2], string(ChanCommand)); ok {
+		t.Channel = ChanCommand
+		if t.Tail, ok = strings.CutSuffix(id, resultEnd); ok {
+			t.Channel = ChanResult
+		}
+		return t, checkLevel("id of a command", t.Tail)
 	}
 	for _, c := range []Channel{ChanStream, ChanEvent, ChanBlob} {
 		if tail, ok := strings.CutPrefix(p[2], string(c)); ok {

@@ -59,6 +59,8 @@ const (
 	TypeTime       Type = "application/vnd.fulmar.time.v1+json"
 	TypePCRs       Type = "application/vnd.fulmar.pcrs.v1+json"
 	TypeCommand    Type = "application/vnd.fulmar.command.v1+cbor"
+	TypeTwin       Type = "application/vnd.fulmar.twin.v1+cbor"
+	TypeOperator   Type = "application/vnd.fulmar.operator-command.v1+cbor"
 	TypeAuditHead  Type = "application/vnd.fulmar.audit-head.v1+json"
 )
 

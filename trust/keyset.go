@@ -23,13 +23,14 @@ const (
 	RoleFreshness   Role = "freshness"    // answers a board's nonce with the newest counters
 	RoleTime        Role = "time"         // answers a board's nonce with the time
 	RolePCRApproval Role = "pcr-approval" // boot measurements with which a board unseals
-	RoleCommand     Role = "command"      // commands that change a board
+	RoleCommand     Role = "command"      // commands and settings of the fleet that change a board
+	RoleOperator    Role = "operator"     // commands of a person who stands at the board
 	RoleAudit       Role = "audit"        // heads of the audit log
 )
 
 // Roles lists them all.
 func Roles() []Role {
-	return []Role{RoleRoot, RoleRelease, RoleDirector, RoleFreshness, RoleTime, RolePCRApproval, RoleCommand, RoleAudit}
+	return []Role{RoleRoot, RoleRelease, RoleDirector, RoleFreshness, RoleTime, RolePCRApproval, RoleCommand, RoleOperator, RoleAudit}
 }
 
 // Role gives the only role whose keys sign payloads of a type; "" if it is unknown.
@@ -47,8 +48,10 @@ func (t Type) Role() Role {
 		return RoleTime
 	case TypePCRs:
 		return RolePCRApproval
-	case TypeCommand:
+	case TypeCommand, TypeTwin:
 		return RoleCommand
+	case TypeOperator:
+		return RoleOperator
 	case TypeAuditHead:
 		return RoleAudit
 	}

@@ -66,11 +66,11 @@ var edges = map[string][]string{
 	"inference":        {"inference+", "storage", "models+"},
 	"trust":            {},
 	"trust/chain":      {"trust"},
-	"command":          {"storage/journal"},
+	"command":          {"command+", "storage/journal"},
 	"twin":             {"twin+"}, // pure: who signs and what is kept is the caller's
 	"ota":              {"ota+", "storage", "trust"},
 	"ota/slot":         {},
-	"agent":            {"agent+", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"agent":            {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":           {"models+"},
 	"fleet/ca":         {"trust"},
 	"fleet/access":     {},
@@ -86,9 +86,13 @@ var edges = map[string][]string{
 	"fleet/store":      {"fleet/store+", "fleet/web"},
 	"fleet/ingest":     {"fleet/ingest+", "fleet/store+"},
 	"fleet/telemetry":  {"fleet/telemetry+", "fleet/web", "fleet/web/words"}, // web: what a look at the fleet says of a board
-	"fleet/gateway":    {"fleet/ingest", "fleet/ca", "link/guard"},           // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/twins":      {"fleet/twins+", "fleet/registry/twinrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "twin+", "trust"},
+	"fleet/commands":   {"fleet/commands+", "fleet/registry/commandrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "command", "trust"},
+	"fleet/keyring":    {"trust"},
+	"fleet/gateway":    {"command", "twin/wire", "fleet/ingest", "fleet/ca", "link/guard"},           // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
+	"cmd/fulmar/local": {"cmd/fulmar+", "command", "trust"},
 	"cmd/fulmar":       {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
 	"cmd/fulmard":      {"agent+", "device"},
 	"cmd/fulmar-infer": {"inference+", "storage", "models+"},

@@ -31,7 +31,8 @@ type Right string
 const (
 	BoardsRead      Right = "boards:read"      // boards, what they see, rollouts, alerts
 	BoardsWrite     Right = "boards:write"     // names, sites, labels and other metadata
-	CommandsSend    Right = "commands:send"    // commands and settings
+	CommandsSend    Right = "commands:send"    // commands and settings of boards
+	CommandsApprove Right = "commands:approve" // agree to a command that somebody else gave
 	AlertsWrite     Right = "alerts:write"     // alert rules and webhooks
 	AuditRead       Right = "audit:read"       // the audit log
 	RolloutsWrite   Right = "rollouts:write"   // plan, start, pause, resume, abort, retry
@@ -52,6 +53,7 @@ func granted() []struct {
 		{BoardsRead, Viewer},
 		{BoardsWrite, Operator},
 		{CommandsSend, Operator},
+		{CommandsApprove, Operator},
 		{AlertsWrite, Operator},
 		{AuditRead, Operator},
 		{RolloutsWrite, Releaser},
