@@ -48,7 +48,12 @@ type Command struct {
 	DryRun bool `cbor:"11,keyasint,omitempty"`
 	// Reason is a person's, for those who read the log.
 	Reason string `cbor:"12,keyasint,omitempty"`
+	// By is the person behind an actor that speaks for many: the fleet's user or token.
+	By string `cbor:"13,keyasint,omitempty"`
 }
+
+// ActorFleet is the actor of all that the fleet signs: one sequence for each board.
+const ActorFleet = "fleet"
 
 var nameForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`) })
 
@@ -63,7 +68,7 @@ func (c *Command) Validate() error {
 		return fmt.Errorf("command: its name %.70q is not of the form %s", c.Name, nameForm())
 	case c.Actor == "" || len(c.Actor) > schema.MaxName || c.Seq == 0:
 		return fmt.Errorf("command %s: actor %.70q with number %d", c.Name, c.Actor, c.Seq)
-	case len(c.Args) > MaxArgs || len(c.Reason) > schema.MaxFact || len(c.Tenant) > schema.MaxName || len(c.Board) > schema.MaxName:
+	case len(c.Args) > MaxArgs || len(c.Reason) > schema.MaxFact || len(c.Tenant) > schema.MaxName || len(c.Board) > schema.MaxName || len(c.By) > schema.MaxName:
 		return fmt.Errorf("command %s: arguments of %d bytes, a reason of %d, at most %d and %d", c.Name, len(c.Args), len(c.Reason), MaxArgs, schema.MaxFact)
 	}
 	return nil
