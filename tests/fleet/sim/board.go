@@ -52,6 +52,8 @@ type board struct {
 	batches uint64
 	out     outbox
 	state   feeling
+	twin    shadow
+	jobs    obedience
 
 	line     *wire.Line // nil while there is none
 	since    time.Time  // of line
@@ -97,6 +99,7 @@ type dialed struct {
 // live is the whole life of a board.
 func (b *board) live(ctx context.Context, first time.Duration) error {
 	b.wake(time.Now())
+	b.learn()
 	samples, beat, ping := b.timer(b.f.cfg.Every), b.timer(pulse), b.timer(pingEvery)
 	retry := time.NewTimer(first)
 	defer func() {
@@ -123,6 +126,7 @@ func (b *board) live(ctx context.Context, first time.Duration) error {
 			samples.Reset(b.f.cfg.Every)
 		case now := <-beat.C:
 			b.pass(now)
+			b.works(now)
 			beat.Reset(pulse)
 		case <-ping.C:
 			if b.line != nil {
@@ -176,7 +180,8 @@ func (b *board) dial(ctx context.Context, conn uint64) (*wire.Line, error) {
 	}
 	return wire.Dial(ctx, wire.Config{
 		Dialer: b.dialer, Address: b.id.Broker, TLS: b.id.tls, Client: b.name,
-		Will: b.topic(schema.ChanPresence), WillSays: will, Subscribe: b.topic(schema.ChanHelloAck),
+		Will: b.topic(schema.ChanPresence), WillSays: will,
+		Subscribe: []string{b.topic(schema.ChanHelloAck), b.topic(schema.ChanTwinDown), b.topic(schema.ChanCommand) + "+", b.topic(schema.ChanKeys)},
 	})
 }
 
@@ -200,7 +205,7 @@ func (b *board) connected(d dialed) {
 	b.f.n.connects.Add(1)
 	b.line, b.flying, b.since = d.line, map[uint16]*flight{}, time.Now()
 	hello, err := schema.Encode(&schema.Hello{
-		V: schema.Version, Board: b.name, Release: b.release, Conn: b.conns, Now: b.clock(time.Now()), Cursors: b.out.cursors(), Facts: b.facts,
+		V: schema.Version, Board: b.name, Release: b.release, Conn: b.conns, Now: b.clock(time.Now()), Cursors: b.out.cursors(), Facts: b.facts, Keys: b.twin.keysVersion(),
 	})
 	if err == nil {
 		_, err = b.line.Publish(b.topic(schema.ChanHello), hello)
@@ -251,9 +256,7 @@ func (b *board) take(p packets.ControlPacket) {
 		if p.Qos > 0 {
 			b.line.Ack(p.MessageID)
 		}
-		if p.TopicName == b.topic(schema.ChanHelloAck) {
-			b.answered(p.Payload)
-		}
+		b.told(p.TopicName, p.Payload)
 	}
 }
 
@@ -283,6 +286,7 @@ func (b *board) answered(payload []byte) {
 		b.fly(&flight{}, schema.ChanPresence, raw)
 	}
 	b.confess(time.Now())
+	b.shows()
 }
 
 // stored frees what the fleet has acknowledged.

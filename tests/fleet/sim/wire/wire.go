@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -44,7 +45,7 @@ type Config struct {
 	Client    string // MQTT client identifier
 	Will      string // topic, with QoS 1
 	WillSays  []byte
-	Subscribe string // filter, with QoS 1
+	Subscribe []string // filters, with QoS 1
 }
 
 // Dial connects and subscribes.
@@ -81,14 +82,14 @@ func Dial(ctx context.Context, cfg Config) (_ *Line, err error) {
 		return nil, fmt.Errorf("the gateway answers CONNECT with %s", ack)
 	}
 	s := packets.NewControlPacket(packets.Subscribe).(*packets.SubscribePacket)
-	s.MessageID, s.Topics, s.Qoss = l.next(), []string{cfg.Subscribe}, []byte{1}
+	s.MessageID, s.Topics, s.Qoss = l.next(), cfg.Subscribe, bytes.Repeat([]byte{1}, len(cfg.Subscribe))
 	if err := l.write(s); err != nil {
 		return nil, err
 	}
 	if ack, err = packets.ReadPacket(r); err != nil {
 		return nil, err
 	}
-	if a, ok := ack.(*packets.SubackPacket); !ok || len(a.ReturnCodes) != 1 || a.ReturnCodes[0] > 1 {
+	if a, ok := ack.(*packets.SubackPacket); !ok || len(a.ReturnCodes) != len(cfg.Subscribe) || slices.Max(a.ReturnCodes) > 1 {
 		return nil, fmt.Errorf("the gateway answers SUBSCRIBE with %s", ack)
 	}
 	_ = l.conn.SetDeadline(time.Time{})
