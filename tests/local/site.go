@@ -31,6 +31,8 @@ type Site struct {
 	HTTPS string // host:port of page and API
 	MQTT  string // host:port of the gateway
 	Hosts string // names by which boards reach the fleet, with commas; "" is loopback only
+	// Broker is host:port to which boards are sent that enrol; "" is the gateway itself.
+	Broker string
 
 	Fleet *Proc
 }
@@ -93,8 +95,15 @@ func (s *Site) StartFleet(ctx context.Context) error {
 	if s.Echo != nil {
 		w = io.MultiWriter(f, s.Echo)
 	}
-	s.Fleet, err = start("fulmar-fleet", filepath.Join(s.Bin, "fulmar-fleet"), w,
-		"serve", "--data", s.fleetDir(), "--listen", s.HTTPS, "--mqtt", s.MQTT, "--host", strings.TrimSuffix("localhost,127.0.0.1,"+s.Hosts, ","))
+	args := []string{"serve", "--data", s.fleetDir(), "--listen", s.HTTPS, "--mqtt", s.MQTT, "--host", strings.TrimSuffix("localhost,127.0.0.1,"+s.Hosts, ",")}
+	if s.Broker != "" {
+		config := filepath.Join(s.Dir, "fleet.yaml")
+		if err := os.WriteFile(config, []byte(fmt.Sprintf("broker: %q\n", s.Broker)), 0o600); err != nil {
+			return err
+		}
+		args = append(args, "--config", config)
+	}
+	s.Fleet, err = start("fulmar-fleet", filepath.Join(s.Bin, "fulmar-fleet"), w, args...)
 	if err != nil {
 		return err
 	}
