@@ -1,0 +1,193 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"fulmar/fleet/web/words"
+	"fulmar/schema/rest"
+)
+
+// maxShown is how much of a value stands in a row, in bytes; all of it is a hover away.
+const maxShown = 120
+
+// stateWord gives what people call a command's state, tone the icon and colour with it.
+func stateWord(state string) string {
+	switch state {
+	case rest.CommandWaiting:
+		return "waits for a second person"
+	case rest.CommandQueued:
+		return "waits for the board"
+	case rest.CommandUnknown:
+		return "outcome unknown"
+	}
+	return state
+}
+
+func tone(state string) string {
+	switch state {
+	case rest.CommandDone:
+		return "healthy"
+	case rest.CommandFailed, rest.CommandUnknown:
+		return "failing"
+	case rest.CommandWaiting, rest.CommandRefused, rest.CommandExpired:
+		return "degraded"
+	case rest.CommandCancelled:
+		return "unreachable"
+	case rest.CommandSent, rest.CommandAccepted, rest.CommandRunning:
+		return "run"
+	}
+	return "never"
+}
+
+// order is that in which counts stand: what needs a look first.
+func order() []string {
+	return []string{
+		rest.CommandUnknown, rest.CommandFailed, rest.CommandRefused, rest.CommandExpired, rest.CommandWaiting, rest.CommandRunning, rest.CommandAccepted,
+		rest.CommandSent, rest.CommandQueued, rest.CommandCancelled, rest.CommandDone,
+	}
+}
+
+// segment is one state in a bar of boards.
+type segment struct {
+	State, Word string // State: class of the colour
+	X, Width    string // per cent
+	Count       int
+}
+
+// bar draws how many of total boards are in which state: what is done first.
+func bar(counts map[string]int, total int) (out []segment) {
+	x := 0.0
+	for _, s := range slices.Backward(order()) {
+		n := counts[s]
+		if n == 0 || total == 0 {
+			continue
+		}
+		w := 100 * float64(n) / float64(total)
+		out = append(out, segment{class(s), stateWord(s), fmt.Sprintf("%.2f%%", x), fmt.Sprintf("%.2f%%", w), n})
+		x += w
+	}
+	return out
+}
+
+// class is the colour of a state in bars: those of rollouts.
+func class(state string) string {
+	switch tone(state) {
+	case "healthy":
+		return "good"
+	case "failing":
+		return "failed"
+	case "degraded":
+		return "undone"
+	case "run":
+		return "installing"
+	case "unreachable":
+		return "unreached"
+	}
+	return "waiting"
+}
+
+// spoken says a bar in words.
+func spoken(bar []segment) string {
+	var out []string
+	for _, s := range bar {
+		out = append(out, words.Count(uint64(s.Count))+" "+s.Word)
+	}
+	return strings.Join(out, ", ")
+}
+
+// worst is the state that a command's headline has: of one board its own.
+func worst(c *rest.Command) string {
+	for _, s := range order() {
+		if c.Counts[s] > 0 {
+			return s
+		}
+	}
+	return rest.CommandQueued
+}
+
+// over tells whether no board is left that has no last word.
+func over(c *rest.Command) bool {
+	for s, n := range c.Counts {
+		if n > 0 && !rest.CommandFinal(s) {
+			return false
+		}
+	}
+	return true
+}
+
+// given says a command as a person would: set-valve-position valve=main percent=40.
+func given(c *rest.Command) string {
+	s := c.Name
+	if a := argWords(c.Args); a != "" {
+		s += " " + a
+	}
+	if c.DryRun {
+		s += " (check only)"
+	}
+	return s
+}
+
+// person says who an actor is: people by their name alone.
+func person(actor string) string { return strings.TrimPrefix(actor, "user/") }
+
+// took writes how long a step took: under ten seconds with a tenth.
+func took(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + "\u00a0ms"
+	case d < 10*time.Second:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + "\u00a0s"
+	}
+	return words.Span(d)
+}
+
+// argWords writes an object of arguments as name=value.
+func argWords(raw json.RawMessage) string {
+	var args map[string]json.RawMessage
+	if len(raw) == 0 || json.Unmarshal(raw, &args) != nil {
+		return ""
+	}
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(args)) {
+		out = append(out, k+"="+value(args[k]))
+	}
+	return clip(strings.Join(out, " "))
+}
+
+// value writes a JSON value as people do: text without its quotes.
+func value(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return clip(s)
+	}
+	var b bytes.Buffer
+	if json.Compact(&b, raw) != nil {
+		return ""
+	}
+	return clip(b.String())
+}
+
+func clip(s string) string {
+	if len(s) <= maxShown {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxShown], "") + "…"
+}
+
+// stop ends a sentence.
+func stop(s string) string {
+	if s = words.Sentence(s); s == "" || strings.ContainsAny(s[len(s)-1:], ".?!") {
+		return s
+	}
+	return s + "."
+}
