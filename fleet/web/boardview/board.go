@@ -42,6 +42,8 @@ type Config struct {
 	Keeper web.Keeper
 	// Metas keeps what people say of boards; nil shows no form for it.
 	Metas Metas
+	// Control: there is a page at /boards/{board}/control.
+	Control bool
 }
 
 // views is the pages with what they are made from.
@@ -84,6 +86,7 @@ type boardView struct {
 	Urgent   []web.Report // of those, what explains a board that is not well
 	Chain    []link       // what happened, one after the other
 	About    metaForm     // what people say of it
+	Control  bool         // its settings and commands have a page
 }
 
 // chartView is a chart and the live readings under it.
@@ -123,7 +126,7 @@ func (h *views) build(ctx context.Context, p *web.Shown) error {
 	if b == nil {
 		return web.ErrNotFound
 	}
-	v := &boardView{Board: b, Headline: b.Name + " is " + string(b.State), Seen: p.Ago("seen", b.LastSeen), Period: pd, Periods: words.Periods()}
+	v := &boardView{Board: b, Headline: b.Name + " is " + string(b.State), Control: h.cfg.Control, Seen: p.Ago("seen", b.LastSeen), Period: pd, Periods: words.Periods()}
 	if b.Cause != "" && b.State != web.StateHealthy {
 		v.Headline += ": " + b.Cause
 	}

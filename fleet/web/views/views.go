@@ -24,14 +24,16 @@ type Config struct {
 	Saved    fleetview.Saved
 	// Metas: see [boardview.Config].
 	Metas boardview.Metas
-	Log   *slog.Logger
+	// Control: boards have a page of settings and commands.
+	Control bool
+	Log     *slog.Logger
 }
 
 // Pages gives all of them, in the order of the bar.
 func Pages(c Config) []web.Page {
 	return slices.Concat(
 		fleetview.Pages(fleetview.Config{Source: c.Source, JoinPage: c.JoinPage, Keeper: c.Keeper, Saved: c.Saved, Log: c.Log}),
-		boardview.Pages(boardview.Config{Source: c.Source, Keeper: c.Keeper, Metas: c.Metas}),
+		boardview.Pages(boardview.Config{Source: c.Source, Keeper: c.Keeper, Metas: c.Metas, Control: c.Control}),
 		detectview.Pages(detectview.Config{Source: c.Source}),
 	)
 }
