@@ -379,7 +379,8 @@ func (s *Server) close() error {
 		errs = append(errs, s.ca.Close())
 	}
 	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
+		// Explicitly: a child that is being started at this moment has the descriptor too.
+		errs = append(errs, syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 	}
 	return errors.Join(errs...)
 }

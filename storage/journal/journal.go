@@ -243,7 +243,8 @@ func (j *Journal) Close() error {
 	if j.f != nil {
 		err = j.f.Close()
 	}
-	return errors.Join(err, j.lock.Close())
+	// Explicitly: a child that is being started at this moment has the descriptor too.
+	return errors.Join(err, syscall.Flock(int(j.lock.Fd()), syscall.LOCK_UN), j.lock.Close())
 }
 
 func frame(b, payload []byte) []byte {
