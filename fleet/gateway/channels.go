@@ -49,6 +49,15 @@ type Commands interface {
 	Hello(tenant, board string)
 }
 
+// Keys gives the key sets of boards, see trust.KeySet.
+type Keys interface {
+	// KeySet gives the one in force.
+	KeySet() (version uint64, envelope []byte)
+	// After gives those that lead a board from the version it has (0: none) to the one in
+	// force, or nearer to it, in their order.
+	After(version uint64) (envelopes [][]byte)
+}
+
 // twinSaid takes a message on schema.ChanTwinUp.
 func (h *hook) twinSaid(ctx context.Context, s *session, pk packets.Packet) error {
 	if h.g.cfg.Twins == nil {
@@ -149,17 +158,23 @@ func (g *Gateway) send(t schema.Topic, payload []byte) error {
 	return g.server.Publish(t.String(), payload, false, 1)
 }
 
-// sendKeys sends the fleet's key set to a board that goes by an older one, or by none.
+// sendKeys sends key sets to a board that goes by an older one, or by none.
 func (g *Gateway) sendKeys(key ingest.BoardKey, has uint64) {
-	if g.cfg.KeySet == nil {
+	if g.cfg.Keys == nil {
 		return
 	}
-	version, envelope := g.cfg.KeySet()
-	if version <= has {
+	if version, _ := g.cfg.Keys.KeySet(); has > version {
+		g.warn(key, fmt.Sprintf("board goes by key set %d, this server has %d: was it restored from an older backup? "+
+			"the board takes nothing that is signed with a dropped key; install the newer set (fulmar-fleet keys install)", has, version))
+		return
+	} else if has == version {
 		return
 	}
-	if err := g.send(schema.Topic{Tenant: key.Tenant, Board: key.Board, Channel: schema.ChanKeys}, envelope); err != nil {
-		g.warn(key, "key set not sent: "+err.Error())
+	for _, envelope := range g.cfg.Keys.After(has) {
+		if err := g.send(schema.Topic{Tenant: key.Tenant, Board: key.Board, Channel: schema.ChanKeys}, envelope); err != nil {
+			g.warn(key, "key set not sent: "+err.Error())
+			return
+		}
 	}
 }
 

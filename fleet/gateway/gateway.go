@@ -74,9 +74,8 @@ type Config struct {
 	// say is acknowledged and forgotten.
 	Twins    Twins
 	Commands Commands
-	// KeySet gives the key set that boards of this fleet go by, see trust.KeySet; nil:
-	// there is none.
-	KeySet func() (version uint64, envelope []byte)
+	// Keys are the key sets that boards of this fleet go by; nil: there are none.
+	Keys Keys
 	// Hello is told of each hello before it is answered; nil: nobody is.
 	Hello func(key ingest.BoardKey, h *schema.Hello)
 }
