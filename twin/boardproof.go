@@ -49,6 +49,13 @@ func (b *Board) Prove(proven func(key string) bool) {
 	}
 }
 
+// Proven tells whether the board is known to be well with what the fleet set of a key.
+func (b *Board) Proven(key string) bool {
+	now, applied := b.applied[key]
+	was, proven := b.before[key]
+	return applied == proven && now.Dot == was.Dot
+}
+
 // Undo goes back to what the board was last well with, see [Board.Prove]: what the fleet
 // set since made it unhealthy, and is not applied a second time. It tells whether there
 // was anything to go back to.
@@ -86,6 +93,15 @@ func (b *Board) Recheck() bool {
 		b.settle()
 	}
 	return taken
+}
+
+// Reported gives what the board said it is, by key.
+func (b *Board) Reported() map[string]Value {
+	out := map[string]Value{}
+	for k, v := range b.reported {
+		out[k] = v
+	}
+	return out
 }
 
 // Lease gives what is left of the lease of what was set of a key on the board: the
