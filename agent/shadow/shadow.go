@@ -6,7 +6,6 @@ package shadow
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -15,11 +14,10 @@ import (
 	"time"
 
 	"fulmar/agent/config"
+	"fulmar/agent/shadow/kept"
 	"fulmar/agent/shadow/settings"
-	"fulmar/internal/run"
 	"fulmar/schema"
 	"fulmar/twin"
-	"fulmar/twin/wire"
 )
 
 const (
@@ -39,8 +37,8 @@ const (
 type Config struct {
 	// Tenant and Board name whose twin it is, as far as that is known: see [Shadow.Name].
 	Tenant, Board string
-	Dir           string // made if it is not there
-	Disk          Disk   // nil: files in Dir
+	Dir           string    // made if it is not there
+	Disk          kept.Disk // nil: files in Dir
 	Clock         schema.Clock
 	// BootKnown: the kernel tells the boot of the clock, so that the time since then is
 	// told from that of an earlier run.
@@ -68,14 +66,13 @@ type Config struct {
 // Shadow is a board's side of its twin.
 type Shadow struct {
 	cfg      Config
-	disk     Disk
+	kept     *kept.State
 	instance string
 	starts   uint32
 
 	mu      sync.Mutex
 	st      *state
-	counted int64 // Mono up to which leases are counted
-	seq     uint64
+	counted int64             // Mono up to which leases are counted
 	sum     [sha256.Size]byte // of what was saved last, without its number and time
 	savedAt time.Time
 	unsaved error // why what holds is not on the disk
@@ -97,16 +94,17 @@ func New(cfg Config) *Shadow {
 		cfg.Proof = Proof
 	}
 	s := &Shadow{
-		cfg: cfg, disk: cfg.Disk,
+		cfg:   cfg,
 		inbox: make(chan []byte, inboxSize), work: make(chan struct{}, 1), out: make(chan struct{}, 1),
 	}
-	if s.disk == nil {
-		s.disk = folder(cfg.Dir)
+	if cfg.Disk == nil {
+		cfg.Disk = kept.Folder{Dir: cfg.Dir, Limit: maxState}
 	}
 	now := cfg.Clock.Now()
-	old, damage := load(s.disk, func(old *saved) error { _, err := twin.NewBoard(s.boardConfig("b"), old.Twin); return err })
-	if old == nil {
-		old = &saved{}
+	st, newest, damage := kept.Open(cfg.Disk, maxState, s.readable)
+	old := &saved{}
+	if s.kept = st; newest != nil {
+		old, _ = unpack(newest) // was readable
 	}
 	s.open(old, now)
 	next := s.st.clone(now)
@@ -137,6 +135,14 @@ func New(cfg Config) *Shadow {
 	return s
 }
 
+func (s *Shadow) readable(state []byte) error {
+	old, err := unpack(state)
+	if err == nil {
+		_, err = twin.NewBoard(s.boardConfig("b"), old.Twin)
+	}
+	return err
+}
+
 // open takes a saved state, or an empty one.
 func (s *Shadow) open(old *saved, now schema.Time) {
 	s.starts = old.Starts + 1
@@ -145,7 +151,7 @@ func (s *Shadow) open(old *saved, now schema.Time) {
 	if err != nil {
 		b, _ = twin.NewBoard(s.boardConfig(s.instance), nil)
 	}
-	s.seq, s.counted = old.Seq, now.Mono
+	s.counted = now.Mono
 	b.Name(old.Tenant, old.Board)
 	s.st = &state{
 		board: b, tenant: old.Tenant, name: old.Board, trial: old.Trial,
@@ -257,14 +263,14 @@ func (s *Shadow) save(next *state) error {
 	if sum == s.sum && s.unsaved == nil {
 		return nil
 	}
-	body.Seq, body.Boot, body.Mono = s.seq+1, s.cfg.Clock.Boot(), s.counted
+	body.Boot, body.Mono = s.cfg.Clock.Boot(), s.counted
 	if b, err = pack(body); err != nil {
 		return fmt.Errorf("save the twin: %w", err)
 	}
-	if err := s.disk.Write(slots()[body.Seq%2], b); err != nil {
+	if err := s.kept.Save(b); err != nil {
 		return fmt.Errorf("save the twin: %w", err)
 	}
-	s.seq, s.sum, s.savedAt = body.Seq, sum, time.Now()
+	s.sum, s.savedAt = sum, time.Now()
 	return nil
 }
 
@@ -370,176 +376,4 @@ func (s *Shadow) Rebase(ctx context.Context) {
 		s.cfg.Log.Error("the twin is not kept on the disk", "err", err)
 	}
 	s.apply(ctx)
-}
-
-// Run keeps the twin until the context ends.
-func (s *Shadow) Run(ctx context.Context) error {
-	g := run.New(ctx)
-	g.Go("keep", s.keep)
-	g.Go("send", s.send)
-	return g.Wait(stopGrace)
-}
-
-// keep takes what the fleet says, applies what holds, counts leases and judges trials.
-func (s *Shadow) keep(ctx context.Context) error {
-	s.apply(ctx)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var w *watch
-	var of uint64 // the trial that w watches
-	for {
-		select {
-		case <-ctx.Done():
-			s.stop()
-			return nil
-		case p := <-s.inbox:
-			s.receive(p)
-		case <-s.work:
-			s.apply(ctx)
-		case <-timer.C:
-		}
-		s.tellOutbox()
-		s.beat()
-		w, of = s.look(w, of)
-		timer.Reset(s.rest())
-	}
-}
-
-// rest is how long there is nothing to do if nothing happens.
-func (s *Shadow) rest() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := time.Hour // nothing depends on it
-	if s.st.trial != nil {
-		d = look
-	}
-	if in, any := s.st.board.NextEnd(); any {
-		d = min(d, in, leaseSave)
-	}
-	if s.unsaved != nil {
-		d = min(d, saveAgain)
-	}
-	return max(d, time.Millisecond)
-}
-
-// beat counts leases, and saves what is left of them or could not be saved before.
-func (s *Shadow) beat() {
-	h := s.cfg.Health()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tick(h)
-	_, leased := s.st.board.NextEnd()
-	old := time.Since(s.savedAt)
-	if !(s.unsaved != nil && old >= saveAgain) && !(leased && old >= leaseSave) {
-		return
-	}
-	_ = s.commit(s.st.clone(s.cfg.Clock.Now()), true)
-}
-
-// look judges what is on trial.
-func (s *Shadow) look(w *watch, of uint64) (*watch, uint64) {
-	s.mu.Lock()
-	t, n := s.st.trial, s.trials
-	s.mu.Unlock()
-	if t == nil {
-		return nil, of
-	}
-	if w == nil || of != n {
-		w, of = newWatch(s.cfg.Proof, time.Now()), n
-	}
-	v, why := w.judge(t, s.cfg.Health(), time.Now())
-	if v == wait {
-		return w, of
-	}
-	s.end(n, v, why)
-	return nil, of
-}
-
-// end ends a trial, if no other has begun since.
-func (s *Shadow) end(of uint64, v verdict, why string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.trials != of || s.st.trial == nil {
-		return
-	}
-	next := s.st.clone(s.cfg.Clock.Now())
-	if v == good {
-		next.passed()
-	} else {
-		s.cfg.Log.Error("what was set made the board unhealthy, and is undone", "cause", why)
-		next.undo(why)
-	}
-	_ = s.commit(next, true) // what makes the board unhealthy goes whatever the disk does
-	s.kick()
-}
-
-// stop marks an end in order, so that it does not count as a crash, and keeps what is left of leases.
-func (s *Shadow) stop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tick(Health{})
-	next := s.st.clone(s.cfg.Clock.Now())
-	if next.trial != nil {
-		next.trial.Stopped = true
-	}
-	_ = s.commit(next, true)
-}
-
-// tellOutbox tells what is to be told. That it is told is saved with the next change.
-func (s *Shadow) tellOutbox() {
-	s.mu.Lock()
-	out := s.st.outbox
-	s.st.outbox = nil
-	s.mu.Unlock()
-	for _, r := range out {
-		s.cfg.Tell(r)
-	}
-}
-
-// receive takes a message of the fleet.
-func (s *Shadow) receive(payload []byte) {
-	var d wire.Down
-	if err := schema.Decode(payload, &d); err != nil {
-		s.cfg.Log.Warn("a message about the twin is not taken", "err", err)
-		return
-	}
-	var answer *wire.Up
-	err := s.change("", func(next *state) error {
-		was, _ := next.board.Version()
-		u, err := next.board.Receive(&d)
-		if errors.Is(err, twin.ErrStale) {
-			return err
-		}
-		answer = u
-		if err != nil {
-			s.cfg.Log.Warn("part of a message about the twin is not taken", "err", err)
-		}
-		version, _ := next.board.Version()
-		switch {
-		case errors.Is(err, twin.ErrForged):
-			next.tell("", stateForged, schema.SeverityAlarm, err.Error()+"; the board stays with what it has")
-		case version > was:
-			next.well(stateForged, "the desired section is signed by a key that may")
-			next.remember(Change{Kind: KindApplied, Version: version})
-		}
-		return nil
-	})
-	if errors.Is(err, twin.ErrStale) {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil { // the disk: as if it had not come
-		s.cfg.Log.Error("a message about the twin is not taken", "err", err)
-		s.talk.again(saveAgain)
-		wake(s.out)
-		return
-	}
-	if answer != nil {
-		s.talk.answers = append(s.talk.answers, answer)
-		if len(s.talk.answers) > inboxSize { // the fleet talks faster than the link takes
-			s.talk.again(0)
-		}
-		wake(s.out)
-	}
 }
