@@ -146,13 +146,14 @@ func (w *watch) judge(t *trial, h Health, now time.Time) (verdict, string) {
 		}
 	}
 	w.causes = standing
-	if w.linkSeen = w.linkSeen || h.Link; h.Ticks != w.ticks || !w.ticksKnow {
+	ran := now.Sub(w.began)
+	// What was set may cut the link a moment after it is applied.
+	if w.linkSeen = w.linkSeen || h.Link && ran >= w.proof/6; h.Ticks != w.ticks || !w.ticksKnow {
 		w.ticks, w.tickedAt, w.ticksKnow = h.Ticks, now, true
 	}
 	if still := now.Sub(w.tickedAt); h.Every > 0 && still >= max(grace, 3*h.Every) {
 		return bad, fmt.Sprintf("no sensor was read for %v", still)
 	}
-	ran := now.Sub(w.began)
 	switch {
 	case ran < w.proof, len(standing) > 0 && ran < 2*w.proof:
 		return wait, ""
