@@ -5,7 +5,6 @@ package shadow
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -22,16 +21,19 @@ const (
 	// mobile network.
 	sendTimeout = 30 * time.Second
 	// sendAgain is how long after a message that did not go, on a connection that is up,
-	// all is compared anew.
-	sendAgain = 10 * time.Second
+	// all is compared anew, twice that the next time, and so on up to sendSeldom: a broker
+	// may not take the twin at all.
+	sendAgain  = 10 * time.Second
+	sendSeldom = 10 * time.Minute
 )
 
 // talk is what is to be said to the fleet. Guarded by Shadow.mu.
 type talk struct {
 	ctx     context.Context // of the connection; nil: none yet
 	conn    uint64
-	hello   bool      // the digests are to be compared,
-	helloAt time.Time // not before
+	hello   bool          // the digests are to be compared,
+	helloAt time.Time     // not before
+	failed  time.Duration // for how long the last failure was waited out
 	answers []*wire.Up
 	dirty   bool      // something may have changed since the last message
 	joining bool      // and waits for what changes with it,
@@ -146,13 +148,15 @@ func (s *Shadow) say(ctx, link context.Context, conn uint64, u *wire.Up) {
 	if err == nil {
 		err = s.cfg.Send(ctx, payload)
 	}
-	if err == nil {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.talk.conn == conn && link.Err() == nil {
-		s.cfg.Log.Warn("the twin is not told to the fleet, and will be", "err", fmt.Errorf("send: %w", err))
-		s.talk.again(sendAgain)
+	switch {
+	case s.talk.conn != conn || link.Err() != nil:
+	case err == nil:
+		s.talk.failed = 0
+	default:
+		s.talk.failed = min(max(2*s.talk.failed, sendAgain), sendSeldom)
+		s.cfg.Log.Warn("the twin is not told to the fleet", "err", err, "again_in", s.talk.failed)
+		s.talk.again(s.talk.failed)
 	}
 }

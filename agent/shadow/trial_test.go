@@ -44,11 +44,16 @@ func TestTrial(t *testing.T) {
 		"at its end": {nil, func(r *rig) {
 			time.AfterFunc(50*time.Second, func() { r.health.Causes = []string{"worker: not heard of"} })
 		}, "worker: not heard of"},
-		"later":               {nil, func(r *rig) { time.AfterFunc(70*time.Second, func() { r.health.Causes = []string{"worker: not heard of"} }) }, ""},
-		"the sampler stops":   {nil, func(r *rig) { r.still = true }, "no sensor was read for 30s"},
-		"it is slow":          {nil, func(r *rig) { r.still, r.health.Every = true, time.Hour }, ""},
-		"the link is lost":    {nil, func(r *rig) { time.AfterFunc(500*time.Millisecond, r.down) }, "the link was up before"},
-		"the link comes back": {nil, func(r *rig) { r.down(); time.AfterFunc(30*time.Second, func() { r.conn++; r.link, r.cut = t.Context(), func() {} }) }, ""},
+		"later": {nil, func(r *rig) {
+			time.AfterFunc(70*time.Second, func() { r.health.Causes = []string{"worker: not heard of"} })
+		}, ""},
+		"the sampler stops": {nil, func(r *rig) { r.still = true }, "no sensor was read for 30s"},
+		"it is slow":        {nil, func(r *rig) { r.still, r.health.Every = true, time.Hour }, ""},
+		"the link is lost":  {nil, func(r *rig) { time.AfterFunc(500*time.Millisecond, r.down) }, "the link was up before"},
+		"the link comes back": {nil, func(r *rig) {
+			r.down()
+			time.AfterFunc(30*time.Second, func() { r.conn++; r.link, r.cut = t.Context(), func() {} })
+		}, ""},
 		"a part refuses it": {nil, func(r *rig) {
 			r.refuse = errors.New("no such variant")
 			time.AfterFunc(10*time.Millisecond+2*r.late, func() { r.refuse = nil })
