@@ -15,6 +15,7 @@ import (
 
 	"fulmar/agent/config"
 	"fulmar/agent/shadow/settings"
+	"fulmar/agent/shadow/words"
 	"fulmar/twin"
 	"fulmar/twin/wire"
 )
@@ -119,7 +120,7 @@ func reasons(refused map[string]string) twin.Value {
 	for n := len(keys); n > 0; n-- {
 		m := map[string]any{}
 		for _, k := range keys[:n] {
-			m[k] = clip(refused[k], maxReason)
+			m[k] = words.Clip(refused[k], maxReason)
 		}
 		if n < len(keys) {
 			m["..."] = fmt.Sprintf("and %d more", len(keys)-n)

@@ -9,12 +9,10 @@ import (
 	"strings"
 
 	"fulmar/agent/shadow/settings"
+	"fulmar/agent/shadow/words"
 	"fulmar/schema"
 	"fulmar/twin"
 )
-
-// undonePrefix begins the reason of a key that was undone, in twin.refused.
-const undonePrefix = "undone: "
 
 // state is all that is saved. It is changed as a copy, saved, and then put in place.
 type state struct {
@@ -53,7 +51,7 @@ func (st *state) remember(c Change) {
 	if c.At = st.now; len(c.Value) > maxShown {
 		c.Value = nil
 	}
-	c.Reason, c.Author = clip(c.Reason, schema.MaxFact), clip(c.Author, schema.MaxName)
+	c.Reason, c.Author = words.Clip(c.Reason, schema.MaxFact), words.Clip(c.Author, schema.MaxName)
 	if st.history = append(st.history, c); len(st.history) > MaxHistory {
 		st.history = slices.Delete(st.history, 0, len(st.history)-MaxHistory)
 	}
@@ -109,7 +107,7 @@ func (st *state) take(well bool) {
 	events := st.board.Events()
 	for i := range events {
 		e := &events[i]
-		c := Change{Kind: kindWord(e.Kind), Key: e.Key, Version: version, Reason: e.Why}
+		c := Change{Kind: words.Kind(e.Kind), Key: e.Key, Version: version, Reason: e.Why}
 		if e.Won != nil {
 			c.Author, c.Value = e.Won.Author, e.Won.Value
 			if c.Reason == "" {
@@ -119,7 +117,7 @@ func (st *state) take(well bool) {
 			c.Author = e.Lost[0].Author
 		}
 		st.remember(c)
-		st.tell(e.Key, c.Kind, severity(e.Kind), sentence(e))
+		st.tell(e.Key, c.Kind, words.Severity(e.Kind), words.Sentence(e))
 	}
 	st.board.Confirm(len(events))
 	st.calm(well)
@@ -128,7 +126,7 @@ func (st *state) take(well bool) {
 // tell puts a report about a key ("": the twin as a whole) into the outbox, and remembers
 // it while it stands as an alarm. Of too many the oldest goes.
 func (st *state) tell(key, word string, sev schema.Severity, text string) {
-	r := schema.Report{Subject: subjectOf(key), State: word, Severity: sev, Text: clip(text, schema.MaxText)}
+	r := schema.Report{Subject: words.Subject(key), State: word, Severity: sev, Text: words.Clip(text, schema.MaxText)}
 	st.alarms = slices.DeleteFunc(st.alarms, func(a subject) bool { return a.Subject == r.Subject })
 	if sev > schema.SeverityInfo && len(st.alarms) < maxAlarms {
 		st.alarms = append(st.alarms, subject{r.Subject, key, word})
@@ -148,7 +146,7 @@ func (st *state) calm(well bool) {
 	}
 	undone := false
 	for _, why := range refused {
-		undone = undone || strings.HasPrefix(why, undonePrefix)
+		undone = undone || strings.HasPrefix(why, words.UndonePrefix)
 	}
 	for _, a := range slices.Clone(st.alarms) {
 		_, no := refused[a.Key]
@@ -171,7 +169,7 @@ func (st *state) calm(well bool) {
 // well takes back an alarm about the twin as a whole.
 func (st *state) well(word, text string) {
 	for _, a := range st.alarms {
-		if a.Subject == subjectOf("") && a.State == word {
+		if a.Subject == words.Subject("") && a.State == word {
 			st.tell("", stateOK, schema.SeverityInfo, text)
 			return
 		}

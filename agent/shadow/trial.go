@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/agent/shadow/words"
 	"fulmar/schema"
 	"fulmar/twin"
 )
@@ -74,7 +75,7 @@ func (t *trial) add(key string, set bool, version uint64) {
 // ofWhat is the part of a cause that says what is unwell.
 func ofWhat(cause string) string {
 	of, _, _ := strings.Cut(cause, ":")
-	return clip(of, schema.MaxName)
+	return words.Clip(of, schema.MaxName)
 }
 
 // undo goes back from what is on trial.
@@ -84,7 +85,7 @@ func (st *state) undo(why string) {
 	if t == nil {
 		return
 	}
-	st.board.Undo(clip(undonePrefix+why, schema.MaxFact))
+	st.board.Undo(words.Clip(words.UndonePrefix+why, schema.MaxFact))
 	for _, key := range t.Set {
 		v, from := st.board.Effective(key)
 		if from != twin.FromOverride {
