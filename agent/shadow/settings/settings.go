@@ -4,6 +4,7 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,7 +97,7 @@ func Table() []Setting {
 	engines := []string{worker.EngineAuto, worker.EngineONNX, worker.EngineTensorRT}
 	add("model.<name>.engine", model, "what may run a model", "one of "+strings.Join(engines, ", "), func(t *target, v any) error {
 		return toWord(v, engines, &t.model.Engine)
-	}, func(t *target) any { return t.model.Engine })
+	}, func(t *target) any { return cmp.Or(t.model.Engine, worker.EngineAuto) })
 	add("model.<name>.paused", model, "a paused model looks at no picture: its cameras stand still", "true or false", func(t *target, v any) error {
 		return toBool(v, &t.model.Paused)
 	}, func(t *target) any { return t.model.Paused })
