@@ -21,6 +21,7 @@ import (
 	"fulmar/agent/chip"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
+	"fulmar/agent/shadow"
 	"fulmar/agent/trial"
 	"fulmar/device"
 	"fulmar/device/jetson"
@@ -68,8 +69,9 @@ type Agent struct {
 	bootKnown bool
 	facts     map[string]string
 
-	mu  sync.Mutex
-	cfg config.Config // replaced as a whole on reload
+	mu   sync.Mutex
+	base config.Config // of the file; replaced as a whole on reload
+	cfg  config.Config // in force: base with what the twin sets over it
 
 	spool     *storage.Spool
 	blobs     *storage.Blobs
@@ -78,6 +80,7 @@ type Agent struct {
 	child     *worker.Child // nil where the worker is a unit of its own
 	link      atomic.Pointer[link.Session]
 	identity  atomic.Pointer[identity.Identity]
+	shadow    *shadow.Shadow
 	chip      *chip.Chip // of the board's identity and its spool
 	attestor  *attest.Attestor
 
@@ -90,7 +93,7 @@ type Agent struct {
 // network.
 func New(cfg *config.Config, opt Options) (*Agent, error) {
 	a := &Agent{
-		opt: opt, log: opt.Log, cfg: *cfg,
+		opt: opt, log: opt.Log, base: *cfg, cfg: *cfg,
 		facts: facts(opt.Root),
 		said:  reports{last: map[string]schema.Report{}},
 	}
@@ -108,7 +111,10 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	if a.blobs, err = storage.OpenBlobs(cfg.BlobDir(), cfg.Spool.PicturesMiB<<20); err != nil {
 		return nil, errors.Join(fmt.Errorf("open pictures: %w", err), a.spool.Close())
 	}
-	a.scheduler, err = schedule.New(cfg.Sample, a.sensors(cfg), schedule.Deps{
+	a.openShadow()
+	a.cfg = a.shadow.Overlaid()
+	setLevel(opt.Level, a.cfg.Log.Level)
+	a.scheduler, err = schedule.New(a.cfg.Sample, a.sensors(cfg), schedule.Deps{
 		Clock: a.clock, Sink: sampleSink{a}, Log: opt.Log.With("part", "schedule"), Seed: seed(cfg.Board), Uptime: device.BootMono,
 	})
 	if err != nil {
@@ -205,7 +211,7 @@ func (a *Agent) startedWith() {
 		a.log.Error("config refused, running with the last good one", "err", a.opt.BrokenConfig)
 		return
 	}
-	cfg := a.config()
+	cfg := a.fileConfig()
 	if err := config.KeepLastGood(a.opt.ConfigPath, &cfg); err != nil {
 		a.log.Warn("last good config not kept", "err", err)
 	}
@@ -215,6 +221,7 @@ func (a *Agent) startedWith() {
 func (a *Agent) startMakers(g *run.Group) {
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
+	g.Go("twin", a.shadow.Run)
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)
@@ -232,18 +239,20 @@ func (a *Agent) startMakers(g *run.Group) {
 }
 
 // watchTick is how long no tick at all may pass before the sampler is taken for
-// stuck: the slowest default group runs once a minute, the fastest each second.
+// stuck: the slowest default group runs once a minute, the fastest each second. A board
+// that was told to sample more rarely gets twice its time.
 const watchTick = 90 * time.Second
 
 // alive tells whether the sampler made progress lately.
 func (a *Agent) alive() bool {
-	n := a.scheduler.Stats().Ticks
+	cfg := a.config()
+	n, most := a.scheduler.Stats().Ticks, max(watchTick, 2*cfg.Sample.TickEvery())
 	a.status.mu.Lock()
 	defer a.status.mu.Unlock()
 	if n != a.status.ticks || a.status.tickAt.IsZero() {
 		a.status.ticks, a.status.tickAt = n, time.Now()
 	}
-	return time.Since(a.status.tickAt) < watchTick
+	return time.Since(a.status.tickAt) < most
 }
 
 // watchdog tells systemd that the agent lives, as long as its sampler makes
@@ -289,6 +298,7 @@ func (a *Agent) runLink(ctx context.Context) error {
 			lc.Attest = a.attest
 		}
 	}
+	a.shadow.Name(lc.Tenant, lc.Board)
 	if !a.claimSpool(ctx, lc.Board) {
 		return nil
 	}

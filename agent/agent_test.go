@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -207,20 +206,6 @@ func TestReloadOfDropIns(t *testing.T) {
 	until(t, "the folder that is back", level(slog.LevelWarn))
 }
 
-func TestStatusOnTCPWantsItsToken(t *testing.T) {
-	t.Parallel()
-	h := guard("sixteen-letters!", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
-	for header, want := range map[string]int{"": 401, "Bearer wrong": 401, "Bearer sixteen-letters!": 204} {
-		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
-		r.Header.Set("Authorization", header)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("%q: %d, wants %d", header, w.Code, want)
-		}
-	}
-}
-
 func TestReportsTravelOnChangeOnly(t *testing.T) {
 	t.Parallel()
 	r := reports{last: map[string]schema.Report{}}
@@ -298,14 +283,5 @@ func TestWorkerMetrics(t *testing.T) {
 		if v, there := got[name]; !there || v != want {
 			t.Errorf("%s is %v, wants %v", name, v, want)
 		}
-	}
-}
-
-func TestFixedAtStart(t *testing.T) {
-	t.Parallel()
-	a, b := config.Default(), config.Default()
-	b.Fleet.Address, b.Sensors.Synthetic = "other:1", 5
-	if got := fixedAtStart(&a, &b); !slices.Equal(got, []string{"fleet"}) {
-		t.Errorf("got %v, wants fleet alone", got)
 	}
 }

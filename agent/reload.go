@@ -17,11 +17,11 @@ import (
 // watchConfig applies the config whenever its file or a drop-in of it changes. A broken
 // file changes nothing: the last good config goes on and the fleet is told the line.
 func (a *Agent) watchConfig(ctx context.Context) error {
-	config.Watch(ctx, a.opt.ConfigPath, a.log, a.reload)
+	config.Watch(ctx, a.opt.ConfigPath, a.log, func() { a.reload(ctx) })
 	return nil
 }
 
-func (a *Agent) reload() {
+func (a *Agent) reload(ctx context.Context) {
 	next, err := config.Load(a.opt.ConfigPath)
 	if err != nil {
 		a.log.Error("new config refused, the last good one goes on", "err", err)
@@ -30,7 +30,10 @@ func (a *Agent) reload() {
 	}
 	a.tell(a.notify.Reloading())
 	defer func() { a.tell(a.notify.Ready()) }()
-	a.apply(next)
+	a.mu.Lock()
+	a.base = *next
+	a.mu.Unlock()
+	a.shadow.Rebase(ctx) // puts the twin over it, and both in force
 	a.sayConfig(nil)
 	if err := config.KeepLastGood(a.opt.ConfigPath, next); err != nil {
 		a.log.Warn("last good config not kept", "err", err)
@@ -47,10 +50,15 @@ func (a *Agent) sayConfig(err error) {
 }
 
 // apply puts a new config in force. Sensors, sampling, models, cameras and the
-// log level change at once; the rest is fixed at start and said to be so.
-func (a *Agent) apply(next *config.Config) {
+// log level change at once; the rest is fixed at start and said to be so. Its one caller is
+// the shadow.
+func (a *Agent) apply(next *config.Config) error {
 	a.mu.Lock()
 	old := a.cfg
+	if reflect.DeepEqual(&old, next) {
+		a.mu.Unlock()
+		return nil
+	}
 	a.cfg = *next
 	client := a.worker
 	a.mu.Unlock()
@@ -66,39 +74,14 @@ func (a *Agent) apply(next *config.Config) {
 		err = errors.Join(err, client.Update(next.Setup()))
 	}
 	if err != nil {
-		a.log.Error("a part refused its new config", "err", err)
+		err = fmt.Errorf("a part refused its new config: %w", err)
+		a.log.Error("config not all in force", "err", err)
 	}
 	a.log.Info("config applied", "path", a.opt.ConfigPath)
-	for _, k := range fixedAtStart(&old, next) {
+	for _, k := range old.FixedAtStart(next) {
 		a.log.Warn("this key is read at start only: restart fulmard to apply it", "key", k)
 	}
-}
-
-// fixedAtStart names the changed sections that a running agent does not apply.
-func fixedAtStart(old, next *config.Config) []string {
-	var out []string
-	for _, s := range []struct {
-		key string
-		a   any
-		b   any
-	}{
-		{"board", old.Board, next.Board},
-		{"data", old.Data, next.Data},
-		{"fleet", old.Fleet, next.Fleet},
-		{"broker", old.Broker, next.Broker},
-		{"key", old.Key, next.Key},
-		{"tpm", old.TPM, next.TPM},
-		{"spool", old.Spool, next.Spool},
-		{"link", old.Link, next.Link},
-		{"infer", old.Infer, next.Infer},
-		{"status", old.Status, next.Status},
-		{"log.format", old.Log.Format, next.Log.Format},
-	} {
-		if !reflect.DeepEqual(s.a, s.b) {
-			out = append(out, s.key)
-		}
-	}
-	return out
+	return err
 }
 
 func setLevel(v *slog.LevelVar, s string) {

@@ -30,15 +30,16 @@ func (a *Agent) runWorker(ctx context.Context) error {
 	}
 	sup := a.supervisor(&cfg)
 	client := worker.NewClient(a.opt.Release, sup.Dial, workerHandler{a}, a.log.With("part", "worker"))
-	if err := client.Update(cfg.Setup()); err != nil {
-		return fmt.Errorf("worker setup: %w", err)
-	}
 	a.mu.Lock()
 	a.worker = client
 	if c, ok := sup.(*worker.Child); ok {
 		a.child = c
 	}
+	cfg = a.cfg // from now on whoever changes it tells the worker
 	a.mu.Unlock()
+	if err := client.Update(cfg.Setup()); err != nil {
+		return fmt.Errorf("worker setup: %w", err)
+	}
 	g := run.New(ctx)
 	g.Go("supervisor", sup.Run)
 	g.Go("client", client.Run)

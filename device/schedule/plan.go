@@ -81,6 +81,16 @@ func DefaultPlan() Plan {
 	}}
 }
 
+// TickEvery is the longest time between two ticks of the fastest group; 0: nothing is read.
+func (p *Plan) TickEvery() (every time.Duration) {
+	for _, g := range p.Groups {
+		if d := g.Period + g.Jitter; every == 0 || d < every {
+			every = d
+		}
+	}
+	return every
+}
+
 // Validate checks names, spans and counts, and says which entry breaks them.
 func (p *Plan) Validate() error {
 	if len(p.Groups) > MaxGroups || len(p.OnChange) > MaxRules {
