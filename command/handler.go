@@ -5,6 +5,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -45,6 +46,17 @@ type Handler struct {
 	// Happened tells, after a crash, whether the effect of a call that was begun is there;
 	// if it is not, Do is done. nil where Repeat is set, or where nobody can know.
 	Happened func(ctx context.Context, call Call) (bool, []byte, error)
+}
+
+// ErrNextStart is what Do returns when its effect ends the program, after its context
+// ended for the stop: the command stays begun, and Happened judges it at the next start.
+var ErrNextStart = errors.New("the next start tells how it ended")
+
+// Offer is a command that a board has: its description and who does it. The handler's
+// Name, Lane and check of arguments are taken from the kind.
+type Offer struct {
+	Kind    Kind
+	Handler Handler
 }
 
 // Validate says what a handler lacks.

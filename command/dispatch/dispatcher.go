@@ -75,6 +75,7 @@ type Dispatcher struct {
 	waiting  map[command.ID][]chan<- answer
 	deadline map[command.ID]time.Time // of local commands
 	telling  bool
+	stopping bool
 }
 
 // running is one command that is being done.
@@ -232,10 +233,13 @@ func (d *Dispatcher) teller(ctx context.Context) error {
 			continue
 		case r = <-d.tell:
 		}
-		id := r.Result.ID
+		id, begin := r.Result.ID, time.Now()
 		if err := d.cfg.Tell(ctx, r); err != nil {
 			d.cfg.Slog.Warn("result of a command not told, tried again", "command", id.String(), "err", err)
 			id = command.ID{}
+		}
+		for time.Since(begin) >= beat && len(d.notes) > 0 {
+			<-d.notes // it waited for a connection: how far something was then is no news
 		}
 		select {
 		case <-ctx.Done():
@@ -327,6 +331,7 @@ func (d *Dispatcher) tellNext(after time.Time) {
 
 // stop cancels what runs and writes down how it ended, as far as that is quick.
 func (d *Dispatcher) stop() error {
+	d.stopping = true
 	for _, r := range d.runs {
 		d.cancel(r, &command.Error{Code: command.CodeCrashed, Text: "the program on the board was stopped"})
 	}

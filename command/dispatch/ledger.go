@@ -290,7 +290,7 @@ func (l *ledger) save(lines []line) error {
 		}
 	}
 	err = l.log.Append(entries...)
-	if errors.Is(err, journal.ErrFull) {
+	if errors.Is(err, journal.ErrFull) || errors.Is(err, journal.ErrBroken) { // what is in memory is all of it
 		if err = l.compact(); err == nil {
 			err = l.log.Append(entries...)
 		}

@@ -416,6 +416,9 @@ func (d *Dispatcher) end(e ending) {
 		return // it was given up: its result was told
 	}
 	delete(d.runs, e.id)
+	if d.stopping && errors.Is(e.err, command.ErrNextStart) {
+		return
+	}
 	res := command.Result{State: command.Done, Value: e.value}
 	switch {
 	case e.err == nil && len(e.value) > command.MaxValue:
