@@ -214,6 +214,7 @@ func TestPartition(t *testing.T) {
 		if n := len(st.reports(valve)); n != 0 {
 			t.Errorf("%d reports went nowhere", n)
 		}
+		time.Sleep(time.Minute)
 		st.connect()
 		time.Sleep(time.Second)
 		seq := uint64(0)
