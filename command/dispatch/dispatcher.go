@@ -233,6 +233,9 @@ func (d *Dispatcher) teller(ctx context.Context) error {
 			continue
 		case r = <-d.tell:
 		}
+		for len(d.notes) > 0 { // what was before the end is told before it
+			_ = d.cfg.Tell(ctx, <-d.notes)
+		}
 		id, begin := r.Result.ID, time.Now()
 		if err := d.cfg.Tell(ctx, r); err != nil {
 			d.cfg.Slog.Warn("result of a command not told, tried again", "command", id.String(), "err", err)
