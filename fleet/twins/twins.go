@@ -64,8 +64,11 @@ type Config struct {
 	Rows *twinrows.Table
 	// Sign puts a statement into an envelope signed by the fleet's command key, Open is
 	// its other way, for envelopes of this fleet alone: fleet/keyring.
-	Sign    func(statement []byte) (envelope []byte, err error)
-	Open    func(envelope []byte) (statement []byte, err error)
+	Sign func(statement []byte) (envelope []byte, err error)
+	Open func(envelope []byte) (statement []byte, err error)
+	// Takes tells whether a board takes an envelope by the keys in force: one that was
+	// signed with a key that is dropped is signed anew. nil: all are taken.
+	Takes   func(envelope []byte) bool
 	Courier Courier
 	// Changed hears of each twin whose row has changed, after the commit; it may not
 	// wait. nil: nobody does.

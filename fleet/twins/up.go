@@ -83,6 +83,9 @@ func (x *Twins) take(ctx context.Context, k twinrows.Key, e *entry, u *wire.Up, 
 			x.cfg.Log.Warn("a part of a board's word on its twin was not taken", "tenant", k.Tenant, "board", k.Board, "error", wrong.Error())
 		}
 	}
+	if d, err = x.fresh(k, f, d); err != nil {
+		return nil, err
+	}
 	now := told.Of(f)
 	if !e.row && now.Empty() {
 		return d, nil // nobody has said anything yet: nothing is kept
@@ -107,6 +110,24 @@ func (x *Twins) take(ctx context.Context, k twinrows.Key, e *entry, u *wire.Up, 
 		x.has(k)
 	}
 	return d, nil
+}
+
+// fresh gives an answer whose desired section is signed with a key that boards take: where
+// the key was dropped since, a new version is.
+func (x *Twins) fresh(k twinrows.Key, f *twin.Fleet, d *wire.Down) (*wire.Down, error) {
+	if d == nil || d.Desired == nil || x.cfg.Takes == nil || x.cfg.Takes(d.Desired.Envelope) {
+		return d, nil
+	}
+	if _, err := f.Edit("fleet", "signed anew", nil); err != nil {
+		return nil, fmt.Errorf("sign the twin of %s anew: %w", k.Board, err)
+	}
+	x.n.edits.Add(1)
+	anew := f.Push()
+	if anew == nil {
+		return d, nil // the board is asked first, and hears it then
+	}
+	anew.Want, anew.Override = d.Want, d.Override
+	return anew, nil
 }
 
 // change makes what is written of a twin that was was and is now.

@@ -121,7 +121,7 @@ func (t *twins) patch(ctx context.Context, by access.Caller, in *patchTwinIn) (*
 
 type historyIn struct {
 	Board     string `path:"board" doc:"Its name"`
-	PageSize  int    `query:"page_size" minimum:"1" maximum:"200" default:"100" doc:"Events of one page"`
+	PageSize  int    `query:"page_size" minimum:"1" maximum:"1000" default:"100" doc:"Events of one page"`
 	PageToken string `query:"page_token" maxLength:"20" doc:"next of the page before"`
 }
 
