@@ -36,6 +36,7 @@ import (
 	"fulmar/fleet/rollout/runner"
 	"fulmar/fleet/store"
 	"fulmar/fleet/telemetry"
+	"fulmar/fleet/twins"
 	"fulmar/fleet/web"
 	"fulmar/internal/run"
 	"fulmar/schema"
@@ -74,6 +75,7 @@ type Server struct {
 	rolls  *runner.Rollouts
 	series *telemetry.DB
 	alerts *alerts.Watch
+	shadow *twins.Twins // what boards shall be
 	twins  atomic.Uint64 // clones found
 	roll   rollCall
 	wiping sync.Mutex
@@ -210,6 +212,11 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	if s.alerts, err = s.newAlerts(src); err != nil {
 		return err
 	}
+	keys, err := openOneKey(s.cfg.Data)
+	if err != nil {
+		return err
+	}
+	s.shadow = s.newTwins(keys)
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
 	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
@@ -305,6 +312,7 @@ func (s *Server) Run(ctx context.Context) error {
 	back := run.New(behind)
 	back.Go("ingest", s.ingest.Run)
 	back.Go("telemetry", s.keepSeries)
+	back.Go("twins", s.shadow.Run)
 
 	doors := run.New(ctx)
 	doors.Go("ingest", func(ctx context.Context) error {
