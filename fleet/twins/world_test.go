@@ -81,7 +81,8 @@ type board struct {
 	stop context.CancelFunc
 	over chan struct{}
 
-	mu sync.Mutex // of side
+	mu   sync.Mutex // of side
+	turn sync.Mutex // of making a message and sending it: they keep their order
 }
 
 func policyOf(key string) twin.Policy {
@@ -163,10 +164,12 @@ func (b *board) hears(d *wire.Down) {
 
 func (b *board) run() {
 	defer close(b.over)
+	b.turn.Lock()
 	b.mu.Lock()
 	u := b.side.Hello(b.conn)
 	b.mu.Unlock()
 	b.say(u)
+	b.turn.Unlock()
 	for {
 		select {
 		case <-b.ctx.Done():
@@ -177,6 +180,7 @@ func (b *board) run() {
 				b.t.Error(err)
 				return
 			}
+			b.turn.Lock()
 			b.mu.Lock()
 			u, err := b.side.Receive(&d)
 			b.mu.Unlock()
@@ -184,6 +188,7 @@ func (b *board) run() {
 				b.t.Errorf("%s: %v", b.name, err)
 			}
 			b.say(u)
+			b.turn.Unlock()
 		}
 	}
 }
@@ -217,6 +222,8 @@ func (b *board) say(u *wire.Up) {
 
 // pending says what has changed on the board.
 func (b *board) pending() {
+	b.turn.Lock()
+	defer b.turn.Unlock()
 	b.mu.Lock()
 	u := b.side.Pending()
 	b.mu.Unlock()
