@@ -82,6 +82,9 @@ func (k keeper) Wipe(ctx context.Context, tenant, board, who, why string) error 
 		return fmt.Errorf("wipe board %s: %w", board, err)
 	}
 	k.s.clones.Forget(key)
+	if err := k.s.shadow.Forget(ctx, tenant, board); err != nil {
+		return fmt.Errorf("wipe board %s: %w", board, err)
+	}
 	return k.Note(ctx, audit.Entry{Who: who, Tenant: tenant, Board: board, What: "wipe", Why: why})
 }
 

@@ -31,11 +31,13 @@ import (
 	"fulmar/fleet/gateway/foreign"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/joins"
+	"fulmar/fleet/keyring"
 	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/rollout/runner"
 	"fulmar/fleet/store"
 	"fulmar/fleet/telemetry"
+	"fulmar/fleet/twins"
 	"fulmar/fleet/web"
 	"fulmar/internal/run"
 	"fulmar/schema"
@@ -65,6 +67,7 @@ type Server struct {
 	reg    *registry.Registry
 	book   *audit.Book
 	unkey  func() error // lets the holder of the book's key go
+	keys   *keyring.Keyring
 	ledger *store.DB
 	ingest *ingest.Ingest
 	proofs *proof.Checker
@@ -74,6 +77,7 @@ type Server struct {
 	rolls  *runner.Rollouts
 	series *telemetry.DB
 	alerts *alerts.Watch
+	shadow *twins.Twins  // what boards shall be
 	twins  atomic.Uint64 // clones found
 	roll   rollCall
 	wiping sync.Mutex
@@ -154,6 +158,9 @@ func (s *Server) openData() (err error) {
 	if left := time.Until(s.ca.NotAfter()); left < authorityWarn {
 		s.log.Warn("the certificate of the authority ends soon: no board connects after that; see docs/keys.md", "ends", s.ca.NotAfter().Format(time.DateOnly))
 	}
+	if s.keys, err = keyring.Open(filepath.Join(s.cfg.Data, keyring.Dir), OpenTPMKey); err != nil {
+		return err
+	}
 	if s.reg, err = registry.Open(s.cfg.Data); err != nil {
 		return err
 	}
@@ -210,8 +217,9 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	if s.alerts, err = s.newAlerts(src); err != nil {
 		return err
 	}
+	s.shadow = s.newTwins()
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, TLS: &tls.Config{
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, Twins: s.shadow, Keys: s.keys, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -305,6 +313,7 @@ func (s *Server) Run(ctx context.Context) error {
 	back := run.New(behind)
 	back.Go("ingest", s.ingest.Run)
 	back.Go("telemetry", s.keepSeries)
+	back.Go("twins", s.shadow.Run)
 
 	doors := run.New(ctx)
 	doors.Go("ingest", func(ctx context.Context) error {
@@ -368,6 +377,9 @@ func (s *Server) close() error {
 	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())
+	}
+	if s.keys != nil {
+		errs = append(errs, s.keys.Close())
 	}
 	if s.unkey != nil {
 		errs = append(errs, s.unkey())

@@ -77,6 +77,8 @@ func TestCodes(t *testing.T) {
 		{rest.CodeElsewhere, "POST", "requests/8/approve", "admin", "", nil},
 		{rest.CodeTargetEmpty, "POST", "rollouts", "admin", `{"component":"agent","release":"2","query":"nobody"}`, nil},
 		{rest.CodeSecondPerson, "POST", "rollouts/r-1/approve", "releaser", "", []string{"If-Match", "*"}},
+		{rest.CodeTwinKey, "PATCH", "boards/b1/twin", "admin", `{"set":{"app.X":1}}`, []string{"If-Match", "*"}},
+		{rest.CodeNoConflict, "POST", "conflicts/decide", "admin", `{"board":"b1","key":"app.rate","choose":"fleet"}`, nil},
 		{rest.CodeKeyReused, "POST", "rollouts", "admin", spec, []string{"Idempotency-Key", "k"}},
 		{rest.CodeKeySpent, "POST", "tokens", "admin", bodyOf("make-token"), []string{"Idempotency-Key", "t"}},
 	} {

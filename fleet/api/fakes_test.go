@@ -34,9 +34,11 @@ import (
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 var (
-	errStale  = errors.New("another version")
-	errSecond = errors.New("a second person")
-	errWrong  = errors.New("the waves are over 100 percent; give the last one less")
+	errStale   = errors.New("another version")
+	errSecond  = errors.New("a second person")
+	errKey     = errors.New("app.X is no name of a key")
+	errSettled = errors.New("it is not in conflict")
+	errWrong   = errors.New("the waves are over 100 percent; give the last one less")
 )
 
 // town is a fleet that lies in memory: it stands in for all parts of the real one.
@@ -239,7 +241,7 @@ func parse(q string) (look.Matcher, string, error) {
 // known are the town's own errors.
 func known() []door.Known {
 	return []door.Known{
-		{Err: errStale, Code: rest.CodeStale}, {Err: errSecond, Code: rest.CodeSecondPerson}, {Err: errWrong, Code: rest.CodeRefused, Say: true},
+		{Err: errStale, Code: rest.CodeStale}, {Err: errSecond, Code: rest.CodeSecondPerson}, {Err: errKey, Code: rest.CodeTwinKey, Say: true}, {Err: errSettled, Code: rest.CodeNoConflict, Say: true}, {Err: errWrong, Code: rest.CodeRefused, Say: true},
 	}
 }
 
@@ -259,7 +261,7 @@ func openWith(tb testing.TB, t *town, hub *Hub) *Handler {
 	p := partsOf{t}
 	h, err := New(Config{
 		Caller: people, Source: t, Hub: hub, Log: slog.New(slog.DiscardHandler), Keys: idem.New(db), Known: known(), Parse: parse,
-		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p},
+		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p, Twins: twinsOf{t}},
 		Prometheus: told("prometheus"), Targets: told("targets"), Within: within,
 	})
 	if err != nil {

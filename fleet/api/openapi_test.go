@@ -31,6 +31,8 @@ func bodyOf(id string) string {
 		"disable-user": `{"disabled":true}`, "make-join-token": `{"boards":3,"seconds":60}`,
 		"make-token": `{"name":"ci","rights":["boards:read"]}`, "put-alert-rule": `{"summary":"hot","severity":"warning","q":"b1"}`,
 		"add-webhook": `{"name":"pager","url":"https://x.example/","kind":"webhook"}`, "put-webhook": `{"name":"pager","url":"https://x.example/","kind":"webhook"}`,
+		"patch-twin": `{"set":{"app.rate":7,"app.old":null},"reason":"so"}`, "patch-twins": `{"boards":["b1"],"set":{"app.rate":7}}`,
+		"decide-conflict": `{"board":"b1","key":"app.hold","choose":"value","value":3}`,
 	}[id]
 }
 

@@ -5,6 +5,8 @@ package api
 
 import (
 	"context"
+	"encoding/json"
+	"strings"
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/web"
@@ -131,6 +133,81 @@ func (p partsOf) Deliveries(context.Context, string, string, int64, int) ([]rest
 
 func (p partsOf) Redeliver(_ context.Context, by access.Caller, id int64) error {
 	return p.called("again %d by %s", id, by.Who)
+}
+
+// twinsOf are the twins of a town: both boards have a key in conflict.
+type twinsOf struct{ *town }
+
+func (x twinsOf) Twin(_ context.Context, tenant, board string) (rest.Twin, error) {
+	return rest.Twin{
+		Board: board, Version: 4, Applied: 3, Seen: noon, Reported: map[string]json.RawMessage{"config.log.level": []byte(`"info"`)}, Conflicts: 1,
+		Keys: []rest.TwinKey{{Key: "app.rate", Value: []byte("7"), From: "fleet", State: "pending", Fleet: &rest.TwinEdit{Value: []byte("7"), Author: "ann"}}},
+	}, x.broken
+}
+
+func (x twinsOf) Patch(ctx context.Context, by access.Caller, board string, p rest.TwinPatch, v int64) (rest.Twin, error) {
+	if p.Reason == "raced" {
+		return rest.Twin{}, errStale
+	}
+	if p.Set["app.X"] != nil {
+		return rest.Twin{}, errKey
+	}
+	if err := x.called("twin of %s by %s, v%d: %d keys", board, by.Who, v, len(p.Set)); err != nil {
+		return rest.Twin{}, err
+	}
+	return x.Twin(ctx, by.Tenant, board)
+}
+
+func (x twinsOf) PatchMany(_ context.Context, by access.Caller, boards []string, p rest.TwinPatch, _ func(int)) ([]rest.TwinChanged, error) {
+	var out []rest.TwinChanged
+	for _, b := range boards {
+		out = append(out, rest.TwinChanged{Board: b, Version: 5})
+	}
+	return out, x.called("twins of %s by %s: %d keys", strings.Join(boards, " "), by.Who, len(p.Set))
+}
+
+func (x twinsOf) Check(_ context.Context, _ access.Caller, board string, p rest.TwinPatch) (out []rest.TwinCheck, _ error) {
+	for key := range p.Set {
+		c := rest.TwinCheck{Board: board, Key: key, Does: "set"}
+		if board == "new" {
+			c.Does, c.Why = "doubtful", "it has none"
+		}
+		out = append(out, c)
+	}
+	return out, x.broken
+}
+
+func (x twinsOf) History(_ context.Context, _, board string, before int64, limit int) (out []rest.TwinEvent, _ error) {
+	for n := int64(5); n > 0 && len(out) < limit; n-- {
+		if before == 0 || n < before {
+			out = append(out, rest.TwinEvent{Seq: n, At: noon, Board: board, Kind: "set", Key: "app.rate", Value: []byte("7"), Author: "ann"})
+		}
+	}
+	return out, x.broken
+}
+
+func (x twinsOf) Conflicts(context.Context, string) (out []rest.TwinConflict, _ error) {
+	for _, b := range []string{"b1", "new"} {
+		out = append(out, rest.TwinConflict{Board: b, Key: "app.hold", Fleet: &rest.TwinEdit{Value: []byte("1")}, Edits: []rest.TwinEdit{{Value: []byte("2")}}, Since: noon})
+	}
+	return out, x.broken
+}
+
+func (x twinsOf) Conflict(_ context.Context, _, board, key string) (*rest.TwinConflict, error) {
+	if key != "app.hold" {
+		return nil, errSettled
+	}
+	return &rest.TwinConflict{Board: board, Key: key}, x.broken
+}
+
+func (x twinsOf) Decide(ctx context.Context, by access.Caller, d rest.TwinDecision) (rest.Twin, error) {
+	if d.Key != "app.hold" {
+		return rest.Twin{}, errSettled
+	}
+	if err := x.called("decide %s of %s by %s: %s", d.Key, d.Board, by.Who, d.Choose); err != nil {
+		return rest.Twin{}, err
+	}
+	return x.Twin(ctx, by.Tenant, d.Board)
 }
 
 // rolls are the rollouts of a town: r-1 touches b1, r-2 both boards.

@@ -16,6 +16,7 @@ import (
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/runner"
+	"fulmar/fleet/twins"
 	"fulmar/schema/rest"
 )
 
@@ -29,13 +30,16 @@ func Known() []door.Known {
 	}
 	var out []door.Known
 	for _, k := range [][]door.Known{
-		say(rest.CodeStale, meta.ErrStale, alerts.ErrStale, runner.ErrStale),
+		say(rest.CodeStale, meta.ErrStale, alerts.ErrStale, runner.ErrStale, twins.ErrStale),
 		say(rest.CodeTargetEmpty, plan.ErrNoBoards),
 		say(rest.CodeSecondPerson, rollout.ErrSamePerson),
 		say(rest.CodeQuery, runner.ErrQuery),
+		say(rest.CodeTwinKey, twins.ErrInvalid),
+		say(rest.CodeNoConflict, twins.ErrNoConflict),
+		say(rest.CodeBusy, twins.ErrStopped),
 		say(rest.CodeConflict, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
 		say(rest.CodeRefused, meta.ErrInvalid, alerts.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
-		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany, registry.ErrTooMany),
+		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany, registry.ErrTooMany, twins.ErrFull),
 		say(rest.CodeNotFound, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown, registry.ErrNoToken),
 	} {
 		out = append(out, k...)

@@ -22,6 +22,7 @@ import (
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/registry/rolls"
+	"fulmar/fleet/registry/twinrows"
 	"fulmar/fleet/store"
 )
 
@@ -99,6 +100,9 @@ func (r *Registry) Meta() *meta.Metas { return meta.New(r.db) }
 
 // Rollouts keeps the rollouts.
 func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
+
+// Twins keeps the fleet's side of the boards' twins.
+func (r *Registry) Twins() *twinrows.Table { return twinrows.New(r.db) }
 
 // Roll gives a number that changes with what is known of boards, their proofs and their
 // requests, whoever changed it.

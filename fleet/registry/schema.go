@@ -12,12 +12,13 @@ import (
 	"fulmar/fleet/registry/proofs"
 	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/registry/rolls"
+	"fulmar/fleet/registry/twinrows"
 )
 
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema + audit.Heads, rollouts.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request") + rolls.On("meta"), idem.Schema, alertrows.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema + audit.Heads, rollouts.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request") + rolls.On("meta"), idem.Schema, alertrows.Schema, twinrows.Schema}
 }
 
 const first = `

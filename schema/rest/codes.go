@@ -42,6 +42,8 @@ const (
 	CodeOperations   Code = "FLT1302"
 	CodeTargetEmpty  Code = "FLT1401"
 	CodeSecondPerson Code = "FLT1402"
+	CodeTwinKey      Code = "FLT1501"
+	CodeNoConflict   Code = "FLT1502"
 )
 
 // CodeRow is what is known of a class of errors.
@@ -57,7 +59,8 @@ type CodeRow struct {
 func Codes() []CodeRow {
 	rows := append(requestCodes(), listingCodes()...)
 	rows = append(rows, changeCodes()...)
-	return append(rows, partCodes()...)
+	rows = append(rows, partCodes()...)
+	return append(rows, twinCodes()...)
 }
 
 // Row gives the row of a code; that of [CodeInternal] for an unknown one.
@@ -127,5 +130,12 @@ func partCodes() []CodeRow {
 		{CodeOperations, 429, "Too many operations are under way", "The server does 16 long changes at one time.", "wait until one has ended: GET /api/v1/operations/ID"},
 		{CodeTargetEmpty, 422, "The target has no boards", "No board that the caller may see matches the query.", "GET /api/v1/query/check tells how many match and what could have been meant"},
 		{CodeSecondPerson, 403, "A second person has to approve it", "Nobody approves what they planned, nor by a token of theirs.", "ask somebody else with the right rollouts:approve"},
+	}
+}
+
+func twinCodes() []CodeRow {
+	return []CodeRow{
+		{CodeTwinKey, 422, "A twin cannot hold this", "A key has no name of a key, its value is none that a board takes, or there is no room for it; detail says which.", "correct what detail names; docs/twin.md lists the keys"},
+		{CodeNoConflict, 409, "The key is not in conflict", "Somebody has decided it, or it never was.", "GET /api/v1/conflicts lists what is to be decided"},
 	}
 }

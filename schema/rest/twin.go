@@ -68,8 +68,9 @@ type TwinEvent struct {
 	Seq   int64     `json:"seq"`
 	At    time.Time `json:"at"`
 	Board string    `json:"board"`
-	// Kind is "set", "deleted" (by the fleet), "decided", "held", "replaced", "expired",
-	// "refused", "undone" (told by the board) or "applied".
+	// Kind is "set", "deleted" (by the fleet), "overridden", "cleared" (on the board),
+	// "decided", "held", "replaced", "expired", "refused", "undone" (told by the board) or
+	// "applied".
 	Kind    string          `json:"kind"`
 	Key     string          `json:"key,omitempty"`
 	Version uint64          `json:"version,omitempty"`
@@ -87,4 +88,31 @@ type TwinConflict struct {
 	Edits []TwinEdit      `json:"edits"` // of the board, the newest first
 	Holds json.RawMessage `json:"holds,omitempty"`
 	Since time.Time       `json:"since"`
+}
+
+// TwinDecision settles a conflict.
+type TwinDecision struct {
+	Board string `json:"board"`
+	Key   string `json:"key"`
+	// Choose is which of the two holds from now on, or another value.
+	Choose string          `json:"choose" enum:"fleet,board,value"`
+	Value  json.RawMessage `json:"value,omitempty"` // of ChooseValue; null deletes
+	Reason string          `json:"reason,omitempty"`
+}
+
+// What a decision may choose.
+const (
+	ChooseFleet = "fleet" // what the fleet set
+	ChooseBoard = "board" // what was set on the board last
+	ChooseValue = "value"
+)
+
+// TwinCheck is what a patch would do to one key, as far as the fleet can know: the board
+// has the last word, and the reason by key when it refuses.
+type TwinCheck struct {
+	Board string `json:"board"`
+	Key   string `json:"key"`
+	// Does is "set", "delete", "nothing" (it is so already), "doubtful" or "refused".
+	Does string `json:"does"`
+	Why  string `json:"why,omitempty"`
 }

@@ -25,6 +25,7 @@ import (
 	"fulmar/cmd/fulmar/remote"
 	"fulmar/cmd/fulmar/rollout"
 	"fulmar/cmd/fulmar/spool"
+	"fulmar/cmd/fulmar/twin"
 	"fulmar/internal/cli"
 )
 
@@ -42,7 +43,7 @@ time is over. An error ends with its code in brackets: fulmar explain CODE says 
   fulmar board list -q 'not state=healthy'
   fulmar tpm test`,
 	}, release)
-	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), detection.Command(), rollout.Command(), alert.Command(),
+	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
 		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
