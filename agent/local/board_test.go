@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/internal/peercred"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
 	"fulmar/storage/journal"
@@ -386,4 +387,35 @@ func newKey(t *testing.T) crypto.Signer {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// fuzzBoard is a server whose commands are never begun: each is refused as the dispatcher
+// does not run.
+func fuzzBoard(t *testing.T) *board {
+	b := fresh(t)
+	b.access = Access{Operators: []string{"0"}}
+	b.root = newKey(t)
+	b.set.Store(&trust.KeySet{Version: 1, Thresholds: map[trust.Role]int{trust.RoleRoot: 1}, Keys: []trust.Key{{Role: trust.RoleRoot, Public: b.root.Public()}}})
+	b.cfg.Commands = func() Commands { return still{b} }
+	return b
+}
+
+// still takes commands and does none.
+type still struct{ *board }
+
+func (still) Give(_ context.Context, o Order) (command.Result, error) {
+	return command.Result{V: schema.Version, ID: o.ID, State: command.Refused, Code: "test"}, nil
+}
+
+func (still) Cancel(context.Context, command.ID, string) (command.Result, error) {
+	return command.Result{}, command.ErrNotKnown
+}
+
+func contextOf(r *http.Request, p peercred.Peer) context.Context {
+	return context.WithValue(r.Context(), connKey{}, p)
+}
+
+func firstLine(b []byte) []byte {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return line
 }
