@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -205,20 +204,6 @@ func TestReloadOfDropIns(t *testing.T) {
 	until(t, "the folder's end", level(slog.LevelInfo))
 	drop("10-log.yaml", "log: {level: warn}\n")
 	until(t, "the folder that is back", level(slog.LevelWarn))
-}
-
-func TestStatusOnTCPWantsItsToken(t *testing.T) {
-	t.Parallel()
-	h := guard("sixteen-letters!", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
-	for header, want := range map[string]int{"": 401, "Bearer wrong": 401, "Bearer sixteen-letters!": 204} {
-		r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
-		r.Header.Set("Authorization", header)
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, r)
-		if w.Code != want {
-			t.Errorf("%q: %d, wants %d", header, w.Code, want)
-		}
-	}
 }
 
 func TestReportsTravelOnChangeOnly(t *testing.T) {

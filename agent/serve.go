@@ -5,30 +5,16 @@ package agent
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"net"
 	"net/http"
-	"os"
-	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"fulmar/agent/config"
+	"fulmar/agent/scrape"
 	"fulmar/inference/worker"
 )
 
-// Bounds of the status server. It is for one scraper and one person.
-const (
-	statusTimeout     = 5 * time.Second
-	maxStatusHeaders  = 8 << 10
-	maxStatusRequests = 4 // at once; more wait
-	workerSilence     = 10 * time.Second
-)
+// workerSilence is how long the worker may say nothing before that is a cause.
+const workerSilence = 10 * time.Second
 
 // Health is what /healthz says: one word and the causes.
 type Health struct {
@@ -125,75 +111,20 @@ func workerCauses(w *worker.Status) []string {
 	return out
 }
 
-// serveStatus serves /metrics and /healthz on a unix socket that only this
-// user's group reaches, or on a TCP address behind a bearer token.
+// serveStatus serves /metrics and /healthz, unless the config says not to.
 func (a *Agent) serveStatus(ctx context.Context) error {
 	cfg := a.config()
 	if cfg.Status.Listen == "off" {
 		return nil
 	}
-	l, token, err := listenStatus(&cfg)
+	s, err := scrape.Listen(&cfg)
 	if err != nil {
 		// The page of a board must not take the board down.
 		a.log.Error("status is not served", "err", err)
 		a.say("status", "refused", 1, "metrics and health are not served: "+err.Error())
 		return nil
 	}
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collector{a})
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: maxStatusRequests, DisableCompression: true}))
-	mux.HandleFunc("GET /healthz", a.serveHealth)
-	srv := &http.Server{
-		Handler:           guard(token, mux),
-		ReadHeaderTimeout: statusTimeout, ReadTimeout: statusTimeout, WriteTimeout: statusTimeout,
-		IdleTimeout: time.Minute, MaxHeaderBytes: maxStatusHeaders,
-	}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve status: %w", err)
-	}
-	return nil
-}
-
-func listenStatus(cfg *config.Config) (net.Listener, string, error) {
-	if path, ok := strings.CutPrefix(cfg.Status.Listen, "unix:"); ok || cfg.Status.Listen == "" {
-		if !ok {
-			path = cfg.StatusSocket()
-		}
-		_ = os.Remove(path) // of a process that was killed; a living one holds the spool's lock
-		l, err := net.Listen("unix", path)
-		if err != nil {
-			return nil, "", err
-		}
-		return l, "", os.Chmod(path, 0o660)
-	}
-	b, err := os.ReadFile(cfg.Status.TokenFile)
-	if err != nil {
-		return nil, "", err
-	}
-	token := strings.TrimSpace(string(b))
-	if len(token) < 16 {
-		return nil, "", fmt.Errorf("status.token_file %s: token of %d characters, wants at least 16", cfg.Status.TokenFile, len(token))
-	}
-	l, err := net.Listen("tcp", cfg.Status.Listen)
-	return l, token, err
-}
-
-// guard asks for the bearer token; without one (unix socket) file rights guard.
-func guard(token string, next http.Handler) http.Handler {
-	if token == "" {
-		return next
-	}
-	want := []byte("Bearer " + token)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), want) != 1 {
-			http.Error(w, "wants the bearer token of status.token_file", http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+	return s.Serve(ctx, collector{a}, a.serveHealth)
 }
 
 func (a *Agent) serveHealth(w http.ResponseWriter, _ *http.Request) {
