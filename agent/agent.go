@@ -216,6 +216,7 @@ func (a *Agent) startMakers(g *run.Group) {
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
 	g.Go("status", a.serveStatus)
+	g.Go("local", a.serveLocal)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)
 	g.Go("clock", func(ctx context.Context) error {
