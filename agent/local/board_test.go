@@ -205,10 +205,9 @@ func (b *board) State(context.Context) onboard.State {
 }
 
 func (b *board) Kinds() []onboard.Kind {
-	low, high := 0.0, 200.0
 	return []onboard.Kind{
 		{Name: "set-valve-position", Lane: "normal", Effect: "moves a valve", Args: []onboard.Arg{
-			{Name: "valve", Type: onboard.TypeText, Required: true}, {Name: "percent", Type: onboard.TypeNumber, Required: true, Min: &low, Max: &high, Unit: "%"},
+			{Name: "valve", Type: onboard.TypeText, Required: true}, {Name: "percent", Type: onboard.TypeNumber, Required: true, Max: 200, Unit: "%"},
 		}},
 		{Name: "talk", Lane: "long", Effect: "talks"},
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"fulmar/schema"
 )
@@ -19,31 +20,35 @@ import (
 // Kind is one command that a board has.
 type Kind struct {
 	Name   string `json:"name"`
-	Effect string `json:"effect"` // one line: what it does
-	Lane   string `json:"lane"`   // normal, long, safety
-	Args   []Arg  `json:"args"`
+	Lane   string `json:"lane"` // normal, long, safety
+	Safety bool   `json:"safety,omitempty"`
+	Args   []Arg  `json:"args,omitempty"`
+	Effect string `json:"effect"` // one sentence: what it does
+	// Crash is what becomes of one that ran when the board died: repeat, ask, unknown.
+	Crash string `json:"crash,omitempty"`
+	User  bool   `json:"user,omitempty"` // added to this board by a manifest
 }
 
 // Arg is one argument of a command.
 type Arg struct {
-	Name     string   `json:"name"`
-	Type     string   `json:"type"` // one of the Type constants
-	Unit     string   `json:"unit,omitempty"`
-	Min      *float64 `json:"min,omitempty"`
-	Max      *float64 `json:"max,omitempty"`
-	Choices  []string `json:"choices,omitempty"`
-	Required bool     `json:"required,omitempty"`
-	Text     string   `json:"text,omitempty"` // what it is
+	Name     string `json:"name"`
+	Type     string `json:"type"` // one of the Type constants
+	Required bool   `json:"required,omitempty"`
+	// Min and Max bound a number, or a duration in seconds, where one of them is not 0.
+	Min     float64  `json:"min,omitempty"`
+	Max     float64  `json:"max,omitempty"`
+	Unit    string   `json:"unit,omitempty"`
+	Choices []string `json:"choices,omitempty"` // all that a text may be, where there are any
+	Help    string   `json:"help,omitempty"`
 }
 
 // The types of arguments.
 const (
-	TypeText    = "text"
-	TypeNumber  = "number"
-	TypeInteger = "integer"
-	TypeBool    = "bool"
-	TypeTexts   = "texts" // a list
-	TypeAny     = "any"   // any JSON
+	TypeText     = "text"
+	TypeNumber   = "number"
+	TypeBool     = "bool"
+	TypeDuration = "duration" // 30s, 10m, or a number of seconds
+	TypeTexts    = "texts"    // a list
 )
 
 // ErrArgs: arguments that a command does not take.
@@ -141,11 +146,16 @@ func (a *Arg) String() string {
 // word reads what a person typed.
 func (a *Arg) word(text string) (any, error) {
 	switch a.Type {
-	case TypeNumber, TypeInteger:
+	case TypeNumber:
 		if _, err := strconv.ParseFloat(text, 64); err != nil {
-			return nil, fmt.Errorf("%q is no number", text)
+			return nil, fmt.Errorf("%.40q is no number", text)
 		}
 		return a.value(json.Number(text))
+	case TypeDuration:
+		if _, err := strconv.ParseFloat(text, 64); err == nil {
+			return a.value(json.Number(text))
+		}
+		return a.value(text)
 	case TypeBool:
 		switch text {
 		case "true", "yes", "on":
@@ -153,7 +163,7 @@ func (a *Arg) word(text string) (any, error) {
 		case "false", "no", "off":
 			return false, nil
 		}
-		return nil, fmt.Errorf("%q is neither true nor false", text)
+		return nil, fmt.Errorf("%.40q is neither true nor false", text)
 	case TypeTexts:
 		var all []any
 		for s := range strings.SplitSeq(text, ",") {
@@ -163,22 +173,24 @@ func (a *Arg) word(text string) (any, error) {
 	case TypeText:
 		return text, nil
 	}
-	v, err := Any(json.RawMessage(text))
-	if err != nil {
-		return text, nil //nolint:nilerr // what is no JSON is text
-	}
-	return v, nil
+	return nil, a.unknown()
+}
+
+func (a *Arg) unknown() error {
+	return fmt.Errorf("is of the type %.40q, which this release does not know", a.Type)
 }
 
 // value checks a value out of JSON against the type.
 func (a *Arg) value(v any) (any, error) {
 	switch a.Type {
-	case TypeNumber, TypeInteger:
+	case TypeNumber:
 		n, ok := v.(json.Number)
 		if !ok {
-			return nil, fmt.Errorf("wants a number")
+			return nil, errors.New("wants a number")
 		}
 		return a.number(n)
+	case TypeDuration:
+		return a.duration(v)
 	case TypeBool:
 		if b, ok := v.(bool); ok {
 			return b, nil
@@ -204,38 +216,41 @@ func (a *Arg) value(v any) (any, error) {
 		}
 		return all, nil
 	}
-	return plain(v)
+	return nil, a.unknown()
 }
 
 func (a *Arg) number(n json.Number) (any, error) {
 	f, err := n.Float64()
-	switch {
-	case err != nil || math.IsNaN(f) || math.IsInf(f, 0):
+	if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
 		return nil, fmt.Errorf("%.40s is no number", n)
-	case a.Min != nil && f < *a.Min, a.Max != nil && f > *a.Max:
-		return nil, fmt.Errorf("%s is out of range: %s", n, a.bounds())
-	case a.Type == TypeNumber:
-		return f, nil
 	}
-	i, err := n.Int64()
-	if err != nil {
-		return nil, fmt.Errorf("%.40s is no whole number", n)
-	}
-	return i, nil
+	return f, a.within(f, n.String())
 }
 
-func (a *Arg) bounds() string {
-	unit := ""
-	if a.Unit != "" {
-		unit = " " + a.Unit
+// duration takes 30s or a number of seconds, as it is.
+func (a *Arg) duration(v any) (any, error) {
+	switch v := v.(type) {
+	case json.Number:
+		return a.number(v)
+	case string:
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			return nil, fmt.Errorf("%.40q is no time such as 30s or 10m", v)
+		}
+		return v, a.within(d.Seconds(), v)
 	}
-	switch {
-	case a.Min == nil:
-		return fmt.Sprintf("at most %v%s", *a.Max, unit)
-	case a.Max == nil:
-		return fmt.Sprintf("at least %v%s", *a.Min, unit)
+	return nil, errors.New("wants a time such as 30s or 10m")
+}
+
+func (a *Arg) within(f float64, said string) error {
+	if (a.Min == 0 && a.Max == 0) || (f >= a.Min && f <= a.Max) {
+		return nil
 	}
-	return fmt.Sprintf("%v to %v%s", *a.Min, *a.Max, unit)
+	unit := a.Unit
+	if a.Type == TypeDuration {
+		unit = "s"
+	}
+	return fmt.Errorf("%.40s is out of range: %s", said, strings.TrimSpace(fmt.Sprintf("%v to %v %s", a.Min, a.Max, unit)))
 }
 
 // object reads a JSON object; nothing is an empty one.
