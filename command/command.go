@@ -19,7 +19,7 @@ const (
 	// readings of all sensors is 5 KiB.
 	MaxArgs  = 4 << 10
 	MaxValue = 8 << 10
-	maxWord  = 64 // bytes of an error's code
+	MaxCode  = 64 // bytes of an error's code
 )
 
 // ID names one command; random, so that nobody has to ask for a free one.
@@ -54,6 +54,14 @@ type Command struct {
 
 // ActorFleet is the actor of all that the fleet signs: one sequence for each board.
 const ActorFleet = "fleet"
+
+// What the actors of the board's own begin with, a '/' and a name behind it: a person at
+// the board, a rule, an operator's key. Nobody signs for them.
+const (
+	ActorLocal = "local"
+	ActorRule  = "rule"
+	ActorKey   = "key"
+)
 
 var nameForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`) })
 
@@ -123,7 +131,7 @@ func (r *Result) Validate() error {
 		return fmt.Errorf("command result: wire version %d, this program knows %d; update the older side", r.V, schema.Version)
 	case r.ID == ID{} || r.State == 0 || r.State > Unknown || r.Percent > 100:
 		return fmt.Errorf("command result %s with %v, %d percent", r.ID, r.State, r.Percent)
-	case len(r.Code) > maxWord || len(r.Text) > schema.MaxText || len(r.Value) > MaxValue:
+	case len(r.Code) > MaxCode || len(r.Text) > schema.MaxText || len(r.Value) > MaxValue:
 		return fmt.Errorf("command result %s with a code of %d bytes, a text of %d and a value of %d", r.ID, len(r.Code), len(r.Text), len(r.Value))
 	}
 	return nil
@@ -139,6 +147,21 @@ type Report struct {
 	// Times of the board: when it was given and when it was begun; zero where it was not.
 	Given schema.Time `cbor:"4,keyasint,omitempty"`
 	Begun schema.Time `cbor:"5,keyasint,omitempty"`
+}
+
+// NameGap is the name of the command that stands, in a report, for results that were
+// dropped before they could be told: nobody gave it, and no handler may have its name.
+// Its actor is ActorBoard and its value a GapValue.
+const (
+	NameGap    = "results-dropped"
+	ActorBoard = "board"
+)
+
+// GapValue is the value of a report of NameGap.
+type GapValue struct {
+	Count  uint64            `cbor:"count"`
+	States map[string]uint64 `cbor:"states"` // how they ended
+	Actors map[string]uint64 `cbor:"actors"` // whose they were; "others" for the rest
 }
 
 // Validate checks the bounds of both.
@@ -183,6 +206,7 @@ const (
 	CodeReplayed  = "replayed"   // its actor's number is not above what came already
 	CodeQueueFull = "queue-full" // too many wait
 	CodeActors    = "too-many-actors"
+	CodeActor     = "wrong-actor"    // signed for an actor of the board's own
 	CodeNoTime    = "time-not-known" // the board cannot tell whether it is too old
 	CodeLate      = "too-old"
 	CodeAddress   = "not-for-this-board"
@@ -193,4 +217,5 @@ const (
 	CodeCrashed   = "interrupted" // the board died while it ran
 	CodePanic     = "handler-failed"
 	CodeFailed    = "failed"
+	CodeSafety    = "safety-command" // it cannot be cancelled
 )

@@ -1,31 +1,12 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package command takes commands to a board, does each one once, and tells how it ended,
-// whatever is cut, resent, reordered or crashes in between.
+// Package command is the words of commands: what is signed and given, what a board tells
+// of it, which arguments a command takes and who does it. Package command/dispatch does
+// them.
 //
-// A command is signed bytes from the fleet, or comes from a person or a rule on the board,
-// whom the caller has authenticated. It is accepted, begun and ended, and each of that is
-// in the journal before it has an effect or is told. What was begun and not ended when the
-// process died is judged by its handler: one that may be repeated is done again, one that
-// can ask whether its effect is there asks, and any other is ended as Unknown, for a
-// person to look.
-//
-// # Order and replays
-//
-// Each actor numbers its commands. A number that is not above the highest one that came
-// from its actor is never accepted, so nothing can be replayed, and the order of an actor
-// is kept. One that is known gets its result told again.
-//
-// # Time
-//
-// A command carries when it ends to be valid, in the fleet's time. Where a board does not
-// know that time, it does nothing that could be too old. It is asked again before the
-// command is begun.
-//
-// # Lanes
-//
-// Commands of the safety class have a lane of their own: what else runs is cancelled and
-// begins no more until they have ended. All others are done one after the other, except
-// long ones, which run beside, a few at a time.
+// A [Command] is signed bytes from the fleet, or comes from a person or a rule on the
+// board. A [Report] carries its [Result] to the fleet. A [Kind] describes a command's
+// arguments, which travel as a CBOR map; [FromJSON] and [ToJSON] are for those who speak
+// JSON.
 package command

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package command
+package dispatch
 
 import (
 	"bytes"
@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"fulmar/command"
 	"fulmar/schema"
 	"fulmar/storage/journal"
 )
@@ -29,14 +30,14 @@ type bench struct {
 	stop func()
 	path string
 	mu   sync.Mutex
-	told []Result
+	told []command.Result
 	seq  uint64
 	log  func(*journal.Journal) Log
 }
 
 func (b *bench) now() uint64 { return uint64(time.Now().UnixMilli()) }
 
-func (b *bench) start(handlers ...Handler) {
+func (b *bench) start(handlers ...command.Handler) {
 	b.t.Helper()
 	j, entries, err := journal.Open(b.path)
 	if err != nil {
@@ -55,7 +56,8 @@ func (b *bench) start(handlers ...Handler) {
 			return e[7:], nil
 		},
 		Now: func() (uint64, bool) { return b.now(), true },
-		Tell: func(_ context.Context, r Result) error {
+		Tell: func(_ context.Context, rep command.Report) error {
+			r := rep.Result
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.told = append(b.told, r)
@@ -73,16 +75,16 @@ func (b *bench) start(handlers ...Handler) {
 	b.t.Cleanup(func() { cancel(); <-done; _ = j.Close() })
 }
 
-func newBench(t *testing.T, handlers ...Handler) *bench {
+func newBench(t *testing.T, handlers ...command.Handler) *bench {
 	b := &bench{t: t, path: filepath.Join(t.TempDir(), "commands")}
 	b.start(handlers...)
 	return b
 }
 
-func (b *bench) command(name string, change ...func(*Command)) (ID, []byte) {
+func (b *bench) command(name string, change ...func(*command.Command)) (command.ID, []byte) {
 	b.t.Helper()
 	b.seq++
-	c := &Command{V: 1, Tenant: "t", Board: "b", Name: name, Actor: "alice", Seq: b.seq, Issued: b.now(), Expires: b.now() + 60_000}
+	c := &command.Command{V: 1, Tenant: "t", Board: "b", Name: name, Actor: "alice", Seq: b.seq, Issued: b.now(), Expires: b.now() + 60_000}
 	c.ID[0], c.ID[1], c.ID[15] = byte(b.seq), byte(b.seq>>8), 1
 	for _, f := range change {
 		f(c)
@@ -94,7 +96,7 @@ func (b *bench) command(name string, change ...func(*Command)) (ID, []byte) {
 	return c.ID, append([]byte("signed:"), p...)
 }
 
-func (b *bench) give(name string, change ...func(*Command)) (ID, Result) {
+func (b *bench) give(name string, change ...func(*command.Command)) (command.ID, command.Result) {
 	b.t.Helper()
 	id, p := b.command(name, change...)
 	r, err := b.d.Submit(context.Background(), p)
@@ -104,7 +106,7 @@ func (b *bench) give(name string, change ...func(*Command)) (ID, Result) {
 	return id, r
 }
 
-func (b *bench) ends(id ID, want State, code string) Result {
+func (b *bench) ends(id command.ID, want command.State, code string) command.Result {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
@@ -115,13 +117,13 @@ func (b *bench) ends(id ID, want State, code string) Result {
 	return r
 }
 
-func quick(name string) Handler {
-	return Handler{Name: name, Repeat: true, Do: func(context.Context, Call) ([]byte, error) { return []byte{0xf5}, nil }}
+func quick(name string) command.Handler {
+	return command.Handler{Name: name, Repeat: true, Do: func(context.Context, command.Call) ([]byte, error) { return []byte{0xf5}, nil }}
 }
 
 // slow lasts a minute, or until it is cancelled.
-func slow(name string, lane Lane) Handler {
-	return Handler{Name: name, Lane: lane, Timeout: time.Hour, Do: func(ctx context.Context, c Call) ([]byte, error) {
+func slow(name string, lane command.Lane) command.Handler {
+	return command.Handler{Name: name, Lane: lane, Timeout: time.Hour, Do: func(ctx context.Context, c command.Call) ([]byte, error) {
 		c.Progress(50, "half of it")
 		select {
 		case <-time.After(time.Minute):
@@ -138,26 +140,26 @@ func TestRefusals(t *testing.T) {
 		picky := quick("picky")
 		picky.Check = func(args []byte) error {
 			if len(args) > 0 {
-				return &Error{"out-of-range", "120 is over 100"}
+				return &command.Error{Code: "out-of-range", Text: "120 is over 100"}
 			}
 			return nil
 		}
-		panics := Handler{Name: "panics", Do: func(context.Context, Call) ([]byte, error) { panic("a bug") }}
-		talks := Handler{Name: "talks", Do: func(context.Context, Call) ([]byte, error) { return make([]byte, MaxValue+1), nil }}
+		panics := command.Handler{Name: "panics", Do: func(context.Context, command.Call) ([]byte, error) { panic("a bug") }}
+		talks := command.Handler{Name: "talks", Do: func(context.Context, command.Call) ([]byte, error) { return make([]byte, command.MaxValue+1), nil }}
 		b := newBench(t, picky, panics, talks)
 		for what, c := range map[string]struct {
 			name   string
-			change func(*Command)
-			state  State
+			change func(*command.Command)
+			state  command.State
 			code   string
 		}{
-			"another board":  {"picky", func(c *Command) { c.Board = "b2" }, Refused, CodeAddress},
-			"another tenant": {"picky", func(c *Command) { c.Tenant = "t2" }, Refused, CodeAddress},
-			"too old":        {"picky", func(c *Command) { c.Expires = c.Issued }, Expired, CodeLate},
-			"no such":        {"fly", func(*Command) {}, Refused, CodeUnknown},
-			"arguments":      {"picky", func(c *Command) { c.Args = []byte{1} }, Refused, "out-of-range"},
-			"replayed":       {"picky", func(c *Command) { c.Seq = 1 }, Refused, CodeReplayed},
-			"dry run":        {"picky", func(c *Command) { c.DryRun = true }, Done, ""},
+			"another board":  {"picky", func(c *command.Command) { c.Board = "b2" }, command.Refused, command.CodeAddress},
+			"another tenant": {"picky", func(c *command.Command) { c.Tenant = "t2" }, command.Refused, command.CodeAddress},
+			"too old":        {"picky", func(c *command.Command) { c.Expires = c.Issued }, command.Expired, command.CodeLate},
+			"no such":        {"fly", func(*command.Command) {}, command.Refused, command.CodeUnknown},
+			"arguments":      {"picky", func(c *command.Command) { c.Args = []byte{1} }, command.Refused, "out-of-range"},
+			"replayed":       {"picky", func(c *command.Command) { c.Seq = 1 }, command.Refused, command.CodeReplayed},
+			"dry run":        {"picky", func(c *command.Command) { c.DryRun = true }, command.Done, ""},
 		} {
 			if b.seq == 0 {
 				b.give("picky")
@@ -167,9 +169,9 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 		id, _ := b.give("panics")
-		b.ends(id, Failed, CodePanic)
+		b.ends(id, command.Failed, command.CodePanic)
 		id, _ = b.give("talks")
-		b.ends(id, Done, CodeFailed)
+		b.ends(id, command.Done, command.CodeFailed)
 		id, p := b.command("picky")
 		if _, err := b.d.Submit(context.Background(), p[7:]); !errors.Is(err, ErrNotSigned) {
 			t.Errorf("unsigned: %v", err)
@@ -180,7 +182,7 @@ func TestRefusals(t *testing.T) {
 		if _, err := b.d.Submit(context.Background(), []byte("signed:junk")); err == nil {
 			t.Error("junk was taken")
 		}
-		if _, r := b.give("picky", func(c *Command) { c.Actor = "bob"; c.Seq = 1 }); r.State != Accepted {
+		if _, r := b.give("picky", func(c *command.Command) { c.Actor = "bob"; c.Seq = 1 }); r.State != command.Accepted {
 			t.Errorf("another actor: %+v", r)
 		}
 	})
@@ -191,27 +193,27 @@ func TestRefusals(t *testing.T) {
 func TestSafetyFirst(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		off := Handler{Name: "shutdown", Lane: Safety, Repeat: true, Do: func(context.Context, Call) ([]byte, error) {
+		off := command.Handler{Name: "shutdown", Lane: command.Safety, Repeat: true, Do: func(context.Context, command.Call) ([]byte, error) {
 			time.Sleep(2 * time.Second)
 			return nil, nil
 		}}
-		b := newBench(t, slow("move", Normal), slow("collect", Long), quick("set"), off)
+		b := newBench(t, slow("move", command.Normal), slow("collect", command.Long), quick("set"), off)
 		moving, _ := b.give("move")
 		collecting, _ := b.give("collect")
 		waiting, _ := b.give("set")
 		synctest.Wait()
 		begin := time.Now()
 		id, r := b.give("shutdown")
-		if r.State != Accepted {
+		if r.State != command.Accepted {
 			t.Fatalf("%+v", r)
 		}
-		b.ends(moving, Cancelled, CodePreempted)
-		b.ends(collecting, Cancelled, CodePreempted)
-		b.ends(id, Done, "")
+		b.ends(moving, command.Cancelled, command.CodePreempted)
+		b.ends(collecting, command.Cancelled, command.CodePreempted)
+		b.ends(id, command.Done, "")
 		if d := time.Since(begin); d != 2*time.Second {
 			t.Errorf("the shutdown took %v", d)
 		}
-		b.ends(waiting, Done, "")
+		b.ends(waiting, command.Done, "")
 	})
 }
 
@@ -220,24 +222,24 @@ func TestSafetyFirst(t *testing.T) {
 func TestLanes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, slow("move", Normal), slow("collect", Long))
+		b := newBench(t, slow("move", command.Normal), slow("collect", command.Long))
 		begin := time.Now()
-		var moves, collects []ID
+		var moves, collects []command.ID
 		for range 2 {
-			id, _ := b.give("move", func(c *Command) { c.Expires += 600_000 })
+			id, _ := b.give("move", func(c *command.Command) { c.Expires += 600_000 })
 			moves = append(moves, id)
 		}
 		for range MaxLong + 1 {
-			id, _ := b.give("collect", func(c *Command) { c.Expires += 600_000 })
+			id, _ := b.give("collect", func(c *command.Command) { c.Expires += 600_000 })
 			collects = append(collects, id)
 		}
-		b.ends(moves[0], Done, "")
-		b.ends(collects[MaxLong-1], Done, "")
+		b.ends(moves[0], command.Done, "")
+		b.ends(collects[MaxLong-1], command.Done, "")
 		if d := time.Since(begin); d != time.Minute {
 			t.Errorf("the first ones took %v", d)
 		}
-		b.ends(moves[1], Done, "")
-		b.ends(collects[MaxLong], Done, "")
+		b.ends(moves[1], command.Done, "")
+		b.ends(collects[MaxLong], command.Done, "")
 		if d := time.Since(begin); d != 2*time.Minute {
 			t.Errorf("all took %v", d)
 		}
@@ -246,7 +248,7 @@ func TestLanes(t *testing.T) {
 		defer b.mu.Unlock()
 		half := 0
 		for _, r := range b.told {
-			if r.State == Running && r.Percent == 50 {
+			if r.State == command.Running && r.Percent == 50 {
 				half++
 			}
 		}
@@ -261,34 +263,34 @@ func TestEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		hangs := Handler{Name: "hangs", Timeout: 3 * time.Second, Do: func(context.Context, Call) ([]byte, error) { <-release; return nil, nil }}
-		brief := slow("brief", Normal)
+		hangs := command.Handler{Name: "hangs", Timeout: 3 * time.Second, Do: func(context.Context, command.Call) ([]byte, error) { <-release; return nil, nil }}
+		brief := slow("brief", command.Normal)
 		brief.Timeout = 2 * time.Second
-		b := newBench(t, hangs, brief, slow("move", Normal), quick("set"))
+		b := newBench(t, hangs, brief, slow("move", command.Normal), quick("set"))
 		id, _ := b.give("brief")
-		b.ends(id, Failed, CodeTimeout)
+		b.ends(id, command.Failed, command.CodeTimeout)
 		id, _ = b.give("move")
 		next, _ := b.give("set")
 		synctest.Wait()
-		if r, err := b.d.Cancel(context.Background(), next, "bob"); err != nil || r.State != Cancelled {
+		if r, err := b.d.Cancel(context.Background(), next, "bob"); err != nil || r.State != command.Cancelled {
 			t.Errorf("cancel of one that waits: %+v, %v", r, err)
 		}
 		if _, err := b.d.Cancel(context.Background(), id, "bob"); err != nil {
 			t.Error(err)
 		}
-		if r := b.ends(id, Cancelled, CodeCancelled); !strings.Contains(r.Text, "bob") {
+		if r := b.ends(id, command.Cancelled, command.CodeCancelled); !strings.Contains(r.Text, "bob") {
 			t.Errorf("by whom? %q", r.Text)
 		}
 		id, _ = b.give("hangs")
-		b.ends(id, Unknown, CodeTimeout)
+		b.ends(id, command.Unknown, command.CodeTimeout)
 		id, _ = b.give("set") // the lane goes on
-		b.ends(id, Done, "")
+		b.ends(id, command.Done, "")
 		id, _ = b.give("hangs")
-		b.ends(id, Refused, CodeTimeout)
+		b.ends(id, command.Refused, command.CodeTimeout)
 		close(release)
 		synctest.Wait()
 		id, _ = b.give("hangs")
-		b.ends(id, Done, "")
+		b.ends(id, command.Done, "")
 	})
 }
 
@@ -298,19 +300,27 @@ func TestFlood(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var done atomic.Int64
-		h := Handler{Name: "set", Repeat: true, Do: func(context.Context, Call) ([]byte, error) { done.Add(1); time.Sleep(time.Second); return nil, nil }}
+		h := command.Handler{Name: "set", Repeat: true, Do: func(context.Context, command.Call) ([]byte, error) {
+			done.Add(1)
+			time.Sleep(time.Second)
+			return nil, nil
+		}}
 		b := newBench(t, h)
-		count := map[State]int{}
+		count := map[command.State]int{}
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		for i := range 10_000 { // fifty people at a time, each with a name of his own
-			_, p := b.command("set", func(c *Command) { c.Expires += 1e9; c.Actor = fmt.Sprint("person", i%50); c.Seq = uint64(i/50 + 1) })
+			_, p := b.command("set", func(c *command.Command) {
+				c.Expires += 1e9
+				c.Actor = fmt.Sprint("person", i%50)
+				c.Seq = uint64(i/50 + 1)
+			})
 			wg.Go(func() {
 				r, err := b.d.Submit(context.Background(), p)
 				for ; err != nil; r, err = b.d.Submit(context.Background(), p) { // its results are behind
 					time.Sleep(time.Second)
 				}
-				if err != nil || r.State == Refused && r.Code != CodeQueueFull {
+				if err != nil || r.State == command.Refused && r.Code != command.CodeQueueFull {
 					t.Errorf("%+v, %v", r, err)
 				}
 				mu.Lock()
@@ -323,7 +333,7 @@ func TestFlood(t *testing.T) {
 		}
 		time.Sleep(5 * time.Minute)
 		b.stop()
-		if count[Accepted] < maxQueue || count[Accepted] > maxQueue+60 || int(done.Load()) != count[Accepted] { // one more is taken each second
+		if count[command.Accepted] < maxQueue || count[command.Accepted] > maxQueue+60 || int(done.Load()) != count[command.Accepted] { // one more is taken each second
 			t.Errorf("%v, %d done", count, done.Load())
 		}
 		if n := len(b.d.l.items); n > maxEnded+maxQueue {
@@ -331,7 +341,7 @@ func TestFlood(t *testing.T) {
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		final := map[ID]bool{}
+		final := map[command.ID]bool{}
 		for _, r := range b.told {
 			if r.State.Final() {
 				final[r.ID] = true
@@ -363,7 +373,7 @@ func TestDeadDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead atomic.Bool
 		var off atomic.Int64
-		shutdown := Handler{Name: "shutdown", Lane: Safety, Repeat: true, Do: func(context.Context, Call) ([]byte, error) { off.Add(1); return nil, nil }}
+		shutdown := command.Handler{Name: "shutdown", Lane: command.Safety, Repeat: true, Do: func(context.Context, command.Call) ([]byte, error) { off.Add(1); return nil, nil }}
 		b := &bench{t: t, path: filepath.Join(t.TempDir(), "commands"), log: func(j *journal.Journal) Log { return deadDisk{j, &dead} }}
 		b.start(quick("set"), shutdown)
 		dead.Store(true)
@@ -372,12 +382,12 @@ func TestDeadDisk(t *testing.T) {
 			t.Error("accepted, and it is written nowhere")
 		}
 		id, _ := b.give("shutdown")
-		b.ends(id, Done, "")
+		b.ends(id, command.Done, "")
 		dead.Store(false)
 		time.Sleep(2 * time.Second)
 		b.stop()
 		b.start(quick("set"), shutdown)
-		b.ends(id, Done, "")
+		b.ends(id, command.Done, "")
 		if off.Load() != 1 {
 			t.Errorf("shut down %d times", off.Load())
 		}
@@ -390,18 +400,18 @@ func TestToldAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var n atomic.Int64
-		h := Handler{Name: "pulse", Do: func(context.Context, Call) ([]byte, error) { n.Add(1); return []byte{7}, nil }}
+		h := command.Handler{Name: "pulse", Do: func(context.Context, command.Call) ([]byte, error) { n.Add(1); return []byte{7}, nil }}
 		b := newBench(t, h)
 		id, p := b.command("pulse")
 		if _, err := b.d.Submit(context.Background(), p); err != nil {
 			t.Fatal(err)
 		}
-		b.ends(id, Done, "")
+		b.ends(id, command.Done, "")
 		synctest.Wait()
 		for range 2 {
 			told := len(b.told)
 			r, err := b.d.Submit(context.Background(), p)
-			if err != nil || r.State != Done || !bytes.Equal(r.Value, []byte{7}) {
+			if err != nil || r.State != command.Done || !bytes.Equal(r.Value, []byte{7}) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			synctest.Wait()
@@ -422,23 +432,23 @@ func TestToldAgain(t *testing.T) {
 func TestLocal(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, slow("move", Normal), quick("set"))
-		give := func(name string, n byte) ID {
-			c := Command{V: 1, ID: ID{n, 9}, Tenant: "t", Board: "b", Name: name, Actor: "operator", Seq: uint64(n)}
+		b := newBench(t, slow("move", command.Normal), quick("set"))
+		give := func(name string, n byte) command.ID {
+			c := command.Command{V: 1, ID: command.ID{n, 9}, Tenant: "t", Board: "b", Name: name, Actor: "local/eve", Seq: uint64(n)}
 			if _, err := b.d.SubmitLocal(context.Background(), c); err != nil {
 				t.Fatal(err)
 			}
 			return c.ID
 		}
 		id := give("set", 1)
-		b.ends(id, Done, "")
+		b.ends(id, command.Done, "")
 		give("move", 2)
 		id = give("set", 3)
 		synctest.Wait()
 		b.stop()
-		b.start(slow("move", Normal), quick("set"))
-		b.ends(id, Expired, CodeLate)
-		if _, err := b.d.SubmitLocal(context.Background(), Command{V: 1}); err == nil {
+		b.start(slow("move", command.Normal), quick("set"))
+		b.ends(id, command.Expired, command.CodeLate)
+		if _, err := b.d.SubmitLocal(context.Background(), command.Command{V: 1}); err == nil {
 			t.Error("a command without a name was taken")
 		}
 	})
@@ -446,20 +456,20 @@ func TestLocal(t *testing.T) {
 
 func TestWords(t *testing.T) {
 	t.Parallel()
-	for s := Accepted; s <= Unknown; s++ {
-		if strings.HasPrefix(s.String(), "state") || s.Final() != (s >= Done) {
+	for s := command.Accepted; s <= command.Unknown; s++ {
+		if strings.HasPrefix(s.String(), "state") || s.Final() != (s >= command.Done) {
 			t.Errorf("%d is %s", s, s)
 		}
 	}
-	for what, r := range map[string]Result{
-		"version": {V: 2, ID: ID{1}, State: Done}, "id": {V: 1, State: Done}, "state": {V: 1, ID: ID{1}, State: 9}, "percent": {V: 1, ID: ID{1}, State: Running, Percent: 101},
-		"value": {V: 1, ID: ID{1}, State: Done, Value: make([]byte, MaxValue+1)}, "code": {V: 1, ID: ID{1}, State: Done, Code: strings.Repeat("x", 65)},
+	for what, r := range map[string]command.Result{
+		"version": {V: 2, ID: command.ID{1}, State: command.Done}, "id": {V: 1, State: command.Done}, "state": {V: 1, ID: command.ID{1}, State: 9}, "percent": {V: 1, ID: command.ID{1}, State: command.Running, Percent: 101},
+		"value": {V: 1, ID: command.ID{1}, State: command.Done, Value: make([]byte, command.MaxValue+1)}, "code": {V: 1, ID: command.ID{1}, State: command.Done, Code: strings.Repeat("x", 65)},
 	} {
 		if r.Validate() == nil {
 			t.Errorf("%s: is valid", what)
 		}
 	}
-	for _, h := range [][]Handler{{{Name: "A b", Do: quick("a").Do}}, {{Name: "a"}}, {quick("a"), quick("a")}} {
+	for _, h := range [][]command.Handler{{{Name: "A b", Do: quick("a").Do}}, {{Name: "a"}}, {quick("a"), quick("a")}} {
 		if _, err := New(Config{Handlers: h}); err == nil {
 			t.Errorf("%+v was taken", h)
 		}
@@ -476,8 +486,8 @@ func (nothing) Size() int64            { return 0 }
 // FuzzCommand: what is read is within the bounds, and a journal of anything does not
 // bring the board down.
 func FuzzCommand(f *testing.F) {
-	c := Command{V: 1, ID: ID{1}, Tenant: "t", Board: "b", Name: "set", Actor: "a", Seq: 1, Args: []byte{1}}
-	for _, v := range []any{&c, &line{Op: opAccept, Command: &c}, &line{Op: opEnd, Result: &Result{V: 1, ID: ID{1}, State: Done}}, &line{Op: opActor, Actor: "a", Seq: 3}} {
+	c := command.Command{V: 1, ID: command.ID{1}, Tenant: "t", Board: "b", Name: "set", Actor: "a", Seq: 1, Args: []byte{1}}
+	for _, v := range []any{&c, &line{Op: opAccept, Command: &c}, &line{Op: opEnd, Result: &command.Result{V: 1, ID: command.ID{1}, State: command.Done}}, &line{Op: opActor, Actor: "a", Seq: 3}} {
 		b, err := schema.Encode(v)
 		if err != nil {
 			f.Fatal(err)
@@ -485,16 +495,13 @@ func FuzzCommand(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var c Command
+		var c command.Command
 		if schema.Decode(b, &c) == nil {
 			if _, err := schema.Encode(&c); err != nil {
 				t.Fatal(err)
 			}
 		}
-		l, err := newLedger(nothing{}, [][]byte{b, b})
-		if err != nil {
-			return
-		}
+		l := newLedger(nothing{}, [][]byte{b, b}, 1, func(string) bool { return false })
 		if err := l.compact(); err != nil {
 			t.Fatal(err)
 		}
@@ -507,9 +514,9 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Fatal(err)
 	}
 	d, err := New(Config{
-		Tenant: "t", Board: "b", Clock: schema.BootClock(1), Handlers: []Handler{quick("set")}, Log: j, Entries: entries,
+		Tenant: "t", Board: "b", Clock: schema.BootClock(1), Handlers: []command.Handler{quick("set")}, Log: j, Entries: entries,
 		Now: func() (uint64, bool) { return 1, true }, Open: func(e []byte) ([]byte, error) { return e, nil },
-		Tell: func(context.Context, Result) error { return nil }, Slog: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Tell: func(context.Context, command.Report) error { return nil }, Slog: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -520,7 +527,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	var seq uint64
 	for b.Loop() {
 		seq++
-		c := Command{V: 1, Tenant: "t", Board: "b", Name: "set", Actor: "a", Seq: seq, Expires: 9}
+		c := command.Command{V: 1, Tenant: "t", Board: "b", Name: "set", Actor: "a", Seq: seq, Expires: 9}
 		c.ID[0], c.ID[1], c.ID[2], c.ID[3] = byte(seq), byte(seq>>8), byte(seq>>16), 1
 		p, err := schema.Encode(&c)
 		if err != nil {
@@ -529,7 +536,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		if _, err := d.Submit(ctx, p); err != nil {
 			b.Fatal(err)
 		}
-		if r, err := d.Wait(ctx, c.ID); err != nil || r.State != Done {
+		if r, err := d.Wait(ctx, c.ID); err != nil || r.State != command.Done {
 			b.Fatal(r, err)
 		}
 	}

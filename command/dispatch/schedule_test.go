@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package command
+package dispatch
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"fulmar/command"
 	"fulmar/schema"
 )
 
@@ -35,13 +36,18 @@ type board struct {
 	disk    [][]byte
 	dead    bool // the power is gone: nothing has an effect any more
 	left    int  // steps until the power goes; 0 for never
-	effects map[ID][]effect
+	effects map[command.ID][]effect
 	order   map[string]uint64 // newest number that had an effect, by actor
 	wrong   []string
-	told    map[ID][]Result
+	told    map[command.ID][]command.Result
 	time    func() (uint64, bool)
 	deaf    bool // the spool takes nothing now
+	dropped uint64
+	gaps    map[command.ID]bool
 }
+
+// local marks the id of a command of the board itself.
+const local = 7
 
 type effect struct {
 	at    uint64
@@ -100,7 +106,8 @@ func (b *board) Size() (n int64) {
 	return n * 4000 // so that it is rewritten now and then
 }
 
-func (b *board) tell(_ context.Context, r Result) error {
+func (b *board) tell(_ context.Context, rep command.Report) error {
+	r := rep.Result
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.step() {
@@ -109,12 +116,26 @@ func (b *board) tell(_ context.Context, r Result) error {
 	if b.deaf {
 		return errors.New("the spool is full")
 	}
+	if rep.Command != nil && rep.Command.Name == command.NameGap {
+		var v command.GapValue
+		if err := schema.Decode(r.Value, &v); err != nil {
+			b.wrong = append(b.wrong, err.Error())
+		}
+		if !b.gaps[r.ID] {
+			b.dropped += v.Count
+		}
+		b.gaps[r.ID] = true
+		return nil
+	}
+	if (rep.Command != nil) != (r.ID[3] == local) {
+		b.wrong = append(b.wrong, fmt.Sprintf("%s was told with the command %+v", r.ID, rep.Command))
+	}
 	b.told[r.ID] = append(b.told[r.ID], r)
 	return nil
 }
 
 // act has the effect of a call.
-func (b *board) act(ctx context.Context, c Call, ordered bool) ([]byte, error) {
+func (b *board) act(ctx context.Context, c command.Call, ordered bool) ([]byte, error) {
 	b.mu.Lock()
 	wait := time.Duration(b.r.IntN(3)) * time.Second
 	alive := b.step()
@@ -145,26 +166,26 @@ func (b *board) act(ctx context.Context, c Call, ordered bool) ([]byte, error) {
 		return nil, errDead
 	}
 	if b.r.IntN(8) == 0 {
-		return nil, &Error{"valve-stuck", "the valve does not move"}
+		return nil, &command.Error{Code: "valve-stuck", Text: "the valve does not move"}
 	}
 	return []byte{1}, nil
 }
 
-func (b *board) happened(_ context.Context, c Call) (bool, []byte, error) {
+func (b *board) happened(_ context.Context, c command.Call) (bool, []byte, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.effects[c.ID]) > 0, []byte{1}, nil
 }
 
-func (b *board) handlers() []Handler {
-	do := func(ctx context.Context, c Call) ([]byte, error) { return b.act(ctx, c, true) }
-	beside := func(ctx context.Context, c Call) ([]byte, error) { return b.act(ctx, c, false) }
-	return []Handler{
+func (b *board) handlers() []command.Handler {
+	do := func(ctx context.Context, c command.Call) ([]byte, error) { return b.act(ctx, c, true) }
+	beside := func(ctx context.Context, c command.Call) ([]byte, error) { return b.act(ctx, c, false) }
+	return []command.Handler{
 		{Name: "set", Do: do, Repeat: true},
 		{Name: "move", Do: do, Happened: b.happened},
 		{Name: "pulse", Do: do},
-		{Name: "collect", Do: beside, Lane: Long, Repeat: true, Timeout: time.Minute},
-		{Name: "shutdown", Do: beside, Lane: Safety, Happened: b.happened},
+		{Name: "collect", Do: beside, Lane: command.Long, Repeat: true, Timeout: time.Minute},
+		{Name: "shutdown", Do: beside, Lane: command.Safety, Happened: b.happened},
 		{Name: "never", Do: do, Check: func([]byte) error { return errors.New("out of range") }},
 	}
 }
@@ -183,7 +204,7 @@ func (b *board) start(t *testing.T) *life {
 	b.mu.Unlock()
 	d, err := New(Config{
 		Tenant: "t", Board: "b", Open: func(e []byte) ([]byte, error) { return e, nil }, Now: b.time, Clock: schema.BootClock(1),
-		Handlers: b.handlers(), Log: b, Entries: entries, Tell: b.tell, Slog: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Handlers: b.handlers(), Log: b, Entries: entries, Tell: b.tell, untold: 6, Slog: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -221,15 +242,16 @@ func schedule(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 2))
 	begin := time.Now()
 	var knownFrom time.Time
-	b := &board{r: rand.New(rand.NewPCG(seed, 3)), effects: map[ID][]effect{}, order: map[string]uint64{}, told: map[ID][]Result{}}
+	b := &board{r: rand.New(rand.NewPCG(seed, 3)), gaps: map[command.ID]bool{}, effects: map[command.ID][]effect{}, order: map[string]uint64{}, told: map[command.ID][]command.Result{}}
 	fleetNow := func() uint64 { return 1_000_000 + uint64(time.Since(begin).Milliseconds()) }
 	b.time = func() (uint64, bool) { return fleetNow(), !time.Now().Before(knownFrom) }
 	names := []string{"set", "set", "move", "move", "pulse", "collect", "shutdown", "never", "unheard-of"}
-	sent := map[ID]*Command{}
-	var order []ID
+	sent := map[command.ID]*command.Command{}
+	var order []command.ID
+	var mine []command.Command
 	seq := map[string]uint64{}
 	l := b.start(t)
-	give := func(c *Command) {
+	give := func(c *command.Command) {
 		p, err := schema.Encode(c)
 		if err != nil {
 			t.Fatal(err)
@@ -238,7 +260,7 @@ func schedule(t *testing.T, seed uint64) {
 		defer cancel()
 		_, _ = l.d.Submit(ctx, p)
 	}
-	settled := func(id ID) bool {
+	settled := func(id command.ID) bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for _, r := range b.told[id] {
@@ -249,11 +271,19 @@ func schedule(t *testing.T, seed uint64) {
 		return false
 	}
 	for range 20 + r.IntN(40) {
-		switch k := r.IntN(20); {
+		switch k := r.IntN(22); {
+		case k >= 20: // a person or a rule at the board
+			c := command.Command{V: 1, Tenant: "t", Board: "b", Name: names[r.IntN(len(names))], Actor: fmt.Sprint("rule/r", r.IntN(3))}
+			c.ID[0], c.ID[1], c.ID[2], c.ID[3] = byte(len(mine)+1), byte(seed), byte(seed>>8), local
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			if res, err := l.d.SubmitLocal(ctx, c); err == nil && res.State == command.Accepted {
+				mine = append(mine, c)
+			}
+			cancel()
 		case k < 8:
 			actor := fmt.Sprint("actor", r.IntN(3))
 			seq[actor]++
-			c := &Command{V: 1, Tenant: "t", Board: "b", Name: names[r.IntN(len(names))], Actor: actor, Seq: seq[actor], Issued: fleetNow(), Expires: fleetNow() + uint64(1+r.IntN(30))*1000}
+			c := &command.Command{V: 1, Tenant: "t", Board: "b", Name: names[r.IntN(len(names))], Actor: actor, Seq: seq[actor], Issued: fleetNow(), Expires: fleetNow() + uint64(1+r.IntN(30))*1000}
 			c.ID[0], c.ID[1], c.ID[2] = byte(len(order)+1), byte(seed), byte(seed>>8)
 			sent[c.ID] = c
 			order = append(order, c.ID)
@@ -297,19 +327,20 @@ func schedule(t *testing.T, seed uint64) {
 	}
 	l.stop()
 	judge(t, b, sent, order)
+	judgeLocal(t, b, mine)
 	if t.Failed() {
 		t.Logf("schedule %d; to see it: go test ./command -run TestSchedules -command.seed %d -v", seed, seed)
 	}
 }
 
 // judge compares what was told with what was done.
-func judge(t *testing.T, b *board, sent map[ID]*Command, order []ID) {
+func judge(t *testing.T, b *board, sent map[command.ID]*command.Command, order []command.ID) {
 	for _, w := range b.wrong {
 		t.Error(w)
 	}
 	for _, id := range order {
 		c, did := sent[id], b.effects[id]
-		finals := map[State]bool{}
+		finals := map[command.State]bool{}
 		for _, r := range b.told[id] {
 			if r.State.Final() {
 				finals[r.State] = true
@@ -330,12 +361,41 @@ func judge(t *testing.T, b *board, sent map[ID]*Command, order []ID) {
 			continue
 		}
 		switch {
-		case (finals[Refused] || finals[Expired]) && len(did) > 0:
+		case (finals[command.Refused] || finals[command.Expired]) && len(did) > 0:
 			t.Errorf("%s ended as %v and had %d effects", c.Name, finals, len(did))
-		case finals[Done] && len(did) == 0:
+		case finals[command.Done] && len(did) == 0:
 			t.Errorf("%s is done and had no effect", c.Name)
 		case len(did) > 1 && c.Name != "set" && c.Name != "collect":
 			t.Errorf("%s had its effect %d times", c.Name, len(did))
 		}
+	}
+}
+
+// judgeLocal: what the board gave itself is told, or counted as dropped, and was done as
+// it says.
+func judgeLocal(t *testing.T, b *board, mine []command.Command) {
+	missing := uint64(0)
+	for _, c := range mine {
+		did, finals := b.effects[c.ID], map[command.State]bool{}
+		for _, r := range b.told[c.ID] {
+			if r.State.Final() {
+				finals[r.State] = true
+			}
+		}
+		switch {
+		case len(finals) == 0 && c.Name == "shutdown" && len(did) == 0: // taken though the disk was dead, as the power was
+		case len(finals) == 0:
+			missing++
+		case len(finals) > 1:
+			t.Errorf("local %s ended as %v", c.Name, finals)
+		case (finals[command.Refused] || finals[command.Expired]) && len(did) > 0, finals[command.Done] && len(did) == 0:
+			t.Errorf("local %s ended as %v with %d effects", c.Name, finals, len(did))
+		}
+		if len(did) > 1 && c.Name != "set" && c.Name != "collect" {
+			t.Errorf("local %s had its effect %d times", c.Name, len(did))
+		}
+	}
+	if missing > b.dropped {
+		t.Errorf("%d of %d local commands have no final word, %d were told as dropped", missing, len(mine), b.dropped)
 	}
 }

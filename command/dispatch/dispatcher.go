@@ -1,15 +1,17 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package command
+package dispatch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
+	"fulmar/command"
 	"fulmar/internal/run"
 	"fulmar/schema"
 )
@@ -17,6 +19,9 @@ import (
 const (
 	// MaxLong is how many long commands run at a time.
 	MaxLong = 4
+	// maxQuick is how many of those that end at once run at a time: they are small, and what
+	// waits for one of them is a person.
+	maxQuick = 8
 	// localLife is how long a command of the board itself may wait to be begun: a person
 	// stands there.
 	localLife = time.Minute
@@ -39,60 +44,69 @@ type Config struct {
 	// Now is the fleet's time in milliseconds since 1970, and whether it is known.
 	Now      func() (ms uint64, known bool)
 	Clock    schema.Clock // stamps results
-	Handlers []Handler
+	Handlers []command.Handler
 	// Log is the journal, Entries what was in it when it was opened.
 	Log     Log
 	Entries [][]byte
-	// Tell takes a result towards the fleet; a final one is told again until it is taken.
-	Tell func(ctx context.Context, r Result) error
+	// Tell takes a report towards the fleet; that of an end is told again until it is taken.
+	// Those of commands of the board itself carry the command.
+	Tell func(ctx context.Context, r command.Report) error
+	// Saw is told of each change at once, for those who look on; nil for nobody. It is
+	// called from several goroutines and does not wait. Each report carries the command.
+	Saw  func(r command.Report)
 	Slog *slog.Logger
+
+	untold int // in tests: instead of maxUntold
 }
 
 // Dispatcher takes commands and does them. Run must run for the others to return.
 type Dispatcher struct {
 	cfg      Config
-	handlers map[string]*Handler
+	handlers map[string]*command.Handler
 	l        *ledger
 	in       chan submission
 	ended    chan ending
-	told     chan ID
-	tell     chan Result
-	notes    chan Result // how far commands are; dropped where nobody takes them
+	told     chan command.ID
+	tell     chan command.Report
+	notes    chan command.Report // how far commands are; dropped where nobody takes them
 	over     chan struct{}
-	runs     map[ID]*running
-	stuck    map[string]ID // handlers that do not come back, by name
-	waiting  map[ID][]chan<- answer
-	deadline map[ID]time.Time // of local commands
+	runs     map[command.ID]*running
+	away     map[command.ID]string // commands given up whose handlers, by name, are not back
+	waiting  map[command.ID][]chan<- answer
+	deadline map[command.ID]time.Time // of local commands
 	telling  bool
+	stopping bool
 }
 
 // running is one command that is being done.
 type running struct {
-	lane    Lane
+	lane    command.Lane
 	cancel  context.CancelCauseFunc
-	why     *Error    // of the cancelling
-	giveUp  time.Time // zero while it has time
+	why     *command.Error // of the cancelling
+	giveUp  time.Time      // zero while it has time
 	name    string
 	started time.Time
 	limit   time.Duration
 }
 
 type submission struct {
-	cmd    *Command // nil: cancel, or wait
+	cmd    *command.Command // nil: cancel, or wait
 	local  bool
-	id     ID
+	id     command.ID
 	by     string
 	wait   bool
+	list   int // how many of the newest are wanted
 	answer chan<- answer
 }
 
 type answer struct {
-	r   Result
-	err error
+	r    command.Result
+	err  error
+	list []command.Report
 }
 
 type ending struct {
-	id    ID
+	id    command.ID
 	name  string
 	value []byte
 	err   error
@@ -107,24 +121,27 @@ var ErrNotSigned = errors.New("not signed by a key that may give commands")
 
 // New opens a dispatcher. It does nothing before Run.
 func New(cfg Config) (*Dispatcher, error) {
-	l, err := newLedger(cfg.Log, cfg.Entries)
-	if err != nil {
-		return nil, err
-	}
 	d := &Dispatcher{
-		cfg: cfg, handlers: map[string]*Handler{}, l: l, in: make(chan submission), ended: make(chan ending),
-		told: make(chan ID), tell: make(chan Result, 1), notes: make(chan Result, maxNotes), over: make(chan struct{}), runs: map[ID]*running{}, stuck: map[string]ID{},
-		waiting: map[ID][]chan<- answer{}, deadline: map[ID]time.Time{},
+		cfg: cfg, handlers: map[string]*command.Handler{}, in: make(chan submission), ended: make(chan ending),
+		told: make(chan command.ID), tell: make(chan command.Report, 1), notes: make(chan command.Report, maxNotes), over: make(chan struct{}), runs: map[command.ID]*running{}, away: map[command.ID]string{},
+		waiting: map[command.ID][]chan<- answer{}, deadline: map[command.ID]time.Time{},
 	}
 	for i := range cfg.Handlers {
 		h := &cfg.Handlers[i]
 		switch {
 		case d.handlers[h.Name] != nil:
 			return nil, fmt.Errorf("commands: two handlers for %s", h.Name)
-		case !nameForm().MatchString(h.Name) || h.Do == nil || h.Repeat && h.Happened != nil:
-			return nil, fmt.Errorf("commands: handler %q is not whole", h.Name)
+		case h.Name == command.NameGap:
+			return nil, fmt.Errorf("commands: a handler may not be named %s: that stands for results that were dropped", command.NameGap)
+		}
+		if err := h.Validate(); err != nil {
+			return nil, err
 		}
 		d.handlers[h.Name] = h
+	}
+	d.l = newLedger(cfg.Log, cfg.Entries, cmp.Or(cfg.untold, maxUntold), func(name string) bool { return d.lane(name) == command.Safety })
+	if d.l.strange > 0 {
+		cfg.Slog.Error("lines of the journal of commands cannot be read by this release and are left out", "lines", d.l.strange)
 	}
 	return d, nil
 }
@@ -132,49 +149,66 @@ func New(cfg Config) (*Dispatcher, error) {
 // Submit takes a signed command. The result says that it is accepted, why it is not, or
 // how it ended if it is known; what it says is in the journal. An error means that
 // nothing is known of it: the same bytes may be given again.
-func (d *Dispatcher) Submit(ctx context.Context, envelope []byte) (Result, error) {
+func (d *Dispatcher) Submit(ctx context.Context, envelope []byte) (command.Result, error) {
 	payload, err := d.cfg.Open(envelope)
 	if err != nil {
-		return Result{}, fmt.Errorf("%w: %w", ErrNotSigned, err)
+		return command.Result{}, fmt.Errorf("%w: %w", ErrNotSigned, err)
 	}
-	var c Command
+	var c command.Command
 	if err := schema.Decode(payload, &c); err != nil {
-		return Result{}, err
+		return command.Result{}, err
 	}
 	return d.send(ctx, submission{cmd: &c})
 }
 
 // SubmitLocal takes a command of a person or a rule on the board, whom the caller knows.
-func (d *Dispatcher) SubmitLocal(ctx context.Context, c Command) (Result, error) {
+// Its Seq is given here: the next one of its actor.
+func (d *Dispatcher) SubmitLocal(ctx context.Context, c command.Command) (command.Result, error) {
+	c.Seq = 1
 	if err := c.Validate(); err != nil {
-		return Result{}, err
+		return command.Result{}, err
+	}
+	if !ownActor(c.Actor) {
+		return command.Result{}, fmt.Errorf("command %s: %q is no actor of the board's own: %s/USER, %s/NAME or %s/ID", c.Name, c.Actor, command.ActorLocal, command.ActorRule, command.ActorKey)
 	}
 	return d.send(ctx, submission{cmd: &c, local: true})
 }
 
 // Cancel ends a command that waits or runs.
-func (d *Dispatcher) Cancel(ctx context.Context, id ID, by string) (Result, error) {
+func (d *Dispatcher) Cancel(ctx context.Context, id command.ID, by string) (command.Result, error) {
 	return d.send(ctx, submission{id: id, by: by})
 }
 
 // Wait gives the result of a command once it is final.
-func (d *Dispatcher) Wait(ctx context.Context, id ID) (Result, error) {
+func (d *Dispatcher) Wait(ctx context.Context, id command.ID) (command.Result, error) {
 	return d.send(ctx, submission{id: id, wait: true})
 }
 
-func (d *Dispatcher) send(ctx context.Context, s submission) (Result, error) {
+// List gives the newest n commands that are remembered, those that are not ended last,
+// each with its command.
+func (d *Dispatcher) List(ctx context.Context, n int) ([]command.Report, error) {
+	a := d.ask(ctx, submission{list: max(n, 1)})
+	return a.list, a.err
+}
+
+func (d *Dispatcher) send(ctx context.Context, s submission) (command.Result, error) {
+	a := d.ask(ctx, s)
+	return a.r, a.err
+}
+
+func (d *Dispatcher) ask(ctx context.Context, s submission) answer {
 	out := make(chan answer, 1)
 	s.answer = out
 	select {
 	case d.in <- s:
 	case <-ctx.Done():
-		return Result{}, ctx.Err()
+		return answer{err: ctx.Err()}
 	}
 	select {
 	case a := <-out:
-		return a.r, a.err
+		return a
 	case <-ctx.Done():
-		return Result{}, ctx.Err()
+		return answer{err: ctx.Err()}
 	}
 }
 
@@ -190,7 +224,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 // teller brings results out, one at a time, so that the loop never waits for the spool.
 func (d *Dispatcher) teller(ctx context.Context) error {
 	for {
-		var r Result
+		var r command.Report
 		select {
 		case <-ctx.Done():
 			return nil
@@ -199,10 +233,16 @@ func (d *Dispatcher) teller(ctx context.Context) error {
 			continue
 		case r = <-d.tell:
 		}
-		id := r.ID
+		for len(d.notes) > 0 { // what was before the end is told before it
+			_ = d.cfg.Tell(ctx, <-d.notes)
+		}
+		id, begin := r.Result.ID, time.Now()
 		if err := d.cfg.Tell(ctx, r); err != nil {
-			d.cfg.Slog.Warn("result of a command not told, tried again", "command", r.ID.String(), "err", err)
-			id = ID{}
+			d.cfg.Slog.Warn("result of a command not told, tried again", "command", id.String(), "err", err)
+			id = command.ID{}
+		}
+		for time.Since(begin) >= beat && len(d.notes) > 0 {
+			<-d.notes // it waited for a connection: how far something was then is no news
 		}
 		select {
 		case <-ctx.Done():
@@ -212,13 +252,30 @@ func (d *Dispatcher) teller(ctx context.Context) error {
 	}
 }
 
-// note says how far a command is, if somebody listens.
-func (d *Dispatcher) note(r Result) {
-	r.V, r.Time = schema.Version, d.cfg.Clock.Now()
+// note says how far a command is, if somebody listens. It is called from handlers too.
+func (d *Dispatcher) note(r command.Report) {
+	r.V, r.Result.V, r.Result.Time = schema.Version, schema.Version, d.cfg.Clock.Now()
+	d.saw(r)
+	if !ownActor(r.Command.Actor) {
+		r.Command = nil // the fleet knows what it gave
+	}
 	select {
 	case d.notes <- r:
 	default:
 	}
+}
+
+func (d *Dispatcher) saw(r command.Report) {
+	if d.cfg.Saw != nil {
+		d.cfg.Saw(r)
+	}
+}
+
+func (d *Dispatcher) lane(name string) command.Lane {
+	if h := d.handlers[name]; h != nil {
+		return h.Lane
+	}
+	return command.Normal
 }
 
 func (d *Dispatcher) loop(ctx context.Context, g *run.Group) error {
@@ -237,7 +294,8 @@ func (d *Dispatcher) loop(ctx context.Context, g *run.Group) error {
 		case e := <-d.ended:
 			d.end(e)
 		case id := <-d.told:
-			if d.telling = false; id != (ID{}) {
+			d.l.telling = command.ID{}
+			if d.telling = false; id != (command.ID{}) {
 				d.l.later(line{Op: opTold, ID: id})
 				d.l.forget()
 			} else {
@@ -268,16 +326,17 @@ func (d *Dispatcher) tellNext(after time.Time) {
 	if d.telling || time.Now().Before(after) {
 		return
 	}
-	if len(d.l.untold) > 0 {
-		d.telling = true
-		d.tell <- d.l.untold[0].result
+	if r, ok := d.l.nextReport(); ok {
+		d.telling, d.l.telling = true, r.Result.ID
+		d.tell <- r
 	}
 }
 
 // stop cancels what runs and writes down how it ended, as far as that is quick.
 func (d *Dispatcher) stop() error {
+	d.stopping = true
 	for _, r := range d.runs {
-		d.cancel(r, &Error{CodeCrashed, "the program on the board was stopped"})
+		d.cancel(r, &command.Error{Code: command.CodeCrashed, Text: "the program on the board was stopped"})
 	}
 	t := time.NewTimer(grace)
 	defer t.Stop()
