@@ -115,7 +115,30 @@ type Config struct {
 	// obey its context, and may take its time: nothing waits for it. Nil: the board
 	// proves nothing, and no answer is sent.
 	Attest func(ctx context.Context, nonce []byte) ([]byte, error)
-	Log    *slog.Logger
+	// Filters are what the board hears beside hello/ack and ack: tw/d, c/ (all its
+	// commands), keys, ota/d. A broker that refuses one is no reason to be without a
+	// connection; it is logged.
+	Filters []schema.Channel
+	// Inbox is given each message on the filters, one at a time, from the connection's
+	// reader: it must not block, or nothing else is read. It may come before Connected.
+	Inbox func(Down)
+	// Connected is called each time records begin to flow, with the connection's number
+	// as in hello. Its context ends with the connection; it has to return then.
+	Connected func(ctx context.Context, conn uint64)
+	// Heard is given each answer to hello of the present connection, and what the fleet
+	// says anew of it, before any message on the filters that came after it. It must not
+	// block.
+	Heard func(schema.HelloAck)
+	// Keys gives the version of the key set that the board goes by, for hello; nil: 0.
+	Keys func() uint64
+	Log  *slog.Logger
+}
+
+func (c *Config) keys() uint64 {
+	if c.Keys == nil {
+		return 0
+	}
+	return c.Keys()
 }
 
 func (c *Config) complete() error {
@@ -136,6 +159,9 @@ func (c *Config) complete() error {
 	}
 	if c.Mode != nil && *c.Mode > schema.AckBroker {
 		return fmt.Errorf("link with unknown acknowledgement mode %d", *c.Mode)
+	}
+	if err := c.checkFilters(); err != nil {
+		return err
 	}
 	// A hello that cannot be sent would fail each connection anew: better now.
 	hello := schema.Hello{V: schema.Version, Board: c.Board, Release: c.Release, Facts: c.Facts}

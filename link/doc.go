@@ -20,7 +20,7 @@
 // # Goroutines
 //
 // A [Session] lives in [Session.Run]; only [Session.Status] may be called from
-// elsewhere. Per generation it has a publisher, which also reads what comes in, and
+// elsewhere, and [Session.Send]. Per generation it has a publisher, which also reads what comes in, and
 // an acker, which waits for the oldest message in flight; there is no goroutine for
 // a message. At most [Config.Window] messages and [Config.WindowBytes] bytes are in
 // flight; nothing else is queued here, the spool is the queue. A publisher stuck in
@@ -31,6 +31,13 @@
 // Alarms go first; then what was made since the connection began and what waited for
 // it share the line 7 : 3 (internal/lanes). How much may be on the line follows the
 // time to PUBACK, below the window and the fleet's own bound (internal/pace).
+//
+// # Beside the records
+//
+// What the fleet says on [Config.Filters] goes to the board as it comes; what the board
+// answers goes by [Session.Send], which tells when the fleet has stored it. Neither
+// waits for the records or takes their room: at most eight such messages are in flight
+// (internal/beside), and one at which the broker hangs up is held back for a while.
 //
 // # What cannot be sent
 //

@@ -18,6 +18,7 @@ import (
 	"fulmar/internal/run"
 	"fulmar/link/guard"
 	"fulmar/link/internal/asks"
+	"fulmar/link/internal/beside"
 	"fulmar/link/internal/flights"
 	"fulmar/link/internal/pace"
 	"fulmar/schema"
@@ -44,7 +45,8 @@ type gen struct {
 	lost chan struct{}
 	why  error
 
-	paced atomic.Bool // the publisher waits for room on the line
+	paced atomic.Bool   // the publisher waits for room on the line
+	order atomic.Uint64 // of what was handed to the client, records or not
 
 	mu   sync.Mutex
 	conn *guard.Conn // nil until dialed
@@ -52,6 +54,9 @@ type gen struct {
 
 	quiet chan struct{} // the publisher has ended
 	asks  *asks.Asks    // for attestations, by the fleet
+	post  *beside.Post  // what goes beside the records
+	// denied are those of the filters that the broker refused.
+	denied []schema.Channel
 	*flights.Window
 }
 
@@ -78,8 +83,10 @@ func (g *gen) abandoned() bool {
 func (s *Session) generation(ctx context.Context) (up time.Duration, err error) {
 	g := &gen{
 		s: s, number: s.begin(), in: make(chan inbound, maxInbound), lost: make(chan struct{}),
-		quiet: make(chan struct{}), asks: asks.New(), Window: flights.New(s.cfg.Window, s.cfg.WindowBytes), pace: pace.New(s.cfg.WindowBytes),
+		quiet: make(chan struct{}), asks: asks.New(),
+		Window: flights.New(s.cfg.Window, s.cfg.WindowBytes), pace: pace.New(s.cfg.WindowBytes),
 	}
+	g.post = beside.New(g.lost)
 	s.to(StateConnecting, nil)
 	g.client = mqtt.NewClient(g.options(ctx))
 	// Cut first: a write that is stuck ends, and the broker sends the last will.
@@ -95,7 +102,9 @@ func (s *Session) generation(ctx context.Context) (up time.Duration, err error) 
 	s.cfg.Log.Info("link up", "conn", g.number, "acknowledge", g.mode.String())
 	began := time.Now()
 	s.online(true)
+	s.goesUp(g)
 	err = g.carry(ctx)
+	s.goesUp(nil)
 	s.online(false)
 	up = time.Since(began)
 	if ctx.Err() == nil {
@@ -121,6 +130,8 @@ func (g *gen) carry(ctx context.Context) error {
 	}
 	part("acker", g.acknowledge)
 	part("publisher", g.publish)
+	part("beside", g.postAside)
+	group.Go("connected", g.tellConnected)
 	group.Go("attestations", func(ctx context.Context) error {
 		g.asks.Run(ctx, g.quiet, g.s.cfg.Log, g.s.cfg.Attest, func(ctx context.Context, b []byte) error { return g.say(ctx, schema.ChanAttest, b, false) })
 		return nil
@@ -149,13 +160,7 @@ func (g *gen) options(ctx context.Context) *mqtt.ClientOptions {
 		SetUsername(c.Username).SetPassword(c.Password).
 		SetCustomOpenConnectionFn(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) { return g.dial(ctx) }).
 		SetConnectionLostHandler(func(_ mqtt.Client, err error) { g.end(fmt.Errorf("connection lost: %w", err)) }).
-		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) {
-			select {
-			case g.in <- inbound{m.Topic(), m.Payload()}:
-			default:
-				g.end(errInbound)
-			}
-		})
+		SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { g.receive(m) })
 	o.SetBinaryWill(g.topic(schema.ChanPresence), g.presence(false), 1, g.retain())
 	return o
 }
@@ -169,7 +174,7 @@ func (g *gen) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	conn := guard.New(raw, guard.Config{
-		Filters: numFilters, MaxPacket: maxPacket,
+		Filters: numFilters + len(g.s.cfg.Filters), MaxPacket: maxPacket,
 		Asked: func(size int) { g.pace.Sent(size, time.Now()) },
 		Answered: func(took time.Duration, size int) {
 			g.pace.Answered(took, size, time.Now())
@@ -224,7 +229,7 @@ func (g *gen) greet(ctx context.Context) error {
 	c, cursors := &g.s.cfg, g.s.out.Cursors()
 	g.s.claims.Met(cursors)
 	hello, err := schema.Encode(&schema.Hello{
-		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number, Now: c.Clock.Now(), Cursors: cursors, Facts: c.Facts,
+		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number, Now: c.Clock.Now(), Cursors: cursors, Facts: c.Facts, Keys: c.keys(),
 	})
 	if err != nil {
 		return fmt.Errorf("hello: %w", err)
@@ -245,6 +250,14 @@ func (g *gen) greet(ctx context.Context) error {
 // granted.
 func (g *gen) subscribe(ctx context.Context) error {
 	filters := map[string]byte{g.topic(schema.ChanHelloAck): 1, g.topic(schema.ChanAck): 1}
+	more := map[string]schema.Channel{}
+	for _, f := range g.s.cfg.Filters {
+		topic := g.topic(f)
+		if f == schema.ChanCommand {
+			topic += "+"
+		}
+		filters[topic], more[topic] = 1, f
+	}
 	token := g.client.SubscribeMultiple(filters, nil)
 	if err := flights.Await(ctx, token, helloTimeout, g.lost); err != nil {
 		return g.reason(ctx, err)
@@ -256,6 +269,11 @@ func (g *gen) subscribe(ctx context.Context) error {
 	granted := sub.Result()
 	for topic := range filters {
 		switch qos, ok := granted[topic]; {
+		case (!ok || qos > 1) && more[topic] != "":
+			// Records flow without it, so it ends no connection: an older fleet knows
+			// neither twins nor commands.
+			g.denied = append(g.denied, more[topic])
+			g.s.cfg.Log.Warn("the broker does not let this board hear of it; update the fleet, or look at the broker's access rules", "topic", topic)
 		case !ok || qos > 1:
 			return fmt.Errorf("the broker refused %s; its access rules must let this board read it", topic)
 		case qos == 0:

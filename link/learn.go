@@ -28,6 +28,9 @@ func (s *Session) learn(g *gen, err error) error {
 		s.unsure.Add(f)
 	}
 	s.mu.Unlock()
+	if s.blameless(g) {
+		return err
+	}
 	// A line that broke says nothing about a message. A broker that hung up may, and
 	// one that acknowledged a later message, or nothing while it had that one alone.
 	if !g.hungUp() && !overtaken && (alone == nil || !errors.Is(err, errSilent)) {

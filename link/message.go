@@ -124,6 +124,7 @@ func (p *publisher) launch(ctx context.Context, f *flights.Flight, topic string,
 		}
 	}
 	p.s.claims.Out(f)
+	f.Order = p.order.Add(1)
 	token := p.client.Publish(topic, 1, false, payload)
 	if p.abandoned() { // it may have been stuck in there; the session has gone on
 		return false, p.why

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/link/internal/beside"
 	"fulmar/link/internal/claims"
 	"fulmar/link/internal/flights"
 	"fulmar/link/internal/pace"
@@ -58,11 +59,15 @@ type Session struct {
 	status     Status
 	conn       uint64        // number of the connection, as told in hello and presence
 	window     time.Duration // over which reconnects spread
+	up         *gen          // nil while records do not flow
 	retryAfter time.Duration
 	unsure     flights.Unsure
 	suspects   suspect.Watch
 	claims     claims.Book
+	blame      beside.Blame
 	blocked    [schema.NumClasses]error // of a class nothing gets through, and why it is thought so
+
+	inbox sync.Mutex // one message is given to Config.Inbox at a time
 }
 
 // New makes a session that sends what out holds. It touches no network.

@@ -249,21 +249,32 @@ func (s *KeySet) Next(e *Envelope) (*KeySet, error) {
 // keys of the type's role that are good at the epoch have signed it; else
 // [ErrSignatures], and [ErrMalformed] for another type.
 func (s *KeySet) Verify(e *Envelope, want Type, epoch uint64) ([]byte, error) {
+	payload, _, err := s.Signers(e, want, epoch)
+	return payload, err
+}
+
+// Signers is [KeySet.Verify] that also tells who signed: the ids of the role's keys, at
+// least as many as its threshold, in the order of the set.
+func (s *KeySet) Signers(e *Envelope, want Type, epoch uint64) (payload []byte, ids []string, err error) {
 	if err := e.check(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	role := want.Role()
 	if role == "" || e.Type != want {
-		return nil, fmt.Errorf("%w: envelope of type %.100q, wants %q", ErrMalformed, e.Type, want)
+		return nil, nil, fmt.Errorf("%w: envelope of type %.100q, wants %q", ErrMalformed, e.Type, want)
 	}
-	need, have := s.Thresholds[role], 0
 	for _, k := range s.Keys {
-		if k.Role == role && k.good(epoch) && e.SignedBy(k.Public) {
-			have++ // a set holds no key twice
+		if k.Role != role || !k.good(epoch) || !e.SignedBy(k.Public) {
+			continue
 		}
+		id, err := KeyID(k.Public)
+		if err != nil {
+			return nil, nil, err // Check has looked at it
+		}
+		ids = append(ids, id) // a set holds no key twice
 	}
-	if need < 1 || have < need {
-		return nil, fmt.Errorf("%w: role %s wants %d, good at epoch %d and found are %d", ErrSignatures, role, need, epoch, have)
+	if need := s.Thresholds[role]; need < 1 || len(ids) < need {
+		return nil, nil, fmt.Errorf("%w: role %s wants %d, good at epoch %d and found are %d", ErrSignatures, role, need, epoch, len(ids))
 	}
-	return e.Unverified(), nil
+	return e.Unverified(), ids, nil
 }

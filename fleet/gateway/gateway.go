@@ -6,6 +6,7 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,7 +18,9 @@ import (
 
 	"fulmar/fleet/ca"
 	"fulmar/fleet/ingest"
+	"fulmar/internal/run"
 	"fulmar/schema"
+	"fulmar/twin/wire"
 )
 
 const (
@@ -67,6 +70,12 @@ type Config struct {
 	Attest Attester
 	// Updates takes what boards say of their updates; nil: nobody does.
 	Updates Updater
+	// Twins and Commands take what boards say of theirs; nil: nobody does, and what they
+	// say is acknowledged and forgotten.
+	Twins    Twins
+	Commands Commands
+	// Keys are the key sets that boards of this fleet go by; nil: there are none.
+	Keys Keys
 	// Hello is told of each hello before it is answered; nil: nobody is.
 	Hello func(key ingest.BoardKey, h *schema.Hello)
 }
@@ -95,6 +104,7 @@ type Gateway struct {
 	ctx    context.Context // of Run; hooks have none of their own
 
 	door *door
+	came *arrivals
 
 	mu     sync.Mutex
 	census struct {
@@ -120,8 +130,9 @@ type session struct {
 	// boot and conn are those of the board's own word (st or hello), for its will.
 	boot, conn atomic.Uint64
 	spoke      atomic.Bool
-	rate       meter // of its messages; owned by the connection's goroutine
-	newer      bool  // it speaks a newer wire version; owned like rate
+	rate       meter      // of its messages; owned by the connection's goroutine
+	newer      bool       // it speaks a newer wire version; owned like rate
+	reply      *wire.Down // to what is acknowledged next; owned like rate
 }
 
 // New makes a gateway.
@@ -130,7 +141,7 @@ func New(cfg Config, in Ingester, admit Admitter, log *slog.Logger) (*Gateway, e
 		return nil, fmt.Errorf("gateway: wants TLS 1.3 with verified client certificates")
 	}
 	g := &Gateway{
-		cfg: cfg, ingest: in, admit: admit, log: log, door: newDoor(),
+		cfg: cfg, ingest: in, admit: admit, log: log, door: newDoor(), came: newArrivals(),
 		sessions: map[ingest.BoardKey]*session{}, conns: map[net.Conn]*session{}, warned: map[ingest.BoardKey]time.Time{},
 	}
 	g.rate.Store(max(cfg.Rate, 0))
@@ -187,11 +198,15 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err := g.server.Serve(); err != nil {
 		return fmt.Errorf("serve boards: %w", err)
 	}
+	others := run.New(ctx)
+	if g.cfg.Commands != nil {
+		others.Go("arrivals", g.tellArrivals)
+	}
 	watch() // until the context ends
 	stop := time.AfterFunc(stopTimeout, cancel)
 	defer stop.Stop()
 	l.shut()
-	return g.server.Close()
+	return errors.Join(g.server.Close(), others.Wait(arrivalsGrace))
 }
 
 // SetRate bounds what each board sends beside alarms from now on, in bytes a second;

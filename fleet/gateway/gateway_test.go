@@ -360,7 +360,7 @@ func TestTopics(t *testing.T) {
 	one, two := h.enrol(t, "b1"), h.enrol(t, "b2")
 	_, p := payload(t, "b2", 1)
 	for _, topic := range []string{
-		"f/v1/default/b2/t/host", "f/v1/default/b1/hello/ack", "f/v1/default/b1/ack", "f/v1/default/b1/c/1", "f/v1/other/b1/t/host",
+		"f/v1/default/b2/t/host", "f/v1/default/b1/hello/ack", "f/v1/default/b1/ack", "f/v1/default/b1/c/1", "f/v1/default/b1/tw/d", "f/v1/default/b1/keys", "f/v1/default/b2/tw/r", "f/v1/default/b2/c/1/r", "f/v1/default/b1/c/1/x", "f/v1/other/b1/t/host",
 		"x", "f/v1/default/b1/t/../host",
 	} {
 		c := h.connect(t, "b1", &one)
@@ -374,8 +374,11 @@ func TestTopics(t *testing.T) {
 	}
 	c := h.connect(t, "b2", &two)
 	for topic, want := range map[string]byte{
-		"f/v1/default/b2/hello/ack": 1, "f/v1/default/b2/ack": 1, "f/v1/default/b2/c/#": 1,
+		"f/v1/default/b2/hello/ack": 1, "f/v1/default/b2/ack": 1, "f/v1/default/b2/c/+": 1,
+		"f/v1/default/b2/tw/d": 1, "f/v1/default/b2/keys": 1, "f/v1/default/b2/ota/d": 1,
 		"f/v1/default/b1/hello/ack": 0x80, "f/v1/default/#": 0x80, "#": 0x80, "$SYS/#": 0x80, "f/v1/default/+/c/#": 0x80,
+		"f/v1/default/b2/c/#": 0x80, "f/v1/default/b2/c/+/r": 0x80, "f/v1/default/b2/tw/+": 0x80, "f/v1/default/b2/tw/r": 0x80,
+		"f/v1/default/b1/tw/d": 0x80, "f/v1/default/b1/keys": 0x80, "f/v1/default/b1/c/+": 0x80, "f/v1/default/+/tw/d": 0x80, "f/v1/default/+/keys": 0x80,
 		"f/v1/default/b2/t/#": 0x80,
 	} {
 		tok := c.Subscribe(topic, 1, nil).(*mqtt.SubscribeToken)
@@ -385,7 +388,7 @@ func TestTopics(t *testing.T) {
 		}
 	}
 	// paho reports a shared one under its inner filter.
-	tok := c.Subscribe("$share/x/f/v1/default/b2/c/#", 1, nil).(*mqtt.SubscribeToken)
+	tok := c.Subscribe("$share/x/f/v1/default/b2/c/+", 1, nil).(*mqtt.SubscribeToken)
 	_ = finish(tok)
 	for filter, got := range tok.Result() {
 		if got != 0x80 {

@@ -49,7 +49,7 @@ func (h *hook) ID() string { return "fleet" }
 
 func (h *hook) Provides(b byte) bool {
 	return slices.Contains([]byte{
-		mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPublish,
+		mqtt.OnConnect, mqtt.OnConnectAuthenticate, mqtt.OnACLCheck, mqtt.OnPublish, mqtt.OnPublished,
 		mqtt.OnSessionEstablished, mqtt.OnWill,
 	}, b)
 }
@@ -157,18 +157,28 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	if !write {
-		down := rest == string(schema.ChanHelloAck) || rest == string(schema.ChanAck) || rest == string(schema.ChanAssign) || strings.HasPrefix(rest, "c/")
-		return down && cl.State.Subscriptions.Len() <= maxSubscriptions
+		return hears(rest, topic) && cl.State.Subscriptions.Len() <= maxSubscriptions
 	}
 	t, err := schema.ParseTopic(topic)
 	if err != nil {
 		return false
 	}
 	switch t.Channel {
-	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest, schema.ChanOTAState:
+	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest, schema.ChanOTAState, schema.ChanTwinUp, schema.ChanResult:
 		return true
 	}
 	return false
+}
+
+// hears tells whether a board may hear of a topic of its own, or of all its commands:
+// rest is what follows the board.
+func hears(rest, topic string) bool {
+	switch schema.Channel(rest) {
+	case schema.ChanHelloAck, schema.ChanAck, schema.ChanAssign, schema.ChanTwinDown, schema.ChanKeys, schema.ChanCommand + "+":
+		return true
+	}
+	t, err := schema.ParseTopic(topic)
+	return err == nil && t.Channel == schema.ChanCommand
 }
 
 // OnPublish returns once the message is stored; mochi sends PUBACK after it. For
@@ -228,6 +238,10 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 		return nil
 	case schema.ChanOTAState:
 		return h.updated(ctx, s, pk)
+	case schema.ChanTwinUp:
+		return h.twinSaid(ctx, s, pk)
+	case schema.ChanResult:
+		return h.resulted(ctx, s, t, pk)
 	}
 	_, refused, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
 	if refused {
@@ -295,7 +309,14 @@ func (h *hook) hello(ctx context.Context, s *session, pk packets.Packet) error {
 	if err != nil {
 		return err
 	}
-	return h.g.answer(s.key, hello.Conn, 0)
+	if err := h.g.answer(s.key, hello.Conn, 0); err != nil {
+		return err
+	}
+	h.g.sendKeys(s.key, hello.Keys)
+	if h.g.cfg.Commands != nil {
+		h.g.came.add(s.key)
+	}
+	return nil
 }
 
 // refused counts a payload that was not understood.

@@ -50,6 +50,8 @@ type Broker struct {
 	// Post is given each PUBLISH that Take let pass, in the place of who subscribed to
 	// it. It delivers with [Broker.Publish], when it likes. It must not wait.
 	Post func(topic schema.Topic, payload []byte)
+	// Deny says which topics a board may not hear or write; nil: it may all.
+	Deny func(topic string, write bool) bool
 }
 
 // New starts a broker that ends with the test.
@@ -158,8 +160,10 @@ func (*Broker) Provides(p byte) bool {
 // OnConnectAuthenticate lets everybody in.
 func (*Broker) OnConnectAuthenticate(*mqtt.Client, packets.Packet) bool { return true }
 
-// OnACLCheck allows everything.
-func (*Broker) OnACLCheck(*mqtt.Client, string, bool) bool { return true }
+// OnACLCheck allows what Deny does not name.
+func (b *Broker) OnACLCheck(_ *mqtt.Client, topic string, write bool) bool {
+	return b.Deny == nil || !b.Deny(topic, write)
+}
 
 // OnPublish answers hello and hands records to Take.
 func (b *Broker) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, error) {

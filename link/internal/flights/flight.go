@@ -26,6 +26,7 @@ type Flight struct {
 	Class schema.Class
 	Epoch uint64
 	Bytes int
+	Order uint64   // among all that was handed to the client; set before Sent
 	Runs  []Span   // numbers of its records, in runs without holes; none for a piece of a picture
 	Pic   *Picture // the picture it is a piece or the index of
 	// Fleet is closed by the fleet's own word for all records; nil where a PUBACK is

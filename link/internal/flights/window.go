@@ -137,6 +137,19 @@ func (w *Window) Left() (oldest *suspect.Message, overtaken bool, alone *suspect
 	return oldest, overtaken, w.alone, slices.Clone(w.open)
 }
 
+// First tells when the oldest message without a PUBACK was handed to the client; false
+// where there is none.
+func (w *Window) First() (order uint64, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.open {
+		if f.token != nil && !f.acknowledged() {
+			return f.Order, true
+		}
+	}
+	return 0, false
+}
+
 // Covered marks what an acknowledgement of the fleet names.
 func (w *Window) Covered(a *schema.Ack) {
 	w.mu.Lock()
