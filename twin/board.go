@@ -77,9 +77,8 @@ type Board struct {
 	n        uint64          // edits of this instance
 	desired  section.Desired // the newest signed
 	applied  map[string]section.Entry
-	before   map[string]section.Entry // applied before the newest version, to go back to
+	before   map[string]section.Entry // applied when the board was last known to be well, to go back to
 	refused  map[string]refusal       // what of the newest version is not applied, by key
-	undone   uint64                   // version that was gone back from
 	override *section.Override
 	leases   map[wire.Dot]time.Duration // what is left of them
 	held     map[string]bool            // keys whose conflict was told
@@ -258,24 +257,6 @@ func (b *Board) Version() (version uint64, refused map[string]string) {
 		refused[k] = r.Why
 	}
 	return b.desired.Version, refused
-}
-
-// Undo goes back to what was applied before the newest desired version, which made the
-// board unhealthy, and remembers that. It tells whether there was anything to go back to.
-func (b *Board) Undo(why string) bool {
-	if b.undone == b.desired.Version {
-		return false
-	}
-	b.undone = b.desired.Version
-	for key, d := range b.desired.Entries {
-		if old, was := b.before[key]; !was || old.Dot != d.Dot {
-			b.refused[key] = refusal{d.Dot, clipped(why), true}
-		}
-	}
-	b.applied = maps.Clone(b.before)
-	b.tell(Event{Kind: Undone, Why: clipped(why)})
-	b.settle()
-	return true
 }
 
 // Events gives what was not yet confirmed, the oldest first.

@@ -174,18 +174,19 @@ func (b *Board) take(s *wire.Desired) error {
 	if err := next.Verify(b.cfg.Tenant, b.cfg.Board, b.cfg.Open); err != nil {
 		return err
 	}
-	was := b.refused
-	b.desired, b.before, b.refused = next, b.applied, map[string]refusal{}
-	b.applied = map[string]section.Entry{}
+	was, old := b.refused, b.applied
+	b.desired, b.refused, b.applied = next, map[string]refusal{}, map[string]section.Entry{}
 	for _, key := range slices.Sorted(maps.Keys(next.Entries)) {
-		b.applyKey(next.Entries[key], was[key])
+		b.applyKey(next.Entries[key], old, was[key])
 	}
+	// A deletion that the fleet has forgotten is not gone back from: no entry could say so.
+	maps.DeleteFunc(b.before, func(key string, _ section.Entry) bool { _, there := next.Entries[key]; return !there })
 	return nil
 }
 
-// applyKey applies the fleet's edit of one key, or keeps what was applied before.
-func (b *Board) applyKey(d section.Entry, was refusal) {
-	old, there := b.before[d.Key]
+// applyKey applies the fleet's edit of one key, or keeps what was applied, which is in all.
+func (b *Board) applyKey(d section.Entry, all map[string]section.Entry, was refusal) {
+	old, there := all[d.Key]
 	no := refusal{Dot: d.Dot}
 	switch {
 	case there && old.Dot == d.Dot: // it is applied

@@ -4,6 +4,7 @@
 package twin
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,7 +22,17 @@ import (
 // the events that nobody took.
 const maxSaved = 2 << 20
 
-// disk is the codec of what is saved: larger than a message may be.
+// saver is the codec of what is saved: larger than a message may be, and deterministic, so
+// that who saves sees whether anything changed.
+var saver = sync.OnceValue(func() cbor.EncMode {
+	enc, err := cbor.EncOptions{Sort: cbor.SortCoreDeterministic}.EncMode()
+	if err != nil {
+		panic(err) // the options are constants: only a broken build gets here
+	}
+	return enc
+})
+
+// disk reads what saver wrote.
 var disk = sync.OnceValue(func() cbor.DecMode {
 	dec, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 8, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
@@ -34,7 +45,7 @@ var disk = sync.OnceValue(func() cbor.DecMode {
 })
 
 func pack(v any) ([]byte, error) {
-	b, err := cbor.Marshal(v)
+	b, err := saver().Marshal(v)
 	if err == nil && len(b) > maxSaved {
 		err = fmt.Errorf("%d bytes, at most %d", len(b), maxSaved)
 	}
@@ -62,7 +73,6 @@ type savedBoard struct {
 	Applied  []section.Entry    `cbor:"3,keyasint,omitempty"`
 	Before   []section.Entry    `cbor:"4,keyasint,omitempty"`
 	Refused  map[string]refusal `cbor:"5,keyasint,omitempty"`
-	Undone   uint64             `cbor:"6,keyasint,omitempty"`
 	Override *wire.Override     `cbor:"7,keyasint"`
 	Leases   []savedLease       `cbor:"8,keyasint,omitempty"`
 	Held     []string           `cbor:"9,keyasint,omitempty"`
@@ -79,12 +89,15 @@ type savedLease struct {
 func (b *Board) Save() ([]byte, error) {
 	s := savedBoard{
 		V: schema.Version, Desired: b.desired.Whole(), Applied: differing(b.desired.Entries, b.applied),
-		Before: differing(b.desired.Entries, b.before), Refused: b.refused, Undone: b.undone,
+		Before: differing(b.desired.Entries, b.before), Refused: b.refused,
 		Override: b.override.Wire(), Held: slices.Sorted(maps.Keys(b.held)), Events: b.events,
 	}
 	for dot, left := range b.leases {
 		s.Leases = append(s.Leases, savedLease{dot, left})
 	}
+	slices.SortFunc(s.Leases, func(a, b savedLease) int {
+		return cmp.Or(cmp.Compare(a.Dot.Actor, b.Dot.Actor), cmp.Compare(a.Dot.N, b.Dot.N))
+	})
 	return pack(&s)
 }
 
@@ -101,6 +114,7 @@ func differing(a, b map[string]section.Entry) []section.Entry {
 			out = append(out, e)
 		}
 	}
+	slices.SortFunc(out, func(a, b section.Entry) int { return cmp.Compare(a.Key, b.Key) })
 	return out
 }
 
@@ -120,7 +134,7 @@ func (b *Board) load(saved []byte) error {
 	if err != nil {
 		return fmt.Errorf("open a saved twin: %w", err)
 	}
-	b.desired, b.override, b.undone, b.events = d, o, s.Undone, s.Events
+	b.desired, b.override, b.events = d, o, s.Events
 	with := func(differ []section.Entry) map[string]section.Entry {
 		all := maps.Clone(d.Entries)
 		for _, e := range differ {

@@ -297,6 +297,7 @@ func TestRefusedAndUndone(t *testing.T) {
 	if err := p.board.Set("fleet1", Edit{Value: val(t, 102)}); err == nil {
 		t.Error("the same value was taken from the board's own people")
 	}
+	p.board.Prove(nil)
 	p.edit(map[string]Value{"fleet3": val(t, 4)})
 	p.meet(nil)
 	if got := p.events(); got != "4 fleet1" {
@@ -311,6 +312,16 @@ func TestRefusedAndUndone(t *testing.T) {
 	p.meet(nil)
 	p.holds("fleet2", 5, FromDesired)
 	p.holds("fleet3", nil, FromNowhere)
+	p.edit(map[string]Value{"fleet4": val(t, 7)}) // two versions on trial: both go
+	p.meet(nil)
+	if !p.board.Undo("still none") {
+		t.Error("the second time there is nothing to go back to")
+	}
+	p.holds("fleet2", 3, FromDesired)
+	p.holds("fleet4", nil, FromNowhere)
+	p.edit(map[string]Value{"fleet2": val(t, 5)})
+	p.meet(nil)
+	p.board.Prove(func(key string) bool { return key == "fleet2" })
 	saved, err := p.board.Save()
 	if err != nil {
 		t.Fatal(err)
@@ -323,6 +334,87 @@ func TestRefusedAndUndone(t *testing.T) {
 	p.edit(map[string]Value{"fleet3": val(t, 6)}) // a new edit is tried
 	p.meet(nil)
 	p.holds("fleet3", 6, FromDesired)
+	if !p.board.Undo("after a restart") {
+		t.Error("a restart forgot what the board was well with")
+	}
+	p.holds("fleet2", 5, FromDesired) // proven
+	p.holds("fleet3", nil, FromNowhere)
+}
+
+// TestRecheck: what was refused is taken once the board can be set to it; what was
+// undone is not.
+func TestRecheck(t *testing.T) {
+	t.Parallel()
+	most := uint64(10)
+	p := newPair(t, func(c *BoardConfig) {
+		c.Check = func(_ string, v Value) error {
+			if n, _ := v.Any(); n.(uint64) > most {
+				return fmt.Errorf("at most %d", most)
+			}
+			return nil
+		}
+	})
+	p.edit(map[string]Value{"fleet1": val(t, 5), "fleet2": val(t, 50)})
+	p.meet(nil)
+	if p.board.Recheck() {
+		t.Error("taken against the check")
+	}
+	p.board.Undo("hot")
+	most = 100
+	if !p.board.Recheck() || p.board.Recheck() {
+		t.Error("recheck tells wrong")
+	}
+	p.holds("fleet1", nil, FromNowhere)
+	p.holds("fleet2", 50, FromDesired)
+}
+
+// TestClone: a copy that is changed and thrown away leaves no trace in the first one.
+func TestClone(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, nil)
+	p.edit(map[string]Value{"fleet1": val(t, 1), "hold1": val(t, 1)})
+	p.meet(nil)
+	p.set("fleet1", 2, time.Minute)
+	p.set("hold1", 2, 0)
+	if err := p.board.Report(map[string]Value{"a": val(t, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := p.board.Save()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := p.board.Clone()
+	for range 3 {
+		if err := c.Set("fleet1", Edit{Value: val(t, 9), LeaseMs: 5}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Tick(time.Hour)
+	c.Clear("hold1")
+	c.Undo("x")
+	if err := c.Report(map[string]Value{"a": nil, "b": val(t, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	p.edit(map[string]Value{"fleet1": val(t, 3), "hold1": val(t, 3)})
+	if _, err := c.Receive(p.fleet.Push()); err != nil {
+		t.Fatal(err)
+	}
+	c.Prove(nil)
+	c.Confirm(1)
+	after, err := p.board.Save()
+	if err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the first one changed (%v)", err)
+	}
+	if left, ok := p.board.Lease("fleet1"); !ok || left != time.Minute {
+		t.Errorf("lease %v", left)
+	}
+	if in, any := p.board.NextEnd(); !any || in != time.Minute {
+		t.Errorf("next end %v", in)
+	}
+	p.holds("fleet1", 2, FromOverride)
+	if u := p.board.Pending(); u == nil || len(u.Reported.Set) != 1 {
+		t.Errorf("pending %+v", u)
+	}
 }
 
 // TestForged: what is not signed, not for this board, or not what was signed is not

@@ -44,6 +44,7 @@ type Config struct {
 	Cameras []Camera      `yaml:"cameras"`
 	Status  Status        `yaml:"status"`
 	Local   Local         `yaml:"local"`
+	Twin    Twin          `yaml:"twin"`
 }
 
 // Log shapes the log on standard error.
@@ -174,6 +175,9 @@ type Model struct {
 	Path    string `yaml:"path"`
 	Variant string `yaml:"variant"`
 	Engine  string `yaml:"engine"` // auto ("" too), onnxruntime, tensorrt
+	// Paused: its cameras stand still. Only the twin sets it: a config file leaves the
+	// model out.
+	Paused bool `yaml:"-"`
 }
 
 // Camera is one source of pictures.
@@ -234,6 +238,7 @@ func (c *Config) Validate() error {
 		c.validateInfer(),
 		c.validateStatus(),
 		c.Local.validate(),
+		c.Twin.validate(),
 	)
 }
 
@@ -422,7 +427,14 @@ func (c *Config) Setup() worker.Setup {
 	for _, m := range c.Models {
 		s.Models = append(s.Models, worker.Model{Name: m.Name, Path: m.Path, Variant: m.Variant, Engine: m.Engine})
 	}
+	paused := map[string]bool{}
+	for _, m := range c.Models {
+		paused[m.Name] = m.Paused
+	}
 	for _, cam := range c.Cameras {
+		if paused[cam.Model] {
+			continue // the model stays loaded, so that it looks again at once
+		}
 		s.Cameras = append(s.Cameras, worker.Camera{
 			Name: cam.Name, Kind: cam.Kind, Path: cam.Path, FPS: cam.FPS, Seed: cam.Seed, Density: cam.Density,
 			Model: cam.Model, EventEvery: cam.EventEvery, SnapshotEvery: cam.SnapshotEvery,
