@@ -223,6 +223,7 @@ func (a *Agent) startMakers(g *run.Group) {
 	g.Go("worker", a.runWorker)
 	g.Go("twin", a.shadow.Run)
 	g.Go("status", a.serveStatus)
+	g.Go("local", a.serveLocal)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)
 	g.Go("clock", func(ctx context.Context) error {

@@ -6,21 +6,15 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"fulmar/agent/statuspage"
+	"fulmar/agent/scrape"
 	"fulmar/inference/worker"
 )
 
-const (
-	maxStatusRequests = 4 // at once; more wait
-	workerSilence     = 10 * time.Second
-)
+// workerSilence is how long the worker may say nothing before that is a cause.
+const workerSilence = 10 * time.Second
 
 // Health is what /healthz says: one word and the causes.
 type Health struct {
@@ -117,22 +111,20 @@ func workerCauses(w *worker.Status) []string {
 	return out
 }
 
-// serveStatus serves /metrics and /healthz: see package statuspage.
+// serveStatus serves /metrics and /healthz, unless the config says not to.
 func (a *Agent) serveStatus(ctx context.Context) error {
 	cfg := a.config()
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collector{a})
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: maxStatusRequests, DisableCompression: true}))
-	mux.HandleFunc("GET /healthz", a.serveHealth)
-	err := statuspage.Serve(ctx, &cfg, mux)
-	if errors.Is(err, statuspage.ErrListen) {
+	if cfg.Status.Listen == "off" {
+		return nil
+	}
+	s, err := scrape.Listen(&cfg)
+	if err != nil {
 		// The page of a board must not take the board down.
 		a.log.Error("status is not served", "err", err)
 		a.say("status", "refused", 1, "metrics and health are not served: "+err.Error())
 		return nil
 	}
-	return err
+	return s.Serve(ctx, collector{a}, a.serveHealth)
 }
 
 func (a *Agent) serveHealth(w http.ResponseWriter, _ *http.Request) {

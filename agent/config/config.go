@@ -17,6 +17,7 @@ import (
 	"fulmar/device/sensor"
 	"fulmar/inference/worker"
 	"fulmar/schema"
+	"fulmar/schema/onboard"
 )
 
 // Limits of the config. They bound memory, not taste.
@@ -42,6 +43,7 @@ type Config struct {
 	Models  []Model       `yaml:"models"`
 	Cameras []Camera      `yaml:"cameras"`
 	Status  Status        `yaml:"status"`
+	Local   Local         `yaml:"local"`
 	Twin    Twin          `yaml:"twin"`
 }
 
@@ -197,6 +199,13 @@ type Status struct {
 	TokenFile string `yaml:"token_file"` // bearer token; required for host:port
 }
 
+// Local says who at the board may do what, over the socket in the data folder. Users and,
+// with % before them, groups: by name, or by number.
+type Local struct {
+	Operators []string `yaml:"operators"`
+	Viewers   []string `yaml:"viewers"` // empty: everybody who can open the socket
+}
+
 // Default is the config of a board that was told nothing.
 func Default() Config {
 	return Config{
@@ -209,6 +218,7 @@ func Default() Config {
 		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512, Encrypt: EncryptAuto},
 		Link:    Link{KeepAlive: 60 * time.Second, ReconnectWindow: 30 * time.Second},
 		Infer:   Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2, EngineCacheMiB: 2048, DLA: "auto", MaxBatch: 4},
+		Local:   Local{Operators: []string{"root", "%fulmar-operators"}, Viewers: []string{}},
 	}
 }
 
@@ -227,6 +237,7 @@ func (c *Config) Validate() error {
 		c.validateLink(),
 		c.validateInfer(),
 		c.validateStatus(),
+		c.Local.validate(),
 		c.Twin.validate(),
 	)
 }
@@ -432,7 +443,7 @@ func (c *Config) Setup() worker.Setup {
 	return s
 }
 
-// SpoolDir, BlobDir, IdentityDir, LastGoodPath and StatusSocket are the places in
+// SpoolDir, BlobDir, IdentityDir, LastGoodPath, StatusSocket and LocalSocket are the places in
 // the data folder.
 func (c *Config) SpoolDir() string { return filepath.Join(c.Data, "spool") }
 
@@ -470,6 +481,9 @@ func (c *Config) LastGoodPath() string { return filepath.Join(c.Data, "config.la
 
 // StatusSocket is where status is served when nothing else is said.
 func (c *Config) StatusSocket() string { return filepath.Join(c.Data, "status.sock") }
+
+// LocalSocket is where people at the board ask; see [Config.SpoolDir].
+func (c *Config) LocalSocket() string { return filepath.Join(c.Data, onboard.Socket) }
 
 func oneOf(key, got string, want ...string) error {
 	for _, w := range want {

@@ -66,6 +66,8 @@ func TestErrors(t *testing.T) {
 		{"bad address", "fleet: {address: nowhere}\n", "fleet.address: \"nowhere\" is not host:port"},
 		{"camera without model", good + "cameras: [{name: c, kind: scene, fps: 5, model: m}]\n", `cameras[0].model: "m" is not among the models`},
 		{"two cameras", good + "models: [{name: m, path: /m}]\ncameras: [{name: c, kind: scene, fps: 5, model: m}, {name: c, kind: scene, fps: 5, model: m}]\n", `"c" is there twice`},
+		{"no person", good + "local: {operators: ['% plant']}\n", "local.operators: \"% plant\" is no user"},
+		{"a key of local", good + "local: {operator: [anna]}\n", "operators"},
 		{"open tcp status", good + "status: {listen: '127.0.0.1:9100'}\n", "status.token_file: is empty"},
 		{"child without program", good + "infer: {mode: child}\n", "infer.program: is empty"},
 		{"engine", good + "models: [{name: m, path: /m, engine: cuda}]\n", `models[0].engine: "cuda", wants`},

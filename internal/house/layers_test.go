@@ -110,7 +110,7 @@ var edges = map[string][]string{
 }
 
 func allowed(from, to string) bool {
-	if to == "schema" || to == "schema/ota" || to == "schema/rest" && (strings.HasPrefix(from, "fleet") || strings.HasPrefix(from, "cmd/fulmar/") || strings.HasPrefix(from, "cmd/fulmar-fleet/") || strings.HasPrefix(from, "tests/")) || strings.HasPrefix(to, "internal/") && from != "schema" {
+	if to == "schema" || to == "schema/ota" || to == "schema/onboard" && (strings.HasPrefix(from, "agent") || strings.HasPrefix(from, "cmd/fulmar/") || strings.HasPrefix(from, "tests/")) || to == "schema/rest" && (strings.HasPrefix(from, "fleet") || strings.HasPrefix(from, "cmd/fulmar/") || strings.HasPrefix(from, "cmd/fulmar-fleet/") || strings.HasPrefix(from, "tests/")) || strings.HasPrefix(to, "internal/") && from != "schema" {
 		return true
 	}
 	rule := ""

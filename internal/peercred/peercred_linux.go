@@ -11,6 +11,9 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Check lets in this process's own user, root, and the users in also, by their ids. The
@@ -19,25 +22,66 @@ import (
 // On the calling side it tells whose socket was reached: the kernel gives who listened
 // first, which is root where systemd opened the socket.
 func Check(conn net.Conn, also ...int) error {
+	p, err := Of(conn)
+	if err != nil {
+		return err
+	}
+	return allowed(p.UID, append([]int{os.Geteuid()}, also...))
+}
+
+// Peer is a process at the other side of a unix socket, as it was when it connected (or,
+// on the calling side, when it began to listen). It cannot change that later, nor by
+// giving its end to somebody else.
+type Peer struct {
+	PID, UID, GID int
+	// Groups are the supplementary groups of the process; none on a kernel before 4.13,
+	// which does not tell.
+	Groups []int
+}
+
+// maxGroups bounds the groups that are read: the kernel tells none of somebody in more.
+// People in large directories are in some hundred.
+const maxGroups = 1024
+
+// Of tells who is at the other side.
+func Of(conn net.Conn) (Peer, error) {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
-		return fmt.Errorf("caller on %s is not on a unix socket: its user is not known", conn.LocalAddr().Network())
+		return Peer{}, fmt.Errorf("caller on %s is not on a unix socket: its user is not known", conn.LocalAddr().Network())
 	}
 	raw, err := uc.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("ask who calls: %w", err)
+		return Peer{}, fmt.Errorf("ask who calls: %w", err)
 	}
 	var cred *syscall.Ucred
 	var credErr error
+	var groups []int
 	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+		if cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED); credErr == nil {
+			groups = groupsOf(fd)
+		}
 	}); err != nil {
-		return fmt.Errorf("ask who calls: %w", err)
+		return Peer{}, fmt.Errorf("ask who calls: %w", err)
 	}
 	if credErr != nil {
-		return fmt.Errorf("ask who calls: %w", credErr)
+		return Peer{}, fmt.Errorf("ask who calls: %w", credErr)
 	}
-	return allowed(int(cred.Uid), append([]int{os.Geteuid()}, also...))
+	return Peer{PID: int(cred.Pid), UID: int(cred.Uid), GID: int(cred.Gid), Groups: groups}, nil
+}
+
+// groupsOf reads SO_PEERGROUPS (socket(7)); none where the kernel does not know it.
+func groupsOf(fd uintptr) []int {
+	list := make([]uint32, maxGroups)
+	size := uint32(len(list) * 4)
+	if _, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, unix.SO_PEERGROUPS,
+		uintptr(unsafe.Pointer(&list[0])), uintptr(unsafe.Pointer(&size)), 0); errno != 0 {
+		return nil
+	}
+	var out []int
+	for _, g := range list[:min(int(size)/4, len(list))] {
+		out = append(out, int(g))
+	}
+	return out
 }
 
 func allowed(peer int, users []int) error {

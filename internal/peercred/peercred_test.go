@@ -5,7 +5,9 @@ package peercred
 
 import (
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -42,5 +44,40 @@ func TestStrangerIsNotAllowed(t *testing.T) {
 	defer c.Close()
 	if err := Check(c); err != nil {
 		t.Errorf("we ourselves: %v", err)
+	}
+}
+
+// TestOf: the kernel tells user and groups of the other side as they are in this process.
+func TestOf(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	there, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	want, err := os.Getgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for side, conn := range map[string]net.Conn{"who listens": there, "who calls": c} {
+		p, err := Of(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(p.Groups)
+		slices.Sort(want)
+		if p.UID != os.Geteuid() || p.GID != os.Getegid() || p.PID != os.Getpid() || !slices.Equal(p.Groups, want) {
+			t.Errorf("%s sees %+v, this process is in the groups %v", side, p, want)
+		}
 	}
 }

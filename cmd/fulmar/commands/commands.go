@@ -21,6 +21,7 @@ import (
 	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/cmd/fulmar/key"
+	"fulmar/cmd/fulmar/local"
 	"fulmar/cmd/fulmar/people"
 	"fulmar/cmd/fulmar/remote"
 	"fulmar/cmd/fulmar/rollout"
@@ -44,7 +45,7 @@ time is over. An error ends with its code in brackets: fulmar explain CODE says 
   fulmar tpm test`,
 	}, release)
 	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
-		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
+		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), local.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
 

@@ -1,0 +1,251 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"fulmar/command"
+	"fulmar/internal/peercred"
+	"fulmar/schema/onboard"
+	"fulmar/twin"
+)
+
+// Bounds in time. People and scripts on the same machine are fast; who is not is stuck.
+const (
+	headerTime = 5 * time.Second  // for the head of a request
+	bodyTime   = 10 * time.Second // for all of it
+	writeTime  = 5 * time.Second  // for each write of an answer
+	idleTime   = 30 * time.Second
+	maxHeaders = 8 << 10
+)
+
+// State tells how the board is. It fills all but You.
+type State interface {
+	State(ctx context.Context) onboard.State
+}
+
+// Commands does commands. Its errors of type [command.Error] are passed on with their
+// codes; command.ErrNotKnown is for an id that it does not know.
+type Commands interface {
+	Kinds() []onboard.Kind
+	// Give has a command done for an actor who was let in: the result says that it is
+	// accepted, why not, or how it ended.
+	Give(ctx context.Context, o Order) (command.Result, error)
+	// Wait gives the result once it is final.
+	Wait(ctx context.Context, id command.ID) (command.Result, error)
+	Cancel(ctx context.Context, id command.ID, by string) (command.Result, error)
+	// Watch gives the steps of all commands from now on, until ctx ends; it drops for who
+	// does not take them.
+	Watch(ctx context.Context) <-chan command.Result
+	// Recent gives the newest n commands, the newest first.
+	Recent(n int) []Entry
+	// Known gives what is known of one command.
+	Known(id command.ID) (Entry, bool)
+}
+
+// Order is a command of somebody who was let in.
+type Order struct {
+	ID     command.ID
+	Actor  string // local/USER or key/ID
+	Name   string
+	Args   []byte // CBOR
+	Reason string
+	DryRun bool
+}
+
+// Entry is a command that is remembered.
+type Entry struct {
+	command.Report // with its Command, as far as that is known
+	Told           bool
+}
+
+// Twin is the board's twin, as far as a person at the board sees and changes it. An error
+// of Set says why the value is not taken.
+type Twin interface {
+	Keys() []onboard.Key
+	Set(ctx context.Context, key string, e twin.Edit) error
+	Clear(ctx context.Context, key, by, reason string) (was bool, err error)
+	Conflicts() []twin.Conflict
+	History(n int) []onboard.Change
+}
+
+// Keys tells whose signature an envelope of trust.TypeOperator has.
+type Keys interface {
+	Operator(envelope []byte) (payload []byte, keyID string, err error)
+}
+
+// Config is what a server is told. The functions may give nil for what does not run, or
+// not yet.
+type Config struct {
+	Path   string // of the socket
+	Access func() Access
+	// Name is who the board is; "" before it is enrolled.
+	Name     func() (tenant, board string)
+	State    State
+	Commands func() Commands
+	Twin     func() Twin
+	Keys     func() Keys
+	// Allow is the board's policy: an error, best a *command.Error, says why an actor may
+	// not have a command done now. nil: all may.
+	Allow func(actor, name string) error
+	Log   *slog.Logger
+}
+
+// Server serves one board's socket.
+type Server struct {
+	cfg        Config
+	log        *refusals
+	people     people
+	challenges *challenges
+	times      times
+	now        func() time.Time
+}
+
+// times are the bounds in time; tests have shorter ones.
+type times struct{ header, body, write, idle time.Duration }
+
+// New makes a server; it does nothing before Run.
+func New(cfg Config) *Server {
+	return &Server{
+		cfg: cfg, log: &refusals{log: cfg.Log}, people: system{}, challenges: newChallenges(),
+		times: times{headerTime, bodyTime, writeTime, idleTime}, now: time.Now,
+	}
+}
+
+type connKey struct{}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	l, err := listen(s.cfg.Path)
+	if err != nil {
+		return fmt.Errorf("open the local socket: %w", err)
+	}
+	return s.serve(ctx, l)
+}
+
+func (s *Server) serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler: s.routes(), ReadHeaderTimeout: s.times.header, ReadTimeout: s.times.body, IdleTimeout: s.times.idle, MaxHeaderBytes: maxHeaders,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if g, ok := c.(*guest); ok {
+				return context.WithValue(ctx, connKey{}, g.peer)
+			}
+			return ctx
+		},
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	err := srv.Serve(newDoor(l, s.log))
+	if !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the local socket: %w", err)
+	}
+	return nil
+}
+
+// caller is who asks, and what that person may do.
+type caller struct {
+	peercred.Peer
+	user string
+	role onboard.Role
+}
+
+func (c *caller) actor() string { return "local/" + c.user }
+
+// who tells who asks. The person is fixed by the connection; the role is what the config
+// says now.
+func (s *Server) who(r *http.Request) (caller, bool) {
+	p, ok := r.Context().Value(connKey{}).(peercred.Peer)
+	if !ok {
+		return caller{}, false
+	}
+	a := s.cfg.Access()
+	return caller{Peer: p, user: s.people.name(p.UID), role: a.role(s.people, p)}, true
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range []struct {
+		pattern string
+		need    onboard.Role
+		do      func(a *answer, r *http.Request, c caller) error
+	}{
+		{"GET /v1/state", onboard.RoleViewer, s.state},
+		{"GET /v1/kinds", onboard.RoleNone, s.kinds},
+		{"GET /v1/commands", onboard.RoleViewer, s.recent},
+		{"POST /v1/commands", onboard.RoleOperator, s.give},
+		{"GET /v1/commands/{id}", onboard.RoleViewer, s.command},
+		{"POST /v1/commands/{id}/cancel", onboard.RoleOperator, s.cancel},
+		{"POST /v1/challenge", onboard.RoleNone, s.challenge},
+		{"POST /v1/signed", onboard.RoleNone, s.signed},
+		{"GET /v1/twin", onboard.RoleViewer, s.keys},
+		{"GET /v1/twin/keys/{key}", onboard.RoleViewer, s.key},
+		{"PUT /v1/twin/keys/{key}", onboard.RoleOperator, s.set},
+		{"DELETE /v1/twin/keys/{key}", onboard.RoleOperator, s.clear},
+		{"GET /v1/twin/conflicts", onboard.RoleViewer, s.conflicts},
+		{"GET /v1/twin/history", onboard.RoleViewer, s.history},
+	} {
+		mux.Handle(r.pattern, s.guarded(r.need, r.do))
+	}
+	mux.Handle("/", s.guarded(onboard.RoleNone, func(_ *answer, r *http.Request, _ caller) error {
+		return refuse(http.StatusNotFound, onboard.NotKnown, "%s %.100s is nothing that this board answers: is the program that asks of another release?", r.Method, r.URL.Path)
+	}))
+	return mux
+}
+
+// guarded lets in who has the role, and writes what was refused.
+func (s *Server) guarded(need onboard.Role, do func(a *answer, r *http.Request, c caller) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a := &answer{w: w, c: http.NewResponseController(w), patience: s.times.write}
+		// Longer than any answer of one value may take to be made.
+		_ = a.c.SetWriteDeadline(time.Now().Add(s.times.body + takeTime + s.times.write))
+		r.Body = http.MaxBytesReader(w, r.Body, onboard.MaxBody)
+		c, known := s.who(r)
+		err := error(nil)
+		switch {
+		case !known:
+			err = refuse(http.StatusForbidden, onboard.NotAllowed, "who calls is not known")
+		case need == onboard.RoleOperator && c.role != onboard.RoleOperator, need == onboard.RoleViewer && c.role == onboard.RoleNone:
+			err = s.notAllowed(c, need)
+		default:
+			err = do(a, r, c)
+		}
+		if err == nil {
+			return
+		}
+		no := refusalOf(err)
+		s.log.say(r.Context(), "local request refused", "user", c.user, "uid", c.UID, "pid", c.PID, "what", r.Method+" "+clip(r.URL.Path), "code", no.Code, "why", no.Text)
+		a.refuse(no)
+	})
+}
+
+func (s *Server) notAllowed(c caller, need onboard.Role) error {
+	r := refuse(http.StatusForbidden, onboard.NotAllowed, "%s (user id %d) is %s on this board, which wants %s", c.user, c.UID, roleWord(c.role), roleWord(need))
+	r.Do = "an administrator adds the user to the group of local.operators in fulmard's config (fulmar-operators), and the user logs in anew; or give the command with --key and a key of role operator"
+	return r
+}
+
+func roleWord(r onboard.Role) string {
+	switch r {
+	case onboard.RoleOperator:
+		return "an operator"
+	case onboard.RoleViewer:
+		return "a viewer"
+	}
+	return "a person without a role"
+}
+
+func (s *Server) state(a *answer, r *http.Request, c caller) error {
+	st := s.cfg.State.State(r.Context())
+	st.You = onboard.You{User: c.user, Role: c.role, Actor: c.actor()}
+	return a.json(st)
+}

@@ -1,0 +1,324 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"fulmar/cmd/fulmar/here"
+	"fulmar/cmd/fulmar/show"
+	"fulmar/schema/onboard"
+)
+
+const (
+	// shownCommands is how many of the last commands a picture has.
+	shownCommands = 8
+	// plainWidth is for what is no terminal; minWidth is the narrowest that is drawn for.
+	plainWidth = 100
+	minWidth   = 24
+)
+
+// picture is how a board is, drawn as lines of a terminal.
+type picture struct {
+	state onboard.State
+	log   []onboard.Entry
+	width int
+	paint func(colour, word string) string
+}
+
+func painter(w io.Writer) func(colour, word string) string { return here.Painter(w) }
+
+// width is that of the terminal that w is, or a fixed one.
+func width(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return plainWidth
+	}
+	s, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil || s.Col == 0 {
+		return plainWidth
+	}
+	return max(int(s.Col), minWidth)
+}
+
+// cell is a word with a colour, "" for none.
+type cell struct{ text, colour string }
+
+func plain(s string) cell { return cell{text: show.Clean(s)} }
+
+// column of a table; those of a higher rank go first where the width does not do.
+type column struct {
+	name string
+	rank int
+}
+
+// lines draws it.
+func (p *picture) lines() []string {
+	s := &p.state
+	head := s.Board
+	if head == "" {
+		head = "a board without a name"
+	}
+	if s.Tenant != "" && s.Tenant != "default" {
+		head += " of " + s.Tenant
+	}
+	out := []string{p.cut(show.Clean(fmt.Sprintf("%s  %s  fulmard %s  you: %s, %s", head, s.At.Local().Format("2006-01-02 15:04:05 MST"), s.Release, s.You.User, s.You.Role)))}
+	out = append(out, p.fact("link", p.link()), p.fact("autonomy", p.autonomy()), p.fact("safety", p.safety()))
+	if s.Autonomy != nil {
+		for _, l := range s.Autonomy.Leases {
+			then := ""
+			if l.Then != "" {
+				then = ", then " + l.Then
+			}
+			out = append(out, p.fact("", plain(fmt.Sprintf("%s for %s more%s", l.Name, span(l.Left), then))))
+		}
+	}
+	if s.Conflicts > 0 {
+		out = append(out, p.fact("conflicts", cell{fmt.Sprintf("%d keys wait for a person: fulmar local conflicts", s.Conflicts), here.Warning}))
+	}
+	if s.Untold > 0 {
+		out = append(out, p.fact("untold", plain(fmt.Sprintf("%d results wait for the fleet", s.Untold))))
+	}
+	for _, c := range s.Causes {
+		out = append(out, p.fact("cause", cell{show.Clean(c), here.Warning}))
+	}
+	out = append(out, p.outputs()...)
+	out = append(out, p.rules()...)
+	return append(out, p.commands()...)
+}
+
+func (p *picture) link() cell {
+	l := &p.state.Link
+	text := l.State
+	if l.For > 0 {
+		text += " for " + span(l.For)
+	}
+	if l.Error != "" {
+		text += ": " + l.Error
+	}
+	if l.Up() {
+		return cell{show.Clean(text), here.Good}
+	}
+	return cell{show.Clean(text), here.Warning}
+}
+
+func (p *picture) autonomy() cell {
+	a := p.state.Autonomy
+	switch {
+	case a == nil:
+		return plain("not told")
+	case a.State == "alone":
+		return cell{show.Clean("alone" + since(a.For) + ": the board decides"), here.Warning}
+	}
+	return plain(a.State + since(a.For))
+}
+
+func (p *picture) safety() cell {
+	s := p.state.Safety
+	switch {
+	case s == nil:
+		return plain("not told")
+	case s.Active:
+		by := ""
+		if s.By != "" {
+			by = ", by " + s.By
+		}
+		return cell{show.Clean("SHUT DOWN" + since(s.For) + by + ": outputs stay in their safe states"), here.Bad}
+	}
+	return plain("ready")
+}
+
+func since(s int64) string {
+	if s <= 0 {
+		return ""
+	}
+	return " for " + span(s)
+}
+
+func (p *picture) outputs() []string {
+	var rows [][]cell
+	for _, o := range p.state.Outputs {
+		at := "not known"
+		if o.Value != nil {
+			at = value(o.Value, o.Unit)
+		}
+		state := plain(o.State)
+		if o.State != "" && o.State != "ok" {
+			state.colour = here.Warning
+		}
+		rows = append(rows, []cell{plain(o.Name), plain(at), state, plain(between(o.Min, o.Max)), plain(value(o.Safe, "")), plain(o.Kind), plain(o.Why)})
+	}
+	return p.table([]column{{"OUTPUT", 0}, {"AT", 0}, {"STATE", 1}, {"RANGE", 3}, {"SAFE", 4}, {"KIND", 5}, {"WHY", 2}}, rows)
+}
+
+func (p *picture) rules() []string {
+	var rows [][]cell
+	for _, r := range p.state.Rules {
+		rows = append(rows, []cell{plain(r.Name), plain(r.State), plain(span(r.For)), plain(strconv.FormatUint(r.Fired, 10)), plain(r.Why)})
+	}
+	return p.table([]column{{"RULE", 0}, {"STATE", 0}, {"FOR", 2}, {"FIRED", 1}, {"WHY", 3}}, rows)
+}
+
+func (p *picture) commands() []string {
+	var rows [][]cell
+	for i := range p.log {
+		e := &p.log[i]
+		state := e.State
+		if !e.Final && e.Percent > 0 {
+			state += fmt.Sprintf(" %d %%", e.Percent)
+		}
+		rows = append(rows, []cell{plain(clock(given(e), p.state.At)), plain(e.Name), {show.Clean(state), colourOf(e.State)}, plain(who(*e)), plain(why(*e))})
+	}
+	return p.table([]column{{"GIVEN", 3}, {"COMMAND", 0}, {"STATE", 0}, {"WHO", 1}, {"WHY", 2}}, rows)
+}
+
+func colourOf(state string) string {
+	switch state {
+	case "done":
+		return here.Good
+	case "failed", "unknown":
+		return here.Bad
+	case "refused", "expired", "cancelled":
+		return here.Warning
+	}
+	return ""
+}
+
+// fact is one line with a name.
+func (p *picture) fact(name string, c cell) string {
+	const indent = 10
+	text := p.fit(c.text, p.width-indent)
+	return fmt.Sprintf("%-*s", indent, name) + p.colour(c.colour, text)
+}
+
+func (p *picture) colour(colour, text string) string {
+	if colour == "" {
+		return text
+	}
+	return p.paint(colour, text)
+}
+
+// table draws rows under their names, with a line before it. Columns go where the width
+// does not do, the last one is cut.
+func (p *picture) table(columns []column, rows [][]cell) []string {
+	if len(rows) == 0 {
+		return nil
+	}
+	wide := make([]int, len(columns))
+	use := make([]bool, len(columns))
+	for i, c := range columns {
+		wide[i] = len(c.name)
+		for _, r := range rows {
+			wide[i] = max(wide[i], utf8.RuneCountInString(r[i].text))
+			use[i] = use[i] || r[i].text != ""
+		}
+	}
+	last := len(columns) - 1
+	total := func() (n int) {
+		for i := range columns {
+			if use[i] {
+				n += min(wide[i], map[bool]int{true: 12, false: 1 << 20}[i == last]) + 2
+			}
+		}
+		return n - 2
+	}
+	for total() > p.width {
+		worst := -1
+		for i, c := range columns {
+			if use[i] && c.rank > 0 && (worst < 0 || c.rank > columns[worst].rank) {
+				worst = i
+			}
+		}
+		if worst < 0 {
+			break // the lines are cut
+		}
+		use[worst] = false
+	}
+	for i := range columns {
+		if use[i] {
+			last = i
+		}
+	}
+	out := []string{""}
+	head := make([]cell, len(columns))
+	for i, c := range columns {
+		head[i].text = c.name
+	}
+	for _, r := range slices.Concat([][]cell{head}, rows) {
+		out = append(out, p.row(r, wide, use, last))
+	}
+	return out
+}
+
+func (p *picture) row(r []cell, wide []int, use []bool, last int) string {
+	var b strings.Builder
+	at := 0
+	for i, c := range r {
+		room := p.width - at
+		if !use[i] || room <= 0 {
+			continue
+		}
+		text := p.fit(c.text, room)
+		b.WriteString(p.colour(c.colour, text))
+		if i == last {
+			break
+		}
+		pad := min(wide[i]+2, room) - utf8.RuneCountInString(text)
+		b.WriteString(strings.Repeat(" ", max(0, pad)))
+		at += wide[i] + 2
+	}
+	if r[last].text == "" { // nothing stands behind the gap
+		return strings.TrimRight(b.String(), " ")
+	}
+	return b.String()
+}
+
+func (p *picture) cut(s string) string { return p.fit(s, p.width) }
+
+// fit cuts a text to so many columns.
+func (p *picture) fit(s string, room int) string {
+	if utf8.RuneCountInString(s) <= room {
+		return s
+	}
+	if room < 1 {
+		return ""
+	}
+	return string([]rune(s)[:room-1]) + "~"
+}
+
+func value(v *float64, unit string) string {
+	if v == nil {
+		return ""
+	}
+	return strings.TrimSpace(strconv.FormatFloat(*v, 'g', 6, 64) + " " + unit)
+}
+
+func between(low, high *float64) string {
+	if low == nil && high == nil {
+		return ""
+	}
+	return value(low, "") + ".." + value(high, "")
+}
+
+// span writes seconds as a person says them.
+func span(s int64) string {
+	switch {
+	case s < 120:
+		return fmt.Sprintf("%d s", s)
+	case s < 7200:
+		return fmt.Sprintf("%d min", s/60)
+	case s < 48*3600:
+		return fmt.Sprintf("%d h %d min", s/3600, s%3600/60)
+	}
+	return fmt.Sprintf("%d d", time.Duration(s)*time.Second/(24*time.Hour))
+}
