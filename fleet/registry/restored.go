@@ -12,17 +12,21 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
+	"fulmar/fleet/registry/commandrows"
 )
 
 // Restored settles a registry that comes from a backup made at the given time. What
 // may have been used up since is ended: join tokens, sessions, recovery codes, and
-// requests with what was decided on them.
+// requests with what was decided on them. Commands that are not settled are asked about.
 func (r *Registry) Restored(ctx context.Context, made time.Time) error {
 	return r.within(ctx, func(tx *sql.Tx) error {
 		for _, table := range []string{"join_token", "session", "recovery", "request"} {
 			if _, err := tx.ExecContext(ctx, "DELETE FROM "+table); err != nil {
 				return fmt.Errorf("settle the restored registry: %w", err)
 			}
+		}
+		if err := commandrows.Restored(ctx, tx); err != nil {
+			return err
 		}
 		return audit.Append(ctx, tx, audit.Entry{Who: Console, What: "restore", Why: fmt.Sprintf(
 			"from a backup of %s; what was decided after that, revocations among it, is not known here", made.UTC().Format(time.RFC3339))})
