@@ -77,6 +77,9 @@ func TestCodes(t *testing.T) {
 		{rest.CodeElsewhere, "POST", "requests/8/approve", "admin", "", nil},
 		{rest.CodeTargetEmpty, "POST", "rollouts", "admin", `{"component":"agent","release":"2","query":"nobody"}`, nil},
 		{rest.CodeSecondPerson, "POST", "rollouts/r-1/approve", "releaser", "", []string{"If-Match", "*"}},
+		{rest.CodeCommandSame, "POST", "commands/c-1/actions", "operator", `{"action":"approve"}`, nil},
+		{rest.CodeCommandForm, "POST", "commands", "operator", `{"name":"wrong","boards":["b1"]}`, nil},
+		{rest.CodeCommandsOpen, "POST", "commands", "operator", `{"name":"flood","boards":["b1"]}`, nil},
 		{rest.CodeKeyReused, "POST", "rollouts", "admin", spec, []string{"Idempotency-Key", "k"}},
 		{rest.CodeKeySpent, "POST", "tokens", "admin", bodyOf("make-token"), []string{"Idempotency-Key", "t"}},
 	} {

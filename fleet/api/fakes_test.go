@@ -37,6 +37,10 @@ var (
 	errStale  = errors.New("another version")
 	errSecond = errors.New("a second person")
 	errWrong  = errors.New("the waves are over 100 percent; give the last one less")
+
+	errSameCommand = errors.New("it was given by operator")
+	errForm        = errors.New("the name is none")
+	errOpen        = errors.New("too many are open")
 )
 
 // town is a fleet that lies in memory: it stands in for all parts of the real one.
@@ -240,6 +244,7 @@ func parse(q string) (look.Matcher, string, error) {
 func known() []door.Known {
 	return []door.Known{
 		{Err: errStale, Code: rest.CodeStale}, {Err: errSecond, Code: rest.CodeSecondPerson}, {Err: errWrong, Code: rest.CodeRefused, Say: true},
+		{Err: errSameCommand, Code: rest.CodeCommandSame}, {Err: errForm, Code: rest.CodeCommandForm, Say: true}, {Err: errOpen, Code: rest.CodeCommandsOpen},
 	}
 }
 
@@ -259,7 +264,7 @@ func openWith(tb testing.TB, t *town, hub *Hub) *Handler {
 	p := partsOf{t}
 	h, err := New(Config{
 		Caller: people, Source: t, Hub: hub, Log: slog.New(slog.DiscardHandler), Keys: idem.New(db), Known: known(), Parse: parse,
-		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p},
+		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p, Commands: orders{t}},
 		Prometheus: told("prometheus"), Targets: told("targets"), Within: within,
 	})
 	if err != nil {

@@ -155,14 +155,18 @@ func (c *Commands) OfBoard(ctx context.Context, tenant, board, before string, li
 	return list, next, nil
 }
 
-// Kinds gives the commands that boards say they have, by name.
-func (c *Commands) Kinds(ctx context.Context, tenant string) ([]rest.CommandKind, error) {
+// Kinds gives the commands that boards say they have, by name; of those boards that sees
+// lets through, nil: all.
+func (c *Commands) Kinds(ctx context.Context, tenant string, sees func(board string) bool) ([]rest.CommandKind, error) {
 	told, err := c.cfg.Fleet.Kinds(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
 	count := map[string]int{}
-	for _, names := range told {
+	for board, names := range told {
+		if sees != nil && !sees(board) {
+			continue
+		}
 		for _, n := range names {
 			count[n]++
 		}

@@ -42,6 +42,9 @@ const (
 	CodeOperations   Code = "FLT1302"
 	CodeTargetEmpty  Code = "FLT1401"
 	CodeSecondPerson Code = "FLT1402"
+	CodeCommandSame  Code = "FLT1601"
+	CodeCommandForm  Code = "FLT1602"
+	CodeCommandsOpen Code = "FLT1603"
 )
 
 // CodeRow is what is known of a class of errors.
@@ -57,7 +60,8 @@ type CodeRow struct {
 func Codes() []CodeRow {
 	rows := append(requestCodes(), listingCodes()...)
 	rows = append(rows, changeCodes()...)
-	return append(rows, partCodes()...)
+	rows = append(rows, partCodes()...)
+	return append(rows, commandCodes()...)
 }
 
 // Row gives the row of a code; that of [CodeInternal] for an unknown one.
@@ -127,5 +131,13 @@ func partCodes() []CodeRow {
 		{CodeOperations, 429, "Too many operations are under way", "The server does 16 long changes at one time.", "wait until one has ended: GET /api/v1/operations/ID"},
 		{CodeTargetEmpty, 422, "The target has no boards", "No board that the caller may see matches the query.", "GET /api/v1/query/check tells how many match and what could have been meant"},
 		{CodeSecondPerson, 403, "A second person has to approve it", "Nobody approves what they planned, nor by a token of theirs.", "ask somebody else with the right rollouts:approve"},
+	}
+}
+
+func commandCodes() []CodeRow {
+	return []CodeRow{
+		{CodeCommandSame, 403, "A second person has to decide about this command", "Nobody agrees to a command that they gave themselves, nor by a token of theirs.", "ask somebody else with the right commands:approve"},
+		{CodeCommandForm, 422, "The command is not as it should be", "Its name, arguments, time or boards are not what a command takes; errors says which.", "GET /api/v1/commands/kinds lists the commands that boards have"},
+		{CodeCommandsOpen, 507, "Too many commands are not settled", "The server keeps 200,000 commands open, counted for each board, and 256 of one board.", "wait until some are settled, or cancel some: GET /api/v1/commands?state=queued"},
 	}
 }

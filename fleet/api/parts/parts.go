@@ -81,6 +81,7 @@ type Parts struct {
 	Alerts   Alerts
 	Hooks    Hooks
 	Joins    JoinTokens
+	Commands Commands
 }
 
 // Mount adds the routes of the parts that there are.
@@ -105,6 +106,9 @@ func (p Parts) Mount(d *door.Door) {
 	}
 	if p.Joins != nil {
 		(&joinTokens{p.Joins}).mount(d)
+	}
+	if p.Commands != nil {
+		(&commands{p.Commands, p.Looks}).mount(d)
 	}
 }
 
