@@ -79,6 +79,9 @@ func TestCodes(t *testing.T) {
 		{rest.CodeSecondPerson, "POST", "rollouts/r-1/approve", "releaser", "", []string{"If-Match", "*"}},
 		{rest.CodeTwinKey, "PATCH", "boards/b1/twin", "admin", `{"set":{"app.X":1}}`, []string{"If-Match", "*"}},
 		{rest.CodeNoConflict, "POST", "conflicts/decide", "admin", `{"board":"b1","key":"app.rate","choose":"fleet"}`, nil},
+		{rest.CodeCommandSame, "POST", "commands/c-1/actions", "operator", `{"action":"approve"}`, nil},
+		{rest.CodeCommandForm, "POST", "commands", "operator", `{"name":"wrong","boards":["b1"]}`, nil},
+		{rest.CodeCommandsOpen, "POST", "commands", "operator", `{"name":"flood","boards":["b1"]}`, nil},
 		{rest.CodeKeyReused, "POST", "rollouts", "admin", spec, []string{"Idempotency-Key", "k"}},
 		{rest.CodeKeySpent, "POST", "tokens", "admin", bodyOf("make-token"), []string{"Idempotency-Key", "t"}},
 	} {

@@ -34,11 +34,14 @@ import (
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 var (
-	errStale   = errors.New("another version")
-	errSecond  = errors.New("a second person")
-	errKey     = errors.New("app.X is no name of a key")
-	errSettled = errors.New("it is not in conflict")
-	errWrong   = errors.New("the waves are over 100 percent; give the last one less")
+	errStale       = errors.New("another version")
+	errSecond      = errors.New("a second person")
+	errKey         = errors.New("app.X is no name of a key")
+	errSettled     = errors.New("it is not in conflict")
+	errWrong       = errors.New("the waves are over 100 percent; give the last one less")
+	errSameCommand = errors.New("it was given by operator")
+	errForm        = errors.New("the name is none")
+	errOpen        = errors.New("too many are open")
 )
 
 // town is a fleet that lies in memory: it stands in for all parts of the real one.
@@ -242,6 +245,7 @@ func parse(q string) (look.Matcher, string, error) {
 func known() []door.Known {
 	return []door.Known{
 		{Err: errStale, Code: rest.CodeStale}, {Err: errSecond, Code: rest.CodeSecondPerson}, {Err: errKey, Code: rest.CodeTwinKey, Say: true}, {Err: errSettled, Code: rest.CodeNoConflict, Say: true}, {Err: errWrong, Code: rest.CodeRefused, Say: true},
+		{Err: errSameCommand, Code: rest.CodeCommandSame}, {Err: errForm, Code: rest.CodeCommandForm, Say: true}, {Err: errOpen, Code: rest.CodeCommandsOpen},
 	}
 }
 
@@ -261,7 +265,7 @@ func openWith(tb testing.TB, t *town, hub *Hub) *Handler {
 	p := partsOf{t}
 	h, err := New(Config{
 		Caller: people, Source: t, Hub: hub, Log: slog.New(slog.DiscardHandler), Keys: idem.New(db), Known: known(), Parse: parse,
-		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p, Twins: twinsOf{t}},
+		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p, Twins: twinsOf{t}, Commands: orders{t}},
 		Prometheus: told("prometheus"), Targets: told("targets"), Within: within,
 	})
 	if err != nil {

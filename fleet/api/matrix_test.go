@@ -59,7 +59,7 @@ func descriptions(t *testing.T, h *Handler) (out []described) {
 // where puts things that there are into a path.
 func where(path string) string {
 	for from, to := range map[string]string{
-		"boards/{board}": "boards/b1", "requests/{id}": "requests/7", "rollouts/{id}": "rollouts/r-1", "users/{id}": "users/ann", "tokens/{id}": "tokens/t1",
+		"boards/{board}": "boards/b1", "requests/{id}": "requests/7", "rollouts/{id}": "rollouts/r-1", "commands/{id}": "commands/c-1", "users/{id}": "users/ann", "tokens/{id}": "tokens/t1",
 		"alert-rules/{id}": "alert-rules/hot", "webhooks/{id}": "webhooks/w1", "operations/{id}": "operations/none", "{delivery}": "9",
 		"{board}/{class}/{epoch}/{seq}": "b1/event/1/30", "{name}": "x", "{endpoint}": "query", "{what}": "buildinfo",
 	} {
@@ -96,7 +96,8 @@ func TestMatrix(t *testing.T) {
 			case d.Security == nil: // the description alone
 			case who == "" || who == "forged":
 				want = http.StatusUnauthorized
-			case who == "must-change" || !in || d.ID == "make-token" && who == "nobody": // with a right that they have not
+			case who == "must-change" || !in || d.ID == "make-token" && who == "nobody", // with a right that they have not
+				d.ID == "act-on-command" && !rights.Has(rest.CommandsSend): // the action's own right
 				want = http.StatusForbidden
 			case d.ID == "get-operation" || d.ID == "revoke-token" && who != "admin":
 				want = http.StatusNotFound // there is none, or none of theirs
@@ -141,7 +142,7 @@ func TestLimited(t *testing.T) {
 			continue
 		}
 		before := len(s.done())
-		other := strings.NewReplacer("boards/b1", "boards/new", "rollouts/r-1", "rollouts/r-2", "detections/b1", "detections/new", "tokens/t1", "tokens/t2").Replace(where(d.Path))
+		other := strings.NewReplacer("boards/b1", "boards/new", "rollouts/r-1", "rollouts/r-2", "commands/c-1", "commands/c-2", "detections/b1", "detections/new", "tokens/t1", "tokens/t2").Replace(where(d.Path))
 		w := ask(h, d.Method, other+strings.Replace(confirmed(d.ID), "b1", "new", 1), "limited", bodyOf(d.ID), "If-Match", "*")
 		switch {
 		case d.Whole:
@@ -153,7 +154,7 @@ func TestLimited(t *testing.T) {
 				t.Errorf("%s of another board: %d %s, did %q", d.ID, w.Code, w.Body, s.done())
 			}
 		}
-		if strings.Contains(w.Body.String(), `"new"`) || strings.Contains(w.Body.String(), "r-2") {
+		if strings.Contains(w.Body.String(), `"new"`) || strings.Contains(w.Body.String(), "r-2") || strings.Contains(w.Body.String(), "c-2") {
 			t.Errorf("%s tells %s", d.ID, w.Body)
 		}
 		if w := ask(h, d.Method, where(d.Path)+confirmed(d.ID), "misread", bodyOf(d.ID), "If-Match", "*"); w.Code/100 == 2 && d.Right != "" {

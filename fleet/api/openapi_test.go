@@ -28,6 +28,7 @@ func bodyOf(id string) string {
 	return map[string]string{
 		"set-meta": `{"site":"hall-5","version":0}`, "create-rollout": `{"component":"agent","release":"1.9.0"}`,
 		"forecast": `{"component":"agent","release":"1.9.0"}`, "add-user": `{"name":"bob","role":"viewer"}`, "set-role": `{"role":"operator"}`,
+		"give-command": `{"name":"snapshot","args":{"camera":"gate"},"boards":["b1"]}`, "act-on-command": `{"action":"cancel"}`,
 		"disable-user": `{"disabled":true}`, "make-join-token": `{"boards":3,"seconds":60}`,
 		"make-token": `{"name":"ci","rights":["boards:read"]}`, "put-alert-rule": `{"summary":"hot","severity":"warning","q":"b1"}`,
 		"add-webhook": `{"name":"pager","url":"https://x.example/","kind":"webhook"}`, "put-webhook": `{"name":"pager","url":"https://x.example/","kind":"webhook"}`,

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"fulmar/fleet/access"
+	"fulmar/fleet/api/parts"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
@@ -255,4 +256,86 @@ func (r rolls) Boards(_ context.Context, _, id string) ([]rest.RolloutBoard, err
 		out = append([]rest.RolloutBoard{{Board: "new", State: "good", Since: noon}}, out...)
 	}
 	return out, r.broken
+}
+
+// orders are the commands of a town: c-1 is for b1, c-2 for both boards.
+type orders struct{ *town }
+
+func command(id string) rest.Command {
+	return rest.Command{ID: id, Name: "snapshot", Actor: "operator", Given: noon, Expires: noon, Counts: map[string]int{"waiting-approval": 1}, Total: 1}
+}
+
+func (o orders) sees(id string, sees func(string) bool) bool {
+	return sees == nil || sees("b1") && (id == "c-1" || sees("new"))
+}
+
+func (o orders) List(_ context.Context, _ string, f parts.CommandFilter) (out []rest.Command, _ string, _ error) {
+	for _, id := range []string{"c-2", "c-1"} {
+		if o.sees(id, f.Sees) {
+			out = append(out, command(id))
+		}
+	}
+	return out, "", o.broken
+}
+
+func (o orders) Get(_ context.Context, _, id string, rows bool, sees func(string) bool) (*rest.Command, error) {
+	v := command(id)
+	if id != "c-1" && id != "c-2" || !o.sees(id, sees) {
+		return nil, web.ErrNotFound
+	}
+	if rows {
+		v.Boards = []rest.CommandBoard{{ID: "00000000000000000000000000000001", Board: "b1", State: "waiting-approval", Events: []rest.CommandEvent{{State: "waiting-approval", At: noon}}}}
+	}
+	return &v, o.broken
+}
+
+func (o orders) OfBoard(context.Context, string, string, string, int) ([]rest.Command, string, error) {
+	return []rest.Command{command("c-1")}, "c-1", o.broken
+}
+
+func (o orders) Kinds(context.Context, string, func(string) bool) ([]rest.CommandKind, error) {
+	return []rest.CommandKind{{Name: "snapshot", Boards: 2, Approval: true}}, o.broken
+}
+
+func (o orders) Plan(_ context.Context, _ access.Caller, s rest.CommandSpec) (string, error) {
+	return "2 boards would get " + s.Name + ".", o.broken
+}
+
+func (o orders) Give(_ context.Context, by access.Caller, s rest.CommandSpec) (*rest.Command, error) {
+	switch s.Name {
+	case "wrong":
+		return nil, errForm
+	case "flood":
+		return nil, errOpen
+	}
+	v := command("c-3")
+	return &v, o.called("give %s by %s, who sees %q, to %v%s", s.Name, by.Who, by.Boards, s.Boards, s.Query)
+}
+
+func (o orders) right(by access.Caller, a rest.CommandAction) error {
+	if a.Action == "cancel" {
+		return by.May(rest.CommandsSend)
+	}
+	if by.Who == "operator" {
+		return errSameCommand
+	}
+	return by.May(rest.CommandsApprove)
+}
+
+func (o orders) Act(_ context.Context, by access.Caller, id string, a rest.CommandAction) (*rest.Command, error) {
+	if err := o.right(by, a); err != nil {
+		return nil, err
+	}
+	if id != "c-1" && (id != "c-2" || by.Boards != "") {
+		return nil, web.ErrNotFound
+	}
+	v := command(id)
+	return &v, o.called("%s %s by %s: %s", a.Action, id, by.Who, a.Reason)
+}
+
+func (o orders) Would(_ context.Context, by access.Caller, id string, a rest.CommandAction) (string, error) {
+	if id != "c-1" {
+		return "", web.ErrNotFound
+	}
+	return id + " would get: " + a.Action + ".", o.right(by, a)
 }

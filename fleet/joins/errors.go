@@ -8,6 +8,7 @@ import (
 
 	"fulmar/fleet/alerts"
 	"fulmar/fleet/api/door"
+	"fulmar/fleet/commands"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
@@ -31,24 +32,31 @@ func Known() []door.Known {
 	var out []door.Known
 	for _, k := range [][]door.Known{
 		say(rest.CodeStale, meta.ErrStale, alerts.ErrStale, runner.ErrStale, twins.ErrStale),
-		say(rest.CodeTargetEmpty, plan.ErrNoBoards),
+		say(rest.CodeTargetEmpty, plan.ErrNoBoards, commands.ErrNoBoards),
 		say(rest.CodeSecondPerson, rollout.ErrSamePerson),
+		say(rest.CodeCommandSame, commands.ErrSamePerson),
+		say(rest.CodeCommandForm, &commands.Error{}),
+		say(rest.CodeCommandsOpen, commands.ErrTooMany),
 		say(rest.CodeQuery, runner.ErrQuery),
 		say(rest.CodeTwinKey, twins.ErrInvalid),
 		say(rest.CodeNoConflict, twins.ErrNoConflict),
 		say(rest.CodeBusy, twins.ErrStopped),
-		say(rest.CodeConflict, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
+		say(rest.CodeConflict, commands.ErrState, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
 		say(rest.CodeRefused, meta.ErrInvalid, alerts.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
 		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany, registry.ErrTooMany, twins.ErrFull),
-		say(rest.CodeNotFound, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown, registry.ErrNoToken),
+		say(rest.CodeNotFound, commands.ErrUnknown, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown, registry.ErrNoToken),
 	} {
 		out = append(out, k...)
 	}
 	return out
 }
 
-// Fault finds the field of a plan that an error is about.
+// Fault finds the field of a plan or a command that an error is about.
 func Fault(err error) (rest.Fault, bool) {
+	var field *commands.Error
+	if errors.As(err, &field) {
+		return rest.Fault{Pointer: field.Pointer, Detail: field.Detail}, true
+	}
 	var wrong *plan.Error
 	if !errors.As(err, &wrong) {
 		return rest.Fault{}, false

@@ -17,6 +17,7 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry/accounts"
+	"fulmar/fleet/registry/commandrows"
 	"fulmar/fleet/registry/idem"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
@@ -103,6 +104,9 @@ func (r *Registry) Rollouts() *rollouts.Table { return rollouts.New(r.db) }
 
 // Twins keeps the fleet's side of the boards' twins.
 func (r *Registry) Twins() *twinrows.Table { return twinrows.New(r.db) }
+
+// Commands keeps commands to boards.
+func (r *Registry) Commands() *commandrows.Table { return commandrows.New(r.db) }
 
 // Roll gives a number that changes with what is known of boards, their proofs and their
 // requests, whoever changed it.

@@ -12,12 +12,14 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
+	"fulmar/fleet/registry/commandrows"
 	"fulmar/fleet/registry/twinrows"
 )
 
 // Restored settles a registry that comes from a backup made at the given time. What
 // may have been used up since is ended: join tokens, sessions, recovery codes, and
-// requests with what was decided on them. Twins begin a new life.
+// requests with what was decided on them. Twins begin a new life. Commands that are not
+// settled are asked about.
 func (r *Registry) Restored(ctx context.Context, made time.Time) error {
 	return r.within(ctx, func(tx *sql.Tx) error {
 		for _, table := range []string{"join_token", "session", "recovery", "request"} {
@@ -25,7 +27,7 @@ func (r *Registry) Restored(ctx context.Context, made time.Time) error {
 				return fmt.Errorf("settle the restored registry: %w", err)
 			}
 		}
-		if err := twinrows.Restored(ctx, tx); err != nil {
+		if err := errors.Join(twinrows.Restored(ctx, tx), commandrows.Restored(ctx, tx)); err != nil {
 			return err
 		}
 		return audit.Append(ctx, tx, audit.Entry{Who: Console, What: "restore", Why: fmt.Sprintf(

@@ -44,6 +44,9 @@ const (
 	CodeSecondPerson Code = "FLT1402"
 	CodeTwinKey      Code = "FLT1501"
 	CodeNoConflict   Code = "FLT1502"
+	CodeCommandSame  Code = "FLT1601"
+	CodeCommandForm  Code = "FLT1602"
+	CodeCommandsOpen Code = "FLT1603"
 )
 
 // CodeRow is what is known of a class of errors.
@@ -60,7 +63,8 @@ func Codes() []CodeRow {
 	rows := append(requestCodes(), listingCodes()...)
 	rows = append(rows, changeCodes()...)
 	rows = append(rows, partCodes()...)
-	return append(rows, twinCodes()...)
+	rows = append(rows, twinCodes()...)
+	return append(rows, commandCodes()...)
 }
 
 // Row gives the row of a code; that of [CodeInternal] for an unknown one.
@@ -137,5 +141,13 @@ func twinCodes() []CodeRow {
 	return []CodeRow{
 		{CodeTwinKey, 422, "A twin cannot hold this", "A key has no name of a key, its value is none that a board takes, or there is no room for it; detail says which.", "correct what detail names; docs/twin.md lists the keys"},
 		{CodeNoConflict, 409, "The key is not in conflict", "Somebody has decided it, or it never was.", "GET /api/v1/conflicts lists what is to be decided"},
+	}
+}
+
+func commandCodes() []CodeRow {
+	return []CodeRow{
+		{CodeCommandSame, 403, "A second person has to decide about this command", "Nobody agrees to a command that they gave themselves, nor by a token of theirs.", "ask somebody else with the right commands:approve"},
+		{CodeCommandForm, 422, "The command is not as it should be", "Its name, arguments, time or boards are not what a command takes; errors says which.", "GET /api/v1/commands/kinds lists the commands that boards have"},
+		{CodeCommandsOpen, 507, "Too many commands are not settled", "The server keeps 200,000 commands open, counted for each board, and 256 of one board.", "wait until some are settled, or cancel some: GET /api/v1/commands?state=queued"},
 	}
 }

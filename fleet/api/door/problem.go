@@ -120,7 +120,14 @@ func (d *Door) classOf(ctx context.Context, err error) *Error {
 	if d.cfg.Fault != nil {
 		if f, ok := d.cfg.Fault(err); ok {
 			f.Detail = cut(f.Detail)
-			return &Error{Code: rest.CodeRefused, Faults: []rest.Fault{f}, Cause: err}
+			out := &Error{Code: rest.CodeRefused, Faults: []rest.Fault{f}, Cause: err}
+			for _, k := range d.cfg.Known {
+				if errors.Is(err, k.Err) {
+					out.Code = k.Code
+					break
+				}
+			}
+			return out
 		}
 	}
 	for _, k := range d.cfg.Known {

@@ -82,6 +82,7 @@ type Parts struct {
 	Hooks    Hooks
 	Joins    JoinTokens
 	Twins    Twins
+	Commands Commands
 }
 
 // Mount adds the routes of the parts that there are.
@@ -109,6 +110,9 @@ func (p Parts) Mount(d *door.Door) {
 	}
 	if p.Twins != nil {
 		(&twins{p.Twins, p.Looks}).mount(d)
+	}
+	if p.Commands != nil {
+		(&commands{p.Commands, p.Looks}).mount(d)
 	}
 }
 
