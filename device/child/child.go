@@ -34,12 +34,12 @@ const Word = "bounded"
 
 // Bounds of a program.
 const (
-	MaxArgs   = 64
-	maxArg    = 4 << 10  // bytes
-	maxIn     = 64 << 10 // bytes of standard input
-	maxSaid   = 1 << 10  // bytes of standard error that are kept
-	maxFile   = 16 << 20 // bytes of a file that it writes
-	maxOpen   = 64       // files
+	MaxArgs  = 64
+	maxArg   = 4 << 10  // bytes
+	maxIn    = 64 << 10 // bytes of standard input
+	maxSaid  = 1 << 10  // bytes of standard error that are kept
+	maxFile  = 16 << 20 // bytes of a file that it writes
+	maxOpen  = 64       // files
 	endGrace = time.Second
 )
 

@@ -55,7 +55,7 @@ type Bank struct {
 
 	keepers atomic.Int32
 	disk    chan struct{} // holds a token while nobody writes; cap 1
-	last map[string]float64
+	last    map[string]float64
 }
 
 // Open makes a bank of checked outputs. It reads what was latched, and touches no device.

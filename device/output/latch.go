@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
 
@@ -39,15 +38,29 @@ func readLatch(dir string) (latch, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return latch{V: 1}, nil
 	}
-	var l latch
+	l := latch{}
 	if err == nil {
-		err = json.Unmarshal(b, &l)
+		l, err = parseLatch(b)
 	}
+	if err != nil {
+		return unreadable(), fmt.Errorf("%s: %w; taken for a safety shutdown, release it when the outputs may move", latchFile, err)
+	}
+	return l, nil
+}
+
+// unreadable is what a file that cannot be read stands for.
+func unreadable() latch {
+	return latch{V: 1, Active: true, By: "fulmard: " + latchFile + " cannot be read"}
+}
+
+func parseLatch(b []byte) (latch, error) {
+	var l latch
+	err := json.Unmarshal(b, &l)
 	if err == nil && l.V != 1 {
 		err = fmt.Errorf("has version %d, this program knows 1", l.V)
 	}
 	if err != nil {
-		return latch{V: 1, Active: true, By: "fulmard: " + latchFile + " cannot be read"}, fmt.Errorf("%s: %w; taken for a safety shutdown, release it when the outputs may move", latchFile, err)
+		return unreadable(), err
 	}
 	return l, nil
 }
@@ -69,15 +82,21 @@ func readLast(dir string) (map[string]float64, error) {
 	}
 	last := map[string]float64{}
 	if err == nil {
-		err = json.Unmarshal(b, &last)
+		last, err = parseLast(b)
 	}
-	if err != nil || len(last) > MaxOutputs {
-		return map[string]float64{}, fmt.Errorf("%s: is not what this program writes (%w); nothing is restored from it", lastFile, errors.Join(err, errors.New("no values")))
+	if err != nil {
+		return map[string]float64{}, fmt.Errorf("%s: %w; nothing is restored from it", lastFile, err)
 	}
-	for k, v := range last {
-		if math.IsNaN(v) {
-			delete(last, k)
-		}
+	return last, nil
+}
+
+func parseLast(b []byte) (map[string]float64, error) {
+	last := map[string]float64{}
+	if err := json.Unmarshal(b, &last); err != nil {
+		return nil, err
+	}
+	if len(last) > MaxOutputs || last == nil {
+		return nil, fmt.Errorf("has %d values, wants at most %d", len(last), MaxOutputs)
 	}
 	return last, nil
 }

@@ -50,6 +50,7 @@ type plant struct {
 	devices map[string]*device
 	reading map[string]float64 // NaN: unknown
 	fails   bool               // the disk
+	lies    bool               // it says so, and has written all the same
 	dieAt   int                // die at this write from now; 0 never
 	after   bool               // and the write is done
 	bank    *Bank
@@ -185,12 +186,15 @@ func (p *plant) Value(name string) (float64, time.Duration, bool) {
 
 func (p *plant) write(path string, b []byte, perm os.FileMode) error {
 	p.mu.Lock()
-	dead, die, after, fails := *p.dead, false, p.after, p.fails
+	dead, die, after, fails, lies := *p.dead, false, p.after, p.fails, p.lies
 	if p.dieAt > 0 {
 		p.dieAt--
 		die = p.dieAt == 0
 	}
 	p.mu.Unlock()
+	if fails && lies && !dead && !die {
+		_ = os.WriteFile(path, b, perm)
+	}
 	if dead || fails && !die {
 		return errors.New("disk fails")
 	}
@@ -340,7 +344,7 @@ func (m *model) step() {
 		p.mu.Unlock()
 	case 10:
 		p.mu.Lock()
-		p.fails = r.IntN(3) == 0
+		p.fails, p.lies = r.IntN(3) == 0, r.IntN(2) == 0
 		p.mu.Unlock()
 	case 11:
 		p.mu.Lock()
