@@ -90,6 +90,9 @@ func (p *Program) Run(ctx context.Context) ([]byte, error) {
 	if cmd.Process != nil {
 		_ = killGroup(cmd.Process.Pid) // what it left behind
 	}
+	if errors.Is(err, exec.ErrWaitDelay) { // it ended well, and left somebody with its output
+		err = nil
+	}
 	switch {
 	case out.cut:
 		return nil, fmt.Errorf("%s: %w: %d bytes", p.Path, ErrTooMuch, p.Limits.Output)
