@@ -298,3 +298,15 @@ func (e *Engine) States(now time.Duration) []State {
 	}
 	return out
 }
+
+// Changed gives the states that are other ones than when it was last asked. Why a rule is
+// undecided alone is no change.
+func (e *Engine) Changed(now time.Duration) (out []State) {
+	for _, r := range e.rules {
+		if m := r.mark(now); m != r.told {
+			r.told = m
+			out = append(out, e.state(r, now))
+		}
+	}
+	return out
+}

@@ -59,6 +59,7 @@ type live struct {
 	why  string // an order was not taken
 
 	unknownAt time.Duration // since when its answer is not known; never
+	told      mark
 }
 
 // work is a list of actions that is being done.
@@ -278,20 +279,37 @@ type State struct {
 // misses some ticks is no news.
 const undecidedLong = time.Minute
 
-func (e *Engine) state(r *live, now time.Duration) State {
-	s := State{Name: r.p.Name, State: Off, Since: r.since, Fired: r.fired, Slowed: r.slowed, Failing: r.why, Actions: actionWords(r.p.Do)}
+// mark is what a change of makes news.
+type mark struct {
+	word          string
+	fired         uint64
+	unknown, long bool
+	fault         error
+	why           string
+	slowed        bool
+}
+
+func (r *live) mark(now time.Duration) mark {
+	m := mark{word: Off, fired: r.fired, unknown: r.unknownAt != never, fault: r.fault, why: r.why, slowed: r.slowed}
+	m.long = m.unknown && now >= r.unknownAt+undecidedLong
 	switch {
 	case r.on && r.spent:
-		s.State = Spent
+		m.word = Spent
 	case r.on:
-		s.State = On
+		m.word = On
 	case r.trueAt != never:
-		s.State = Waiting
-	case r.unknownAt != never:
-		s.State = Undecided
+		m.word = Waiting
+	case m.unknown:
+		m.word = Undecided
 	}
-	if r.unknownAt != never {
-		s.Undecided, s.Long = e.unknown(r), now >= r.unknownAt+undecidedLong
+	return m
+}
+
+func (e *Engine) state(r *live, now time.Duration) State {
+	m := r.mark(now)
+	s := State{Name: r.p.Name, State: m.word, Since: r.since, Fired: r.fired, Long: m.long, Slowed: r.slowed, Failing: r.why, Actions: actionWords(r.p.Do)}
+	if m.unknown {
+		s.Undecided = e.unknown(r)
 	}
 	if r.fault != nil {
 		s.Failing = r.fault.Error()
