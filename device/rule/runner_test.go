@@ -552,9 +552,8 @@ func TestSafetyWaitsForNoDisk(t *testing.T) {
 		r := Open(Config{Do: j.Do})
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		begin := time.Now()
 		for name, want := range map[string]time.Duration{safetyCommand: 0, "quick": time.Second} {
-			begin = time.Now()
+			begin := time.Now()
 			_ = r.do(ctx, Job{Orders: []Order{{ID: [16]byte{byte(len(name))}, Action: Action{Command: name}}}}, make(chan struct{}))
 			if got := time.Since(begin); got != want || j.take() != name {
 				t.Errorf("%s after %v, want %v", name, got, want)
