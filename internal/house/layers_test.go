@@ -164,6 +164,7 @@ var links = map[string]map[string]string{
 		"html/template":                   "pages are the fleet's",
 		"github.com/chromedp/chromedp":    "tests only",
 		"github.com/spf13/cobra":          "a board pays for every byte; its few commands need no more than flag",
+		"github.com/expr-lang/expr":       "tests only: it calls methods by name, so the linker keeps all of them, 2.6 MB",
 	},
 	"cmd/fulmar-infer": {
 		"github.com/spf13/cobra": "a machine starts it; its few commands need no more than flag",
