@@ -54,6 +54,7 @@ type memDisk struct {
 	writes int
 	bad    error                  // of each write
 	cut    func(name string) bool // the power goes in this write: true leaves the new file
+	last   int                    // >0: the write after which the disk takes nothing more
 }
 
 // errPower is what a write panics with when the power goes: nothing runs after it.
@@ -71,7 +72,12 @@ func (d *memDisk) Write(name string, b []byte) error {
 	if d.bad != nil {
 		return d.bad
 	}
-	d.writes++
+	if d.writes++; d.last > 0 && d.writes > d.last {
+		if d.bad = errPower; d.writes%2 == 0 {
+			d.files[name] = bytes.Clone(b)
+		}
+		return d.bad
+	}
 	if d.cut != nil {
 		if d.cut(name) {
 			d.files[name] = bytes.Clone(b)
