@@ -313,9 +313,6 @@ func (s *Service) Operator(ctx context.Context, envelope []byte) (command.Result
 	refuse := func(code, form string, args ...any) (command.Result, error) {
 		return command.Result{V: schema.Version, ID: c.ID, State: command.Refused, Time: s.cfg.Clock.Now(), Code: code, Text: fmt.Sprintf(form, args...)}, nil
 	}
-	if c.Tenant != s.cfg.Tenant || c.Board != s.cfg.Board {
-		return refuse(command.CodeAddress, "it is for board %s of %s, this is %s of %s", c.Board, c.Tenant, s.cfg.Board, s.cfg.Tenant)
-	}
 	if len(key) < 16 || c.Actor != command.ActorKey+"/"+key[:16] {
 		return refuse(command.CodeActor, "it is of actor %s, and key %.16s signed it", c.Actor, key)
 	}

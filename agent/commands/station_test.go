@@ -227,6 +227,7 @@ type station struct {
 	kept    map[string][]byte
 	stopped []string
 	unknown bool // the fleet's time
+	far     time.Duration
 }
 
 func newStation(t testing.TB) *station {
@@ -251,6 +252,7 @@ func (st *station) config() Config {
 			if err := schema.Decode(p, &r); err != nil || r.Result.ID.String() != id {
 				st.t.Errorf("report of %s: %v", id, err)
 			}
+			time.Sleep(st.far)
 			st.mu.Lock()
 			defer st.mu.Unlock()
 			st.sent = append(st.sent, r)
