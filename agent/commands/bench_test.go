@@ -5,10 +5,9 @@ package commands
 
 import (
 	"context"
-	"os"
+	"os/exec"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,24 +39,15 @@ func (s *stamped) Set(context.Context, string, float64, string) error {
 	return nil
 }
 
-// burn keeps every core busy, as inference on the CPU does, until the benchmark ends.
-// FULMAR_BURN says with how many goroutines; without it as many as cores.
+// burn keeps every core busy until the benchmark ends, as inference on the CPU does: in
+// processes of their own, as nice as fulmard's worker is (worker.Child).
 func burn(b *testing.B) {
-	n := runtime.GOMAXPROCS(0)
-	if v, err := strconv.Atoi(os.Getenv("FULMAR_BURN")); err == nil {
-		n = v
-	}
-	var over atomic.Bool
-	b.Cleanup(func() { over.Store(true) })
-	for range n {
-		go func() {
-			for x := 1.0; !over.Load(); {
-				for range 1 << 16 {
-					x = x*1.0000001 + 1e-9
-				}
-				runtime.KeepAlive(x)
-			}
-		}()
+	for range runtime.NumCPU() {
+		c := exec.Command("nice", "-n", "5", "sh", "-c", "while :; do :; done")
+		if err := c.Start(); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
 	}
 }
 
