@@ -240,7 +240,7 @@ func newStation(t testing.TB) *station {
 
 func (st *station) config() Config {
 	return Config{
-		Tenant: "t", Board: "b", Dir: st.dir, Clock: schema.NewClock(7, 0), Release: "1.2.3",
+		Address: func() (string, string) { return "t", "b" }, Dir: st.dir, Clock: schema.NewClock(7, 0), Release: "1.2.3",
 		Now: func() (uint64, bool) {
 			st.mu.Lock()
 			defer st.mu.Unlock()

@@ -41,6 +41,8 @@ func (m *memory) Rewrite(e [][]byte) error {
 }
 func (m *memory) Size() int64 { return m.size }
 
+func address() (tenant, board string) { return "t", "b" }
+
 // island is a board whose fleet cannot be reached until told otherwise.
 type island struct {
 	t    *testing.T
@@ -56,7 +58,7 @@ type island struct {
 func (i *island) start(handlers ...command.Handler) {
 	i.t.Helper()
 	d, err := New(Config{
-		Tenant: "t", Board: "b", Clock: schema.NewClock(1, 0), Handlers: handlers, Log: &i.log, Entries: i.log.entries, untold: i.most,
+		Address: address, Clock: schema.NewClock(1, 0), Handlers: handlers, Log: &i.log, Entries: i.log.entries, untold: i.most,
 		Open: func(e []byte) ([]byte, error) { return e, nil }, Now: func() (uint64, bool) { return uint64(time.Now().UnixMilli()), true },
 		Tell: func(_ context.Context, r command.Report) error {
 			i.mu.Lock()

@@ -178,12 +178,13 @@ func (d *Dispatcher) judge(c *command.Command, local bool, t *taking) command.Re
 	refuse := func(code, form string, args ...any) command.Result {
 		return command.Result{State: command.Refused, Code: code, Text: clip(fmt.Sprintf(form, args...))}
 	}
+	tenant, board := d.cfg.Address()
 	last, known := t.high[c.Actor]
 	h := d.handlers[c.Name]
 	switch {
-	case c.Tenant != d.cfg.Tenant || c.Board != d.cfg.Board:
-		return refuse(command.CodeAddress, "it is for board %s of %s, this is %s of %s", c.Board, c.Tenant, d.cfg.Board, d.cfg.Tenant)
-	case local: // its number was given here
+	case local: // its number was given here, and its address
+	case c.Tenant != tenant || c.Board != board || board == "":
+		return refuse(command.CodeAddress, "it is for board %s of %s, this is %s of %s", c.Board, c.Tenant, board, tenant)
 	case ownActor(c.Actor):
 		return refuse(command.CodeActor, "%s is an actor of the board's own", c.Actor)
 	case c.Seq <= last:
