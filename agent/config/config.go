@@ -17,7 +17,6 @@ import (
 	"fulmar/device/sensor"
 	"fulmar/inference/worker"
 	"fulmar/schema"
-	"fulmar/schema/onboard"
 )
 
 // Limits of the config. They bound memory, not taste.
@@ -197,13 +196,6 @@ type Camera struct {
 type Status struct {
 	Listen    string `yaml:"listen"`     // unix:PATH or host:port; "" = unix socket in the data folder; "off"
 	TokenFile string `yaml:"token_file"` // bearer token; required for host:port
-}
-
-// Local says who at the board may do what, over the socket in the data folder. Users and,
-// with % before them, groups: by name, or by number.
-type Local struct {
-	Operators []string `yaml:"operators"`
-	Viewers   []string `yaml:"viewers"` // empty: everybody who can open the socket
 }
 
 // Default is the config of a board that was told nothing.
@@ -481,9 +473,6 @@ func (c *Config) LastGoodPath() string { return filepath.Join(c.Data, "config.la
 
 // StatusSocket is where status is served when nothing else is said.
 func (c *Config) StatusSocket() string { return filepath.Join(c.Data, "status.sock") }
-
-// LocalSocket is where people at the board ask; see [Config.SpoolDir].
-func (c *Config) LocalSocket() string { return filepath.Join(c.Data, onboard.Socket) }
 
 func oneOf(key, got string, want ...string) error {
 	for _, w := range want {

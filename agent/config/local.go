@@ -6,8 +6,18 @@ package config
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"regexp"
+
+	"fulmar/schema/onboard"
 )
+
+// Local says who at the board may do what, over the socket in the data folder. Users and,
+// with % before them, groups: by name, or by number.
+type Local struct {
+	Operators []string `yaml:"operators"`
+	Viewers   []string `yaml:"viewers"` // empty: everybody who can open the socket
+}
 
 // maxPeople bounds each list: a plant has shifts, and groups for them.
 const maxPeople = 64
@@ -33,3 +43,6 @@ func (l *Local) validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// LocalSocket is where people at the board ask; see [Config.SpoolDir].
+func (c *Config) LocalSocket() string { return filepath.Join(c.Data, onboard.Socket) }

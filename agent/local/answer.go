@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/command/dispatch"
 	"fulmar/schema/onboard"
 )
 
@@ -95,7 +96,7 @@ func refusalOf(err error) *refusal {
 		return no
 	case errors.As(err, &coded):
 		return refuse(http.StatusConflict, coded.Code, "%s", coded.Text)
-	case errors.Is(err, command.ErrNotKnown):
+	case errors.Is(err, dispatch.ErrNotKnown):
 		return refuse(http.StatusNotFound, onboard.NotKnown, "%s", err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return refuse(http.StatusServiceUnavailable, onboard.NotReady, "the board did not come to it in time: %s", err)

@@ -10,6 +10,7 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,45 +18,40 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"fulmar/agent/authority"
+	"fulmar/agent/commands"
+	"fulmar/agent/config"
+	"fulmar/agent/shadow"
 	"fulmar/command"
+	"fulmar/command/dispatch"
 	"fulmar/internal/peercred"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
-	"fulmar/storage/journal"
-	"fulmar/trust"
 	"fulmar/twin"
 )
 
-// board is a real dispatcher on a real journal with a valve, the real twin, and a server
-// in front of them.
+// board is the real commands of a board with a valve, its real twin, its real authority of
+// keys, and a server in front of them.
 type board struct {
 	*Server
-	t     *testing.T
-	d     *command.Dispatcher
-	path  string
-	log   *syncBuffer
-	clock schema.Clock
+	t      *testing.T
+	path   string
+	log    *syncBuffer
+	svc    *commands.Service
+	shadow *shadow.Shadow
+	keys   *authority.Authority
 
-	mu       sync.Mutex
-	seq      uint64
-	valve    float64
-	moved    int
-	given    []Entry
-	watchers map[chan command.Result]bool
-	access   Access
+	mu     sync.Mutex
+	valve  float64
+	moved  int
+	access Access
 
-	twinMu  sync.Mutex
-	twin    *twin.Board
-	history []onboard.Change
-
-	set  atomic.Pointer[trust.KeySet]
-	root crypto.Signer
+	roots   []crypto.Signer
+	version uint64
 }
 
 type syncBuffer struct {
@@ -85,32 +81,31 @@ func fresh(t *testing.T) *board {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &board{
-		t: t, path: filepath.Join(dir, onboard.Socket), log: new(syncBuffer), clock: schema.NewClock(1, 0),
-		watchers: map[chan command.Result]bool{}, access: Access{Operators: []string{fmt.Sprint(os.Geteuid())}},
-	}
-	j, entries, err := journal.Open(filepath.Join(dir, "commands.journal"))
-	if err != nil {
+	clock := schema.NewClock(1, 0)
+	b := &board{t: t, path: filepath.Join(dir, onboard.Socket), log: new(syncBuffer), access: Access{Operators: []string{fmt.Sprint(os.Geteuid())}}}
+	log := slog.New(slog.NewTextHandler(b.log, nil))
+	if b.keys, err = authority.Open(filepath.Join(dir, "trust"), log); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { j.Close() })
-	log := slog.New(slog.NewTextHandler(b.log, nil))
-	b.d, err = command.New(command.Config{
-		Tenant: "default", Board: "dock-1", Clock: b.clock, Now: func() (uint64, bool) { return 0, false },
-		Log: j, Entries: entries, Tell: b.tell, Slog: log, Handlers: b.handlers(),
+	b.svc, err = commands.Open(commands.Config{
+		Tenant: "default", Board: "dock-1", Dir: dir, Clock: clock, Now: b.keys.Now, Open: b.keys.Command, Operator: b.keys.Operator,
+		Send: func(context.Context, string, []byte) error { return nil }, Log: log, User: b.offers(),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.twin, err = twin.NewBoard(twin.BoardConfig{Tenant: "default", Board: "dock-1", Instance: twin.InstanceOf('b', 1, 2), Check: func(key string, _ twin.Value) error {
-		if key == "log.level" {
-			return fmt.Errorf("this board has no levels")
-		}
-		return nil
-	}}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.shadow = shadow.New(shadow.Config{
+		Tenant: "default", Board: "dock-1", Dir: filepath.Join(dir, "twin"), Clock: clock, BootKnown: true, Open: b.keys.Twin, Base: config.Default,
+		Check: func(key string, _ twin.Value) error {
+			if key == "limit.valve.max" {
+				return errors.New("this board has no output valve")
+			}
+			return nil
+		},
+		Apply:  func(context.Context, *config.Config, map[string]twin.Value) error { return nil },
+		Health: func() shadow.Health { return shadow.Health{} },
+		Send:   func(context.Context, []byte) error { return nil }, Tell: func(schema.Report) {}, Log: log,
+	})
 	b.Server = New(Config{
 		Path: b.path, Log: log, State: b, Name: func() (string, string) { return "default", "dock-1" },
 		Access: func() Access {
@@ -118,12 +113,12 @@ func fresh(t *testing.T) *board {
 			defer b.mu.Unlock()
 			return b.access
 		},
-		Commands: func() Commands { return b }, Twin: func() Twin { return twinOf{b} }, Keys: func() Keys { return b },
+		Commands: func() Commands { return b.svc }, Twin: func() Twin { return b.shadow },
 	})
 	return b
 }
 
-// start runs dispatcher and server until the end of the test.
+// start runs its parts until the end of the test.
 func start(t *testing.T, change func(*board)) *board {
 	t.Helper()
 	b := fresh(t)
@@ -132,7 +127,13 @@ func start(t *testing.T, change func(*board)) *board {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { _ = b.d.Run(ctx) })
+	for _, run := range []func(context.Context) error{b.svc.Run, b.shadow.Run} {
+		wg.Go(func() {
+			if err := run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	l, err := listen(b.path)
 	if err != nil {
 		t.Fatal(err)
@@ -149,31 +150,26 @@ func start(t *testing.T, change func(*board)) *board {
 	return b
 }
 
-func (b *board) handlers() []command.Handler {
-	return []command.Handler{
-		{Name: "set-valve-position", Repeat: true, Check: func(args []byte) error {
-			var a struct {
-				Percent float64 `cbor:"percent"`
-			}
-			if err := schema.Decode(args, &a); err != nil || a.Percent > 100 {
+func (b *board) offers() []command.Offer {
+	return []command.Offer{{
+		Kind: command.Kind{Name: "set-valve", Lane: "normal", Effect: "moves a valve", Args: []command.Field{
+			{Name: "valve", Type: command.Text, Required: true}, {Name: "percent", Type: command.Number, Required: true, Max: 200, Unit: "%"},
+		}},
+		Handler: command.Handler{Repeat: true, Check: func(args []byte) error {
+			if a := valveArgs(args); a.Percent > 100 {
 				return &command.Error{Code: "out-of-range", Text: "percent is over 100"}
 			}
 			return nil
 		}, Do: func(_ context.Context, c command.Call) ([]byte, error) {
-			var a struct {
-				Valve   string  `cbor:"valve"`
-				Percent float64 `cbor:"percent"`
-			}
-			if err := schema.Decode(c.Args, &a); err != nil {
-				return nil, err
-			}
 			c.Progress(50, "half way")
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			b.valve, b.moved = a.Percent, b.moved+1
-			return schema.Encode(map[string]any{"percent": a.Percent})
+			b.valve, b.moved = valveArgs(c.Args).Percent, b.moved+1
+			return schema.Encode(map[string]any{"percent": b.valve})
 		}},
-		{Name: "talk", Repeat: true, Lane: command.Long, Do: func(ctx context.Context, c command.Call) ([]byte, error) {
+	}, {
+		Kind: command.Kind{Name: "talk", Lane: "long", Effect: "talks until it is ended"},
+		Handler: command.Handler{Repeat: true, Lane: command.Long, Do: func(ctx context.Context, c command.Call) ([]byte, error) {
 			text := string(bytes.Repeat([]byte("a"), schema.MaxText))
 			for i := 0; ctx.Err() == nil; i++ {
 				c.Progress(i%100, text)
@@ -181,152 +177,39 @@ func (b *board) handlers() []command.Handler {
 			}
 			return nil, ctx.Err()
 		}},
-	}
+	}}
 }
 
-// tell is where results go: here to those who watch.
-func (b *board) tell(_ context.Context, r command.Result) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if i := slices.IndexFunc(b.given, func(e Entry) bool { return e.Result.ID == r.ID }); i >= 0 {
-		b.given[i].Result, b.given[i].Told = r, r.State.Final()
+type valveWanted struct {
+	Valve   string  `cbor:"valve"`
+	Percent float64 `cbor:"percent"`
+}
+
+func valveArgs(args []byte) (a valveWanted) {
+	if schema.Decode(args, &a) != nil {
+		return valveWanted{}
 	}
-	for w := range b.watchers {
-		select {
-		case w <- r:
-		default:
-		}
-	}
-	return nil
+	return a
 }
 
 func (b *board) State(context.Context) onboard.State {
 	return onboard.State{Board: "dock-1", Tenant: "default", Link: onboard.Link{State: "waiting"}, Outputs: []onboard.Output{}, Rules: []onboard.Rule{}, Causes: []string{}}
 }
 
-func (b *board) Kinds() []onboard.Kind {
-	return []onboard.Kind{
-		{Name: "set-valve-position", Lane: "normal", Effect: "moves a valve", Args: []onboard.Arg{
-			{Name: "valve", Type: onboard.TypeText, Required: true}, {Name: "percent", Type: onboard.TypeNumber, Required: true, Max: 200, Unit: "%"},
-		}},
-		{Name: "talk", Lane: "long", Effect: "talks"},
+// last is the newest command.
+func (b *board) last() command.Report {
+	b.t.Helper()
+	all, err := b.svc.List(b.t.Context(), 1)
+	if err != nil || len(all) != 1 {
+		b.t.Fatal(all, err)
 	}
-}
-
-func (b *board) Give(ctx context.Context, o Order) (command.Result, error) {
-	b.mu.Lock()
-	b.seq++
-	c := command.Command{V: schema.Version, ID: o.ID, Tenant: "default", Board: "dock-1", Name: o.Name, Args: o.Args, Actor: o.Actor, Seq: b.seq, DryRun: o.DryRun, Reason: o.Reason}
-	b.given = append(b.given, Entry{Report: command.Report{V: schema.Version, Result: command.Result{ID: o.ID, State: command.Accepted}, Command: &c, Given: b.clock.Now()}})
-	b.mu.Unlock()
-	return b.d.SubmitLocal(ctx, c)
-}
-
-func (b *board) Wait(ctx context.Context, id command.ID) (command.Result, error) {
-	return b.d.Wait(ctx, id)
-}
-
-func (b *board) Cancel(ctx context.Context, id command.ID, by string) (command.Result, error) {
-	return b.d.Cancel(ctx, id, by)
-}
-
-func (b *board) Watch(ctx context.Context) <-chan command.Result {
-	w := make(chan command.Result, 16)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.watchers[w] = true
-	context.AfterFunc(ctx, func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		delete(b.watchers, w)
-		close(w)
-	})
-	return w
-}
-
-func (b *board) Recent(n int) []Entry {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	out := slices.Clone(b.given)
-	slices.Reverse(out)
-	return out[:min(n, len(out))]
-}
-
-func (b *board) Known(id command.ID) (Entry, bool) {
-	for _, e := range b.Recent(1 << 20) {
-		if e.Result.ID == id {
-			return e, true
-		}
-	}
-	return Entry{}, false
+	return all[0]
 }
 
 func (b *board) position() (float64, int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.valve, b.moved
-}
-
-// Operator is the board's key set at work.
-func (b *board) Operator(envelope []byte) ([]byte, string, error) {
-	e, err := trust.ParseEnvelope(envelope)
-	if err != nil {
-		return nil, "", err
-	}
-	set := b.set.Load()
-	payload, err := set.Verify(e, trust.TypeOperator, 0)
-	if err != nil {
-		return nil, "", err
-	}
-	for _, k := range set.Keys {
-		if k.Role == trust.RoleOperator && e.SignedBy(k.Public) {
-			id, err := trust.KeyID(k.Public)
-			return payload, id, err
-		}
-	}
-	return nil, "", trust.ErrSignatures
-}
-
-// twinOf is the board's twin with a lock.
-type twinOf struct{ *board }
-
-func (t twinOf) Keys() (out []onboard.Key) {
-	t.twinMu.Lock()
-	defer t.twinMu.Unlock()
-	for _, k := range t.twin.Keys() {
-		v, from := t.twin.Effective(k)
-		o := onboard.Key{Key: k, Value: onboard.JSON(v)}
-		if o.From = "fleet"; from == twin.FromOverride {
-			o.From = "board"
-		}
-		out = append(out, o)
-	}
-	return out
-}
-
-func (t twinOf) Set(_ context.Context, key string, e twin.Edit) error {
-	t.twinMu.Lock()
-	defer t.twinMu.Unlock()
-	t.history = append(t.history, onboard.Change{Kind: "set", Key: key, Value: onboard.JSON(e.Value), Author: e.Author, Reason: e.Reason})
-	return t.twin.Set(key, e)
-}
-
-func (t twinOf) Clear(_ context.Context, key, _, _ string) (bool, error) {
-	t.twinMu.Lock()
-	defer t.twinMu.Unlock()
-	return t.twin.Clear(key), nil
-}
-
-func (t twinOf) Conflicts() []twin.Conflict {
-	t.twinMu.Lock()
-	defer t.twinMu.Unlock()
-	return t.twin.Conflicts()
-}
-
-func (t twinOf) History(int) []onboard.Change {
-	t.twinMu.Lock()
-	defer t.twinMu.Unlock()
-	return slices.Clone(t.history)
 }
 
 // client asks at the socket, with a connection for each request.
@@ -388,27 +271,26 @@ func newKey(t *testing.T) crypto.Signer {
 	return k
 }
 
-// fuzzBoard is a server whose commands are never begun: each is refused as the dispatcher
-// does not run.
+// fuzzBoard is a server whose commands are never begun: each is refused.
 func fuzzBoard(t *testing.T) *board {
 	b := fresh(t)
 	b.access = Access{Operators: []string{"0"}}
-	b.root = newKey(t)
-	b.set.Store(&trust.KeySet{Version: 1, Thresholds: map[trust.Role]int{trust.RoleRoot: 1}, Keys: []trust.Key{{Role: trust.RoleRoot, Public: b.root.Public()}}})
-	b.cfg.Commands = func() Commands { return still{b} }
+	b.cfg.Commands = func() Commands { return still{b.svc} }
 	return b
 }
 
 // still takes commands and does none.
-type still struct{ *board }
+type still struct{ *commands.Service }
 
-func (still) Give(_ context.Context, o Order) (command.Result, error) {
-	return command.Result{V: schema.Version, ID: o.ID, State: command.Refused, Code: "test"}, nil
+func (still) Local(_ context.Context, _, name string, _ []byte, _ commands.Options) (command.Result, error) {
+	return command.Result{V: schema.Version, State: command.Refused, Code: name}, nil
 }
 
 func (still) Cancel(context.Context, command.ID, string) (command.Result, error) {
-	return command.Result{}, command.ErrNotKnown
+	return command.Result{}, dispatch.ErrNotKnown
 }
+
+func (still) List(context.Context, int) ([]command.Report, error) { return nil, nil }
 
 func contextOf(r *http.Request, p peercred.Peer) context.Context {
 	return context.WithValue(r.Context(), connKey{}, p)

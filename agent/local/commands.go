@@ -5,14 +5,15 @@ package local
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
 	"time"
 
+	"fulmar/agent/commands"
 	"fulmar/command"
+	"fulmar/command/dispatch"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
 )
@@ -36,7 +37,7 @@ func (s *Server) kinds(a *answer, _ *http.Request, _ caller) error {
 	if err != nil {
 		return err
 	}
-	return a.json(cs.Kinds())
+	return a.json(append([]command.Kind{}, cs.Kinds()...))
 }
 
 func (s *Server) recent(a *answer, r *http.Request, _ caller) error {
@@ -48,12 +49,38 @@ func (s *Server) recent(a *answer, r *http.Request, _ caller) error {
 	if err != nil {
 		return err
 	}
+	all, err := list(r.Context(), cs, n)
+	if err != nil {
+		return err
+	}
 	out := []onboard.Entry{}
-	for _, e := range cs.Recent(n) {
+	for _, e := range slices.Backward(all) {
 		out = append(out, entryOf(e))
 	}
 	return a.json(out)
 }
+
+func list(ctx context.Context, cs Commands, n int) ([]command.Report, error) {
+	ctx, stop := context.WithTimeout(ctx, takeTime)
+	defer stop()
+	return cs.List(ctx, n)
+}
+
+// known finds one command that the board remembers.
+func known(ctx context.Context, cs Commands, id command.ID) (command.Report, error) {
+	all, err := list(ctx, cs, maxKnown)
+	if err != nil {
+		return command.Report{}, err
+	}
+	i := slices.IndexFunc(all, func(r command.Report) bool { return r.Result.ID == id })
+	if i < 0 {
+		return command.Report{}, notKnown(id)
+	}
+	return all[i], nil
+}
+
+// maxKnown is more than a board remembers.
+const maxKnown = 1 << 12
 
 // give takes a command of a person whose user may.
 func (s *Server) give(a *answer, r *http.Request, c caller) error {
@@ -69,43 +96,47 @@ func (s *Server) give(a *answer, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	o := Order{Actor: c.actor(), Name: in.Name, Args: args, Reason: in.Reason, DryRun: in.DryRun}
-	if _, err := rand.Read(o.ID[:]); err != nil {
-		return err
-	}
-	return s.order(a, r, cs, o, in.Wait)
+	o := commands.Options{Reason: in.Reason, DryRun: in.DryRun}
+	return s.order(a, r, cs, order{actor: c.actor(), name: in.Name, wait: in.Wait, reason: in.Reason, give: func(ctx context.Context) (command.Result, error) {
+		return cs.Local(ctx, c.actor(), in.Name, args, o)
+	}})
 }
 
-// encode checks the arguments of a command against what it takes. A name that is not known
-// here goes on as it is, to be refused and written down where all refusals are.
-func encode(kinds []onboard.Kind, name string, args json.RawMessage) ([]byte, error) {
-	k := onboard.Kind{Name: name}
-	if i := slices.IndexFunc(kinds, func(k onboard.Kind) bool { return k.Name == name }); i >= 0 {
-		k = kinds[i]
-	} else {
+// encode checks the arguments of a command against what it takes. What does not fit never
+// comes to the journal: it is a slip of somebody who types.
+func encode(kinds []command.Kind, name string, args json.RawMessage) ([]byte, error) {
+	i := slices.IndexFunc(kinds, func(k command.Kind) bool { return k.Name == name })
+	if i < 0 {
 		return nil, refuse(http.StatusNotFound, command.CodeUnknown, "this board has no command %.64q", name)
 	}
-	b, err := k.Encode(args)
-	if err != nil {
-		return nil, refuse(http.StatusBadRequest, command.CodeArgs, "%s", clip(err.Error()))
+	b, err := command.FromJSON(args)
+	if err == nil {
+		_, err = kinds[i].Parse(b)
 	}
-	if len(b) > command.MaxArgs {
-		return nil, refuse(http.StatusRequestEntityTooLarge, onboard.TooLarge, "arguments of %d bytes, at most %d", len(b), command.MaxArgs)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, command.CodeArgs, "%s: %s", name, err)
 	}
 	return b, nil
 }
 
+// order is a command on its way.
+type order struct {
+	actor, name, reason string
+	wait                int64 // seconds
+	give                func(ctx context.Context) (command.Result, error)
+}
+
 // order has a command done and tells how it goes.
-func (s *Server) order(a *answer, r *http.Request, cs Commands, o Order, wait int64) error {
-	if len(o.Reason) > schema.MaxFact {
-		return refuse(http.StatusBadRequest, onboard.BadRequest, "a reason of %d bytes, at most %d", len(o.Reason), schema.MaxFact)
+func (s *Server) order(a *answer, r *http.Request, cs Commands, o order) error {
+	if len(o.reason) > schema.MaxFact {
+		return refuse(http.StatusBadRequest, onboard.BadRequest, "a reason of %d bytes, at most %d", len(o.reason), schema.MaxFact)
 	}
-	patience, err := seconds(wait)
+	patience, err := seconds(o.wait)
 	if err != nil {
 		return err
 	}
 	if s.cfg.Allow != nil {
-		if err := s.cfg.Allow(o.Actor, o.Name); err != nil {
+		if err := s.cfg.Allow(o.actor, o.name); err != nil {
 			return err
 		}
 	}
@@ -113,19 +144,19 @@ func (s *Server) order(a *answer, r *http.Request, cs Commands, o Order, wait in
 	defer cancel()
 	follow, end := context.WithTimeout(r.Context(), patience)
 	defer end()
-	var steps <-chan command.Result
+	var steps <-chan command.Report
 	if patience > 0 {
 		steps = cs.Watch(follow) // before it is given: no step is missed
 	}
-	res, err := cs.Give(ctx, o)
+	res, err := o.give(ctx)
 	if err != nil {
 		return err
 	}
-	s.cfg.Log.Info("local command", "actor", o.Actor, "command", o.Name, "id", res.ID.String(), "check_only", o.DryRun, "state", res.State.String(), "code", res.Code, "reason", o.Reason)
+	s.cfg.Log.Info("local command", "actor", o.actor, "command", o.name, "id", res.ID.String(), "state", res.State.String(), "code", res.Code, "reason", o.reason)
 	if patience <= 0 {
-		return a.json(stepOf(&res, o.Name))
+		return a.json(stepOf(&res, o.name))
 	}
-	return tell(follow, a, cs, res, o.Name, steps)
+	return tell(follow, a, cs, res, o.name, steps)
 }
 
 func seconds(wait int64) (time.Duration, error) {
@@ -137,7 +168,7 @@ func seconds(wait int64) (time.Duration, error) {
 
 // tell writes the steps of a command, one a line, until it is over or ctx ends: then the
 // last line is not final, and the command goes on.
-func tell(ctx context.Context, a *answer, cs Commands, res command.Result, name string, steps <-chan command.Result) error {
+func tell(ctx context.Context, a *answer, cs Commands, res command.Result, name string, steps <-chan command.Report) error {
 	last := res
 	if err := a.line(stepOf(&res, name)); err != nil || res.State.Final() {
 		return err
@@ -161,10 +192,10 @@ func tell(ctx context.Context, a *answer, cs Commands, res command.Result, name 
 				steps = nil // the last word comes all the same
 				continue
 			}
-			if r.ID != res.ID || r.State.Final() {
+			if r.Result.ID != res.ID || r.Result.State.Final() {
 				continue
 			}
-			last = r
+			last = r.Result
 		case <-t.C:
 		}
 		if err := a.line(stepOf(&last, name)); err != nil {
@@ -187,15 +218,15 @@ func (s *Server) command(a *answer, r *http.Request, _ caller) error {
 		ctx, end := context.WithTimeout(r.Context(), time.Duration(most)*time.Second)
 		defer end()
 		steps := cs.Watch(ctx)
-		e, known := cs.Known(id)
-		if !known {
-			return notKnown(id)
+		e, err := known(ctx, cs, id)
+		if err != nil {
+			return err
 		}
 		return tell(ctx, a, cs, e.Result, nameOf(e), steps)
 	}
-	e, known := cs.Known(id)
-	if !known {
-		return notKnown(id)
+	e, err := known(r.Context(), cs, id)
+	if err != nil {
+		return err
 	}
 	return a.json(entryOf(e))
 }
@@ -237,18 +268,18 @@ func (s *Server) cancel(a *answer, r *http.Request, c caller) error {
 		by += ": " + in.Reason
 	}
 	res, err := cs.Cancel(ctx, id, by)
-	if errors.Is(err, command.ErrNotKnown) {
+	if errors.Is(err, dispatch.ErrNotKnown) {
 		return notKnown(id)
 	}
 	if err != nil {
 		return err
 	}
 	s.cfg.Log.Info("local cancel", "actor", c.actor(), "id", id.String(), "state", res.State.String(), "reason", in.Reason)
-	e, _ := cs.Known(id)
+	e, _ := known(ctx, cs, id) // its name is all that would be missing
 	return a.json(stepOf(&res, nameOf(e)))
 }
 
-func nameOf(e Entry) string {
+func nameOf(e command.Report) string {
 	if e.Command == nil {
 		return ""
 	}
@@ -256,16 +287,23 @@ func nameOf(e Entry) string {
 }
 
 func stepOf(r *command.Result, name string) onboard.Step {
+	v, err := command.ToJSON(r.Value)
+	if err != nil {
+		v = nil // a handler's answer that is no CBOR: the text says how it ended
+	}
 	return onboard.Step{
 		ID: r.ID.String(), Name: name, State: r.State.String(), Code: r.Code, Text: r.Text, Percent: int(r.Percent),
-		Value: onboard.JSON(r.Value), At: wall(r.Time), Final: r.State.Final(),
+		Value: v, At: wall(r.Time), Final: r.State.Final(),
 	}
 }
 
-func entryOf(e Entry) onboard.Entry {
-	out := onboard.Entry{Step: stepOf(&e.Result, nameOf(e)), Given: wall(e.Given), Begun: wall(e.Begun), Told: e.Told}
+func entryOf(e command.Report) onboard.Entry {
+	out := onboard.Entry{Step: stepOf(&e.Result, nameOf(e)), Given: wall(e.Given), Begun: wall(e.Begun)}
 	if c := e.Command; c != nil {
-		out.Args, out.Actor, out.By, out.Reason, out.DryRun = onboard.JSON(c.Args), c.Actor, c.By, c.Reason, c.DryRun
+		out.Actor, out.By, out.Reason, out.DryRun = c.Actor, c.By, c.Reason, c.DryRun
+		if args, err := command.ToJSON(c.Args); err == nil {
+			out.Args = args
+		}
 	}
 	return out
 }

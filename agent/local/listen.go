@@ -145,6 +145,13 @@ func (d *door) leave(uid int) {
 	}
 }
 
+// count tells how many are open.
+func (d *door) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.all
+}
+
 // turnAway answers without reading: a short text fits the socket's buffer.
 func turnAway(c net.Conn, why string) {
 	body, _ := json.Marshal(onboard.Problem{Code: onboard.TooMany, Text: why, Do: "close other views of this board, or try again"})

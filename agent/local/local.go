@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"time"
 
+	"fulmar/agent/commands"
+	"fulmar/agent/shadow"
 	"fulmar/command"
 	"fulmar/internal/peercred"
 	"fulmar/schema/onboard"
@@ -27,59 +29,41 @@ const (
 	maxHeaders = 8 << 10
 )
 
-// State tells how the board is. It fills all but You.
+// State tells how the board is. It fills all but You, Conflicts and Version.
 type State interface {
 	State(ctx context.Context) onboard.State
 }
 
-// Commands does commands. Its errors of type [command.Error] are passed on with their
-// codes; command.ErrNotKnown is for an id that it does not know.
+// Commands does commands: agent/commands. Its errors of type [command.Error] are passed on
+// with their codes.
 type Commands interface {
-	Kinds() []onboard.Kind
-	// Give has a command done for an actor who was let in: the result says that it is
-	// accepted, why not, or how it ended.
-	Give(ctx context.Context, o Order) (command.Result, error)
+	Kinds() []command.Kind
+	// Local has a command of an actor done whom the caller knows: the result says that it
+	// is accepted, why not, or how it ended.
+	Local(ctx context.Context, actor, name string, args []byte, o commands.Options) (command.Result, error)
+	// Challenge gives the id that an operator's key may sign next; Operator takes what it
+	// signed, once.
+	Challenge() (command.ID, error)
+	Operator(ctx context.Context, envelope []byte) (command.Result, error)
 	// Wait gives the result once it is final.
 	Wait(ctx context.Context, id command.ID) (command.Result, error)
 	Cancel(ctx context.Context, id command.ID, by string) (command.Result, error)
 	// Watch gives the steps of all commands from now on, until ctx ends; it drops for who
 	// does not take them.
-	Watch(ctx context.Context) <-chan command.Result
-	// Recent gives the newest n commands, the newest first.
-	Recent(n int) []Entry
-	// Known gives what is known of one command.
-	Known(id command.ID) (Entry, bool)
+	Watch(ctx context.Context) <-chan command.Report
+	// List gives the newest n commands, the newest last.
+	List(ctx context.Context, n int) ([]command.Report, error)
 }
 
-// Order is a command of somebody who was let in.
-type Order struct {
-	ID     command.ID
-	Actor  string // local/USER or key/ID
-	Name   string
-	Args   []byte // CBOR
-	Reason string
-	DryRun bool
-}
-
-// Entry is a command that is remembered.
-type Entry struct {
-	command.Report // with its Command, as far as that is known
-	Told           bool
-}
-
-// Twin is the board's twin, as far as a person at the board sees and changes it. An error
-// of Set says why the value is not taken.
+// Twin is the board's twin, as far as a person at the board sees and changes it:
+// agent/shadow. An error of Set says why the value is not taken.
 type Twin interface {
-	Keys() []onboard.Key
-	Set(ctx context.Context, key string, e twin.Edit) error
-	Clear(ctx context.Context, key, by, reason string) (was bool, err error)
+	Look() (version uint64, keys []shadow.Key)
+	Set(key string, e twin.Edit) error
+	Clear(key, author string) (there bool, err error)
 	Conflicts() []twin.Conflict
-	History(n int) []onboard.Change
-}
-
-// Keys tells whose signature an envelope of trust.TypeOperator has.
-type Keys interface {
-	Operator(envelope []byte) (payload []byte, keyID string, err error)
+	// History gives the changes, the newest last.
+	History() []shadow.Change
 }
 
 // Config is what a server is told. The functions may give nil for what does not run, or
@@ -92,7 +76,6 @@ type Config struct {
 	State    State
 	Commands func() Commands
 	Twin     func() Twin
-	Keys     func() Keys
 	// Allow is the board's policy: an error, best a *command.Error, says why an actor may
 	// not have a command done now. nil: all may.
 	Allow func(actor, name string) error
@@ -101,12 +84,13 @@ type Config struct {
 
 // Server serves one board's socket.
 type Server struct {
-	cfg        Config
-	log        *refusals
-	people     people
-	challenges *challenges
-	times      times
-	now        func() time.Time
+	cfg    Config
+	log    *refusals
+	people people
+	door   *door
+	asked  *asked
+	times  times
+	now    func() time.Time
 }
 
 // times are the bounds in time; tests have shorter ones.
@@ -114,8 +98,9 @@ type times struct{ header, body, write, idle time.Duration }
 
 // New makes a server; it does nothing before Run.
 func New(cfg Config) *Server {
+	log := &refusals{log: cfg.Log}
 	return &Server{
-		cfg: cfg, log: &refusals{log: cfg.Log}, people: system{}, challenges: newChallenges(),
+		cfg: cfg, log: log, door: newDoor(nil, log), people: system{}, asked: &asked{of: map[int][]time.Time{}},
 		times: times{headerTime, bodyTime, writeTime, idleTime}, now: time.Now,
 	}
 }
@@ -145,7 +130,8 @@ func (s *Server) serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	err := srv.Serve(newDoor(l, s.log))
+	s.door.Listener = l
+	err := srv.Serve(s.door)
 	if !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the local socket: %w", err)
 	}
@@ -159,7 +145,7 @@ type caller struct {
 	role onboard.Role
 }
 
-func (c *caller) actor() string { return "local/" + c.user }
+func (c *caller) actor() string { return command.ActorLocal + "/" + c.user }
 
 // who tells who asks. The person is fixed by the connection; the role is what the config
 // says now.
@@ -247,5 +233,9 @@ func roleWord(r onboard.Role) string {
 func (s *Server) state(a *answer, r *http.Request, c caller) error {
 	st := s.cfg.State.State(r.Context())
 	st.You = onboard.You{User: c.user, Role: c.role, Actor: c.actor()}
+	if t := s.cfg.Twin(); t != nil {
+		st.Version, _ = t.Look()
+		st.Conflicts = len(t.Conflicts())
+	}
 	return a.json(st)
 }

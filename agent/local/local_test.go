@@ -15,10 +15,11 @@ import (
 	"testing"
 
 	"fulmar/command"
+	"fulmar/command/dispatch"
 	"fulmar/schema/onboard"
 )
 
-const closeValve = `{"name":"set-valve-position","args":{"valve":"main","percent":0.5},"reason":"leak","wait_s":20}`
+const closeValve = `{"name":"set-valve","args":{"valve":"main","percent":0.5},"reason":"leak","wait_s":20}`
 
 // TestGive: a person gives a command, sees it go and ends with how it ended; the log says
 // who, and the valve has moved once.
@@ -42,7 +43,7 @@ func TestGive(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &log); err != nil || len(log) != 1 {
 		t.Fatal(body, err)
 	}
-	if e := log[0]; e.Actor != "local/"+me() || e.Reason != "leak" || e.Name != "set-valve-position" || string(e.Args) != `{"percent":0.5,"valve":"main"}` || e.State != "done" || e.Given.IsZero() {
+	if e := log[0]; e.Actor != "local/"+me() || e.Reason != "leak" || e.Name != "set-valve" || string(e.Args) != `{"percent":0.5,"valve":"main"}` || e.State != "done" || e.Given.IsZero() {
 		t.Errorf("the log says %+v", e)
 	}
 	if !strings.Contains(b.log.String(), "actor=local/"+me()) {
@@ -76,16 +77,16 @@ func TestRefused(t *testing.T) {
 		{"POST", "/v1/commands", `{"name":"fly"}`, 404, command.CodeUnknown},
 		{"POST", "/v1/commands", `{"name":"talk","args":{"loud":1}}`, 400, command.CodeArgs},
 		{"POST", "/v1/commands", `{"name":"talk","args":[1]}`, 400, command.CodeArgs},
-		{"POST", "/v1/commands", `{"name":"set-valve-position","args":{"valve":"main"}}`, 400, command.CodeArgs},
-		{"POST", "/v1/commands", `{"name":"set-valve-position","args":{"valve":"main","percent":"0"}}`, 400, command.CodeArgs},
-		{"POST", "/v1/commands", `{"name":"set-valve-position","args":{"valve":"main","percent":201}}`, 400, command.CodeArgs},
+		{"POST", "/v1/commands", `{"name":"set-valve","args":{"valve":"main"}}`, 400, command.CodeArgs},
+		{"POST", "/v1/commands", `{"name":"set-valve","args":{"valve":"main","percent":"0"}}`, 400, command.CodeArgs},
+		{"POST", "/v1/commands", `{"name":"set-valve","args":{"valve":"main","percent":201}}`, 400, command.CodeArgs},
 		{"GET", "/v1/commands/abc", "", 400, onboard.BadRequest},
 		{"GET", "/v1/commands/" + strings.Repeat("ab", 16), "", 404, onboard.NotKnown},
 		{"POST", "/v1/commands/" + strings.Repeat("ab", 16) + "/cancel", `{}`, 404, onboard.NotKnown},
 		{"GET", "/v1/commands?n=0", "", 400, onboard.BadRequest},
 		{"GET", "/v1/nothing", "", 404, onboard.NotKnown},
 		{"GET", "/v1/twin/keys/app.x", "", 404, onboard.NotKnown},
-		{"PUT", "/v1/twin/keys/log.level", `{"value":"debug"}`, 409, "refused"},
+		{"PUT", "/v1/twin/keys/log.level", `{"value":"loud"}`, 409, "refused"},
 		{"PUT", "/v1/twin/keys/app.x", `{"value":null}`, 400, onboard.BadRequest},
 		{"PUT", "/v1/twin/keys/app.x", `{"value":1,"for_s":-5}`, 400, onboard.BadRequest},
 		{"PUT", "/v1/twin/keys/" + strings.Repeat("k", 97), `{"value":1}`, 400, onboard.BadRequest},
@@ -96,7 +97,7 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	// The board's own refusal is a result: it has an id and stands in the log.
-	_, body := b.ask("POST", "/v1/commands", `{"name":"set-valve-position","args":{"valve":"main","percent":150},"wait_s":20}`)
+	_, body := b.ask("POST", "/v1/commands", `{"name":"set-valve","args":{"valve":"main","percent":150},"wait_s":20}`)
 	if s := lines(t, body); len(s) != 1 || s[0].State != "refused" || s[0].Code != "out-of-range" || !s[0].Final {
 		t.Errorf("by the board: %s", body)
 	}
@@ -110,7 +111,7 @@ func TestPolicy(t *testing.T) {
 	t.Parallel()
 	b := start(t, func(b *board) {
 		b.cfg.Allow = func(actor, name string) error {
-			if name == "set-valve-position" {
+			if name == "set-valve" {
 				return &command.Error{Code: "not-alone", Text: name + " may not be given while the fleet cannot be asked, also not by " + actor}
 			}
 			return nil
@@ -161,7 +162,7 @@ func TestTwin(t *testing.T) {
 		t.Error(status, body)
 	}
 	for _, was := range []string{"true", "false"} {
-		if status, body := b.ask("DELETE", "/v1/twin/keys/app.limit?reason=done", ""); status != 200 || !strings.Contains(body, `"was":`+was) {
+		if status, body := b.ask("DELETE", "/v1/twin/keys/app.limit", ""); status != 200 || !strings.Contains(body, `"was":`+was) {
 			t.Error(status, body)
 		}
 	}
@@ -173,7 +174,6 @@ func TestNotReady(t *testing.T) {
 	b := start(t, func(b *board) {
 		b.cfg.Commands = func() Commands { return nil }
 		b.cfg.Twin = func() Twin { return nil }
-		b.cfg.Keys = func() Keys { return nil }
 	})
 	for _, c := range [][2]string{{"GET", "/v1/kinds"}, {"POST", "/v1/commands"}, {"GET", "/v1/twin"}, {"POST", "/v1/challenge"}} {
 		if status, body := b.ask(c[0], c[1], "{}"); status != 503 || problem(t, body).Code != onboard.NotReady {
@@ -233,7 +233,7 @@ func TestPath(t *testing.T) {
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	for err, status := range map[error]int{
-		&command.Error{Code: "interlocked"}: 409, command.ErrNotKnown: 404, context.DeadlineExceeded: 503, errors.New("disk"): 500,
+		&command.Error{Code: "interlocked"}: 409, dispatch.ErrNotKnown: 404, context.DeadlineExceeded: 503, errors.New("disk"): 500,
 	} {
 		if got := refusalOf(err); got.status != status || got.Code == "" {
 			t.Errorf("%v: %d %+v", err, got.status, got.Problem)

@@ -4,122 +4,70 @@
 package local
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"fulmar/command"
+	"fulmar/command/dispatch"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
 	"fulmar/trust"
 )
 
 const (
-	// challengeLife is for an external signer that a person has to touch.
-	challengeLife = 2 * time.Minute
-	// maxChallenges bounds those that are remembered, in all and of one user: who asks for
-	// more loses his own oldest, nobody else's.
-	maxChallenges  = 256
-	maxChallengeOf = 8
-	// keyWord is how much of a key's id stands in an actor, in hex digits.
-	keyWord = 16
+	// challengeLife is how long agent/commands takes a challenge back.
+	challengeLife = time.Minute
+	// maxChallenges is how many of one user are out: the board remembers some in all, and
+	// nobody shall push out another's.
+	maxChallenges = 8
 )
 
-// challenges are the ids that the board gave out for signed commands. One is good once,
-// for the user who asked, and in this life of the program. Safe for many goroutines.
-type challenges struct {
-	mu   sync.Mutex
-	list []asked // the oldest first
-}
-
+// asked counts the challenges of each user. Safe for many goroutines.
 type asked struct {
-	id   command.ID
-	uid  int
-	at   time.Time
-	used bool
+	mu sync.Mutex
+	of map[int][]time.Time
 }
 
-func newChallenges() *challenges { return &challenges{} }
-
-// give makes a challenge, or says why not.
-func (c *challenges) give(uid int, now time.Time) (command.ID, error) {
-	var id command.ID
-	if _, err := rand.Read(id[:]); err != nil {
-		return id, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	keep, mine := c.list[:0], 0
-	for _, a := range c.list {
-		if now.Sub(a.at) < 2*challengeLife { // as long again, to say what is wrong with it
-			keep = append(keep, a)
+// more tells whether a user may have one more now, and counts it.
+func (a *asked) more(uid int, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for u, all := range a.of { // few: each has a connection
+		all = slices.DeleteFunc(all, func(t time.Time) bool { return now.Sub(t) >= challengeLife })
+		if a.of[u] = all; len(all) == 0 {
+			delete(a.of, u)
 		}
 	}
-	c.list = keep
-	oldest := -1
-	for i, a := range c.list {
-		if a.uid == uid {
-			if mine++; oldest < 0 {
-				oldest = i
-			}
-		}
+	if len(a.of[uid]) >= maxChallenges {
+		return false
 	}
-	if mine >= maxChallengeOf {
-		c.list = append(c.list[:oldest], c.list[oldest+1:]...)
-	}
-	if len(c.list) >= maxChallenges {
-		return id, refuse(http.StatusServiceUnavailable, onboard.TooMany, "%d challenges are out, which is the most; try again in some minutes", len(c.list))
-	}
-	c.list = append(c.list, asked{id: id, uid: uid, at: now})
-	return id, nil
-}
-
-// take uses a challenge up, or says why it is not good.
-func (c *challenges) take(id command.ID, uid int, now time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := range c.list {
-		a := &c.list[i]
-		if a.id != id {
-			continue
-		}
-		switch {
-		case a.uid != uid:
-			return challengeError("it was given to another user")
-		case a.used:
-			return challengeError("it was used: each is good for one command")
-		case now.Sub(a.at) >= challengeLife:
-			return challengeError("it is older than " + challengeLife.String())
-		}
-		a.used = true
-		return nil
-	}
-	return challengeError("this board has not given it, or has started again since")
-}
-
-func challengeError(why string) error {
-	no := refuse(http.StatusForbidden, onboard.Challenged, "the challenge that was signed is not good: %s", why)
-	no.Do = "give the command again: a new challenge is asked for"
-	return no
+	a.of[uid] = append(a.of[uid], now)
+	return true
 }
 
 func (s *Server) challenge(a *answer, _ *http.Request, c caller) error {
-	tenant, board := s.cfg.Name()
-	if board == "" || s.cfg.Keys() == nil {
-		return refuse(http.StatusServiceUnavailable, onboard.NotReady, "this board knows no keys of operators yet: they come from its fleet")
-	}
-	id, err := s.challenges.give(c.UID, s.now())
+	cs, err := s.commands()
 	if err != nil {
 		return err
 	}
+	if !s.asked.more(c.UID, s.now()) {
+		return refuse(http.StatusServiceUnavailable, onboard.TooMany, "%s has asked for %d challenges within %v, which is the most; try again in a minute", c.user, maxChallenges, challengeLife)
+	}
+	id, err := cs.Challenge()
+	if err != nil {
+		return err
+	}
+	tenant, board := s.cfg.Name()
 	return a.json(onboard.Challenge{ID: id.String(), Tenant: tenant, Board: board, Left: int64(challengeLife / time.Second)})
 }
 
-// signed takes a command that a key of role operator signed, from whoever brings it.
+// signed takes a command that a key of role operator signed, from whoever brings it. What
+// it is, is proven by Commands.Operator.
 func (s *Server) signed(a *answer, r *http.Request, c caller) error {
 	cs, err := s.commands()
 	if err != nil {
@@ -129,51 +77,48 @@ func (s *Server) signed(a *answer, r *http.Request, c caller) error {
 	if err := read(r, &in); err != nil {
 		return err
 	}
-	cmd, err := s.open(in.Envelope, c)
-	if err != nil {
-		return err
-	}
-	s.cfg.Log.Info("command signed by an operator's key", "brought_by", c.user, "uid", c.UID, "actor", cmd.Actor, "command", cmd.Name)
-	return s.order(a, r, cs, Order{ID: cmd.ID, Actor: cmd.Actor, Name: cmd.Name, Args: cmd.Args, Reason: cmd.Reason, DryRun: cmd.DryRun}, in.Wait)
-}
-
-// open gives the command of an envelope, once all is proven: the key's role, that it is
-// meant for this board, that its actor is this key, and the challenge, which is used up.
-func (s *Server) open(envelope []byte, c caller) (*command.Command, error) {
-	keys := s.cfg.Keys()
-	if keys == nil {
-		return nil, refuse(http.StatusServiceUnavailable, onboard.NotReady, "this board knows no keys of operators yet: they come from its fleet")
-	}
-	payload, keyID, err := keys.Operator(envelope)
-	if err != nil {
-		no := refuse(http.StatusForbidden, onboard.NotSigned, "not signed by a key that is an operator's on this board: %s", clip(err.Error()))
-		if errors.Is(err, trust.ErrMalformed) {
-			no = refuse(http.StatusBadRequest, onboard.BadRequest, "no signed command: %s", clip(err.Error()))
+	said := unproven(in.Envelope)
+	return s.order(a, r, cs, order{actor: said.Actor, name: said.Name, reason: said.Reason, wait: in.Wait, give: func(ctx context.Context) (command.Result, error) {
+		res, err := cs.Operator(ctx, in.Envelope)
+		if err = notTaken(&res, err); err == nil {
+			s.cfg.Log.Info("command signed by an operator's key", "brought_by", c.user, "uid", c.UID, "actor", said.Actor, "command", said.Name)
 		}
-		no.Do = "the board knows the keys of its fleet's newest key set that reached it: fulmar-fleet keys show"
-		return nil, no
-	}
-	var cmd command.Command
-	if err := schema.Decode(payload, &cmd); err != nil {
-		return nil, refuse(http.StatusBadRequest, onboard.BadRequest, "what was signed is no command: %s", clip(err.Error()))
-	}
-	if err := cmd.Validate(); err != nil {
-		return nil, refuse(http.StatusBadRequest, onboard.BadRequest, "what was signed is no command: %s", clip(err.Error()))
-	}
-	tenant, board := s.cfg.Name()
-	switch {
-	case cmd.Tenant != tenant || cmd.Board != board:
-		return nil, refuse(http.StatusForbidden, command.CodeAddress, "it is signed for board %s of %s, this is %s of %s", cmd.Board, cmd.Tenant, board, tenant)
-	case cmd.Actor != KeyActor(keyID):
-		return nil, refuse(http.StatusForbidden, onboard.NotSigned, "it names %s as its actor and is signed by %s", cmd.Actor, KeyActor(keyID))
-	}
-	return &cmd, s.challenges.take(cmd.ID, c.UID, s.now())
+		return res, err
+	}})
 }
 
-// KeyActor is the actor of commands that a key signed: key/ and the first digits of its id.
-func KeyActor(keyID string) string {
-	if b, err := hex.DecodeString(keyID); err != nil || len(b)*2 < keyWord {
-		return "key/unknown"
+// unproven reads what an envelope says of itself: for the board's policy, which may only
+// refuse, and for the log once it is proven.
+func unproven(envelope []byte) (c command.Command) {
+	e, err := trust.ParseEnvelope(envelope)
+	if err != nil || schema.Decode(e.Unverified(), &c) != nil {
+		return command.Command{}
 	}
-	return "key/" + strings.ToLower(keyID[:keyWord])
+	return c
+}
+
+// notTaken puts what was not proven into words; nil: it was.
+func notTaken(res *command.Result, err error) error {
+	var no *refusal
+	switch {
+	case errors.Is(err, dispatch.ErrNotSigned) && errors.Is(err, trust.ErrMalformed):
+		return refuse(http.StatusBadRequest, onboard.BadRequest, "no signed command: %s", clip(err.Error()))
+	case errors.Is(err, dispatch.ErrNotSigned):
+		no = refuse(http.StatusForbidden, onboard.NotSigned, "not signed by a key that is an operator's on this board: %s", clip(strings.TrimPrefix(err.Error(), dispatch.ErrNotSigned.Error()+": ")))
+		no.Do = "the board knows the keys of its fleet's newest key set that reached it: fulmar-fleet keys show"
+		return no
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	case err != nil:
+		return refuse(http.StatusBadRequest, onboard.BadRequest, "what was signed is no command: %s", clip(err.Error()))
+	case res.State != command.Refused:
+		return nil
+	case res.Code == command.CodeAddress, res.Code == command.CodeActor:
+		return refuse(http.StatusForbidden, onboard.NotSigned, "%s", res.Text)
+	case res.Code == command.CodeReplayed:
+		no = refuse(http.StatusForbidden, onboard.Challenged, "%s", res.Text)
+		no.Do = "give the command again: a new challenge is asked for"
+		return no
+	}
+	return nil
 }

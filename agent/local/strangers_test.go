@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/command"
 	"fulmar/internal/peercred"
 	"fulmar/schema/onboard"
 )
@@ -103,7 +104,7 @@ func TestOtherUsers(t *testing.T) {
 	if err := os.Chmod(b.path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	const order = `{"name":"set-valve-position","args":{"valve":"main","percent":10},"wait_s":20}`
+	const order = `{"name":"set-valve","args":{"valve":"main","percent":10},"wait_s":20}`
 	for _, method := range [][3]string{
 		{"POST", "/v1/commands", order},
 		{"POST", "/v1/commands/00000000000000000000000000000001/cancel", "{}"},
@@ -137,8 +138,8 @@ func TestOtherUsers(t *testing.T) {
 			t.Errorf("the valve moved %d times", n)
 		}
 	}
-	if e := b.Recent(1); e[0].Command.Actor != "local/uid-61004" {
-		t.Errorf("given by %s", e[0].Command.Actor)
+	if e := b.last(); e.Command.Actor != "local/uid-61004" {
+		t.Errorf("given by %s", e.Command.Actor)
 	}
 	// Viewers named: nobody else sees anything.
 	b.mu.Lock()
@@ -306,20 +307,23 @@ func TestSlow(t *testing.T) {
 	defer c.Close()
 	body := `{"name":"talk","wait_s":600}`
 	fmt.Fprintf(c, "POST /v1/commands HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	watching := func() int {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return len(b.watchers)
+	// It is let go, and with it its connection's place, though the command goes on.
+	place := func(want int) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); b.door.count() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d connections, wants %d: an answer is written to who does not read it", b.door.count(), want)
+			}
+		}
 	}
-	for end := time.Now().Add(20 * time.Second); watching() != 1; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(b.log.String(), "command=talk"); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it was not begun")
 		}
 	}
-	for end := time.Now().Add(20 * time.Second); watching() != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the answer is still written to who does not read it")
-		}
+	place(0)
+	if s := b.last().Result.State; s != command.Running {
+		t.Errorf("the command is %v", s)
 	}
 }
 

@@ -4,12 +4,15 @@
 package local
 
 import (
-	"context"
+	"bytes"
+	"encoding/json"
 	"math"
 	"net/http"
 	"slices"
 	"time"
 
+	"fulmar/agent/shadow"
+	"fulmar/command"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
 	"fulmar/twin"
@@ -31,11 +34,44 @@ func (s *Server) keys(a *answer, _ *http.Request, _ caller) error {
 	if err != nil {
 		return err
 	}
-	return a.json(append([]onboard.Key{}, t.Keys()...))
+	return a.json(keysOf(t))
+}
+
+// keysOf gives all keys; of those set on the board also who did it, as far as the history
+// goes back.
+func keysOf(t Twin) []onboard.Key {
+	_, all := t.Look()
+	history := t.History()
+	out := []onboard.Key{}
+	for _, k := range all {
+		o := onboard.Key{Key: k.Key, Value: jsonOf(k.Value), Left: int64(k.Left / time.Second), Refused: k.Refused, Conflict: k.Conflict, OnTrial: k.OnTrial}
+		switch k.From {
+		case twin.FromDesired:
+			o.From = "fleet"
+		case twin.FromOverride:
+			o.From = "board"
+			for _, c := range slices.Backward(history) {
+				if c.Key == k.Key && c.Kind == shadow.KindSet {
+					o.Author, o.Reason = c.Author, c.Reason
+					break
+				}
+			}
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func jsonOf(v twin.Value) json.RawMessage {
+	b, err := command.ToJSON(v)
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 func keyOf(t Twin, key string) (onboard.Key, bool) {
-	all := t.Keys()
+	all := keysOf(t)
 	i := slices.IndexFunc(all, func(k onboard.Key) bool { return k.Key == key })
 	if i < 0 {
 		return onboard.Key{Key: key}, false
@@ -75,12 +111,7 @@ func (s *Server) set(a *answer, r *http.Request, c caller) error {
 		return refuse(http.StatusBadRequest, onboard.BadRequest, "a key of %d bytes, at most %d", len(key), wire.MaxKey)
 	}
 	e.Author = c.actor()
-	ctx, stop := context.WithTimeout(r.Context(), takeTime)
-	defer stop()
-	if err := t.Set(ctx, key, e); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
+	if err := t.Set(key, e); err != nil {
 		return refuse(http.StatusConflict, "refused", "%s", err)
 	}
 	s.cfg.Log.Info("local set", "actor", e.Author, "key", key, "for", time.Duration(e.LeaseMs)*time.Millisecond, "reason", e.Reason)
@@ -100,9 +131,9 @@ func edit(in *onboard.Set) (twin.Edit, error) {
 	if len(in.Value) == 0 || string(in.Value) == "null" {
 		return e, refuse(http.StatusBadRequest, onboard.BadRequest, "no value; to take back what was set on the board, clear the key")
 	}
-	v, err := onboard.Any(in.Value)
+	v, err := anyOf(in.Value)
 	if err == nil {
-		e.Value, err = twin.ValueOf(whole(v))
+		e.Value, err = twin.ValueOf(v)
 	}
 	if err != nil {
 		return e, refuse(http.StatusBadRequest, onboard.BadRequest, "the value: %s", clip(err.Error()))
@@ -111,13 +142,43 @@ func edit(in *onboard.Set) (twin.Edit, error) {
 	return e, nil
 }
 
-// whole writes a number without a fraction as a whole one, as the fleet does: 5 and 5.0
-// are one value of a key.
-func whole(v any) any {
-	if f, ok := v.(float64); ok && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
-		return int64(f)
+// anyOf reads JSON into what a twin holds. A number without a fraction is a whole one, as
+// the fleet has it: 5 and 5.0 are one value.
+func anyOf(b json.RawMessage) (any, error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, err
 	}
-	return v
+	return plain(v)
+}
+
+func plain(v any) (_ any, err error) {
+	switch v := v.(type) {
+	case json.Number:
+		if i, err := v.Int64(); err == nil {
+			return i, nil
+		}
+		f, err := v.Float64()
+		if err == nil && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
+			return int64(f), nil
+		}
+		return f, err
+	case []any:
+		for i := range v {
+			if v[i], err = plain(v[i]); err != nil {
+				return nil, err
+			}
+		}
+	case map[string]any:
+		for k := range v {
+			if v[k], err = plain(v[k]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return v, nil
 }
 
 func (s *Server) clear(a *answer, r *http.Request, c caller) error {
@@ -125,18 +186,12 @@ func (s *Server) clear(a *answer, r *http.Request, c caller) error {
 	if err != nil {
 		return err
 	}
-	reason := r.URL.Query().Get("reason")
-	if len(reason) > schema.MaxFact {
-		return refuse(http.StatusBadRequest, onboard.BadRequest, "a reason of %d bytes, at most %d", len(reason), schema.MaxFact)
-	}
-	ctx, stop := context.WithTimeout(r.Context(), takeTime)
-	defer stop()
 	key := r.PathValue("key")
-	was, err := t.Clear(ctx, key, c.actor(), reason)
+	was, err := t.Clear(key, c.actor())
 	if err != nil {
 		return err
 	}
-	s.cfg.Log.Info("local clear", "actor", c.actor(), "key", clip(key), "was", was, "reason", reason)
+	s.cfg.Log.Info("local clear", "actor", c.actor(), "key", clip(key), "was", was)
 	k, _ := keyOf(t, key)
 	return a.json(onboard.Cleared{Was: was, Key: k})
 }
@@ -148,7 +203,7 @@ func (s *Server) conflicts(a *answer, _ *http.Request, _ caller) error {
 	}
 	out := []onboard.Conflict{}
 	for _, c := range t.Conflicts() {
-		o := onboard.Conflict{Key: c.Key, Policy: c.Policy.String(), Holds: onboard.JSON(c.Holds)}
+		o := onboard.Conflict{Key: c.Key, Policy: c.Policy.String(), Holds: jsonOf(c.Holds)}
 		if c.Fleet != nil {
 			e := editOf(*c.Fleet)
 			o.Fleet = &e
@@ -162,7 +217,7 @@ func (s *Server) conflicts(a *answer, _ *http.Request, _ caller) error {
 }
 
 func editOf(e twin.Edit) onboard.Edit {
-	return onboard.Edit{Value: onboard.JSON(e.Value), Author: e.Author, Reason: e.Reason, For: int64(min(e.LeaseMs/1000, maxLease))}
+	return onboard.Edit{Value: jsonOf(e.Value), Author: e.Author, Reason: e.Reason, For: int64(min(e.LeaseMs/1000, maxLease))}
 }
 
 func (s *Server) history(a *answer, r *http.Request, _ caller) error {
@@ -174,5 +229,12 @@ func (s *Server) history(a *answer, r *http.Request, _ caller) error {
 	if err != nil {
 		return err
 	}
-	return a.json(append([]onboard.Change{}, t.History(n)...))
+	out := []onboard.Change{}
+	for _, c := range slices.Backward(t.History()) {
+		if len(out) == n {
+			break
+		}
+		out = append(out, onboard.Change{At: wall(c.At), Kind: c.Kind, Key: c.Key, Version: c.Version, Value: jsonOf(c.Value), Author: c.Author, Reason: c.Reason})
+	}
+	return a.json(out)
 }

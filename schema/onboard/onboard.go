@@ -51,7 +51,6 @@ type State struct {
 	Causes    []string  `json:"causes"`    // of what is not well
 	Conflicts int       `json:"conflicts"` // keys that a person has to decide
 	Version   uint64    `json:"version"`   // of the fleet's settings that the board has
-	Untold    int       `json:"untold"`    // results that wait for the fleet
 }
 
 // You is who asks, as the board's kernel says.
@@ -161,7 +160,6 @@ type Entry struct {
 	DryRun bool            `json:"check_only,omitempty"`
 	Given  time.Time       `json:"given,omitzero"`
 	Begun  time.Time       `json:"begun,omitzero"`
-	Told   bool            `json:"told"` // the fleet has the result
 }
 
 // Cancel ends a command.
@@ -171,14 +169,15 @@ type Cancel struct {
 
 // Key is one key of the twin.
 type Key struct {
-	Key     string          `json:"key"`
-	Value   json.RawMessage `json:"value,omitempty"` // that holds
-	From    string          `json:"from"`            // "fleet", "board", "config" or "" where nobody set it
-	Policy  string          `json:"policy,omitempty"`
-	Author  string          `json:"author,omitempty"`
-	Reason  string          `json:"reason,omitempty"`
-	Left    int64           `json:"left,omitempty"` // seconds of its lease; 0: until it is cleared
-	Refused string          `json:"refused,omitempty"`
+	Key      string          `json:"key"`
+	Value    json.RawMessage `json:"value,omitempty"` // that holds
+	From     string          `json:"from"`            // "fleet", "board", or "" where nobody set it
+	Author   string          `json:"author,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
+	Left     int64           `json:"left,omitempty"`    // seconds of its lease; 0: until it is cleared
+	Refused  string          `json:"refused,omitempty"` // why the fleet's value does not hold
+	Conflict bool            `json:"conflict,omitempty"`
+	OnTrial  bool            `json:"on_trial,omitempty"` // gone back from if the board falls ill
 }
 
 // Set changes a key on the board.
@@ -213,12 +212,13 @@ type Edit struct {
 
 // Change is one line of the twin's history.
 type Change struct {
-	At     time.Time       `json:"at,omitzero"`
-	Kind   string          `json:"kind"` // set, cleared, decided, held, replaced, expired, refused, undone, applied
-	Key    string          `json:"key,omitempty"`
-	Value  json.RawMessage `json:"value,omitempty"`
-	Author string          `json:"author,omitempty"`
-	Reason string          `json:"reason,omitempty"`
+	At      time.Time       `json:"at,omitzero"`
+	Kind    string          `json:"kind"` // set, cleared, decided, held, replaced, expired, refused, undone, applied
+	Key     string          `json:"key,omitempty"`
+	Version uint64          `json:"version,omitempty"` // of the fleet's settings, then
+	Value   json.RawMessage `json:"value,omitempty"`
+	Author  string          `json:"author,omitempty"`
+	Reason  string          `json:"reason,omitempty"`
 }
 
 // Problem is the body of an answer that is no success.

@@ -44,7 +44,7 @@ func TestTranscripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", UpdateScripts: os.Getenv("FULMAR_UPDATE") == "1", RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "joined": joined,
+			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "joined": joined, "board": startBoard, "lastid": lastID,
 		},
 	})
 }

@@ -5,6 +5,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,7 +16,9 @@ import (
 
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/cmd/fulmar/here"
+	"fulmar/cmd/fulmar/local/picture"
 	"fulmar/cmd/fulmar/show"
+	"fulmar/command"
 	"fulmar/internal/cli"
 	"fulmar/schema/onboard"
 )
@@ -48,25 +51,25 @@ func (g *giving) wait() int64 {
 	return max(1, int64(min(g.timeout, onboard.MaxWait)/time.Second))
 }
 
-func (k *call) kinds(ctx context.Context) (out []onboard.Kind, err error) {
+func (k *call) kinds(ctx context.Context) (out []command.Kind, err error) {
 	err = k.ask(ctx, "GET", "/v1/kinds", nil, &out)
 	return out, err
 }
 
 func kindsCommand(socket *string) *cobra.Command {
-	return build(socket, true, &cobra.Command{
+	return build(socket, rows, &cobra.Command{
 		Use: "commands", Short: "the commands that this board has, and what they take", Args: cli.Words(),
 	}, func(ctx context.Context, k *call) error {
 		kinds, err := k.kinds(ctx)
 		if err != nil {
 			return err
 		}
-		slices.SortFunc(kinds, func(a, b onboard.Kind) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(kinds, func(a, b command.Kind) int { return strings.Compare(a.Name, b.Name) })
 		err = show.Rows(k.stdout, &k.format, kinds,
-			show.Column[onboard.Kind]{Name: "command", Of: func(c onboard.Kind) string { return c.Name }},
-			show.Column[onboard.Kind]{Name: "arguments", Of: takes},
-			show.Column[onboard.Kind]{Name: "what it does", Of: func(c onboard.Kind) string { return c.Effect }},
-			show.Column[onboard.Kind]{Name: "lane", Wide: true, Of: func(c onboard.Kind) string { return c.Lane }},
+			show.Column[command.Kind]{Name: "command", Of: func(c command.Kind) string { return c.Name }},
+			show.Column[command.Kind]{Name: "arguments", Of: takes},
+			show.Column[command.Kind]{Name: "what it does", Of: func(c command.Kind) string { return c.Effect }},
+			show.Column[command.Kind]{Name: "lane", Wide: true, Of: func(c command.Kind) string { return c.Lane }},
 		)
 		if err == nil {
 			k.next("fulmar local give COMMAND NAME=VALUE... --reason TEXT")
@@ -75,10 +78,19 @@ func kindsCommand(socket *string) *cobra.Command {
 	})
 }
 
-func takes(c onboard.Kind) string {
+// takes writes the arguments of a command: NAME=TYPE, in brackets where one may be left out.
+func takes(c command.Kind) string {
 	var all []string
-	for i := range c.Args {
-		all = append(all, c.Args[i].String())
+	for _, a := range c.Args {
+		what := strings.ToUpper(string(a.Type))
+		if len(a.Choices) > 0 {
+			what = strings.Join(a.Choices, "|")
+		}
+		if a.Required {
+			all = append(all, a.Name+"="+what)
+		} else {
+			all = append(all, "["+a.Name+"="+what+"]")
+		}
 	}
 	return strings.Join(all, " ")
 }
@@ -106,7 +118,7 @@ never the command: fulmar local cancel does.
 	g.register(c)
 	c.Flags().BoolVar(&g.check, "check", false, "only ask whether it would be refused")
 	c.Flags().BoolVar(&g.noWait, "no-wait", false, "end when the board has written it down")
-	return build(socket, true, c, func(ctx context.Context, k *call) error { return give(ctx, k, g, k.words[0], k.words[1:]) })
+	return build(socket, value, c, func(ctx context.Context, k *call) error { return give(ctx, k, g, k.words[0], k.words[1:]) })
 }
 
 // completeKinds completes the name of a command, then the names of its arguments.
@@ -132,32 +144,69 @@ func completeKinds(socket *string) cobra.CompletionFunc {
 	}
 }
 
-// kind finds a command of the board and reads the arguments that a person typed for it.
-func (k *call) kind(ctx context.Context, name string, words []string) (*onboard.Kind, []byte, error) {
+// kind finds a command of the board and reads the arguments that a person typed for it: as
+// a JSON object, and as the CBOR that is signed.
+func (k *call) kind(ctx context.Context, name string, words []string) (object json.RawMessage, args []byte, err error) {
 	kinds, err := k.kinds(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	i := slices.IndexFunc(kinds, func(c onboard.Kind) bool { return c.Name == name })
+	i := slices.IndexFunc(kinds, func(c command.Kind) bool { return c.Name == name })
 	if i < 0 {
 		return nil, nil, fault.New(fault.NotOnBoard, "this board has no command %s", name)
 	}
-	args, err := kinds[i].Words(words)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", cli.ErrUsage, err)
+	if object, err = typed(&kinds[i], words); err == nil {
+		if args, err = command.FromJSON(object); err == nil {
+			_, err = kinds[i].Parse(args)
+		}
 	}
-	return &kinds[i], args, nil
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w; %s", cli.ErrUsage, err, strings.TrimSpace(name+" takes "+takes(kinds[i])))
+	}
+	return object, args, nil
+}
+
+// typed reads NAME=VALUE as the command's fields want it: what is text stays text though it
+// looks like a number; a list has commas between its parts.
+func typed(kind *command.Kind, words []string) (json.RawMessage, error) {
+	all := map[string]any{}
+	for _, w := range words {
+		name, text, ok := strings.Cut(w, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%q is not of the form NAME=VALUE", w)
+		}
+		if _, twice := all[name]; twice {
+			return nil, fmt.Errorf("%s is given twice", name)
+		}
+		var t command.Type
+		if i := slices.IndexFunc(kind.Args, func(f command.Field) bool { return f.Name == name }); i >= 0 {
+			t = kind.Args[i].Type
+		}
+		switch {
+		case t == command.Texts:
+			all[name] = strings.Split(text, ",")
+		case t == command.Bool && (text == "on" || text == "yes"):
+			all[name] = true
+		case t == command.Bool && (text == "off" || text == "no"):
+			all[name] = false
+		case t != command.Text && json.Valid([]byte(text)):
+			all[name] = json.RawMessage(text)
+		default:
+			all[name] = text
+		}
+	}
+	return json.Marshal(all)
 }
 
 func give(ctx context.Context, k *call, g *giving, name string, words []string) error {
-	kind, args, err := k.kind(ctx, name, words)
+	object, args, err := k.kind(ctx, name, words)
 	if err != nil {
 		return err
 	}
 	if g.key != "" {
-		return giveSigned(ctx, k, g, kind, args)
+		return giveSigned(ctx, k, g, name, args)
 	}
-	return k.carry(ctx, g, "/v1/commands", onboard.Order{Name: name, Args: args, Reason: g.reason, DryRun: g.check, Wait: g.wait()})
+	return k.carry(ctx, g, "/v1/commands", onboard.Order{Name: name, Args: object, Reason: g.reason, DryRun: g.check, Wait: g.wait()})
 }
 
 // carry brings an order to the board and tells how it goes to its end.
@@ -205,7 +254,7 @@ func (t *teller) step(s onboard.Step) {
 	if s.Text != "" && !s.Final {
 		line += "  " + show.Clean(s.Text)
 	}
-	if line == t.told || s.Final || t.k.format.Quiet() {
+	if line == t.told || s.Final || t.k.quiet() {
 		return
 	}
 	t.told = line
@@ -225,7 +274,7 @@ func (t *teller) end() {
 
 // ended writes how a command ended, what is true now, and what a person may do.
 func (k *call) ended(ctx context.Context, s *onboard.Step, check bool) error {
-	if k.format.Quiet() {
+	if k.quiet() {
 		if err := show.JSON(k.stdout, s); err != nil {
 			return err
 		}
@@ -238,7 +287,7 @@ func (k *call) ended(ctx context.Context, s *onboard.Step, check bool) error {
 	if err := outcome(s); err != nil {
 		return err
 	}
-	if k.format.Quiet() {
+	if k.quiet() {
 		return nil
 	}
 	switch {
@@ -266,7 +315,7 @@ func now(s *onboard.State) string {
 	}
 	var outputs []string
 	for _, o := range s.Outputs {
-		outputs = append(outputs, show.Clean(o.Name)+" "+value(o.Value, o.Unit))
+		outputs = append(outputs, show.Clean(o.Name)+" "+picture.Amount(o.Value, o.Unit))
 	}
 	if len(outputs) > 0 && len(outputs) <= 4 {
 		return "now " + strings.Join(outputs, ", ") + "; " + fleet
@@ -306,7 +355,7 @@ func cancelCommand(socket *string) *cobra.Command {
 		Example: "  fulmar local cancel 5f1c02ab9d3e4f60718293a4b5c6d7e8 --reason \"wrong valve\"",
 	}
 	g.register(c)
-	return build(socket, true, c, func(ctx context.Context, k *call) error {
+	return build(socket, value, c, func(ctx context.Context, k *call) error {
 		if g.key != "" {
 			return give(ctx, k, g, "cancel", []string{"id=" + k.words[0]})
 		}

@@ -13,10 +13,11 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"fulmar/cmd/fulmar/here"
+	"fulmar/cmd/fulmar/local/picture"
 	"fulmar/cmd/fulmar/show"
 	"fulmar/internal/cli"
 	"fulmar/schema/onboard"
@@ -37,6 +38,7 @@ const socketPath = "/var/lib/fulmard/" + onboard.Socket
 type call struct {
 	*board
 	format         show.Format
+	json           bool // one value, of a command that writes no rows
 	words          []string
 	stdout, stderr io.Writer
 }
@@ -51,18 +53,32 @@ func Command() *cobra.Command {
 	return c
 }
 
-// build makes a command that asks the board. rows: it writes in a form that -o chooses.
-// Ctrl-C ends it; its errors begin with its name.
-func build(socket *string, rows bool, c *cobra.Command, do func(context.Context, *call) error) *cobra.Command {
+// quiet tells whether a program reads: nothing is said beside the answer.
+func (k *call) quiet() bool { return k.json || k.format.Quiet() }
+
+// form is in what forms a command writes.
+type form uint8
+
+const (
+	words form = iota // for people alone
+	value             // or as JSON
+	rows              // or in those of -o
+)
+
+// build makes a command that asks the board. Ctrl-C ends it; its errors begin with its name.
+func build(socket *string, writes form, c *cobra.Command, do func(context.Context, *call) error) *cobra.Command {
 	k := new(call)
 	if c.ValidArgsFunction == nil {
 		c.ValidArgsFunction = cli.Nothing
 	}
-	if rows {
+	switch writes {
+	case rows:
 		k.format.Register(c)
+	case value:
+		c.Flags().BoolVar(&k.json, "json", false, "as JSON, and no talk")
 	}
 	c.RunE = func(c *cobra.Command, words []string) error {
-		if rows {
+		if writes == rows {
 			if err := k.format.Check(c); err != nil {
 				return err
 			}
@@ -86,7 +102,7 @@ func (k *call) say(form string, args ...any) {
 
 // next names the command that a person may want now.
 func (k *call) next(command string) {
-	if !k.format.Quiet() {
+	if !k.quiet() {
 		k.say("next: %s", command)
 	}
 }
@@ -97,7 +113,7 @@ func (k *call) state(ctx context.Context) (s onboard.State, err error) {
 }
 
 func statusCommand(socket *string) *cobra.Command {
-	return build(socket, true, &cobra.Command{
+	return build(socket, value, &cobra.Command{
 		Use: "status", Short: "link, autonomy, safety, outputs, rules and the last commands", Args: cli.Words(),
 		Example: "  fulmar local status\n  fulmar local status --json | jq .autonomy",
 	}, func(ctx context.Context, k *call) error {
@@ -105,15 +121,15 @@ func statusCommand(socket *string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if k.format.Quiet() {
+		if k.quiet() {
 			return show.JSON(k.stdout, s)
 		}
-		log, err := k.recent(ctx, shownCommands)
+		log, err := k.recent(ctx, picture.Commands)
 		if err != nil {
 			return err
 		}
-		p := picture{state: s, log: log, width: width(k.stdout), paint: painter(k.stdout)}
-		for _, l := range p.lines() {
+		p := picture.Picture{State: s, Log: log, Width: picture.WidthOf(k.stdout), Paint: here.Painter(k.stdout)}
+		for _, l := range p.Lines() {
 			fmt.Fprintln(k.stdout, l)
 		}
 		k.next(afterStatus(&s))
@@ -141,15 +157,4 @@ func (k *call) recent(ctx context.Context, n int) (log []onboard.Entry, err erro
 		return nil, nil
 	}
 	return log, err
-}
-
-// clock writes a moment of the board as people at it read it.
-func clock(t, now time.Time) string {
-	switch {
-	case t.IsZero():
-		return ""
-	case now.Sub(t).Abs() < 20*time.Hour:
-		return t.Local().Format(time.TimeOnly)
-	}
-	return t.Local().Format("2006-01-02 15:04")
 }

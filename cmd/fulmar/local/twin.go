@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fulmar/cmd/fulmar/fault"
+	"fulmar/cmd/fulmar/local/picture"
 	"fulmar/cmd/fulmar/show"
 	"fulmar/internal/cli"
 	"fulmar/schema/onboard"
@@ -31,7 +32,7 @@ func logCommand(socket *string) *cobra.Command {
 	}
 	c.Flags().IntVarP(&n, "lines", "n", 20, "so many")
 	cli.Takes(c, "lines", "N")
-	return build(socket, true, c, func(ctx context.Context, k *call) error {
+	return build(socket, rows, c, func(ctx context.Context, k *call) error {
 		if n < 1 || n > onboard.MaxRecent {
 			return fmt.Errorf("%w: --lines %d, wants 1 to %d", cli.ErrUsage, n, onboard.MaxRecent)
 		}
@@ -43,57 +44,19 @@ func logCommand(socket *string) *cobra.Command {
 		at := time.Now()
 		return show.Rows(k.stdout, &k.format, log,
 			show.Column[e]{Name: "id", Of: func(x e) string { return x.ID }},
-			show.Column[e]{Name: "when", Of: func(x e) string { return clock(given(&x), at) }},
+			show.Column[e]{Name: "when", Of: func(x e) string { return picture.Clock(picture.Given(&x), at) }},
 			show.Column[e]{Name: "command", Of: func(x e) string { return x.Name }},
 			show.Column[e]{Name: "state", Of: func(x e) string { return x.State }},
-			show.Column[e]{Name: "who", Of: who},
-			show.Column[e]{Name: "fleet", Of: func(x e) string { return told(&x) }},
-			show.Column[e]{Name: "why", Of: why},
+			show.Column[e]{Name: "who", Of: picture.Who},
+			show.Column[e]{Name: "why", Of: picture.Why},
 			show.Column[e]{Name: "arguments", Wide: true, Of: func(x e) string { return string(x.Args) }},
 			show.Column[e]{Name: "answer", Wide: true, Of: func(x e) string { return string(x.Value) }},
 		)
 	})
 }
 
-// given is when a command came, or what is known of its time.
-func given(e *onboard.Entry) time.Time {
-	if e.Given.IsZero() {
-		return e.At
-	}
-	return e.Given
-}
-
-func who(e onboard.Entry) string {
-	if e.By != "" {
-		return e.By + " (" + e.Actor + ")"
-	}
-	return e.Actor
-}
-
-// told is whether the fleet has the result.
-func told(e *onboard.Entry) string {
-	switch {
-	case e.Told:
-		return "knows"
-	case e.Final:
-		return "to be told"
-	}
-	return ""
-}
-
-// why is the reason of the person and the word of the board.
-func why(e onboard.Entry) string {
-	var parts []string
-	for _, s := range []string{e.Reason, e.Code, e.Text} {
-		if s != "" {
-			parts = append(parts, s)
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
 func twinCommand(socket *string) *cobra.Command {
-	return build(socket, true, &cobra.Command{
+	return build(socket, rows, &cobra.Command{
 		Use: "twin", Short: "the keys that the fleet or somebody at the board has set", Args: cli.Words(),
 		Long: "What a key does is told in docs/twin.md. A key that is set on the board holds over the\nfleet's until its lease ends, it is cleared, or its policy decides otherwise.",
 	}, func(ctx context.Context, k *call) error {
@@ -107,8 +70,7 @@ func twinCommand(socket *string) *cobra.Command {
 			show.Column[onboard.Key]{Name: "from", Of: func(x onboard.Key) string { return x.From }},
 			show.Column[onboard.Key]{Name: "who", Of: func(x onboard.Key) string { return x.Author }},
 			show.Column[onboard.Key]{Name: "left", Of: func(x onboard.Key) string { return left(x.Left) }},
-			show.Column[onboard.Key]{Name: "why", Of: func(x onboard.Key) string { return strings.TrimPrefix(x.Reason+refused(&x), "; ") }},
-			show.Column[onboard.Key]{Name: "policy", Wide: true, Of: func(x onboard.Key) string { return x.Policy }},
+			show.Column[onboard.Key]{Name: "why", Of: func(x onboard.Key) string { return strings.TrimPrefix(x.Reason+remarks(&x), "; ") }},
 		)
 		if err == nil {
 			k.next("fulmar local set KEY=VALUE --for TIME --reason TEXT")
@@ -117,22 +79,30 @@ func twinCommand(socket *string) *cobra.Command {
 	})
 }
 
-func refused(x *onboard.Key) string {
-	if x.Refused == "" {
-		return ""
+// remarks is what else is to be said of a key.
+func remarks(x *onboard.Key) string {
+	s := ""
+	if x.Refused != "" {
+		s += "; the fleet's value is not taken: " + x.Refused
 	}
-	return "; the fleet's value is refused: " + x.Refused
+	if x.Conflict {
+		s += "; in conflict with the fleet's: fulmar local conflicts"
+	}
+	if x.OnTrial {
+		s += "; on trial: the board goes back from it if it falls ill"
+	}
+	return s
 }
 
 func left(s int64) string {
 	if s == 0 {
 		return ""
 	}
-	return span(s)
+	return picture.Span(s)
 }
 
 func getCommand(socket *string) *cobra.Command {
-	return build(socket, true, &cobra.Command{
+	return build(socket, value, &cobra.Command{
 		Use: "get KEY", Short: "the value of one key that holds now, as JSON", Args: cli.Words("a KEY"),
 		Example: "  fulmar local get sample.fast.period",
 	}, func(ctx context.Context, k *call) error {
@@ -140,7 +110,7 @@ func getCommand(socket *string) *cobra.Command {
 		if err := k.ask(ctx, "GET", "/v1/twin/keys/"+path(k.words[0]), nil, &x); err != nil {
 			return err
 		}
-		if k.format.Quiet() {
+		if k.quiet() {
 			return show.JSON(k.stdout, x)
 		}
 		fmt.Fprintln(k.stdout, show.Clean(string(x.Value)))
@@ -159,11 +129,11 @@ func holds(x *onboard.Key) string {
 		s += ", by " + show.Clean(x.Author)
 	}
 	if x.Left > 0 {
-		s += ", for " + span(x.Left) + " more"
+		s += ", for " + picture.Span(x.Left) + " more"
 	} else if x.From == "board" {
 		s += ", until it is cleared"
 	}
-	return s + show.Clean(refused(x))
+	return s + show.Clean(remarks(x))
 }
 
 func setCommand(socket *string) *cobra.Command {
@@ -181,7 +151,7 @@ sees it, and where both have changed a key the key's policy decides.`,
 	c.Flags().StringVar(&reason, "reason", "", "why, for those who read the history")
 	cli.Takes(c, "for", "TIME")
 	cli.Takes(c, "reason", "TEXT")
-	return build(socket, true, c, func(ctx context.Context, k *call) error {
+	return build(socket, value, c, func(ctx context.Context, k *call) error {
 		key, text, ok := strings.Cut(k.words[0], "=")
 		if !ok || key == "" || text == "" {
 			return fmt.Errorf("%w: %q is not of the form KEY=VALUE", cli.ErrUsage, k.words[0])
@@ -193,7 +163,7 @@ sees it, and where both have changed a key the key's policy decides.`,
 		if err := k.ask(ctx, "PUT", "/v1/twin/keys/"+path(key), onboard.Set{Value: jsonOf(text), For: int64(lease / time.Second), Reason: reason}, &x); err != nil {
 			return err
 		}
-		if k.format.Quiet() {
+		if k.quiet() {
 			return show.JSON(k.stdout, x)
 		}
 		fmt.Fprintf(k.stdout, "%s=%s\n", show.Clean(x.Key), show.Clean(string(x.Value)))
@@ -216,20 +186,17 @@ func jsonOf(text string) json.RawMessage {
 }
 
 func clearCommand(socket *string) *cobra.Command {
-	var reason string
 	c := &cobra.Command{
 		Use: "clear KEY", Short: "take back what was set on this board: the fleet's value holds again", Args: cli.Words("a KEY"),
 		Example: "  fulmar local clear sample.fast.period",
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for those who read the history")
-	cli.Takes(c, "reason", "TEXT")
-	return build(socket, true, c, func(ctx context.Context, k *call) error {
+	return build(socket, value, c, func(ctx context.Context, k *call) error {
 		var x onboard.Cleared
-		if err := k.ask(ctx, "DELETE", "/v1/twin/keys/"+path(k.words[0])+"?reason="+url.QueryEscape(reason), nil, &x); err != nil {
+		if err := k.ask(ctx, "DELETE", "/v1/twin/keys/"+path(k.words[0]), nil, &x); err != nil {
 			return err
 		}
 		switch {
-		case k.format.Quiet():
+		case k.quiet():
 			return show.JSON(k.stdout, x)
 		case !x.Was:
 			return fault.New(fault.NotOnBoard, "%s was not set on this board", k.words[0])
@@ -243,7 +210,7 @@ func clearCommand(socket *string) *cobra.Command {
 }
 
 func conflictsCommand(socket *string) *cobra.Command {
-	return build(socket, true, &cobra.Command{
+	return build(socket, rows, &cobra.Command{
 		Use: "conflicts", Short: "keys that the fleet and the board set without knowing of each other", Args: cli.Words(),
 		Long: "The value in HOLDS is in force until a person decides: in the fleet (fulmar conflict\nlist), or here by setting or clearing the key.",
 	}, func(ctx context.Context, k *call) error {
@@ -293,7 +260,7 @@ func historyCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{Use: "history", Short: "who changed which key of the twin, newest first", Args: cli.Words()}
 	c.Flags().IntVarP(&n, "lines", "n", 20, "so many")
 	cli.Takes(c, "lines", "N")
-	return build(socket, true, c, func(ctx context.Context, k *call) error {
+	return build(socket, rows, c, func(ctx context.Context, k *call) error {
 		if n < 1 || n > onboard.MaxRecent {
 			return fmt.Errorf("%w: --lines %d, wants 1 to %d", cli.ErrUsage, n, onboard.MaxRecent)
 		}
@@ -304,7 +271,7 @@ func historyCommand(socket *string) *cobra.Command {
 		type c = onboard.Change
 		at := time.Now()
 		return show.Rows(k.stdout, &k.format, all,
-			show.Column[c]{Name: "when", Of: func(x c) string { return clock(x.At, at) }},
+			show.Column[c]{Name: "when", Of: func(x c) string { return picture.Clock(x.At, at) }},
 			show.Column[c]{Name: "what", Of: func(x c) string { return x.Kind }},
 			show.Column[c]{Name: "key", Of: func(x c) string { return x.Key }},
 			show.Column[c]{Name: "value", Of: func(x c) string { return string(x.Value) }},

@@ -18,6 +18,7 @@ import (
 
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/cmd/fulmar/here"
+	"fulmar/cmd/fulmar/local/picture"
 	"fulmar/internal/cli"
 )
 
@@ -36,14 +37,14 @@ ends it. Where standard output is no terminal, or with --once, it is drawn once.
 		Example: "  fulmar local watch\n  fulmar local watch --once >board.txt",
 	}
 	c.Flags().BoolVar(&once, "once", false, "draw it once")
-	return build(socket, false, c, func(ctx context.Context, k *call) error {
+	return build(socket, words, c, func(ctx context.Context, k *call) error {
 		out, ok := k.stdout.(*os.File)
 		if once || !ok || !here.IsTerminal(out) {
 			p, err := k.picture(ctx)
 			if err != nil {
 				return err
 			}
-			for _, l := range p.lines() {
+			for _, l := range p.Lines() {
 				fmt.Fprintln(k.stdout, l)
 			}
 			return nil
@@ -53,16 +54,16 @@ ends it. Where standard output is no terminal, or with --once, it is drawn once.
 }
 
 // picture asks for all that it shows.
-func (k *call) picture(ctx context.Context) (*picture, error) {
+func (k *call) picture(ctx context.Context) (*picture.Picture, error) {
 	s, err := k.state(ctx)
 	if err != nil {
 		return nil, err
 	}
-	log, err := k.recent(ctx, shownCommands)
+	log, err := k.recent(ctx, picture.Commands)
 	if err != nil {
 		return nil, err
 	}
-	return &picture{state: s, log: log, width: width(k.stdout), paint: painter(k.stdout)}, nil
+	return &picture.Picture{State: s, Log: log, Width: picture.WidthOf(k.stdout), Paint: here.Painter(k.stdout)}, nil
 }
 
 // watch draws until the person has seen enough. A board that gives no answer is drawn as
@@ -84,8 +85,8 @@ func watch(ctx context.Context, k *call, out *os.File) error {
 	defer t.Stop()
 	seen, note := time.Now(), ""
 	for {
-		p.width = width(out)
-		draw(out, p.lines(), note, p.width, height(out))
+		p.Width = picture.WidthOf(out)
+		draw(out, p.Lines(), note, p.Width, height(out))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -99,7 +100,7 @@ func watch(ctx context.Context, k *call, out *os.File) error {
 		case fault.Is(err, fault.NoRight), fault.Is(err, fault.BoardClosed):
 			return err
 		case err != nil:
-			note = fmt.Sprintf("NO ANSWER for %s; this is as it was", span(int64(time.Since(seen)/time.Second)))
+			note = fmt.Sprintf("NO ANSWER for %s; this is as it was", picture.Span(int64(time.Since(seen)/time.Second)))
 		default:
 			p, note, seen = next, "", time.Now()
 		}
@@ -120,8 +121,8 @@ func draw(w io.Writer, lines []string, note string, wide, high int) {
 	for _, l := range lines {
 		b.WriteString(l + "\x1b[K\r\n")
 	}
-	p := picture{width: wide}
-	b.WriteString("\x1b[K\r\n\x1b[7m" + p.cut(foot) + "\x1b[m\x1b[K\x1b[J")
+	p := picture.Picture{Width: wide}
+	b.WriteString("\x1b[K\r\n\x1b[7m" + p.Cut(foot) + "\x1b[m\x1b[K\x1b[J")
 	_, _ = io.WriteString(w, b.String())
 }
 

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package local
+// Package picture draws how a board is as lines of text that fit a terminal, and has the
+// words for it.
+package picture
 
 import (
 	"fmt"
@@ -21,25 +23,23 @@ import (
 )
 
 const (
-	// shownCommands is how many of the last commands a picture has.
-	shownCommands = 8
+	// Commands is how many of the last commands a picture has.
+	Commands = 8
 	// plainWidth is for what is no terminal; minWidth is the narrowest that is drawn for.
 	plainWidth = 100
 	minWidth   = 24
 )
 
-// picture is how a board is, drawn as lines of a terminal.
-type picture struct {
-	state onboard.State
-	log   []onboard.Entry
-	width int
-	paint func(colour, word string) string
+// Picture is how a board is, drawn as lines of a terminal.
+type Picture struct {
+	State onboard.State
+	Log   []onboard.Entry // the newest first
+	Width int             // columns
+	Paint func(colour, word string) string
 }
 
-func painter(w io.Writer) func(colour, word string) string { return here.Painter(w) }
-
-// width is that of the terminal that w is, or a fixed one.
-func width(w io.Writer) int {
+// WidthOf is that of the terminal that w is, or a fixed one.
+func WidthOf(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok {
 		return plainWidth
@@ -62,9 +62,9 @@ type column struct {
 	rank int
 }
 
-// lines draws it.
-func (p *picture) lines() []string {
-	s := &p.state
+// Lines draws it.
+func (p *Picture) Lines() []string {
+	s := &p.State
 	head := s.Board
 	if head == "" {
 		head = "a board without a name"
@@ -72,7 +72,7 @@ func (p *picture) lines() []string {
 	if s.Tenant != "" && s.Tenant != "default" {
 		head += " of " + s.Tenant
 	}
-	out := []string{p.cut(show.Clean(fmt.Sprintf("%s  %s  fulmard %s  you: %s, %s", head, s.At.Local().Format("2006-01-02 15:04:05 MST"), s.Release, s.You.User, s.You.Role)))}
+	out := []string{p.Cut(show.Clean(fmt.Sprintf("%s  %s  fulmard %s  you: %s, %s", head, s.At.Local().Format("2006-01-02 15:04:05 MST"), s.Release, s.You.User, s.You.Role)))}
 	out = append(out, p.fact("link", p.link()), p.fact("autonomy", p.autonomy()), p.fact("safety", p.safety()))
 	if s.Autonomy != nil {
 		for _, l := range s.Autonomy.Leases {
@@ -80,14 +80,11 @@ func (p *picture) lines() []string {
 			if l.Then != "" {
 				then = ", then " + l.Then
 			}
-			out = append(out, p.fact("", plain(fmt.Sprintf("%s for %s more%s", l.Name, span(l.Left), then))))
+			out = append(out, p.fact("", plain(fmt.Sprintf("%s for %s more%s", l.Name, Span(l.Left), then))))
 		}
 	}
 	if s.Conflicts > 0 {
 		out = append(out, p.fact("conflicts", cell{fmt.Sprintf("%d keys wait for a person: fulmar local conflicts", s.Conflicts), here.Warning}))
-	}
-	if s.Untold > 0 {
-		out = append(out, p.fact("untold", plain(fmt.Sprintf("%d results wait for the fleet", s.Untold))))
 	}
 	for _, c := range s.Causes {
 		out = append(out, p.fact("cause", cell{show.Clean(c), here.Warning}))
@@ -97,11 +94,11 @@ func (p *picture) lines() []string {
 	return append(out, p.commands()...)
 }
 
-func (p *picture) link() cell {
-	l := &p.state.Link
+func (p *Picture) link() cell {
+	l := &p.State.Link
 	text := l.State
 	if l.For > 0 {
-		text += " for " + span(l.For)
+		text += " for " + Span(l.For)
 	}
 	if l.Error != "" {
 		text += ": " + l.Error
@@ -112,8 +109,8 @@ func (p *picture) link() cell {
 	return cell{show.Clean(text), here.Warning}
 }
 
-func (p *picture) autonomy() cell {
-	a := p.state.Autonomy
+func (p *Picture) autonomy() cell {
+	a := p.State.Autonomy
 	switch {
 	case a == nil:
 		return plain("not told")
@@ -123,8 +120,8 @@ func (p *picture) autonomy() cell {
 	return plain(a.State + since(a.For))
 }
 
-func (p *picture) safety() cell {
-	s := p.state.Safety
+func (p *Picture) safety() cell {
+	s := p.State.Safety
 	switch {
 	case s == nil:
 		return plain("not told")
@@ -142,42 +139,42 @@ func since(s int64) string {
 	if s <= 0 {
 		return ""
 	}
-	return " for " + span(s)
+	return " for " + Span(s)
 }
 
-func (p *picture) outputs() []string {
+func (p *Picture) outputs() []string {
 	var rows [][]cell
-	for _, o := range p.state.Outputs {
+	for _, o := range p.State.Outputs {
 		at := "not known"
 		if o.Value != nil {
-			at = value(o.Value, o.Unit)
+			at = Amount(o.Value, o.Unit)
 		}
 		state := plain(o.State)
 		if o.State != "" && o.State != "ok" {
 			state.colour = here.Warning
 		}
-		rows = append(rows, []cell{plain(o.Name), plain(at), state, plain(between(o.Min, o.Max)), plain(value(o.Safe, "")), plain(o.Kind), plain(o.Why)})
+		rows = append(rows, []cell{plain(o.Name), plain(at), state, plain(between(o.Min, o.Max)), plain(Amount(o.Safe, "")), plain(o.Kind), plain(o.Why)})
 	}
 	return p.table([]column{{"OUTPUT", 0}, {"AT", 0}, {"STATE", 1}, {"RANGE", 3}, {"SAFE", 4}, {"KIND", 5}, {"WHY", 2}}, rows)
 }
 
-func (p *picture) rules() []string {
+func (p *Picture) rules() []string {
 	var rows [][]cell
-	for _, r := range p.state.Rules {
-		rows = append(rows, []cell{plain(r.Name), plain(r.State), plain(span(r.For)), plain(strconv.FormatUint(r.Fired, 10)), plain(r.Why)})
+	for _, r := range p.State.Rules {
+		rows = append(rows, []cell{plain(r.Name), plain(r.State), plain(Span(r.For)), plain(strconv.FormatUint(r.Fired, 10)), plain(r.Why)})
 	}
 	return p.table([]column{{"RULE", 0}, {"STATE", 0}, {"FOR", 2}, {"FIRED", 1}, {"WHY", 3}}, rows)
 }
 
-func (p *picture) commands() []string {
+func (p *Picture) commands() []string {
 	var rows [][]cell
-	for i := range p.log {
-		e := &p.log[i]
+	for i := range p.Log {
+		e := &p.Log[i]
 		state := e.State
 		if !e.Final && e.Percent > 0 {
 			state += fmt.Sprintf(" %d %%", e.Percent)
 		}
-		rows = append(rows, []cell{plain(clock(given(e), p.state.At)), plain(e.Name), {show.Clean(state), colourOf(e.State)}, plain(who(*e)), plain(why(*e))})
+		rows = append(rows, []cell{plain(Clock(Given(e), p.State.At)), plain(e.Name), {show.Clean(state), colourOf(e.State)}, plain(Who(*e)), plain(Why(*e))})
 	}
 	return p.table([]column{{"GIVEN", 3}, {"COMMAND", 0}, {"STATE", 0}, {"WHO", 1}, {"WHY", 2}}, rows)
 }
@@ -195,22 +192,22 @@ func colourOf(state string) string {
 }
 
 // fact is one line with a name.
-func (p *picture) fact(name string, c cell) string {
+func (p *Picture) fact(name string, c cell) string {
 	const indent = 10
-	text := p.fit(c.text, p.width-indent)
+	text := p.fit(c.text, p.Width-indent)
 	return fmt.Sprintf("%-*s", indent, name) + p.colour(c.colour, text)
 }
 
-func (p *picture) colour(colour, text string) string {
+func (p *Picture) colour(colour, text string) string {
 	if colour == "" {
 		return text
 	}
-	return p.paint(colour, text)
+	return p.Paint(colour, text)
 }
 
 // table draws rows under their names, with a line before it. Columns go where the width
 // does not do, the last one is cut.
-func (p *picture) table(columns []column, rows [][]cell) []string {
+func (p *Picture) table(columns []column, rows [][]cell) []string {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -232,7 +229,7 @@ func (p *picture) table(columns []column, rows [][]cell) []string {
 		}
 		return n - 2
 	}
-	for total() > p.width {
+	for total() > p.Width {
 		worst := -1
 		for i, c := range columns {
 			if use[i] && c.rank > 0 && (worst < 0 || c.rank > columns[worst].rank) {
@@ -260,11 +257,11 @@ func (p *picture) table(columns []column, rows [][]cell) []string {
 	return out
 }
 
-func (p *picture) row(r []cell, wide []int, use []bool, last int) string {
+func (p *Picture) row(r []cell, wide []int, use []bool, last int) string {
 	var b strings.Builder
 	at := 0
 	for i, c := range r {
-		room := p.width - at
+		room := p.Width - at
 		if !use[i] || room <= 0 {
 			continue
 		}
@@ -283,10 +280,11 @@ func (p *picture) row(r []cell, wide []int, use []bool, last int) string {
 	return b.String()
 }
 
-func (p *picture) cut(s string) string { return p.fit(s, p.width) }
+// Cut cuts a line to the width.
+func (p *Picture) Cut(s string) string { return p.fit(s, p.Width) }
 
 // fit cuts a text to so many columns.
-func (p *picture) fit(s string, room int) string {
+func (p *Picture) fit(s string, room int) string {
 	if utf8.RuneCountInString(s) <= room {
 		return s
 	}
@@ -296,7 +294,8 @@ func (p *picture) fit(s string, room int) string {
 	return string([]rune(s)[:room-1]) + "~"
 }
 
-func value(v *float64, unit string) string {
+// Amount writes a value with its unit; "" for none.
+func Amount(v *float64, unit string) string {
 	if v == nil {
 		return ""
 	}
@@ -307,11 +306,11 @@ func between(low, high *float64) string {
 	if low == nil && high == nil {
 		return ""
 	}
-	return value(low, "") + ".." + value(high, "")
+	return Amount(low, "") + ".." + Amount(high, "")
 }
 
-// span writes seconds as a person says them.
-func span(s int64) string {
+// Span writes seconds as a person says them.
+func Span(s int64) string {
 	switch {
 	case s < 120:
 		return fmt.Sprintf("%d s", s)
@@ -321,4 +320,42 @@ func span(s int64) string {
 		return fmt.Sprintf("%d h %d min", s/3600, s%3600/60)
 	}
 	return fmt.Sprintf("%d d", time.Duration(s)*time.Second/(24*time.Hour))
+}
+
+// Given is when a command came, or what is known of its time.
+func Given(e *onboard.Entry) time.Time {
+	if e.Given.IsZero() {
+		return e.At
+	}
+	return e.Given
+}
+
+// Who is the actor of a command, and the person behind it.
+func Who(e onboard.Entry) string {
+	if e.By != "" {
+		return e.By + " (" + e.Actor + ")"
+	}
+	return e.Actor
+}
+
+// Why is the reason of the person and the word of the board.
+func Why(e onboard.Entry) string {
+	var parts []string
+	for _, s := range []string{e.Reason, e.Code, e.Text} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Clock writes a moment of the board as people at it read it.
+func Clock(t, now time.Time) string {
+	switch {
+	case t.IsZero():
+		return ""
+	case now.Sub(t).Abs() < 20*time.Hour:
+		return t.Local().Format(time.TimeOnly)
+	}
+	return t.Local().Format("2006-01-02 15:04")
 }
