@@ -140,6 +140,11 @@ func (p *Pipeline) reconcile(ctx context.Context, g *run.Group) {
 			p.startCamera(ctx, g, cfg, old)
 		}
 	}
+	for name, n := range s.Shots {
+		if c := p.cameras[name]; c != nil {
+			c.wanted.Store(n)
+		}
+	}
 	p.threads, p.engines = threads, s.Engines
 	p.log.Info("setup in force", "cameras", len(s.Cameras), "models", len(s.Models), "threads", threads)
 }
@@ -169,6 +174,7 @@ func (p *Pipeline) startCamera(ctx context.Context, g *run.Group, cfg worker.Cam
 	}
 	if old != nil {
 		c.after = old.ended
+		c.shot.Store(old.shot.Load())
 	}
 	if c.stats = p.stats[cfg.Name]; c.stats == nil {
 		c.stats = newStats(cfg.Name)
