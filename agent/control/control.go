@@ -1,0 +1,267 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fulmar/agent/authority"
+	"fulmar/agent/autonomy"
+	"fulmar/agent/commands"
+	"fulmar/agent/config"
+	"fulmar/agent/local"
+	"fulmar/agent/shadow"
+	"fulmar/device/output"
+	"fulmar/device/rule"
+	"fulmar/internal/run"
+	"fulmar/link"
+	"fulmar/schema"
+	"fulmar/schema/onboard"
+	"fulmar/twin"
+)
+
+const (
+	// maxKeySets bounds the key sets that wait to be looked at: as many as a fleet sends in
+	// one connection. More are dropped, and come again after the next hello.
+	maxKeySets = 16
+	stopGrace  = 3 * time.Second
+	// reportEvery is how often what the board says of itself is looked at for changes; a
+	// change of an output or a rule is told at once.
+	reportEvery = 10 * time.Second
+)
+
+// Config is what the board gives its control.
+type Config struct {
+	Config    func() config.Config // in force
+	Base      func() config.Config // of the file, without what the twin puts over it
+	Clock     schema.Clock
+	BootKnown bool
+	Release   string
+	Program   string // fulmard's own executable
+	// Apply puts a config in force.
+	Apply  func(*config.Config) error
+	Health func() shadow.Health
+	Worker commands.Worker
+	// Stop ends the program in order.
+	Stop     func(why string)
+	Diagnose func(ctx context.Context, add func(name string, data []byte))
+	Keep     func(ctx context.Context, name, media, source string, data []byte) error
+	// Tell keeps a report for the fleet; Say does for one that is told once per change.
+	Tell func(schema.Report)
+	Say  func(subject, state string, sev schema.Severity, text string)
+	// Name is who the board is; "" before it is known.
+	Name func() (tenant, board string)
+	// State is how the board is, but for what this package knows.
+	State func() onboard.State
+	Log   *slog.Logger
+}
+
+// Control is what can be told to one board.
+type Control struct {
+	cfg      Config
+	keys     *authority.Authority
+	shadow   *shadow.Shadow
+	commands *commands.Service
+	outputs  *output.Bank
+	rules    *rule.Runner
+	autonomy *autonomy.Service
+	newest   *commands.Newest
+	link     atomic.Pointer[link.Session]
+	keySets  chan []byte
+	changed  chan struct{} // something of what is reported may be another
+
+	mu        sync.Mutex
+	lostAt    time.Time // since when the link is down; zero while it is up
+	seen      set
+	effective map[string]twin.Value
+}
+
+// Open opens what the board keeps on the disk of it. It touches no network and moves
+// nothing.
+func Open(cfg Config) (*Control, error) {
+	c := &Control{cfg: cfg, keySets: make(chan []byte, maxKeySets), changed: make(chan struct{}, 1), newest: commands.NewNewest(cfg.Clock), lostAt: time.Now()}
+	base := cfg.Base()
+	part := func(name string) *slog.Logger { return cfg.Log.With("part", name) }
+	var err error
+	if c.keys, err = authority.Open(base.IdentityDir(), part("authority")); err != nil {
+		return nil, fmt.Errorf("open key set: %w", err)
+	}
+	if c.outputs, err = output.Open(base.Outputs, output.Deps{
+		Dir: base.Data, Values: c.newest, Clock: cfg.Clock, Log: part("outputs"), Changed: c.poke, Program: cfg.Program,
+	}); err != nil {
+		return nil, fmt.Errorf("open outputs: %w", err)
+	}
+	c.rules = rule.Open(rule.Config{
+		Path: filepath.Join(base.Data, "rules.state"), Do: c.order, Changed: c.ruleChanged, Wall: c.wall, Quiet: c.quiet, Log: part("rules"),
+	})
+	c.autonomy = autonomy.Open(base.Autonomy, autonomy.Deps{
+		Path: filepath.Join(base.Data, "autonomy.state"), Up: c.up, Safe: c.safe, Changed: c.autonomyChanged, Log: part("autonomy"),
+	})
+	tenant, board := cfg.Name()
+	c.shadow = shadow.New(shadow.Config{
+		Tenant: tenant, Board: board, Dir: filepath.Join(base.Data, "twin"), Clock: cfg.Clock, BootKnown: cfg.BootKnown,
+		Open: c.keys.Twin, Base: cfg.Base, Check: check, Apply: c.apply, Health: cfg.Health, Send: c.sendTwin, Tell: cfg.Tell, Log: part("twin"),
+	})
+	c.take(c.shadow.Effective())
+	c.commands, err = commands.Open(commands.Config{
+		Address: cfg.Name, Dir: base.Data, Clock: cfg.Clock, Now: c.keys.Now, Open: c.keys.Command, Operator: c.keys.Operator, Send: c.sendResult,
+		Outputs: moved(c, base.Outputs), Settings: settings{c}, Worker: cfg.Worker, Newest: c.newest, Stop: cfg.Stop, Release: cfg.Release,
+		Diagnose: cfg.Diagnose, Keep: cfg.Keep, Log: part("commands"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open commands: %w", err)
+	}
+	return c, nil
+}
+
+// Overlaid is the config of the file with what holds of the twin over it.
+func (c *Control) Overlaid() config.Config { return c.shadow.Overlaid() }
+
+// Rebase is told that the config of the file has changed.
+func (c *Control) Rebase(ctx context.Context) { c.shadow.Rebase(ctx) }
+
+// Learn takes the fleet's key set, as it came with the board's enrolment.
+func (c *Control) Learn(envelope []byte) {
+	if len(envelope) == 0 {
+		return // of a fleet that has none
+	}
+	changed, err := c.keys.Learn(envelope)
+	if err != nil {
+		c.cfg.Log.Error("key set refused", "err", err)
+		c.cfg.Say("authority", "refused", schema.SeverityAlarm, "the board goes on with the key set that it has: "+err.Error())
+		return
+	}
+	c.cfg.Say("authority", "ok", schema.SeverityInfo, "the board takes what the keys of its fleet's set sign")
+	if changed {
+		c.shadow.Again()
+	}
+}
+
+// Link has a link carry what is said beside the records.
+func (c *Control) Link(lc *link.Config) {
+	lc.Filters = []schema.Channel{schema.ChanTwinDown, schema.ChanCommand, schema.ChanKeys}
+	lc.Inbox, lc.Heard, lc.Keys, lc.Connected = c.inbox, c.heard, c.keys.Version, c.connected
+}
+
+// Use sends through a session from now on, as this board.
+func (c *Control) Use(s *link.Session, tenant, board string) {
+	c.shadow.Name(tenant, board)
+	c.link.Store(s)
+}
+
+// Run keeps all of it at work until the context ends.
+func (c *Control) Run(ctx context.Context) error {
+	if err := c.keys.Damaged(); err != nil {
+		c.cfg.Say("authority", "damaged", schema.SeverityAlarm, err.Error())
+	}
+	g := run.New(ctx)
+	g.Go("outputs", c.outputs.Run) // before anything else: a latched board drives its safe states
+	g.Go("commands", c.commands.Run)
+	g.Go("twin", c.shadow.Run)
+	g.Go("rules", c.rules.Run)
+	g.Go("autonomy", c.autonomy.Run)
+	g.Go("key sets", c.takeKeySets)
+	g.Go("reported", c.keepReporting)
+	g.Go("local", c.serveLocal)
+	return g.Wait(stopGrace)
+}
+
+// inbox takes a message of the fleet without waiting.
+func (c *Control) inbox(m link.Down) {
+	switch m.Channel {
+	case schema.ChanTwinDown:
+		c.shadow.Down(m.Payload)
+	case schema.ChanCommand:
+		c.commands.Give(m.Payload)
+	case schema.ChanKeys:
+		select {
+		case c.keySets <- m.Payload:
+		default:
+			c.cfg.Log.Warn("key set dropped: too many wait")
+		}
+	}
+}
+
+func (c *Control) heard(ack schema.HelloAck) { c.keys.Heard(ack.Wall) }
+
+func (c *Control) takeKeySets(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case b := <-c.keySets:
+			c.Learn(b)
+		}
+	}
+}
+
+// connected lives as long as a connection.
+func (c *Control) connected(ctx context.Context, conn uint64) {
+	c.linked(true)
+	defer c.linked(false)
+	c.shadow.Connected(ctx, conn)
+	c.commands.Connected(ctx, conn)
+	<-ctx.Done()
+}
+
+func (c *Control) linked(up bool) {
+	c.mu.Lock()
+	if c.lostAt = time.Now(); up {
+		c.lostAt = time.Time{}
+	}
+	c.mu.Unlock()
+	c.rules.Link(up, 0)
+}
+
+// up tells whether the fleet can be asked.
+func (c *Control) up() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lostAt.IsZero()
+}
+
+var errDown = errors.New("the link is not up")
+
+func (c *Control) sendTwin(ctx context.Context, payload []byte) error {
+	return c.send(ctx, schema.ChanTwinUp, "", payload)
+}
+
+func (c *Control) sendResult(ctx context.Context, id string, payload []byte) error {
+	return c.send(ctx, schema.ChanResult, id, payload)
+}
+
+func (c *Control) send(ctx context.Context, ch schema.Channel, tail string, payload []byte) error {
+	s := c.link.Load()
+	if s == nil {
+		return errDown
+	}
+	return s.Send(ctx, ch, tail, payload)
+}
+
+// serveLocal lets people at the board see it and change it (fulmar local).
+func (c *Control) serveLocal(ctx context.Context) error {
+	cfg := c.cfg.Base()
+	err := local.New(local.Config{
+		Path: cfg.LocalSocket(),
+		Access: func() local.Access {
+			cfg := c.cfg.Config()
+			return local.Access{Operators: cfg.Local.Operators, Viewers: cfg.Local.Viewers}
+		},
+		Name: c.cfg.Name, State: c, Commands: func() local.Commands { return c.commands }, Twin: func() local.Twin { return c.shadow },
+		Allow: c.autonomy.Allow, Log: c.cfg.Log.With("part", "local"),
+	}).Run(ctx)
+	if err != nil {
+		// As with the status: it must not take the board down.
+		c.cfg.Log.Error("people at the board are not heard", "err", err)
+		c.cfg.Say("local", "refused", schema.SeverityWarn, "fulmar local does not reach this board: "+err.Error())
+	}
+	return nil
+}

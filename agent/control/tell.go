@@ -1,0 +1,164 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"fulmar/agent/autonomy"
+	"fulmar/device/rule/cond"
+	"fulmar/schema/onboard"
+	"fulmar/twin"
+)
+
+// set is what was reported last, by key.
+type set map[string]twin.Value
+
+// poke has what the board says of itself looked at.
+func (c *Control) poke() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// keepReporting tells the fleet what the board is, in the twin, whenever that changes.
+func (c *Control) keepReporting(ctx context.Context) error {
+	t := time.NewTicker(reportEvery)
+	defer t.Stop()
+	for {
+		c.report()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.changed:
+		case <-t.C:
+		}
+	}
+}
+
+// report puts what changed into the twin's reported section.
+func (c *Control) report() {
+	is := map[string]any{"commands": names(c.commands.Names())}
+	active, _, by := c.outputs.Safe()
+	is["safety"] = map[string]any{"active": active, "by": by}
+	c.rules.Safety(active, true)
+	for _, s := range c.outputs.States() {
+		o := map[string]any{"kind": s.Kind, "unit": s.Unit, "min": s.Min, "max": s.Max, "state": s.State}
+		if s.Safe != nil {
+			o["safe"] = *s.Safe
+		}
+		value := cond.Value{}
+		if s.Known {
+			o["value"] = s.Value
+			value = cond.Number(s.Value)
+		}
+		if s.Why != "" {
+			o["why"] = clip(s.Why)
+		}
+		if s.By != "" {
+			o["by"] = s.By
+		}
+		is["output."+s.Name] = o
+		c.rules.Output(s.Name, value)
+	}
+	for _, s := range c.rules.States() {
+		r := map[string]any{"state": s.State, "fired": s.Fired}
+		if why := s.Failing + s.Undecided; why != "" {
+			r["why"] = clip(why)
+		}
+		is["rule."+s.Name] = r
+	}
+	a := c.autonomy.Status()
+	leases := map[string]any{}
+	for _, l := range a.Leases {
+		leases[l.Name] = leaseWord(l)
+	}
+	is["autonomy"] = map[string]any{"state": string(a.State), "leases": leases}
+	c.differs(is)
+}
+
+// leaseWord says how an allowance stands, without the seconds that pass.
+func leaseWord(l autonomy.Lease) string {
+	switch {
+	case l.Over:
+		return "over"
+	case l.Left == 0:
+		return "without end"
+	}
+	return "runs"
+}
+
+// differs reports what is another than before, and takes back what is not any more.
+func (c *Control) differs(is map[string]any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next, change := set{}, map[string]twin.Value{}
+	for k, v := range is {
+		value, err := twin.ValueOf(v)
+		if err != nil {
+			c.cfg.Log.Warn("not told to the fleet", "key", k, "err", err)
+			continue
+		}
+		if next[k] = value; string(c.seen[k]) != string(value) {
+			change[k] = value
+		}
+	}
+	for k := range maps.Keys(c.seen) {
+		if next[k] == nil {
+			change[k] = nil
+		}
+	}
+	if len(change) == 0 {
+		return
+	}
+	if err := c.shadow.Report(change); err != nil {
+		c.cfg.Log.Warn("the board's state is not told to the fleet whole", "err", err)
+		return
+	}
+	c.seen = next
+}
+
+// names is a list for the twin.
+func names(all []string) []any {
+	out := make([]any, len(all))
+	for i, n := range all {
+		out[i] = n
+	}
+	return out
+}
+
+// maxWhy bounds a reason in the twin, in bytes: a value has a kilobyte.
+const maxWhy = 200
+
+func clip(s string) string { return s[:min(len(s), maxWhy)] }
+
+// State tells a person at the board how it is.
+func (c *Control) State(context.Context) onboard.State {
+	s := c.cfg.State()
+	now := c.cfg.Clock.Now()
+	if active, at, by := c.outputs.Safe(); active {
+		s.Safety = &onboard.Safety{Active: true, For: since(now, at), By: by}
+	}
+	for _, o := range c.outputs.States() {
+		x := onboard.Output{Name: o.Name, Kind: o.Kind, Unit: o.Unit, Min: &o.Min, Max: &o.Max, Safe: o.Safe, State: o.State, Why: o.Why}
+		if o.Known {
+			x.Value = &o.Value
+		}
+		s.Outputs = append(s.Outputs, x)
+	}
+	for _, r := range c.rules.States() {
+		s.Rules = append(s.Rules, onboard.Rule{Name: r.Name, State: r.State, Fired: r.Fired, Why: r.Failing + r.Undecided})
+	}
+	a := c.autonomy.Status()
+	s.Autonomy = &onboard.Autonomy{State: string(a.State), For: int64(a.Alone / time.Second)}
+	for _, l := range a.Leases {
+		if l.Left > 0 || l.Over {
+			s.Autonomy.Leases = append(s.Autonomy.Leases, onboard.Lease{Name: l.Name, Left: int64(l.Left / time.Second)})
+		}
+	}
+	return s
+}
