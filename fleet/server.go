@@ -172,6 +172,9 @@ func (s *Server) openData() (err error) {
 	} else if err != nil {
 		return err
 	}
+	if s.keys, err = keyring.Open(filepath.Join(s.cfg.Data, keyring.Dir), OpenTPMKey); err != nil {
+		return err
+	}
 	s.ledger, err = store.OpenLedger(s.cfg.Data)
 	return err
 }
@@ -236,7 +239,8 @@ func (s *Server) wireHTTP(src *store.Store, who entrance.Auth, hub *api.Hub) err
 		return err
 	}
 	mux := http.NewServeMux()
-	boards := api.NewEnrolment(desk{s.desk, src.Stale}, s.ca.PEM(), broker, s.log)
+	_, keySet := s.keys.KeySet()
+	boards := api.NewEnrolment(desk{s.desk, src.Stale}, s.ca.PEM(), keySet, broker, s.log)
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
