@@ -19,6 +19,7 @@ import (
 	"fulmar/agent/anchor"
 	"fulmar/agent/attest"
 	"fulmar/agent/chip"
+	"fulmar/agent/commands"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
 	"fulmar/agent/trial"
@@ -57,6 +58,8 @@ type Options struct {
 	// Program is fulmard's own executable, which looks at the spool's files after a
 	// start that ended badly; "": no look.
 	Program string
+	// Tail keeps the end of the log, for a diagnostics archive; nil: it has none.
+	Tail *Tail
 }
 
 // Agent is one board.
@@ -80,6 +83,10 @@ type Agent struct {
 	identity  atomic.Pointer[identity.Identity]
 	chip      *chip.Chip // of the board's identity and its spool
 	attestor  *attest.Attestor
+	commands  *commands.Service
+	newest    *commands.Newest
+	asked     asks   // of the worker
+	stop      func() // ends Run; under mu, nil before it
 
 	notify *sdnotify.Notifier
 	said   reports
@@ -113,6 +120,10 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
+	}
+	a.newest = commands.NewNewest(a.clock)
+	if a.commands, err = a.openCommands(); err != nil {
+		return nil, errors.Join(err, a.spool.Close())
 	}
 	return a, nil
 }
@@ -150,6 +161,11 @@ func seed(board string) uint64 {
 // Run runs the board until the context ends. It returns nil after a stop in
 // order.
 func (a *Agent) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	a.mu.Lock()
+	a.stop = stop
+	a.mu.Unlock()
 	// Three layers, stopped from the top: what makes records, what sends them,
 	// what keeps them. So a stop in order leaves little behind on the disk.
 	below := context.WithoutCancel(ctx)
@@ -215,6 +231,7 @@ func (a *Agent) startedWith() {
 func (a *Agent) startMakers(g *run.Group) {
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
+	g.Go("commands", a.commands.Run)
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)
