@@ -18,11 +18,10 @@ import (
 
 	"fulmar/agent/anchor"
 	"fulmar/agent/attest"
-	"fulmar/agent/authority"
 	"fulmar/agent/chip"
 	"fulmar/agent/config"
+	"fulmar/agent/control"
 	"fulmar/agent/identity"
-	"fulmar/agent/shadow"
 	"fulmar/agent/trial"
 	"fulmar/device"
 	"fulmar/device/jetson"
@@ -59,6 +58,8 @@ type Options struct {
 	// Program is fulmard's own executable, which looks at the spool's files after a
 	// start that ended badly; "": no look.
 	Program string
+	// Tail keeps the end of the log, for a diagnostics archive; nil: it has none.
+	Tail *Tail
 }
 
 // Agent is one board.
@@ -81,11 +82,11 @@ type Agent struct {
 	child     *worker.Child // nil where the worker is a unit of its own
 	link      atomic.Pointer[link.Session]
 	identity  atomic.Pointer[identity.Identity]
-	shadow    *shadow.Shadow
+	control   *control.Control
 	chip      *chip.Chip // of the board's identity and its spool
 	attestor  *attest.Attestor
-	authority *authority.Authority
-	keySets   chan []byte // of the fleet, to be looked at
+	asked     asks   // of the worker
+	stop      func() // ends Run; under mu, nil before it
 
 	notify *sdnotify.Notifier
 	said   reports
@@ -98,16 +99,13 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	a := &Agent{
 		opt: opt, log: opt.Log, base: *cfg, cfg: *cfg,
 		facts: facts(opt.Root),
-		said:  reports{last: map[string]schema.Report{}}, keySets: make(chan []byte, maxKeySets),
+		said:  reports{last: map[string]schema.Report{}},
 	}
 	a.status.link.State = "starting"
 	a.clock, a.bootKnown = bootClock(opt.Root, opt.Log)
 	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
 	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
 	var err error
-	if a.authority, err = authority.Open(cfg.IdentityDir(), opt.Log.With("part", "authority")); err != nil {
-		return nil, err
-	}
 	if a.notify, err = sdnotify.FromEnv(); err != nil {
 		opt.Log.Warn("systemd is not told", "err", err)
 	}
@@ -117,8 +115,10 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	if a.blobs, err = storage.OpenBlobs(cfg.BlobDir(), cfg.Spool.PicturesMiB<<20); err != nil {
 		return nil, errors.Join(fmt.Errorf("open pictures: %w", err), a.spool.Close())
 	}
-	a.openShadow()
-	a.cfg = a.shadow.Overlaid()
+	if a.control, err = a.openControl(); err != nil {
+		return nil, errors.Join(err, a.spool.Close())
+	}
+	a.cfg = a.control.Overlaid()
 	setLevel(opt.Level, a.cfg.Log.Level)
 	a.scheduler, err = schedule.New(a.cfg.Sample, a.sensors(cfg), schedule.Deps{
 		Clock: a.clock, Sink: sampleSink{a}, Log: opt.Log.With("part", "schedule"), Seed: seed(cfg.Board), Uptime: device.BootMono,
@@ -164,6 +164,11 @@ func seed(board string) uint64 {
 func (a *Agent) Run(ctx context.Context) error {
 	// Three layers, stopped from the top: what makes records, what sends them,
 	// what keeps them. So a stop in order leaves little behind on the disk.
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	a.mu.Lock()
+	a.stop = stop
+	a.mu.Unlock()
 	below := context.WithoutCancel(ctx)
 	spool, sender, makers := run.New(below), run.New(below), run.New(ctx)
 	spool.Go("spool", a.spool.Run)
@@ -174,7 +179,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	context.AfterFunc(sender.Context(), makers.Stop)
 	a.say("agent", "running", schema.SeverityInfo, "fulmard "+a.opt.Release+" started")
 	a.sayKeys()
-	a.sayAuthority()
 	a.startedWith()
 	a.tell(a.notify.Ready())
 
@@ -228,9 +232,8 @@ func (a *Agent) startedWith() {
 func (a *Agent) startMakers(g *run.Group) {
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
-	g.Go("twin", a.shadow.Run)
+	g.Go("control", a.control.Run)
 	g.Go("status", a.serveStatus)
-	g.Go("local", a.serveLocal)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)
 	g.Go("clock", func(ctx context.Context) error {
@@ -302,13 +305,11 @@ func (a *Agent) runLink(ctx context.Context) error {
 		a.identity.Store(id)
 		lc.Tenant, lc.Board, lc.ClientID = id.Tenant, id.Board, id.Board
 		lc.Dial = a.dialFleet
-		// Only over a connection that proves the fleet: another's broker sends no keys.
-		lc.Filters, lc.Inbox, lc.Heard, lc.Keys = hears(), a.inbox, a.heard, a.authority.Version
+		a.control.Link(&lc) // only over a connection that proves the fleet
 		if id.Prover() != nil {
 			lc.Attest = a.attest
 		}
 	}
-	a.shadow.Name(lc.Tenant, lc.Board)
 	if !a.claimSpool(ctx, lc.Board) {
 		return nil
 	}
@@ -317,9 +318,9 @@ func (a *Agent) runLink(ctx context.Context) error {
 		return fmt.Errorf("make link: %w", err)
 	}
 	a.link.Store(s)
+	a.control.Use(s, lc.Tenant, lc.Board)
 	g := run.New(ctx)
 	g.Go("session", s.Run)
-	g.Go("key sets", a.takeKeySets)
 	if a.identity.Load() != nil {
 		g.Go("certificate", func(ctx context.Context) error {
 			return e.Keep(ctx, a.identity.Load, a.identity.Store)

@@ -33,7 +33,7 @@ func (a *Agent) reload(ctx context.Context) {
 	a.mu.Lock()
 	a.base = *next
 	a.mu.Unlock()
-	a.shadow.Rebase(ctx) // puts the twin over it, and both in force
+	a.control.Rebase(ctx) // puts the twin over it, and both in force
 	a.sayConfig(nil)
 	if err := config.KeepLastGood(a.opt.ConfigPath, next); err != nil {
 		a.log.Warn("last good config not kept", "err", err)
@@ -71,7 +71,7 @@ func (a *Agent) apply(next *config.Config) error {
 		err = a.scheduler.Replace(next.Sample, a.sensors(next))
 	}
 	if client != nil {
-		err = errors.Join(err, client.Update(next.Setup()))
+		err = errors.Join(err, client.Update(a.setup(next)))
 	}
 	if err != nil {
 		err = fmt.Errorf("a part refused its new config: %w", err)

@@ -37,7 +37,7 @@ func (a *Agent) runWorker(ctx context.Context) error {
 	}
 	cfg = a.cfg // from now on whoever changes it tells the worker
 	a.mu.Unlock()
-	if err := client.Update(cfg.Setup()); err != nil {
+	if err := client.Update(a.setup(&cfg)); err != nil {
 		return fmt.Errorf("worker setup: %w", err)
 	}
 	g := run.New(ctx)
@@ -122,7 +122,9 @@ type workerHandler struct{ a *Agent }
 // results and counts them.
 func (h workerHandler) Result(_ context.Context, r *worker.Result) {
 	h.a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindEvent, Time: r.Time, Event: &r.Event})
+	h.a.control.Event(&r.Event)
 	if r.Snapshot != nil {
+		defer h.a.asked.took(r.Event.Source, r.Snapshot.Name)
 		h.a.append(schema.ClassSnapshot, &schema.Record{Kind: schema.KindSnapshot, Time: r.Time, Snapshot: r.Snapshot})
 	}
 }
@@ -130,6 +132,7 @@ func (h workerHandler) Result(_ context.Context, r *worker.Result) {
 // Status keeps the newest status and says changes of state to the fleet.
 func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 	h.a.status.setWorker(*s)
+	h.a.control.Cameras(s.Cameras)
 	h.a.say("worker", "ok", schema.SeverityInfo, "the inference worker runs")
 	for _, m := range s.Models {
 		sev, text := schema.SeverityInfo, modelWords(&m)
@@ -183,5 +186,6 @@ func (a *Agent) append(class schema.Class, r *schema.Record) {
 type sampleSink struct{ a *Agent }
 
 func (s sampleSink) Samples(t schema.Time, b *schema.Samples) {
+	s.a.control.Samples(t, b)
 	s.a.append(schema.ClassMetric, &schema.Record{Kind: schema.KindSamples, Time: t, Samples: b})
 }

@@ -229,7 +229,7 @@ func TestPartition(t *testing.T) {
 				t.Fatalf("%d reports", len(rs))
 			}
 			r := rs[0]
-			if r.Command == nil || r.Command.Reason != "a test" || r.Result.State != command.Done || r.Given.Wall == 0 || r.Begun.Wall == 0 {
+			if r.Command == nil || r.Command.Board != "b" || r.Command.Reason != "a test" || r.Result.State != command.Done || r.Given.Wall == 0 || r.Begun.Wall == 0 {
 				t.Errorf("%+v", r)
 			}
 			if id == again && r.Command.Seq <= seq {

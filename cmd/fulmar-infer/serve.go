@@ -13,7 +13,6 @@ import (
 	"os/user"
 	"runtime/debug"
 	"strconv"
-	"sync"
 	"time"
 
 	"fulmar/inference"
@@ -70,12 +69,7 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 		OpenPictures: inference.OpenBlobs,
 		Send:         func(r worker.Result) { server.Send(r) },
 	})
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	server = worker.NewServer(release, ln, &again{Pipeline: pipeline, end: func() {
-		log.Info("fulmard asks for a restart: ended")
-		cancel()
-	}}, log)
+	server = worker.NewServer(release, ln, pipeline, log)
 	if o.client != "" {
 		uid, err := userID(o.client)
 		if err != nil {
@@ -83,6 +77,8 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 		}
 		server.Admit(uid)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if o.child {
 		// Not in the group: no stop ends a read of standard input, and nothing need
 		// wait for it, for the process ends.
@@ -105,32 +101,6 @@ func serve(ctx context.Context, o options, stdin io.Reader, stderr io.Writer) er
 		})
 	}
 	return g.Wait(stopGrace)
-}
-
-// again is a pipeline that ends when somebody asks for a restart: whoever keeps the worker
-// starts it anew.
-type again struct {
-	*inference.Pipeline
-	end func()
-
-	mu    sync.Mutex
-	had   bool
-	first uint64
-}
-
-// Apply takes a setup.
-func (a *again) Apply(s worker.Setup) {
-	a.mu.Lock()
-	if !a.had {
-		a.had, a.first = true, s.Again
-	}
-	ends := s.Again > a.first
-	a.mu.Unlock()
-	if ends {
-		a.end()
-		return
-	}
-	a.Pipeline.Apply(s)
 }
 
 // awaitAlone waits until there was nobody for so long; false if the context ends first.

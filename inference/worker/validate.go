@@ -37,9 +37,6 @@ func (s *Setup) Validate() error {
 	if e := &s.Engines; len(e.Cache) > maxPath || e.Quota < 0 || e.Quota > maxBlobs || e.MaxBatch < 0 || e.MaxBatch > maxBatch {
 		return fmt.Errorf("setup: engine cache path of %d bytes, quota of %d bytes or batch of %d is out of bounds", len(e.Cache), e.Quota, e.MaxBatch)
 	}
-	if len(s.Shots) > MaxCameras {
-		return fmt.Errorf("setup: pictures of %d cameras are asked for, at most %d", len(s.Shots), MaxCameras)
-	}
 	models := make(map[string]bool, len(s.Models))
 	for i := range s.Models {
 		m := &s.Models[i]
@@ -75,6 +72,9 @@ func (s *Setup) Validate() error {
 		if c.SnapshotEvery > 0 && s.BlobDir == "" {
 			return fmt.Errorf("setup: camera %s keeps pictures but no folder is set for them", c.Name)
 		}
+	}
+	if len(s.Asked) > MaxCameras {
+		return fmt.Errorf("setup: pictures of %d cameras are asked for, at most %d", len(s.Asked), MaxCameras)
 	}
 	return nil
 }
