@@ -81,6 +81,7 @@ func Table() []Row {
 	rows = append(rows, tpmRows()...)
 	rows = append(rows, enrolRows()...)
 	rows = append(rows, auditRows()...)
+	rows = append(rows, commandRows()...)
 	rows = append(rows, fleetRows()...)
 	for i := range rows {
 		if rows[i].Exit == 0 {
