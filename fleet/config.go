@@ -43,6 +43,8 @@ type Config struct {
 	Telemetry telemetry.Config `yaml:"telemetry"`
 	// Enrol says which boards are let in.
 	Enrol EnrolConfig `yaml:"enrol"`
+	// Commands says which commands want a second person.
+	Commands CommandsConfig `yaml:"commands"`
 	// Release is shown on the page.
 	Release string `yaml:"-"`
 }
@@ -183,7 +185,7 @@ func (c *Config) Validate() error {
 			errs = append(errs, errors.New("foreign.plain: only a broker on this machine may be spoken to without TLS"))
 		}
 	}
-	errs = append(errs, c.Enrol.validate())
+	errs = append(errs, c.Enrol.validate(), c.Commands.validate())
 	return errors.Join(append(errs, below("telemetry.", c.Telemetry.Validate())...)...)
 }
 

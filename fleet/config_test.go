@@ -34,7 +34,7 @@ func TestConfig(t *testing.T) {
 	if err := write("data: /x\nlisten: 0.0.0.0:8443\nhosts: [fleet.example]\nkeep: {telemetry: 48h}\nforeign: {address: \"127.0.0.1:1883\", plain: true}\nenrol: {admit: [token, ek-chain], ek_roots: /x, least: tpm}\n"); err != nil {
 		t.Error(err)
 	}
-	for _, bad := range []string{"date: /x\n", "data: x\n", "listen: 8443\n", "foreign: {address: \"broker.example:1883\", plain: true}\n", "hosts: [\"\"]\n", "enrol: {admit: [anybody]}\n", "enrol: {admit: []}\n", "enrol: {admit: [ek-chain]}\n", "enrol: {admit: [ek-list]}\n", "enrol: {least: hsm}\n"} {
+	for _, bad := range []string{"date: /x\n", "data: x\n", "listen: 8443\n", "foreign: {address: \"broker.example:1883\", plain: true}\n", "hosts: [\"\"]\n", "enrol: {admit: [anybody]}\n", "enrol: {admit: []}\n", "enrol: {admit: [ek-chain]}\n", "enrol: {admit: [ek-list]}\n", "enrol: {least: hsm}\n", "commands: {approve: [\"Open Valve\"]}\n"} {
 		if write(bad) == nil {
 			t.Errorf("taken: %s", bad)
 		}

@@ -56,7 +56,10 @@ func (k keeper) Revoke(ctx context.Context, tenant, board, who, why string) erro
 // Forget implements [api.Keeper].
 func (k keeper) Forget(ctx context.Context, tenant, board, who, why string) error {
 	defer k.seen(tenant)
-	return k.Registry.Forget(ctx, tenant, board, who, why)
+	if err := k.Registry.Forget(ctx, tenant, board, who, why); err != nil {
+		return err
+	}
+	return k.s.orders.Gone(ctx, tenant, board) // another board may get its name
 }
 
 // Wipe implements [api.Keeper]. A wipe that was broken off is taken up by the next one.

@@ -25,6 +25,7 @@ import (
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/clones"
+	"fulmar/fleet/commands"
 	"fulmar/fleet/enrol"
 	"fulmar/fleet/entrance"
 	"fulmar/fleet/gateway"
@@ -75,6 +76,7 @@ type Server struct {
 	desk   *enrol.Desk
 	clones *clones.Watch
 	rolls  *runner.Rollouts
+	orders *commands.Commands
 	series *telemetry.DB
 	alerts *alerts.Watch
 	shadow *twins.Twins  // what boards shall be
@@ -222,7 +224,10 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	}
 	s.shadow = s.newTwins()
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, Twins: s.shadow, Keys: s.keys, TLS: &tls.Config{
+	if s.orders, err = s.newCommands(src.Overview); err != nil {
+		return err
+	}
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, Twins: s.shadow, Commands: s.orders, Keys: s.keys, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -333,6 +338,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
 	doors.Go("rollouts", s.rolls.Run)
+	doors.Go("commands", s.orders.Run)
 	doors.Go("alerts", s.alerts.Run)
 	doors.Go("audit", func(ctx context.Context) error { return s.book.Run(ctx, s.log) })
 	doors.Go("accounts", func(ctx context.Context) error { return s.reg.Accounts().Run(ctx, s.log) })

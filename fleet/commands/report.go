@@ -199,8 +199,8 @@ const maxOpenLocal = 128
 // server of which this one is an older copy.
 func (e *edit) stranger(w word) error {
 	r, given := &w.report.Result, w.report.Command
-	if given != nil && (given.Tenant != w.tenant || given.Board != w.board || given.Actor == command.ActorFleet) {
-		e.c.cfg.Log.Warn("a board's word on a command that is not its own is not taken", "tenant", w.tenant, "board", w.board, "command", r.ID.String())
+	if given != nil && (given.Tenant != "" || given.Board != "") && (given.Tenant != w.tenant || given.Board != w.board) { // of what the board counts itself there is neither
+		e.c.cfg.Log.Warn("a board's word on a command of another board is not taken", "tenant", w.tenant, "board", w.board, "command", r.ID.String())
 		return nil
 	}
 	if r.State == command.Refused && r.Code == command.CodeReplayed {
@@ -212,7 +212,10 @@ func (e *edit) stranger(w word) error {
 	h := &commandrows.Command{Tenant: w.tenant, Local: true, Given: e.now, Actor: "board " + w.board, Reason: "This fleet came from a backup: what the command was is not known here."}
 	text := ""
 	if given != nil {
-		h.Name, h.Args, h.Actor, h.Reason, h.DryRun = given.Name, given.Args, given.Actor, given.Reason, given.DryRun
+		h.Name, h.Args, h.DryRun = given.Name, given.Args, given.DryRun
+		if given.Actor != command.ActorFleet { // else this fleet gave it, before it was put back
+			h.Actor, h.Reason = given.Actor, given.Reason
+		}
 		if t := w.report.Given; t.Wall != 0 {
 			text = "given on the board at " + time.UnixMilli(t.Wall).UTC().Format(time.DateTime) + " UTC by its clock"
 		}

@@ -219,6 +219,7 @@ type board struct {
 	halt    context.CancelFunc
 	done    chan struct{}
 	dead    bool
+	mute    bool // its words are lost
 	to      *server // connected to; nil: to nobody
 	effects map[command.ID][]effect
 	order   []effect
@@ -350,9 +351,9 @@ func (b *board) tell(ctx context.Context, r command.Result) error {
 // report carries a word to the server: nil only where it is stored and the board hears so.
 func (b *board) report(ctx context.Context, r command.Report) error {
 	b.mu.Lock()
-	s := b.to
+	s, mute := b.to, b.mute
 	b.mu.Unlock()
-	if s == nil || b.w.chance(8) {
+	if s == nil || mute || b.w.chance(8) {
 		return errLost
 	}
 	if b.w.chance(8) {

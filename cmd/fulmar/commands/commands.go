@@ -17,6 +17,7 @@ import (
 	"fulmar/cmd/fulmar/alert"
 	"fulmar/cmd/fulmar/audit"
 	"fulmar/cmd/fulmar/board"
+	"fulmar/cmd/fulmar/command"
 	"fulmar/cmd/fulmar/detection"
 	"fulmar/cmd/fulmar/doctor"
 	"fulmar/cmd/fulmar/fault"
@@ -44,7 +45,7 @@ time is over. An error ends with its code in brackets: fulmar explain CODE says 
   fulmar board list -q 'not state=healthy'
   fulmar tpm test`,
 	}, release)
-	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
+	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), command.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
 		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), local.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }

@@ -60,7 +60,7 @@ func TestTable(t *testing.T) {
 }
 
 // TestEachCodeCanCome: no row is a promise. The codes are brought forth here by
-// commands, or in the transcripts of tests/cli, by tests/enrol and package rollout,
+// commands, or in the transcripts of tests/cli, by tests/enrol, package rollout and package command,
 // which are looked through.
 func TestEachCodeCanCome(t *testing.T) {
 	t.Parallel()
@@ -69,7 +69,7 @@ func TestEachCodeCanCome(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatal(scripts, err)
 	}
-	for _, path := range append(scripts, "../../../tests/enrol/enrol_test.go", "../rollout/rollout_test.go") {
+	for _, path := range append(scripts, "../../../tests/enrol/enrol_test.go", "../rollout/rollout_test.go", "../command/command_test.go") {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -82,6 +82,7 @@ func Table() []Row {
 	rows = append(rows, enrolRows()...)
 	rows = append(rows, auditRows()...)
 	rows = append(rows, onboardRows()...)
+	rows = append(rows, commandRows()...)
 	rows = append(rows, fleetRows()...)
 	for i := range rows {
 		if rows[i].Exit == 0 {
