@@ -22,9 +22,9 @@ func (a *Agent) serveLocal(ctx context.Context) error {
 			return local.Access{Operators: cfg.Local.Operators, Viewers: cfg.Local.Viewers}
 		},
 		Name: a.name, State: a,
+		// Neither runs on a board yet.
 		Commands: func() local.Commands { return nil },
 		Twin:     func() local.Twin { return nil },
-		Keys:     func() local.Keys { return nil },
 		Log:      a.log.With("part", "local"),
 	}).Run(ctx)
 	if err != nil {
