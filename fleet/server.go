@@ -31,6 +31,7 @@ import (
 	"fulmar/fleet/gateway/foreign"
 	"fulmar/fleet/ingest"
 	"fulmar/fleet/joins"
+	"fulmar/fleet/keyring"
 	"fulmar/fleet/proof"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/rollout/runner"
@@ -65,6 +66,7 @@ type Server struct {
 	reg    *registry.Registry
 	book   *audit.Book
 	unkey  func() error // lets the holder of the book's key go
+	keys   *keyring.Keyring
 	ledger *store.DB
 	ingest *ingest.Ingest
 	proofs *proof.Checker
@@ -165,6 +167,9 @@ func (s *Server) openData() (err error) {
 	} else if err != nil {
 		return err
 	}
+	if s.keys, err = keyring.Open(filepath.Join(s.cfg.Data, keyring.Dir), OpenTPMKey); err != nil {
+		return err
+	}
 	s.ledger, err = store.OpenLedger(s.cfg.Data)
 	return err
 }
@@ -211,7 +216,7 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 		return err
 	}
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, TLS: &tls.Config{
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, Keys: s.keys, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
@@ -228,7 +233,8 @@ func (s *Server) wireHTTP(src *store.Store, who entrance.Auth, hub *api.Hub) err
 		return err
 	}
 	mux := http.NewServeMux()
-	boards := api.NewEnrolment(desk{s.desk, src.Stale}, s.ca.PEM(), broker, s.log)
+	_, keySet := s.keys.KeySet()
+	boards := api.NewEnrolment(desk{s.desk, src.Stale}, s.ca.PEM(), keySet, broker, s.log)
 	for _, path := range []string{schema.EnrolPath, schema.ProvePath, schema.RenewPath} {
 		mux.Handle(path, boards)
 	}
@@ -368,6 +374,9 @@ func (s *Server) close() error {
 	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())
+	}
+	if s.keys != nil {
+		errs = append(errs, s.keys.Close())
 	}
 	if s.unkey != nil {
 		errs = append(errs, s.unkey())

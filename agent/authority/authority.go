@@ -45,15 +45,16 @@ type Authority struct {
 	told    bool          // the fleet's clock was heard of in this run
 }
 
-// Open reads the set in a folder, which it makes. None is no error, and a damaged one
-// neither: the board has more to do than commands; see [Authority.Damaged].
+// Open reads the set in a folder, which is made when there is one to keep. None is no
+// error, and a damaged one neither: the board has more to do than commands; see
+// [Authority.Damaged].
 func Open(dir string, log *slog.Logger) (*Authority, error) {
 	return open(dir, log, schema.BootClock(0))
 }
 
 func open(dir string, log *slog.Logger, clock schema.Clock) (*Authority, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open key set: %w", err)
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		return nil, fmt.Errorf("open key set: %s is not a folder", dir)
 	}
 	a := &Authority{path: filepath.Join(dir, File), log: log, clock: clock}
 	b, err := read(a.path)
@@ -126,6 +127,9 @@ func (a *Authority) Learn(envelope []byte) (changed bool, err error) {
 		return false, nil
 	}
 	// On the disk first: a board that forgets a set would take an older one again.
+	if err := os.MkdirAll(filepath.Dir(a.path), 0o700); err != nil {
+		return false, fmt.Errorf("keep key set %d: %w", next.Version, err)
+	}
 	if err := atomicfile.WriteFile(a.path, envelope, 0o600); err != nil {
 		return false, fmt.Errorf("keep key set %d: %w", next.Version, err)
 	}

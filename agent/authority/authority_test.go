@@ -227,14 +227,14 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("after %d bytes: %v, version %d", n, err, a.Version())
 		}
 	}
-	// The folder is gone, as a disk that went away: no rename, so no new set.
-	if err := os.Rename(dir, dir+".away"); err != nil {
+	// The folder cannot be written: no rename, so no new set.
+	if err := errors.Join(os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if changed, err := a.Learn(two); err == nil || changed || a.Version() != 1 {
 		t.Errorf("not kept, and in force: %v %v version %d", changed, err, a.Version())
 	}
-	if err := os.Rename(dir+".away", dir); err != nil {
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
 		t.Fatal(err)
 	}
 	learn(t, a, two, 2, true, nil)

@@ -53,6 +53,9 @@ type Enroller struct {
 	Say func(Status)
 	// Replaced is told when keys of another TPM were set aside, with the reason.
 	Replaced func(why error)
+	// KeySet is given the envelope of the fleet's key set, as it comes with a
+	// certificate from the fleet that the board knows; nil: nobody is.
+	KeySet func(envelope []byte)
 
 	broken chan struct{} // the TPM does not know the board's key any more
 	last   string        // trouble that was logged
@@ -141,6 +144,7 @@ func (e *Enroller) enrolOnce(ctx context.Context, key Key) (*Identity, error) {
 	if e.Board != "" && id.Board != e.Board {
 		return nil, fmt.Errorf("enrolment reply: names this board %s, it is %s", id.Board, e.Board)
 	}
+	e.learn(reply)
 	if err := id.save(e.Dir, reply); err != nil {
 		return nil, fmt.Errorf("keep identity: %w", err)
 	}
@@ -245,7 +249,17 @@ func (e *Enroller) renewed(id *Identity, r *schema.EnrolReply, server *x509.Cert
 	if !slices.EqualFunc(next.cas, id.cas, (*x509.Certificate).Equal) {
 		e.Log.Info("the fleet's authorities have changed", "now", len(next.cas), "hash", fmt.Sprintf("%x", sha256.Sum256(next.cas[0].Raw)))
 	}
+	e.learn(r)
 	return next, next.save(e.Dir, r)
+}
+
+// learn hands on the key set of a reply that was found good. It is not kept with the
+// identity: whoever it is given to keeps it.
+func (e *Enroller) learn(r *schema.EnrolReply) {
+	if e.KeySet != nil && len(r.KeySet) > 0 {
+		e.KeySet(r.KeySet)
+	}
+	r.KeySet = nil
 }
 
 // Keep renews the certificate at two thirds of its life, and enrols anew where the TPM

@@ -28,6 +28,8 @@ const (
 	maxEnrolling = 16
 	maxWaiting   = 512
 	enrolTimeout = 10 * time.Second
+	// maxReplyKeys bounds the key set in a reply, of which boards read 64 KiB.
+	maxReplyKeys = 16 << 10
 )
 
 // Desk enrols boards. Its refusals are *enrol.Refusal.
@@ -41,6 +43,7 @@ type Desk interface {
 type Enrolment struct {
 	desk    Desk
 	ca      []byte // PEM, what boards trust
+	keySet  []byte // envelope: whose commands they take
 	broker  string // host:port told to boards; an empty host: the one they came by
 	log     *slog.Logger
 	waiting chan struct{}
@@ -48,9 +51,13 @@ type Enrolment struct {
 }
 
 // NewEnrolment makes the interface with which boards get their certificates; authority
-// is the PEM of what boards trust.
-func NewEnrolment(desk Desk, authority []byte, broker string, log *slog.Logger) *Enrolment {
-	return &Enrolment{desk: desk, ca: authority, broker: broker, log: log, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxEnrolling)}
+// is the PEM of what boards trust, keySet the envelope that says whose commands they take
+// (nil: none). A set over 16 KiB is left to the gateway: boards read small replies.
+func NewEnrolment(desk Desk, authority, keySet []byte, broker string, log *slog.Logger) *Enrolment {
+	if len(keySet) > maxReplyKeys {
+		keySet = nil
+	}
+	return &Enrolment{desk: desk, ca: authority, keySet: keySet, broker: broker, log: log, waiting: make(chan struct{}, maxWaiting), slots: make(chan struct{}, maxEnrolling)}
 }
 
 // turn waits for a place among those under way; false when there are too many.
@@ -133,7 +140,7 @@ func (e *Enrolment) answer(w http.ResponseWriter, r *http.Request, a *enrol.Answ
 		return replyWith(w, http.StatusAccepted, a.Wait)
 	}
 	return reply(w, schema.EnrolReply{
-		Tenant: a.Tenant, Board: a.Board, Certificate: string(a.Leaf.PEM), CA: string(e.ca), Broker: e.brokerFor(r), Trust: a.Trust,
+		Tenant: a.Tenant, Board: a.Board, Certificate: string(a.Leaf.PEM), CA: string(e.ca), Broker: e.brokerFor(r), Trust: a.Trust, KeySet: e.keySet,
 	})
 }
 

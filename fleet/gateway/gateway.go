@@ -199,9 +199,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return fmt.Errorf("serve boards: %w", err)
 	}
 	others := run.New(ctx)
-	if g.cfg.Commands != nil {
-		others.Go("arrivals", g.tellArrivals)
-	}
+	others.Go("arrivals", g.tellArrivals)
 	watch() // until the context ends
 	stop := time.AfterFunc(stopTimeout, cancel)
 	defer stop.Stop()
