@@ -170,3 +170,17 @@ func lastID(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("last.json")), &log))
 	ts.Setenv("ID", log[0].ID)
 }
+
+// public copies this program as fulmar to where all may run it, $PUBLIC.
+func public(ts *testscript.TestScript, _ bool, _ []string) {
+	dir, err := os.MkdirTemp("", "p")
+	ts.Check(err)
+	ts.Defer(func() { _ = os.RemoveAll(dir) })
+	exe, err := os.Executable()
+	ts.Check(err)
+	program, err := os.ReadFile(exe)
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(dir, "fulmar"), program, 0o755))
+	ts.Check(os.Chmod(dir, 0o755))
+	ts.Setenv("PUBLIC", dir)
+}

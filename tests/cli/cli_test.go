@@ -42,9 +42,10 @@ func TestMain(m *testing.M) {
 func TestTranscripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata", UpdateScripts: os.Getenv("FULMAR_UPDATE") == "1", RequireExplicitExec: true,
+		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
+		Dir:       "testdata", UpdateScripts: os.Getenv("FULMAR_UPDATE") == "1", RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "joined": joined, "board": startBoard, "lastid": lastID,
+			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "joined": joined, "board": startBoard, "lastid": lastID, "public": public,
 		},
 	})
 }

@@ -196,6 +196,11 @@ func TestUsersAndFolders(t *testing.T) {
 			t.Errorf("group %s: %v, wants %s", group, g, user)
 		}
 	}
+	// Who gives commands at the board is named by a person: neither program is among them,
+	// least of all the worker, whose first group opens the socket.
+	if g := groups["fulmar-operators"]; len(g) < 4 || g[3] != "" {
+		t.Errorf("group fulmar-operators: %v, wants nobody in it", g)
+	}
 	for path, mode := range map[string]os.FileMode{"fulmar": 0o755, "fulmar/slots": 0o755, "fulmard": 0o750, "fulmard/pictures": 0o770} {
 		st, err := os.Stat(filepath.Join(root, "var/lib", path))
 		if err != nil {

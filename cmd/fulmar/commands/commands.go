@@ -38,11 +38,13 @@ func Root(release string) *cobra.Command {
 		Long: `What was asked for goes to standard output, all talk to standard error. Exit codes:
 0 all is well, 1 something is wrong, 2 wrong usage, 3 it is not there, 4 not allowed,
 5 it changed meanwhile, 6 the fleet did not answer and what was asked may have been
-done or not, 20 a rollout is halted, 21 a person has to do something first, 124 the
-time is over. An error ends with its code in brackets: fulmar explain CODE says more.`,
+done or not, 20 a rollout is halted, 21 a person has to do something first, 22 a board
+refused a command, 23 it failed, 24 it became too old, 25 it was cancelled, 124 the time
+is over. An error ends with its code in brackets: fulmar explain CODE says more.`,
 		Example: `  fulmar spool export /mnt/dead/var/lib/fulmard/spool >records.jsonl
   fulmar login fleet.example:8443
   fulmar board list -q 'not state=healthy'
+  fulmar local status
   fulmar tpm test`,
 	}, release)
 	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), command.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
