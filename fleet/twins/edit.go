@@ -209,7 +209,7 @@ func (ed *edit) entry(names []string) audit.Entry {
 
 // edited makes the change of one board, nil where all is so already; e is held.
 func (x *Twins) edited(ctx context.Context, k twinrows.Key, e *entry, ed *edit, ifVersion int64) (*twin.Fleet, *twinrows.Change, error) {
-	f, err := x.open(ctx, k, e, false)
+	f, err := x.open(ctx, k, e, !e.sure)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -60,6 +60,7 @@ func TestRestored(t *testing.T) {
 	for range 3 { // more versions than the board has of the other life
 		q.patch(t, "b1", "app.after", time.Now().UnixNano(), "app.both", 3)
 	}
+	q.patch(t, "b2", "app.other", 2)
 	q.patch(t, "b2", "app.other", 3)
 	b.to, late.to = q.Twins, q.Twins
 	b.connect(3)
@@ -88,29 +89,42 @@ func backup(t *testing.T, p *place, to string) {
 	}
 }
 
-// TestPutBack: a registry that is put back without anybody saying so learns it from the
-// first board that has more, and begins a new life for that board.
+// TestPutBack: a registry that is put back without anybody saying so loses nothing, whether
+// somebody edits before the board comes, or after.
 func TestPutBack(t *testing.T) {
 	t.Parallel()
-	dir, old := t.TempDir(), t.TempDir()
-	p := open(t, dir)
-	b := p.air.add(t, p.Twins, "b1")
-	b.connect(1)
-	p.patch(t, "b1", "app.a", 1)
-	until(t, "applied", func() bool { return p.twin(t, "b1").Applied == 1 })
-	backup(t, p, old)
-	p.patch(t, "b1", "app.b", 2)
-	until(t, "applied", func() bool { return p.twin(t, "b1").Applied == 2 })
-	b.cut()
-	p.end()
-	q := openOn(t, old, p.air)
-	b.to = q.Twins
-	b.connect(2)
-	until(t, "healed", func() bool { return q.twin(t, "b1").InSync })
-	q.patch(t, "b1", "app.c", 3)
-	until(t, "applied", func() bool { return b.effective("app.c") == "3" && q.twin(t, "b1").InSync })
-	if b.effective("app.a") != "1" || b.effective("app.b") != "2" {
-		t.Errorf("%s, %s", b.effective("app.a"), b.effective("app.b"))
+	for _, early := range []bool{false, true} {
+		t.Run(fmt.Sprint("early ", early), func(t *testing.T) {
+			t.Parallel()
+			old := t.TempDir()
+			p := open(t, t.TempDir())
+			b := p.air.add(t, p.Twins, "b1")
+			b.connect(1)
+			p.patch(t, "b1", "app.a", 1)
+			until(t, "applied", func() bool { return p.twin(t, "b1").InSync && p.twin(t, "b1").Applied == 1 })
+			backup(t, p, old)
+			p.patch(t, "b1", "app.b", 2)
+			until(t, "applied", func() bool { return p.twin(t, "b1").Applied == 2 })
+			b.cut()
+			p.end()
+			q := openOn(t, old, p.air)
+			b.to = q.Twins
+			if early {
+				q.patch(t, "b1", "app.c", 3)
+				q.patch(t, "b1", "app.d", 4)
+			}
+			b.connect(2)
+			if !early {
+				until(t, "healed", func() bool { return q.twin(t, "b1").InSync && q.twin(t, "b1").Version > 2 })
+				q.patch(t, "b1", "app.c", 3, "app.d", 4)
+			}
+			until(t, "applied", func() bool { return b.effective("app.c") == "3" && q.twin(t, "b1").InSync })
+			for key, want := range map[string]string{"app.a": "1", "app.b": "2", "app.c": "3", "app.d": "4"} {
+				if got := b.effective(key); got != want {
+					t.Errorf("%s is %s, wants %s", key, got, want)
+				}
+			}
+		})
 	}
 }
 

@@ -133,6 +133,10 @@ type entry struct {
 	row  bool   // there is a row
 	head twinrows.Head
 	warn time.Time // last log line
+	// sure: the board has said since this process began that it knows no more than the
+	// database, which is no old one then. mine: the twin's life began in this process.
+	sure, mine bool
+	life       string // as it is in the row
 }
 
 // hold locks what is held of a board.
@@ -186,9 +190,9 @@ func (x *Twins) look(ctx context.Context, k twinrows.Key, e *entry) error {
 }
 
 // open reads a board's twin, which is e's; e is held. A twin that is new, or whose
-// database was put back, begins a new life, as does one that learns from its board what
-// this database does not know (lost): no edit is ever named as one that is forgotten.
-func (x *Twins) open(ctx context.Context, k twinrows.Key, e *entry, lost bool) (*twin.Fleet, error) {
+// database was restored, begins a new life, as does one whose database may have been put
+// back without a word (doubt): no edit is ever named as one that is forgotten.
+func (x *Twins) open(ctx context.Context, k twinrows.Key, e *entry, doubt bool) (*twin.Fleet, error) {
 	h, body, ok, err := x.cfg.Rows.Get(ctx, k)
 	if err != nil {
 		return nil, err
@@ -196,14 +200,14 @@ func (x *Twins) open(ctx context.Context, k twinrows.Key, e *entry, lost bool) (
 	if !ok && x.rows.Load() >= maxTwins {
 		return nil, fmt.Errorf("%w: %d twins are kept; wipe boards that are gone", ErrFull, maxTwins)
 	}
-	e.head, e.row, e.read = h, ok, true
+	e.head, e.row, e.read, e.life = h, ok, true, h.Life
 	if !ok {
 		// Nobody knows whether the board was there before: it is asked first.
 		if body, err = x.blank(k); err != nil {
 			return nil, err
 		}
 	}
-	if h.Life == "" || lost {
+	if h.Life == "" || doubt && !e.mine {
 		e.head.Life = newLife()
 	}
 	return x.load(k, e.head.Life, body)

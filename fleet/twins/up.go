@@ -41,6 +41,7 @@ func (x *Twins) Up(ctx context.Context, tenant, board string, u wire.Up) (*wire.
 		}
 		if e.row && bytes.Equal(e.head.Agreed, said) {
 			x.n.same.Add(1)
+			e.sure = true
 			return bare(&u), nil
 		}
 	}
@@ -103,6 +104,7 @@ func (x *Twins) take(ctx context.Context, k twinrows.Key, e *entry, u *wire.Up, 
 		return nil, err
 	}
 	x.n.stored.Add(1)
+	e.sure = e.sure || d == nil || d.Want&wire.WantDesired == 0
 	switch {
 	case d != nil && d.Desired != nil:
 		x.awaits(k) // and sent again, if the board does not say that it has it
@@ -167,6 +169,8 @@ func (x *Twins) stands(e *entry, c *twinrows.Change) {
 	if !e.row {
 		x.rows.Add(1)
 	}
+	e.mine = e.mine || c.Life != e.life
+	e.life = c.Life
 	e.head, e.row, e.read = c.Head, true, true
 	x.changed(c.Key)
 }
