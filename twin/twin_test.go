@@ -368,6 +368,24 @@ func TestRecheck(t *testing.T) {
 	p.holds("fleet2", 50, FromDesired)
 }
 
+// TestUndoForgotten: a deletion that the fleet has forgotten since is not gone back from.
+func TestUndoForgotten(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, nil)
+	p.edit(map[string]Value{"fleet1": val(t, 1)})
+	p.meet(nil)
+	p.board.Prove(nil)
+	p.edit(map[string]Value{"fleet1": nil})
+	p.meet(nil)
+	p.edit(map[string]Value{"fleet2": val(t, 2)})
+	p.meet(nil)
+	if !p.board.Undo("unwell") {
+		t.Error("nothing undone")
+	}
+	p.holds("fleet1", nil, FromNowhere)
+	p.holds("fleet2", nil, FromNowhere)
+}
+
 // TestClone: a copy that is changed and thrown away leaves no trace in the first one.
 func TestClone(t *testing.T) {
 	t.Parallel()

@@ -165,6 +165,12 @@ func TestCrashLoop(t *testing.T) {
 			r.start()
 		}
 		r.holds("sample.fast.period", "2s")
+		r.set("app.x", 1, 0)
+		for range 3 { // configures nothing, so it cannot be what kills the board
+			r.crash()
+			r.start()
+		}
+		r.holds("app.x", 1)
 		r.end()
 	})
 }

@@ -129,6 +129,10 @@ func TestOverlay(t *testing.T) {
 	if s := got.Setup(); len(s.Cameras) != 1 || s.Cameras[0].Name != "cam0" || len(s.Models) != 2 {
 		t.Errorf("with n paused the worker gets %+v", s)
 	}
+	if got, left, err := Overlay(&c, map[string]twin.Value{"sample.late.period": val(t, "4s"), "log.level": val(t, "warn")}); err != nil ||
+		len(left) != 1 || got.Sample.Groups[1].Period != 10*time.Second || got.Log.Level != "warn" {
+		t.Errorf("a period under its deadline: %v, left out %v, %v", got.Sample.Groups, left, err)
+	}
 	c.Data = "nowhere"
 	if got, _, err := Overlay(&c, map[string]twin.Value{"log.level": val(t, "warn")}); err == nil || got.Log.Level != "info" {
 		t.Errorf("over a bad base: %v", err)
