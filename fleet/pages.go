@@ -12,6 +12,7 @@ import (
 	"fulmar/fleet/store"
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/auditlog"
+	"fulmar/fleet/web/control"
 	"fulmar/fleet/web/rollouts"
 	"fulmar/fleet/web/settings"
 	"fulmar/fleet/web/views"
@@ -23,7 +24,10 @@ func (s *Server) pages(src *store.Store) []web.Page {
 	count := joins.Look(src.Overview).Count
 	return slices.Concat(
 		views.Pages(views.Config{
-			JoinPage: "/settings/boards", Source: src, Keeper: decider{s.reg, src.Stale}, Saved: said, Metas: said, Log: s.log,
+			JoinPage: "/settings/boards", Source: src, Keeper: decider{s.reg, src.Stale}, Saved: said, Metas: said, Control: true, Log: s.log,
+		}),
+		control.Pages(control.Config{
+			Commands: joins.PageCommands{Commands: s.orders}, Twins: joins.PageTwins{Twins: s.shadow, Look: src.Overview}, Count: count, Problem: joins.Explain,
 		}),
 		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
 		auditlog.Pages(auditlog.Config{

@@ -219,7 +219,7 @@ type board struct {
 	halt    context.CancelFunc
 	done    chan struct{}
 	dead    bool
-	mute    bool // its words are lost
+	mute    bool    // its words are lost
 	to      *server // connected to; nil: to nobody
 	effects map[command.ID][]effect
 	order   []effect
