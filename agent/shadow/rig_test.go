@@ -115,14 +115,14 @@ type rig struct {
 	proof time.Duration
 	late  time.Duration // of the link, each way
 
-	fleet     *twin.Fleet
-	conn      uint64
-	link      context.Context // nil: down
-	cut       context.CancelFunc
-	ups       []*wire.Up
-	downs     int
-	lose      func() bool // of messages up and down
-	fleetDisk []byte
+	fleet *twin.Fleet
+	conn  uint64
+	link  context.Context // nil: down
+	cut   context.CancelFunc
+	ups   []*wire.Up
+	downs int
+	count func([]byte) // of what the fleet sends
+	lose  func() bool  // of messages up and down
 
 	sh      *Shadow
 	stop    context.CancelFunc
@@ -291,7 +291,9 @@ func (r *rig) bring(d *wire.Down) {
 	if err != nil {
 		r.t.Error(err)
 	}
-	r.downs++
+	if r.downs++; r.count != nil {
+		r.count(b)
+	}
 	if link := r.link; link != nil && !r.lose() {
 		time.AfterFunc(r.late, func() {
 			if r.link == link {
