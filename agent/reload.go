@@ -6,7 +6,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"reflect"
 
@@ -69,36 +68,9 @@ func (a *Agent) apply(next *config.Config) {
 		a.log.Error("a part refused its new config", "err", err)
 	}
 	a.log.Info("config applied", "path", a.opt.ConfigPath)
-	for _, k := range fixedAtStart(&old, next) {
+	for _, k := range config.FixedAtStart(&old, next) {
 		a.log.Warn("this key is read at start only: restart fulmard to apply it", "key", k)
 	}
-}
-
-// fixedAtStart names the changed sections that a running agent does not apply.
-func fixedAtStart(old, next *config.Config) []string {
-	var out []string
-	for _, s := range []struct {
-		key string
-		a   any
-		b   any
-	}{
-		{"board", old.Board, next.Board},
-		{"data", old.Data, next.Data},
-		{"fleet", old.Fleet, next.Fleet},
-		{"broker", old.Broker, next.Broker},
-		{"key", old.Key, next.Key},
-		{"tpm", old.TPM, next.TPM},
-		{"spool", old.Spool, next.Spool},
-		{"link", old.Link, next.Link},
-		{"infer", old.Infer, next.Infer},
-		{"status", old.Status, next.Status},
-		{"log.format", old.Log.Format, next.Log.Format},
-	} {
-		if !reflect.DeepEqual(s.a, s.b) {
-			out = append(out, s.key)
-		}
-	}
-	return out
 }
 
 func setLevel(v *slog.LevelVar, s string) {
@@ -106,13 +78,4 @@ func setLevel(v *slog.LevelVar, s string) {
 	if v != nil && l.UnmarshalText([]byte(s)) == nil {
 		v.Set(l)
 	}
-}
-
-// ParseLevel reads log.level; the config has been validated.
-func ParseLevel(s string) (slog.Level, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(s)); err != nil {
-		return 0, fmt.Errorf("log.level: %w", err)
-	}
-	return l, nil
 }

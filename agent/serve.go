@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"fulmar/agent/config"
-	"fulmar/inference/worker"
+	"fulmar/agent/errand"
 )
 
 // Bounds of the status server. It is for one scraper and one person.
@@ -83,7 +83,7 @@ func (a *Agent) Health() Health {
 		h.Causes = append(h.Causes, "worker: not heard of")
 	default:
 		h.Worker = "ok"
-		h.Causes = append(h.Causes, workerCauses(&w)...)
+		h.Causes = append(h.Causes, errand.Causes(&w)...)
 		h.Models = a.models()
 	}
 	spool := a.spool.Stats()
@@ -106,21 +106,6 @@ func (a *Agent) models() (out []ModelHealth) {
 	defer a.status.mu.Unlock()
 	for _, m := range a.status.worker.Models {
 		out = append(out, ModelHealth{m.Name, m.State, m.Engine, m.EngineVersion, m.Build, m.Fallback})
-	}
-	return out
-}
-
-func workerCauses(w *worker.Status) []string {
-	var out []string
-	for _, m := range w.Models {
-		if m.State == "refused" {
-			out = append(out, "model "+m.Name+": "+m.Error)
-		}
-	}
-	for _, c := range w.Cameras {
-		if c.State != "running" {
-			out = append(out, "camera "+c.Name+": "+c.Error)
-		}
 	}
 	return out
 }
