@@ -10,7 +10,6 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,6 +20,8 @@ import (
 	"fulmar/agent/chip"
 	"fulmar/agent/config"
 	"fulmar/agent/control"
+	"fulmar/agent/diagnose"
+	"fulmar/agent/errand"
 	"fulmar/agent/identity"
 	"fulmar/agent/trial"
 	"fulmar/device"
@@ -59,7 +60,7 @@ type Options struct {
 	// start that ended badly; "": no look.
 	Program string
 	// Tail keeps the end of the log, for a diagnostics archive; nil: it has none.
-	Tail *Tail
+	Tail *diagnose.Tail
 }
 
 // Agent is one board.
@@ -85,8 +86,8 @@ type Agent struct {
 	control   *control.Control
 	chip      *chip.Chip // of the board's identity and its spool
 	attestor  *attest.Attestor
-	asked     asks   // of the worker
-	stop      func() // ends Run; under mu, nil before it
+	errands   errand.Errands // of the worker
+	stop      func()         // ends Run; under mu, nil before it
 
 	notify *sdnotify.Notifier
 	said   reports
@@ -102,7 +103,7 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 		said:  reports{last: map[string]schema.Report{}},
 	}
 	a.status.link.State = "starting"
-	a.clock, a.bootKnown = bootClock(opt.Root, opt.Log)
+	a.clock, a.bootKnown = anchor.BootClock(opt.Root, opt.Log)
 	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
 	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
 	var err error
@@ -115,6 +116,7 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	if a.blobs, err = storage.OpenBlobs(cfg.BlobDir(), cfg.Spool.PicturesMiB<<20); err != nil {
 		return nil, errors.Join(fmt.Errorf("open pictures: %w", err), a.spool.Close())
 	}
+	a.wireErrands()
 	if a.control, err = a.openControl(); err != nil {
 		return nil, errors.Join(err, a.spool.Close())
 	}
@@ -127,17 +129,6 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
 	}
 	return a, nil
-}
-
-// bootClock reads the kernel's boot; a kernel that does not tell it gives a
-// random boot, so that two runs are never taken for one.
-func bootClock(root device.Root, log *slog.Logger) (_ schema.Clock, known bool) {
-	boot, err := device.BootID(root)
-	if err != nil {
-		boot = rand.Uint64()
-		log.Warn("boot id not read, using a random one", "err", err)
-	}
-	return schema.BootClock(boot), err == nil
 }
 
 func (a *Agent) sensors(cfg *config.Config) []device.Sensor {
@@ -158,6 +149,9 @@ func seed(board string) uint64 {
 	_, _ = h.Write([]byte(board))
 	return h.Sum64()
 }
+
+// Close closes what New opened on an agent that is not run.
+func (a *Agent) Close() error { return errors.Join(a.control.Close(), a.spool.Close()) }
 
 // Run runs the board until the context ends. It returns nil after a stop in
 // order.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"fulmar/agent/config"
+	"fulmar/agent/errand"
 	"fulmar/device"
 	"fulmar/inference/worker"
 	"fulmar/schema"
@@ -226,17 +227,12 @@ func TestReportsTravelOnChangeOnly(t *testing.T) {
 
 func TestWordsOfAWorker(t *testing.T) {
 	t.Parallel()
-	got := workerCauses(&worker.Status{
+	got := errand.Causes(&worker.Status{
 		Models:  []worker.ModelStatus{{Name: "m", State: "refused", Error: "golden check not passed"}, {Name: "n", State: "ready"}},
 		Cameras: []worker.CameraStatus{{Name: "c", State: "failed", Error: "folder is empty"}, {Name: "d", State: "running"}},
 	})
 	if want := []string{"model m: golden check not passed", "camera c: folder is empty"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, wants %q", got, want)
-	}
-	for n, want := range map[uint64]string{1: "1st", 2: "2nd", 3: "3rd", 4: "4th", 11: "11th", 12: "12th", 21: "21st", 113: "113th"} {
-		if got := ordinal(n); got != want {
-			t.Errorf("%d is called %s", n, got)
-		}
 	}
 }
 
@@ -244,17 +240,17 @@ func TestWordsOfAWorker(t *testing.T) {
 // outside: it sees, so the board is well, and the reason stands beside it.
 func TestWordsOfTheGPU(t *testing.T) {
 	t.Parallel()
-	if got := deathWords(worker.EndDeviceLost, "worker: exit status 5", 2); got != "the inference worker lost the GPU and was started again to get it back, for the 2nd time; sampling went on" {
+	if got := errand.Death(worker.EndDeviceLost, "worker: exit status 5", 2); got != "the inference worker lost the GPU and was started again to get it back, for the 2nd time; sampling went on" {
 		t.Errorf("a lost GPU is called %q", got)
 	}
-	if got := deathWords(worker.EndKilled, "worker: signal: killed", 1); !strings.Contains(got, "died (worker: signal: killed)") {
+	if got := errand.Death(worker.EndKilled, "worker: signal: killed", 1); !strings.Contains(got, "died (worker: signal: killed)") {
 		t.Errorf("a killed one is called %q", got)
 	}
 	m := worker.ModelStatus{Name: "m", State: "ready", Engine: "onnxruntime-cpu/int8", EngineVersion: "ONNX Runtime 1.30.0", Build: "building, 40 %", Fallback: "not built yet"}
-	if got, want := modelWords(&m), "model m runs on onnxruntime-cpu/int8 (ONNX Runtime 1.30.0): not built yet"; got != want {
+	if got, want := errand.Model(&m), "model m runs on onnxruntime-cpu/int8 (ONNX Runtime 1.30.0): not built yet"; got != want {
 		t.Errorf("got %q, wants %q: how far a build is would be a report each second", got, want)
 	}
-	if got := workerCauses(&worker.Status{Models: []worker.ModelStatus{m}}); len(got) > 0 {
+	if got := errand.Causes(&worker.Status{Models: []worker.ModelStatus{m}}); len(got) > 0 {
 		t.Errorf("a fallback is a cause of ill health: %q", got)
 	}
 	a := &Agent{}

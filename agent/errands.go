@@ -5,13 +5,9 @@ package agent
 
 import (
 	"context"
-	"fmt"
-	"math/rand/v2"
-	"sync"
-	"time"
 
 	"fulmar/agent/config"
-	"fulmar/command"
+	"fulmar/agent/diagnose"
 	"fulmar/inference/worker"
 	"fulmar/schema"
 )
@@ -39,113 +35,39 @@ func (a *Agent) keepFile(_ context.Context, name, media, source string, data []b
 	return nil
 }
 
-// asks is what was asked of the worker beside its config; it goes with the setup.
-type asks struct {
-	mu       sync.Mutex
-	pictures map[string]uint64
-	life     uint64
-	waiting  map[string][]chan<- string // by camera
-}
+// setup is what the worker is to have now: by the config, and what is asked of it beside.
+func (a *Agent) setup(cfg *config.Config) worker.Setup { return a.errands.Setup(cfg.Setup()) }
 
-// setup is what the worker is to have now.
-func (a *Agent) setup(cfg *config.Config) worker.Setup {
-	s := cfg.Setup()
-	a.asked.mu.Lock()
-	defer a.asked.mu.Unlock()
-	s.Life = a.asked.life
-	for _, c := range s.Cameras {
-		if n := a.asked.pictures[c.Name]; n > 0 {
-			if s.Asked == nil {
-				s.Asked = map[string]uint64{}
-			}
-			s.Asked[c.Name] = n
+// wireErrands tells errands of the worker and its cameras.
+func (a *Agent) wireErrands() {
+	a.errands.Client = func() *worker.Client {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.worker
+	}
+	a.errands.Cameras = func() (names []string) {
+		for _, c := range a.config().Cameras {
+			names = append(names, c.Name)
 		}
+		return names
 	}
-	return s
-}
-
-// took hands the name of a picture to who asked for it.
-func (k *asks) took(camera, picture string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, w := range k.waiting[camera] {
-		w <- picture // 1-buffered, and taken off the list
-	}
-	delete(k.waiting, camera)
-}
-
-// workerCommands is the worker as commands see it.
-type workerCommands struct{ a *Agent }
-
-// tell sends the worker what is asked of it.
-func (w workerCommands) tell() error {
-	w.a.mu.Lock()
-	client, cfg := w.a.worker, w.a.cfg
-	w.a.mu.Unlock()
-	if client == nil {
-		return &command.Error{Code: "no-worker", Text: "no inference worker runs on this board: infer.mode is off, or it is not started yet"}
-	}
-	if st := client.State(); !st.Connected {
-		return &command.Error{Code: "no-worker", Text: "the inference worker is not there now: " + st.Error}
-	}
-	return client.Update(w.a.setup(&cfg))
-}
-
-// Snapshot keeps a picture of the camera's next frame.
-func (w workerCommands) Snapshot(ctx context.Context, camera string) (string, error) {
-	cfg := w.a.config()
-	known := false
-	for _, c := range cfg.Cameras {
-		known = known || c.Name == camera
-	}
-	if !known {
-		return "", &command.Error{Code: "no-such-camera", Text: fmt.Sprintf("this board has no camera %.70q", camera)}
-	}
-	k, got := &w.a.asked, make(chan string, 1)
-	k.mu.Lock()
-	if k.pictures == nil {
-		k.pictures, k.waiting = map[string]uint64{}, map[string][]chan<- string{}
-	}
-	k.pictures[camera]++
-	k.waiting[camera] = append(k.waiting[camera], got)
-	k.mu.Unlock()
-	if err := w.tell(); err != nil {
-		return "", err
-	}
-	select {
-	case name := <-got:
-		return name, nil
-	case <-ctx.Done():
-		return "", fmt.Errorf("no frame of camera %s came: %w", camera, context.Cause(ctx))
+	a.errands.Update = func(c *worker.Client) error {
+		cfg := a.config()
+		return c.Update(a.setup(&cfg))
 	}
 }
 
-// Restart has the worker end, and waits for the next one.
-func (w workerCommands) Restart(ctx context.Context) error {
-	k := &w.a.asked
-	k.mu.Lock()
-	for k.life++; k.life <= 1; {
-		k.life = rand.Uint64() // not what an earlier fulmard asked for
-	}
-	k.mu.Unlock()
-	w.a.mu.Lock()
-	client := w.a.worker
-	w.a.mu.Unlock()
-	var before uint64
-	if client != nil {
-		before = client.State().Connects
-	}
-	if err := w.tell(); err != nil {
-		return err
-	}
-	for {
-		if st := client.State(); st.Connected && st.Connects > before {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the worker is not back: %w", context.Cause(ctx))
-		case <-time.After(deathCheck / 10):
-		}
-	}
+// diagnose gives what support asks for.
+func (a *Agent) diagnose(_ context.Context, add func(name string, data []byte)) {
+	a.status.mu.Lock()
+	w := a.status.worker
+	a.status.mu.Unlock()
+	diagnose.Collect(add, a.opt.ConfigPath, a.opt.Tail, []diagnose.Part{
+		{Name: "health.json", Value: a.Health()},
+		{Name: "facts.json", Value: map[string]any{"release": a.opt.Release, "facts": a.facts, "now": a.clock.Now()}},
+		{Name: "spool.json", Value: a.spool.Stats()},
+		{Name: "schedule.json", Value: a.scheduler.Stats()},
+		{Name: "commands.json", Value: a.control.Stats()},
+		{Name: "worker.json", Value: w},
+	})
 }

@@ -175,7 +175,7 @@ func TestBoardSurvivesItsSpool(t *testing.T) {
 	if lost := a.spool.Stats().Classes[schema.ClassEvent].Lost; lost[schema.ReasonCrash]+lost[schema.ReasonCorrupt] < 100 {
 		t.Errorf("100 events are gone, told are %v", lost)
 	}
-	if err := a.spool.Close(); err != nil {
+	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
 }

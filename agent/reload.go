@@ -90,12 +90,3 @@ func setLevel(v *slog.LevelVar, s string) {
 		v.Set(l)
 	}
 }
-
-// ParseLevel reads log.level; the config has been validated.
-func ParseLevel(s string) (slog.Level, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(s)); err != nil {
-		return 0, fmt.Errorf("log.level: %w", err)
-	}
-	return l, nil
-}

@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"fulmar/agent/errand"
 	"fulmar/agent/scrape"
-	"fulmar/inference/worker"
 )
 
 // workerSilence is how long the worker may say nothing before that is a cause.
@@ -69,7 +69,7 @@ func (a *Agent) Health() Health {
 		h.Causes = append(h.Causes, "worker: not heard of")
 	default:
 		h.Worker = "ok"
-		h.Causes = append(h.Causes, workerCauses(&w)...)
+		h.Causes = append(h.Causes, errand.Causes(&w)...)
 		h.Models = a.models()
 	}
 	spool := a.spool.Stats()
@@ -92,21 +92,6 @@ func (a *Agent) models() (out []ModelHealth) {
 	defer a.status.mu.Unlock()
 	for _, m := range a.status.worker.Models {
 		out = append(out, ModelHealth{m.Name, m.State, m.Engine, m.EngineVersion, m.Build, m.Fallback})
-	}
-	return out
-}
-
-func workerCauses(w *worker.Status) []string {
-	var out []string
-	for _, m := range w.Models {
-		if m.State == "refused" {
-			out = append(out, "model "+m.Name+": "+m.Error)
-		}
-	}
-	for _, c := range w.Cameras {
-		if c.State != "running" {
-			out = append(out, "camera "+c.Name+": "+c.Error)
-		}
 	}
 	return out
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/agent/anchor"
+
 	"fulmar/agent/config"
 	"fulmar/device"
 	"fulmar/schema"
@@ -107,7 +109,7 @@ func TestSpoolIsClaimed(t *testing.T) {
 	if <-ended {
 		t.Error("another board's spool may be sent")
 	}
-	if err := a.spool.Close(); err != nil {
+	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -150,7 +152,7 @@ func TestTimesToLive(t *testing.T) {
 	if strings.Contains(log.String(), "spool.ttl") {
 		t.Error("the boot is known and the log says that it is not")
 	}
-	a.clock, a.bootKnown = bootClock(device.NewRoot(t.TempDir()), a.log)
+	a.clock, a.bootKnown = anchor.BootClock(device.NewRoot(t.TempDir()), a.log)
 	if c := a.spoolConfig().Classes; c[schema.ClassEvent].TTL != 0 || c[schema.ClassMetric].TTL != 0 || !strings.Contains(log.String(), "spool.ttl is left out") {
 		t.Errorf("classes %+v of an unknown boot", c)
 	}

@@ -100,7 +100,7 @@ func TestSpoolAndTPM(t *testing.T) {
 		if n := a.spool.Stats().Classes[schema.ClassEvent].Outstanding; n != want {
 			t.Errorf("%d events are kept, wants %d", n, want)
 		}
-		if err := a.spool.Close(); err != nil {
+		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
 		a.chip.Close() // one client at a time
@@ -121,7 +121,7 @@ func TestSpoolAndTPM(t *testing.T) {
 	if _, err := a.spool.Append(t.Context(), schema.ClassAlarm, []byte("x")); err != nil {
 		t.Error(err)
 	}
-	_ = a.spool.Close() // says what was only in memory
+	_ = a.Close() // says what was only in memory
 	chip.Run(t)
 	fill(in(""), 50, "tpm")
 	// Another TPM: what was kept is lost and told, and the spool goes on.
@@ -211,7 +211,7 @@ func TestIdentityMetrics(t *testing.T) {
 			t.Errorf("%s is %v (%v), wants %v", name, v, there, want)
 		}
 	}
-	if err := a.spool.Close(); err != nil {
+	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
 }

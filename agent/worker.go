@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"fulmar/agent/config"
+	"fulmar/agent/errand"
 	"fulmar/inference/worker"
 	"fulmar/internal/run"
 	"fulmar/schema"
@@ -88,30 +88,8 @@ func (a *Agent) watchDeaths(ctx context.Context, sup worker.Supervisor) error {
 		if c, ok := sup.(*worker.Child); ok {
 			why, end = c.LastExit(), c.LastEnd()
 		}
-		a.say("worker", "restarting", schema.SeverityWarn, deathWords(end, why, n))
+		a.say("worker", "restarting", schema.SeverityWarn, errand.Death(end, why, n))
 	}
-}
-
-// deathWords tells of a worker's death for the nth time.
-func deathWords(end worker.End, why string, n uint64) string {
-	if end == worker.EndDeviceLost {
-		return "the inference worker lost the GPU and was started again to get it back, for the " + ordinal(n) + " time; sampling went on"
-	}
-	return "the inference worker died (" + why + ") and was started again, for the " + ordinal(n) + " time; sampling went on"
-}
-
-func ordinal(n uint64) string {
-	suffix := "th"
-	switch {
-	case n%100 >= 11 && n%100 <= 13:
-	case n%10 == 1:
-		suffix = "st"
-	case n%10 == 2:
-		suffix = "nd"
-	case n%10 == 3:
-		suffix = "rd"
-	}
-	return strconv.FormatUint(n, 10) + suffix
 }
 
 // workerHandler takes what the worker says into the spool.
@@ -124,7 +102,7 @@ func (h workerHandler) Result(_ context.Context, r *worker.Result) {
 	h.a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindEvent, Time: r.Time, Event: &r.Event})
 	h.a.control.Event(&r.Event)
 	if r.Snapshot != nil {
-		defer h.a.asked.took(r.Event.Source, r.Snapshot.Name)
+		defer h.a.errands.Took(r.Event.Source, r.Snapshot.Name)
 		h.a.append(schema.ClassSnapshot, &schema.Record{Kind: schema.KindSnapshot, Time: r.Time, Snapshot: r.Snapshot})
 	}
 }
@@ -135,7 +113,7 @@ func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 	h.a.control.Cameras(s.Cameras)
 	h.a.say("worker", "ok", schema.SeverityInfo, "the inference worker runs")
 	for _, m := range s.Models {
-		sev, text := schema.SeverityInfo, modelWords(&m)
+		sev, text := schema.SeverityInfo, errand.Model(&m)
 		if m.State == "refused" {
 			sev, text = schema.SeverityAlarm, "model "+m.Name+" was refused: "+m.Error
 		} else if m.State != "ready" {
@@ -150,19 +128,6 @@ func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 		}
 		h.a.say("camera/"+c.Name, c.State, sev, text)
 	}
-}
-
-// modelWords tells what a model runs on and why. How far a build is does not belong
-// into it: that would be news each second.
-func modelWords(m *worker.ModelStatus) string {
-	text := "model " + m.Name + " runs on " + m.Engine
-	if m.EngineVersion != "" {
-		text += " (" + m.EngineVersion + ")"
-	}
-	if m.Fallback != "" {
-		text += ": " + m.Fallback
-	}
-	return text
 }
 
 // append encodes a record and gives it to the spool. What cannot be kept is

@@ -48,8 +48,8 @@ type cameraRun struct {
 	// The times of the newest event and picture; the lane that has a frame of this
 	// camera uses them, and no two have one at a time.
 	lastEvent, lastPicture time.Time
-	asked                  atomic.Uint64 // of the setup; another than given: a picture is wanted
-	given                  uint64        // as lastEvent
+	given                  uint64
+	asked                  atomic.Uint64 // by the setup: another than given wants a picture
 }
 
 // outgoing is an event on its way, with the frame whose picture is to be kept.
@@ -125,13 +125,12 @@ func (c *cameraRun) finish(f *camera.Frame, m *Loaded, boxes []schema.Box) {
 	}
 	c.stats.inferred(latency, right, wrong, missed)
 	asked := c.asked.Load()
-	wanted := asked != c.given
-	if !wanted && (len(boxes) == 0 || f.At.Sub(c.lastEvent) < c.cfg.EventEvery-sameMoment) {
+	if asked == c.given && (len(boxes) == 0 || f.At.Sub(c.lastEvent) < c.cfg.EventEvery-sameMoment) {
 		f.Release()
 		return
 	}
 	o := outgoing{result: worker.Result{Time: c.p.when(f.At), Event: c.event(f, m, boxes, latency)}}
-	picture := wanted || c.cfg.SnapshotEvery > 0 && f.At.Sub(c.lastPicture) >= c.cfg.SnapshotEvery-sameMoment
+	picture := asked != c.given || c.cfg.SnapshotEvery > 0 && f.At.Sub(c.lastPicture) >= c.cfg.SnapshotEvery-sameMoment
 	if picture {
 		o.frame = f
 	}
@@ -172,15 +171,13 @@ func (c *cameraRun) event(f *camera.Frame, m *Loaded, boxes []schema.Box, latenc
 	return e
 }
 
-// cut bounds a name that comes from a model package, so that it cannot make an
-// event that no reader takes.
+// cut bounds a name of a model package, so that it makes no event that no reader takes.
 func cut(s string) string {
 	return strings.ToValidUTF8(s[:min(len(s), schema.MaxName)], "")
 }
 
-// deliver sends the camera's events in order, keeping pictures on the way, until
-// the context ends and those that wait are sent, then without their pictures: a slow
-// disk must not hold up the stop.
+// deliver sends the camera's events in order, keeping pictures on the way, until the context
+// ends; those that wait then go without pictures: a slow disk must not hold up the stop.
 func (c *cameraRun) deliver(ctx context.Context) {
 	for {
 		select {

@@ -160,17 +160,13 @@ func (p *Pipeline) startModel(ctx context.Context, g *run.Group, cfg worker.Mode
 	})
 }
 
-// startCamera puts a camera in place of old (nil: there was none); p.mu is held. Of the
-// pictures asked for it has given all: what is asked for from now on it gives.
+// startCamera puts a camera in place of old (or nil), owing no pictures yet; p.mu is held.
 func (p *Pipeline) startCamera(ctx context.Context, g *run.Group, cfg worker.Camera, old *cameraRun, asked uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &cameraRun{
-		cfg: cfg, p: p, cancel: cancel, ended: make(chan struct{}),
-		period: time.Duration(float64(time.Second) / cfg.FPS),
-		out:    make(chan outgoing, waitingEvents),
-		given:  asked, // of a worker before this one
+		cfg: cfg, p: p, cancel: cancel, ended: make(chan struct{}), out: make(chan outgoing, waitingEvents),
+		period: time.Duration(float64(time.Second) / cfg.FPS), given: asked,
 	}
-	c.asked.Store(asked)
 	if old != nil {
 		c.after = old.ended
 	}

@@ -138,7 +138,7 @@ func Open(cfg Config) (*Service, error) {
 		Handlers: handlers, Log: log, Entries: entries, Tell: s.tell, Saw: s.saw, Slog: cfg.Log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -171,10 +171,11 @@ func (s *Service) Run(ctx context.Context) error {
 	g := run.New(ctx)
 	g.Go("dispatcher", s.d.Run)
 	g.Go("arrivals", s.take)
-	return errors.Join(g.Wait(stopGrace), s.close())
+	return errors.Join(g.Wait(stopGrace), s.Close())
 }
 
-func (s *Service) close() error {
+// Close closes the journal of a service that does not run. Run does it at its end.
+func (s *Service) Close() error {
 	if s.journal == nil {
 		return nil
 	}

@@ -122,6 +122,12 @@ func Open(cfg Config) (*Control, error) {
 	return c, nil
 }
 
+// Close closes what Open opened where it is not run.
+func (c *Control) Close() error { return c.commands.Close() }
+
+// Stats counts what the commands did.
+func (c *Control) Stats() commands.Stats { return c.commands.Stats() }
+
 // Overlaid is the config of the file with what holds of the twin over it.
 func (c *Control) Overlaid() config.Config { return c.shadow.Overlaid() }
 

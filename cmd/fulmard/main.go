@@ -30,6 +30,7 @@ import (
 
 	"fulmar/agent"
 	"fulmar/agent/config"
+	"fulmar/agent/diagnose"
 	"fulmar/agent/probe"
 	"fulmar/agent/wipe"
 	"fulmar/device"
@@ -170,7 +171,7 @@ func runBoard(args []string, stderr io.Writer) int {
 		return 1
 	}
 	level := new(slog.LevelVar)
-	tail := new(agent.Tail)
+	tail := new(diagnose.Tail)
 	log := logger(cfg, level, io.MultiWriter(stderr, tail))
 	self, err := os.Executable()
 	if err != nil {

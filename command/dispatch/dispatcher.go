@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"fulmar/command"
@@ -353,4 +354,55 @@ func (d *Dispatcher) stop() error {
 		}
 	}
 	return nil
+}
+
+// class is whose queue a lane's commands stand in.
+func class(l command.Lane) int {
+	if l == command.Safety {
+		return 1
+	}
+	return 0
+}
+
+// ownActor tells whether only the board itself may speak for an actor.
+func ownActor(name string) bool {
+	kind, _, ok := strings.Cut(name, "/")
+	return ok && (kind == command.ActorLocal || kind == command.ActorRule || kind == command.ActorKey) || name == command.ActorBoard
+}
+
+// signed counts the actors beside the fleet.
+func signed(high map[string]uint64) int {
+	n := len(high)
+	if _, ok := high[command.ActorFleet]; ok {
+		n--
+	}
+	return n
+}
+
+// lost is how many safety commands were given up whose handlers are not back.
+func (d *Dispatcher) lost() (n int) {
+	for _, name := range d.away {
+		if d.lane(name) == command.Safety {
+			n++
+		}
+	}
+	return n
+}
+
+// stuck gives a command of the name whose handler does not come back.
+func (d *Dispatcher) stuck(name string) (command.ID, bool) {
+	for id, n := range d.away {
+		if n == name {
+			return id, true
+		}
+	}
+	return command.ID{}, false
+}
+
+// count is how many run in each lane.
+func (d *Dispatcher) count() (n [command.Quick + 1]int) {
+	for _, r := range d.runs {
+		n[r.lane]++
+	}
+	return n
 }

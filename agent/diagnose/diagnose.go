@@ -1,11 +1,12 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+// Package diagnose gathers what support asks for: states, config, stacks and the end of
+// the log. Secrets lie in files of their own, which are not among it; the config names them.
+package diagnose
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"runtime"
 	"runtime/pprof"
@@ -50,27 +51,27 @@ func (t *Tail) Bytes() []byte {
 	return b
 }
 
-// diagnose gives what support asks for. Secrets lie in files of their own, which are not
-// among it; the config names them.
-func (a *Agent) diagnose(_ context.Context, add func(name string, data []byte)) {
-	js := func(name string, v any) {
-		b, err := json.MarshalIndent(v, "", "  ")
+// Part is one state, shown as JSON.
+type Part struct {
+	Name  string
+	Value any
+}
+
+// Collect gives the parts, the config with the files at path (none for ""), the stacks of
+// all goroutines, memory, and the end of the log (none for nil), what matters most first.
+func Collect(add func(name string, data []byte), path string, log *Tail, parts []Part) {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	parts = append(parts, Part{"memory.json", map[string]uint64{"heap_bytes": m.HeapAlloc, "sys_bytes": m.Sys, "stacks_bytes": m.StackInuse, "collections": uint64(m.NumGC)}})
+	for _, p := range parts {
+		b, err := json.MarshalIndent(p.Value, "", "  ")
 		if err != nil {
 			b = []byte("not shown: " + err.Error())
 		}
-		add(name, append(b, '\n'))
+		add(p.Name, append(b, '\n'))
 	}
-	js("health.json", a.Health())
-	js("facts.json", map[string]any{"release": a.opt.Release, "facts": a.facts, "now": a.clock.Now()})
-	js("spool.json", a.spool.Stats())
-	js("schedule.json", a.scheduler.Stats())
-	js("commands.json", a.commands.Stats())
-	a.status.mu.Lock()
-	w := a.status.worker
-	a.status.mu.Unlock()
-	js("worker.json", w)
-	if a.opt.ConfigPath != "" {
-		b, err := config.Show(a.opt.ConfigPath)
+	if path != "" {
+		b, err := config.Show(path)
 		if err != nil {
 			b = []byte("# not shown: " + err.Error() + "\n")
 		}
@@ -81,10 +82,7 @@ func (a *Agent) diagnose(_ context.Context, add func(name string, data []byte)) 
 		_ = p.WriteTo(&stacks, 1)
 	}
 	add("goroutines.txt", stacks.Bytes())
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	js("memory.json", map[string]uint64{"heap_bytes": m.HeapAlloc, "sys_bytes": m.Sys, "stacks_bytes": m.StackInuse, "collections": uint64(m.NumGC)})
-	if a.opt.Tail != nil {
-		add("log.txt", a.opt.Tail.Bytes())
+	if log != nil {
+		add("log.txt", log.Bytes())
 	}
 }
