@@ -88,6 +88,7 @@ func fixedAtStart(old, next *config.Config) []string {
 		{"broker", old.Broker, next.Broker},
 		{"key", old.Key, next.Key},
 		{"tpm", old.TPM, next.TPM},
+		{"outputs", old.Outputs, next.Outputs},
 		{"spool", old.Spool, next.Spool},
 		{"link", old.Link, next.Link},
 		{"infer", old.Infer, next.Infer},

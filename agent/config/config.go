@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/device/output"
 	"fulmar/device/schedule"
 	"fulmar/device/sensor"
 	"fulmar/inference/worker"
@@ -36,12 +37,14 @@ type Config struct {
 	TPM     TPM           `yaml:"tpm"`
 	Sensors sensor.Config `yaml:"sensors"`
 	Sample  schedule.Plan `yaml:"sample"`
-	Spool   Spool         `yaml:"spool"`
-	Link    Link          `yaml:"link"`
-	Infer   Infer         `yaml:"infer"`
-	Models  []Model       `yaml:"models"`
-	Cameras []Camera      `yaml:"cameras"`
-	Status  Status        `yaml:"status"`
+	// Outputs are what the board moves; see docs/outputs.md.
+	Outputs []output.Config `yaml:"outputs"`
+	Spool   Spool           `yaml:"spool"`
+	Link    Link            `yaml:"link"`
+	Infer   Infer           `yaml:"infer"`
+	Models  []Model         `yaml:"models"`
+	Cameras []Camera        `yaml:"cameras"`
+	Status  Status          `yaml:"status"`
 }
 
 // Log shapes the log on standard error.
@@ -219,6 +222,7 @@ func (c *Config) Validate() error {
 		c.validateKey(),
 		c.Sensors.Validate(),
 		c.Sample.Validate(),
+		output.Validate(c.Outputs),
 		c.validateSpool(),
 		c.validateLink(),
 		c.validateInfer(),
