@@ -79,6 +79,7 @@ type Agent struct {
 	link      atomic.Pointer[link.Session]
 	identity  atomic.Pointer[identity.Identity]
 	chip      *chip.Chip // of the board's identity and its spool
+	outputs   *outputs   // nil where the board moves nothing
 	attestor  *attest.Attestor
 
 	notify *sdnotify.Notifier
@@ -108,8 +109,12 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	if a.blobs, err = storage.OpenBlobs(cfg.BlobDir(), cfg.Spool.PicturesMiB<<20); err != nil {
 		return nil, errors.Join(fmt.Errorf("open pictures: %w", err), a.spool.Close())
 	}
+	if err := a.openOutputs(cfg); err != nil {
+		return nil, errors.Join(err, a.spool.Close())
+	}
 	a.scheduler, err = schedule.New(cfg.Sample, a.sensors(cfg), schedule.Deps{
 		Clock: a.clock, Sink: sampleSink{a}, Log: opt.Log.With("part", "schedule"), Seed: seed(cfg.Board), Uptime: device.BootMono,
+		Latest: a.latestReadings(),
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
@@ -213,6 +218,9 @@ func (a *Agent) startedWith() {
 
 // startMakers starts what makes records and what tells of the board.
 func (a *Agent) startMakers(g *run.Group) {
+	if a.outputs != nil {
+		g.Go("outputs", a.runOutputs) // first: a latched safety shutdown goes before all else
+	}
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
 	g.Go("status", a.serveStatus)
