@@ -22,9 +22,9 @@ func (s *turns) Read(dst []device.Reading) []device.Reading {
 	return device.Append(dst, "turns.value", 7, s.q)
 }
 
-type nowhere struct{ n int }
+type seriesCount struct{ n int }
 
-func (s *nowhere) Samples(_ schema.Time, b *schema.Samples) { s.n += len(b.Series) }
+func (s *seriesCount) Samples(_ schema.Time, b *schema.Samples) { s.n += len(b.Series) }
 
 // TestLatest: each good reading is the newest, also one that a rule of change keeps from
 // being sent; after one that is not good there is none.
@@ -32,7 +32,7 @@ func TestLatest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		clock := schema.NewClock(1, 0)
-		latest, sensor, sink := NewLatest(clock), &turns{}, &nowhere{}
+		latest, sensor, sink := NewLatest(clock), &turns{}, &seriesCount{}
 		plan := Plan{Groups: []Group{{Name: "a", Period: 10 * time.Second, Sensors: []string{"*"}}}, OnChange: []OnChange{{Series: "*", Deadband: 1, MaxSilence: time.Hour}}}
 		s, err := New(plan, []device.Sensor{sensor}, Deps{Clock: clock, Sink: sink, Latest: latest})
 		if err != nil {
