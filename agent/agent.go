@@ -124,6 +124,7 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	setLevel(opt.Level, a.cfg.Log.Level)
 	a.scheduler, err = schedule.New(a.cfg.Sample, a.sensors(cfg), schedule.Deps{
 		Clock: a.clock, Sink: sampleSink{a}, Log: opt.Log.With("part", "schedule"), Seed: seed(cfg.Board), Uptime: device.BootMono,
+		Latest: a.control.Latest(),
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
@@ -224,9 +225,9 @@ func (a *Agent) startedWith() {
 
 // startMakers starts what makes records and what tells of the board.
 func (a *Agent) startMakers(g *run.Group) {
+	g.Go("control", a.control.Run) // first: a latched safety shutdown goes before all else
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
-	g.Go("control", a.control.Run)
 	g.Go("status", a.serveStatus)
 	g.Go("watchdog", a.watchdog)
 	g.Go("lean", lean.Keep)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/device/output"
 	"fulmar/device/schedule"
 	"fulmar/device/sensor"
 	"fulmar/inference/worker"
@@ -36,14 +37,16 @@ type Config struct {
 	TPM     TPM           `yaml:"tpm"`
 	Sensors sensor.Config `yaml:"sensors"`
 	Sample  schedule.Plan `yaml:"sample"`
-	Spool   Spool         `yaml:"spool"`
-	Link    Link          `yaml:"link"`
-	Infer   Infer         `yaml:"infer"`
-	Models  []Model       `yaml:"models"`
-	Cameras []Camera      `yaml:"cameras"`
-	Status  Status        `yaml:"status"`
-	Local   Local         `yaml:"local"`
-	Twin    Twin          `yaml:"twin"`
+	// Outputs are what the board moves; see docs/outputs.md.
+	Outputs []output.Config `yaml:"outputs"`
+	Spool   Spool           `yaml:"spool"`
+	Link    Link            `yaml:"link"`
+	Infer   Infer           `yaml:"infer"`
+	Models  []Model         `yaml:"models"`
+	Cameras []Camera        `yaml:"cameras"`
+	Status  Status          `yaml:"status"`
+	Local   Local           `yaml:"local"`
+	Twin    Twin            `yaml:"twin"`
 }
 
 // Log shapes the log on standard error.
@@ -225,6 +228,7 @@ func (c *Config) Validate() error {
 		c.validateKey(),
 		c.Sensors.Validate(),
 		c.Sample.Validate(),
+		output.Validate(c.Outputs),
 		c.validateSpool(),
 		c.validateLink(),
 		c.validateInfer(),

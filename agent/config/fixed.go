@@ -19,6 +19,7 @@ func (c *Config) FixedAtStart(next *Config) []string {
 		{"broker", c.Broker, next.Broker},
 		{"key", c.Key, next.Key},
 		{"tpm", c.TPM, next.TPM},
+		{"outputs", c.Outputs, next.Outputs},
 		{"spool", c.Spool, next.Spool},
 		{"link", c.Link, next.Link},
 		{"infer", c.Infer, next.Infer},

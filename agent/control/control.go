@@ -21,6 +21,7 @@ import (
 	"fulmar/agent/shadow"
 	"fulmar/device/output"
 	"fulmar/device/rule"
+	"fulmar/device/schedule"
 	"fulmar/internal/run"
 	"fulmar/link"
 	"fulmar/schema"
@@ -74,6 +75,7 @@ type Control struct {
 	rules    *rule.Runner
 	autonomy *autonomy.Service
 	newest   *commands.Newest
+	latest   *schedule.Latest // what interlocks look at; nil where nothing is moved
 	link     atomic.Pointer[link.Session]
 	keySets  chan []byte
 	changed  chan struct{} // something of what is reported may be another
@@ -94,8 +96,11 @@ func Open(cfg Config) (*Control, error) {
 	if c.keys, err = authority.Open(base.IdentityDir(), part("authority")); err != nil {
 		return nil, fmt.Errorf("open key set: %w", err)
 	}
+	if len(base.Outputs) > 0 {
+		c.latest = schedule.NewLatest(cfg.Clock)
+	}
 	if c.outputs, err = output.Open(base.Outputs, output.Deps{
-		Dir: base.Data, Values: c.newest, Clock: cfg.Clock, Log: part("outputs"), Changed: c.poke, Program: cfg.Program,
+		Dir: base.Data, Values: c.values(), Clock: cfg.Clock, Log: part("outputs"), Changed: c.poke, Program: cfg.Program,
 	}); err != nil {
 		return nil, fmt.Errorf("open outputs: %w", err)
 	}
@@ -124,6 +129,17 @@ func Open(cfg Config) (*Control, error) {
 
 // Close closes what Open opened where it is not run.
 func (c *Control) Close() error { return c.commands.Close() }
+
+// Latest is where the sampler puts its newest readings; nil where nobody asks.
+func (c *Control) Latest() *schedule.Latest { return c.latest }
+
+// values is Latest for the outputs; nil where there is none, also as an interface.
+func (c *Control) values() output.Values {
+	if c.latest == nil {
+		return nil
+	}
+	return c.latest
+}
 
 // Stats counts what the commands did.
 func (c *Control) Stats() commands.Stats { return c.commands.Stats() }

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"fulmar/agent/autonomy"
+	"fulmar/device/output"
 	"fulmar/device/rule/cond"
+	"fulmar/schema"
 	"fulmar/schema/onboard"
 	"fulmar/twin"
 )
@@ -44,6 +46,7 @@ func (c *Control) keepReporting(ctx context.Context) error {
 func (c *Control) report() {
 	is := map[string]any{"commands": names(c.commands.Names())}
 	active, _, by := c.outputs.Safe()
+	c.saySafety(active, by)
 	is["safety"] = map[string]any{"active": active, "by": by}
 	c.rules.Safety(active, true)
 	for _, s := range c.outputs.States() {
@@ -54,11 +57,12 @@ func (c *Control) report() {
 		value := cond.Value{}
 		if s.Known {
 			o["value"] = s.Value
-			value = cond.Number(s.Value)
+			value = cond.Num(s.Value)
 		}
 		if s.Why != "" {
 			o["why"] = clip(s.Why)
 		}
+		c.sayOutput(s)
 		if s.By != "" {
 			o["by"] = s.By
 		}
@@ -79,6 +83,26 @@ func (c *Control) report() {
 	}
 	is["autonomy"] = map[string]any{"state": string(a.State), "leases": leases}
 	c.differs(is)
+}
+
+// saySafety tells the fleet that a safety shutdown holds, or that none does any more.
+func (c *Control) saySafety(active bool, by string) {
+	switch {
+	case active:
+		c.cfg.Say("safety", "active", schema.SeverityAlarm, "safety shutdown: "+by+"; outputs are at their safe values until a person releases it")
+	case len(c.outputs.States()) > 0:
+		c.cfg.Say("safety", "released", schema.SeverityInfo, "no safety shutdown is latched")
+	}
+}
+
+// sayOutput tells the fleet of an output that fails.
+func (c *Control) sayOutput(s output.State) {
+	switch s.State {
+	case output.StateFailed:
+		c.cfg.Say("output/"+s.Name, "failed", schema.SeverityAlarm, "output "+s.Name+": "+s.Why)
+	case output.StateSet, output.StateSafe:
+		c.cfg.Say("output/"+s.Name, "ok", schema.SeverityInfo, "output "+s.Name+" answers")
+	}
 }
 
 // leaseWord says how an allowance stands, without the seconds that pass.

@@ -34,6 +34,7 @@ import (
 	"fulmar/agent/probe"
 	"fulmar/agent/wipe"
 	"fulmar/device"
+	"fulmar/device/child"
 )
 
 // release is set by the linker.
@@ -76,6 +77,8 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 		return 0
+	case len(args) >= 1 && args[0] == child.Word: // fulmard's own child, see device/child
+		return child.Become(args[1:], stderr)
 	case len(args) >= 1 && args[0] == "wipe":
 		return wipeBoard(args[1:], stdout, stderr)
 	case len(args) == 1 && args[0] == "version":

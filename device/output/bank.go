@@ -15,14 +15,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"fulmar/device/output/interlock"
+	"fulmar/device/output/kept"
 	"fulmar/device/output/modbus"
 	"fulmar/schema"
 )
 
 // Deps is what a bank works with.
 type Deps struct {
-	Dir    string // where safety.json and outputs.json lie
-	Values Values // what interlocks look at; nil: nothing is known
+	Dir    string           // where safety.json and outputs.json lie
+	Values interlock.Values // what interlocks look at; nil: nothing is known
 	Clock  schema.Clock
 	Log    *slog.Logger // nil discards
 	// Changed is called after something of [Bank.States] or [Bank.Safe] has changed. It
@@ -33,7 +35,7 @@ type Deps struct {
 	// Make makes the driver of an output; nil makes the real one.
 	Make func(c *Config) (Output, error)
 
-	write writeFile // tests put a disk there that breaks
+	write kept.WriteFile // tests put a disk there that breaks
 }
 
 // Bank holds the outputs of a board. Safe for concurrent use. Nothing moves before Run.
@@ -46,7 +48,7 @@ type Bank struct {
 	wake   chan struct{} // cap 1: while latched, look at the outputs now
 
 	mu      sync.Mutex
-	latch   latch
+	latch   kept.Latch
 	life    uint64          // of the latch: rises with each shutdown
 	unsaved bool            // the latch is in memory alone
 	driving int             // rounds to safe values that go on
@@ -69,15 +71,15 @@ func Open(cfg []Config, deps Deps) (*Bank, error) {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	if b.deps.write == nil {
-		b.deps.write = toDisk
+		b.deps.write = kept.ToDisk
 	}
 	b.disk <- struct{}{}
 	b.sets, b.stop = context.WithCancelCause(context.Background())
 	var err error
-	if b.latch, err = readLatch(deps.Dir); err != nil {
+	if b.latch, err = kept.ReadLatch(deps.Dir); err != nil {
 		b.log.Error("safety shutdown", "err", err)
 	}
-	if b.last, err = readLast(deps.Dir); err != nil {
+	if b.last, err = kept.ReadLast(deps.Dir); err != nil {
 		b.log.Warn("last values", "err", err)
 	}
 	if b.latch.Active {
@@ -196,7 +198,7 @@ func (b *Bank) allowed(ctx context.Context, c *channel, target float64) error {
 	}
 	for i, when := range c.locks {
 		l := c.cfg.Interlocks[i]
-		holds, unknown := when.holds(func(n string) (float64, bool) { return b.value(n, l.MaxAge) })
+		holds, unknown := when.Holds(func(n string) (float64, bool) { return b.value(n, l.MaxAge) })
 		if unknown != "" {
 			return refuse(CodeInterlock, "output %s: interlock %q: %s is not known or too old, which is not safe; only the safe value may be set", c.cfg.Name, l.When, unknown)
 		}
@@ -225,7 +227,7 @@ func (b *Bank) value(name string, oldest time.Duration) (float64, bool) {
 		return 0, false
 	}
 	if oldest == 0 {
-		oldest = defaultAge
+		oldest = interlock.DefaultAge
 	}
 	v, age, ok := b.deps.Values.Value(name)
 	return v, ok && age <= oldest

@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"fulmar/device/output/interlock"
+	"fulmar/device/output/kept"
 	"fulmar/device/output/modbus"
 	"fulmar/device/output/simulated"
 	"fulmar/schema"
@@ -202,7 +204,7 @@ func TestLatch(t *testing.T) {
 			t.Errorf("stands at %v, %v, %v after a restart, wants the last value 20", v, known, err)
 		}
 	})
-	if err := os.WriteFile(filepath.Join(dir, latchFile), []byte("{\"v\":1,\"act"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, kept.LatchFile), []byte("{\"v\":1,\"act"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -244,7 +246,7 @@ func TestShutdownDuringRelease(t *testing.T) {
 		wantCode(t, <-released, CodeShutdown)
 		wantCode(t, <-down, "")
 		wantCode(t, l.bank.Set(t.Context(), "a", 5, "x"), CodeShutdown)
-		if on, err := readLatch(dir); err != nil || !on.Active {
+		if on, err := kept.ReadLatch(dir); err != nil || !on.Active {
 			t.Error("the disk says released", on, err)
 		}
 	})
@@ -277,7 +279,7 @@ func TestDiskFails(t *testing.T) {
 		mu.Unlock()
 		time.Sleep(2 * retry)
 		synctest.Wait()
-		if on, err := readLatch(dir); err != nil || !on.Active {
+		if on, err := kept.ReadLatch(dir); err != nil || !on.Active {
 			t.Error(on, err)
 		}
 	})
@@ -292,7 +294,7 @@ func TestWay(t *testing.T) {
 		l := newLab(t, dir, []Config{
 			sim("valve", safeAt(0), func(c *Config) {
 				c.StepPerS = 10
-				c.Interlocks = []Interlock{{When: "temp.tj > 95 or output.pump != 0", MaxAge: 5 * time.Second, Message: "the pump runs or it is hot"}}
+				c.Interlocks = []interlock.Config{{When: "temp.tj > 95 or output.pump != 0", MaxAge: 5 * time.Second, Message: "the pump runs or it is hot"}}
 			}),
 			sim("pump", nil, nil),
 		}, nil)
@@ -380,7 +382,7 @@ func TestRestore(t *testing.T) {
 	for _, r := range []string{RestoreSafe, RestoreLast, RestoreLeave, ""} {
 		cfg = append(cfg, sim("r"+r, safeAt(10), func(c *Config) { c.Restore = r; c.Simulated = &simulated.Config{Start: 33} }))
 	}
-	cfg = append(cfg, sim("locked", safeAt(10), func(c *Config) { c.Restore = RestoreLast; c.Interlocks = []Interlock{{When: "temp.tj > 95"}} }))
+	cfg = append(cfg, sim("locked", safeAt(10), func(c *Config) { c.Restore = RestoreLast; c.Interlocks = []interlock.Config{{When: "temp.tj > 95"}} }))
 	values := func(t *testing.T, l *lab) (out []float64) {
 		for _, c := range cfg {
 			v, known, err := l.bank.Read(t.Context(), c.Name)
@@ -487,9 +489,9 @@ func TestValidate(t *testing.T) {
 			c.Kind, c.Modbus = KindModbus, &modbus.Config{Address: "tcp:a:1", Device: 1, OnCoil: n(1)}
 		},
 		"outputs[1].simulated.fault: \"rust\"":                    func(c *Config) { c.Simulated = &simulated.Config{Fault: "rust"} },
-		"outputs[1].interlocks[0].when: there is no output \"b\"": func(c *Config) { c.Interlocks = []Interlock{{When: "output.b > 1"}} },
-		"outputs[1].interlocks[0].when: \"temp.tj >\" ends after": func(c *Config) { c.Interlocks = []Interlock{{When: "temp.tj >"}} },
-		"outputs[1].interlocks[0].max_age: 2h0m0s":                func(c *Config) { c.Interlocks = []Interlock{{When: "a > 1", MaxAge: 2 * time.Hour}} },
+		"outputs[1].interlocks[0].when: there is no output \"b\"": func(c *Config) { c.Interlocks = []interlock.Config{{When: "output.b > 1"}} },
+		"outputs[1].interlocks[0].when: \"temp.tj >\" ends after": func(c *Config) { c.Interlocks = []interlock.Config{{When: "temp.tj >"}} },
+		"outputs[1].interlocks[0].max_age: 2h0m0s":                func(c *Config) { c.Interlocks = []interlock.Config{{When: "a > 1", MaxAge: 2 * time.Hour}} },
 		"outputs[1].tolerance: 101":                               func(c *Config) { c.Tolerance = 101 },
 		"outputs[1].unit: is 17 bytes":                            func(c *Config) { c.Unit = "12345678901234567" },
 	} {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/device/output/interlock"
 	"fulmar/schema"
 )
 
@@ -29,8 +30,8 @@ type Output interface {
 type channel struct {
 	cfg   Config
 	out   Output
-	locks []*condition // as cfg.Interlocks
-	late  func()       // a call has come back after its time
+	locks []*interlock.Condition // as cfg.Interlocks
+	late  func()                 // a call has come back after its time
 
 	writer chan struct{} // holds a token while nobody sets; cap 1; empty until open
 	opened sync.Once
@@ -58,7 +59,7 @@ func newChannel(cfg Config, out Output, now schema.Time) (*channel, error) {
 	}
 	c.turn <- struct{}{}
 	for _, l := range cfg.Interlocks {
-		when, err := parseCondition(l.When)
+		when, err := interlock.Parse(l.When)
 		if err != nil {
 			return nil, fmt.Errorf("output %s: interlock %w", cfg.Name, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fulmar/device/output/gpio"
+	"fulmar/device/output/interlock"
 	"fulmar/device/output/modbus"
 	"fulmar/device/output/mqtt"
 	"fulmar/device/output/program"
@@ -69,8 +70,8 @@ type Config struct {
 	// Tolerance is how far what is read may be from what was set; 0 is 1 % of the range.
 	Tolerance float64 `yaml:"tolerance"`
 	// Timeout bounds one word with the device; 0 is 2 s.
-	Timeout    time.Duration `yaml:"timeout"`
-	Interlocks []Interlock   `yaml:"interlocks"`
+	Timeout    time.Duration      `yaml:"timeout"`
+	Interlocks []interlock.Config `yaml:"interlocks"`
 
 	// The kind's own: the one of its kind is there, no other.
 	GPIO      *gpio.Config      `yaml:"gpio"`
@@ -193,22 +194,15 @@ func (c *Config) validateInterlocks(names map[string]bool) (errs []error) {
 		return []error{fmt.Errorf("interlocks: %d, at most %d", len(c.Interlocks), maxInterlocks)}
 	}
 	for i, l := range c.Interlocks {
-		place := fmt.Sprintf("interlocks[%d]", i)
-		when, err := parseCondition(l.When)
+		when, err := l.Validate()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s.when: %.80q %w", place, l.When, err))
+			errs = append(errs, fmt.Errorf("interlocks[%d].%w", i, err))
 			continue
 		}
-		for _, n := range when.names() {
+		for _, n := range when.Names() {
 			if o, ok := strings.CutPrefix(n, "output."); ok && !names[o] {
-				errs = append(errs, fmt.Errorf("%s.when: there is no output %q", place, o))
+				errs = append(errs, fmt.Errorf("interlocks[%d].when: there is no output %q", i, o))
 			}
-		}
-		if l.MaxAge < 0 || l.MaxAge > maxAge {
-			errs = append(errs, fmt.Errorf("%s.max_age: %v, wants 0s (%v) to %v", place, l.MaxAge, defaultAge, maxAge))
-		}
-		if len(l.Message) > maxMessage {
-			errs = append(errs, fmt.Errorf("%s.message: is %d bytes long, at most %d", place, len(l.Message), maxMessage))
 		}
 	}
 	return errs

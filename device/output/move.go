@@ -5,11 +5,11 @@ package output
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"math"
-	"path/filepath"
 	"time"
+
+	"fulmar/device/output/kept"
 )
 
 // stepTime is between two steps of an output with a speed. A bus of 9600 baud takes a
@@ -138,10 +138,7 @@ func (b *Bank) remember(ctx context.Context, c *channel, v float64) {
 		return
 	}
 	b.last[c.cfg.Name] = v
-	text, err := json.Marshal(b.last)
-	if err == nil {
-		err = b.deps.write(filepath.Join(b.deps.Dir, lastFile), text, 0o600)
-	}
+	err := kept.WriteLast(b.deps.Dir, b.last, b.deps.write)
 	if err != nil {
 		delete(b.last, c.cfg.Name) // so that the next set writes it
 		b.log.Warn("value for the next start not kept", "output", c.cfg.Name, "err", err)

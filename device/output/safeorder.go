@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"fulmar/device/output/kept"
 )
 
 const (
@@ -99,7 +101,7 @@ func (b *Bank) withSafe(want func(*channel) bool) []*channel {
 func (b *Bank) Shutdown(ctx context.Context, reason string) error {
 	b.mu.Lock()
 	if !b.latch.Active {
-		b.latch = latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: reason[:min(len(reason), maxMessage)]}
+		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: reason[:min(len(reason), maxMessage)]}
 		b.stop(errLatched)
 	}
 	b.life++
@@ -162,7 +164,7 @@ func (b *Bank) write() error {
 	b.mu.Lock()
 	l, life := b.latch, b.life
 	b.mu.Unlock()
-	if err := l.write(b.deps.Dir, b.deps.write); err != nil {
+	if err := l.Write(b.deps.Dir, b.deps.write); err != nil {
 		b.log.Error("safety shutdown not kept on disk yet", "err", err)
 		return err
 	}
@@ -196,7 +198,7 @@ func (b *Bank) Release(ctx context.Context, who string) error {
 	case driving > 0:
 		return refuse(CodeBusy, "outputs are on their way to their safe values; release it when they are there")
 	}
-	if err := (latch{V: 1, By: clip(who), Since: b.deps.Clock.Now()}).write(b.deps.Dir, b.deps.write); err != nil {
+	if err := (kept.Latch{V: 1, By: clip(who), Since: b.deps.Clock.Now()}).Write(b.deps.Dir, b.deps.write); err != nil {
 		b.doubt() // it may be there all the same
 		return refuse(CodeNotDurable, "the safety shutdown stays: %v", err)
 	}
@@ -224,7 +226,7 @@ func (b *Bank) unlatch(life uint64) bool {
 	if b.life != life || b.driving > 0 {
 		return false
 	}
-	b.latch, b.unsaved = latch{V: 1}, false
+	b.latch, b.unsaved = kept.Latch{V: 1}, false
 	b.sets, b.stop = context.WithCancelCause(context.Background())
 	for _, c := range b.order {
 		c.mu.Lock()

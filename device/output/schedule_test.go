@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"fulmar/device/output/interlock"
+	"fulmar/device/output/kept"
 	"fulmar/schema"
 )
 
@@ -226,8 +228,8 @@ func plantConfig(r *rand.Rand) []Config {
 	restore := []string{"", RestoreSafe, RestoreLast, RestoreLeave}
 	return []Config{
 		{Name: "pump", Kind: KindGPIO, GPIO: nil, Safe: safeAt(0), MinInterval: time.Duration(r.IntN(3)) * time.Second, Restore: restore[r.IntN(4)]},
-		{Name: "valve", Kind: KindSimulated, Max: 100, Safe: safeAt(0), StepPerS: float64(5 + r.IntN(50)), Restore: restore[r.IntN(4)], Interlocks: []Interlock{{When: "temp.tj > 95"}}},
-		{Name: "lamp", Kind: KindSimulated, Min: -1, Max: 1, Interlocks: []Interlock{{When: "temp.tj < 0 and cpu.load >= 50"}}},
+		{Name: "valve", Kind: KindSimulated, Max: 100, Safe: safeAt(0), StepPerS: float64(5 + r.IntN(50)), Restore: restore[r.IntN(4)], Interlocks: []interlock.Config{{When: "temp.tj > 95"}}},
+		{Name: "lamp", Kind: KindSimulated, Min: -1, Max: 1, Interlocks: []interlock.Config{{When: "temp.tj < 0 and cpu.load >= 50"}}},
 		{Name: "drive", Kind: KindSimulated, Min: -10, Max: 10, Safe: safeAt(-10), Restore: restore[r.IntN(4)], Timeout: time.Duration(1+r.IntN(8)) * time.Second},
 	}
 }
@@ -462,7 +464,7 @@ func (m *model) settle() {
 		}
 	}
 	p.mu.Unlock()
-	if l, err := readLatch(p.dir); err != nil || !l.Active {
+	if l, err := kept.ReadLatch(p.dir); err != nil || !l.Active {
 		p.t.Errorf("latched, and the disk says %+v, %v", l, err)
 	}
 }

@@ -21,6 +21,7 @@ type group struct {
 
 	out      []device.Reading // used again each tick
 	deadline *time.Timer
+	mono     int64 // when the tick began, see Latest
 
 	lastUp  time.Duration // at the last tick, see Deps.Uptime; 0 unknown
 	lastNow time.Time
@@ -78,6 +79,7 @@ func (g *group) slept(now time.Time) {
 // tick reads all sensors of the group once and hands the batch over.
 func (g *group) tick(ctx context.Context) {
 	at, now := g.s.deps.Clock.Now(), time.Now()
+	g.mono = at.Mono
 	started := 0
 	for _, j := range g.jobs {
 		j.started = j.begin()
@@ -160,6 +162,7 @@ func (g *group) add(k *series, v float64, q schema.Quality, now time.Time) {
 	n := len(g.out)
 	g.out = device.Append(g.out, k.name, v, q)
 	r := &g.out[n]
+	g.s.deps.Latest.put(k.name, r.Value, r.Quality, g.mono)
 	if !k.due(now, r.Value, r.Quality) {
 		g.out = g.out[:n]
 		return

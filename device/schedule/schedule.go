@@ -42,6 +42,8 @@ type Deps struct {
 	// board. Go's timers stand still in suspend, so only this tells how many ticks
 	// were slept through. nil counts none of those.
 	Uptime func() (time.Duration, error)
+	// Latest is given every reading; nil where nobody asks for the newest ones.
+	Latest *Latest
 }
 
 // Stats are counts since the scheduler was made.

@@ -55,8 +55,8 @@ type Config struct {
 	// Payload is what is said; {value} in it is the value. "" is {value}.
 	Payload string `yaml:"payload"`
 	// On and Off are said instead for 1 and 0, and understood on the state topic.
-	On     string `yaml:"on"`
-	Off    string `yaml:"off"`
+	On     string `yaml:"on_payload"`
+	Off    string `yaml:"off_payload"`
 	Retain bool   `yaml:"retain"`
 	// StateTopic is where the device says where it stands: a number, On or Off, or a JSON
 	// object with one of these as its StateField.
@@ -79,9 +79,9 @@ func (c *Config) Validate() error {
 	}
 	switch {
 	case (c.On == "") != (c.Off == ""):
-		return errors.New("on, off: want both or none")
+		return errors.New("on_payload, off_payload: want both or none")
 	case len(c.Payload)+len(c.On)+len(c.Off) > maxPayload:
-		return fmt.Errorf("payload, on, off: are over %d bytes", maxPayload)
+		return fmt.Errorf("payload, on_payload, off_payload: are over %d bytes", maxPayload)
 	case c.Payload != "" && !strings.Contains(c.Payload, Value):
 		return fmt.Errorf("payload: has no %s, so the device would not hear the value", Value)
 	case c.StateField != "" && c.StateTopic == "":

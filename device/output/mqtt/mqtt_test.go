@@ -246,7 +246,7 @@ func TestValidate(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]Config{
 		"broker:": {Topic: "a"}, "topic:": {Broker: "a:1", Topic: "a/#"}, "state_topic:": {Broker: "a:1", Topic: "a", StateTopic: "+"},
-		"on, off": {Broker: "a:1", Topic: "a", On: "x"}, "payload: has no": {Broker: "a:1", Topic: "a", Payload: "on"},
+		"on_payload, off_payload": {Broker: "a:1", Topic: "a", On: "x"}, "payload: has no": {Broker: "a:1", Topic: "a", Payload: "on"},
 		"ca_file: is given": {Broker: "a:1", Topic: "a", CAFile: "/x"}, "password_file": {Broker: "a:1", Topic: "a", PasswordFile: "x"},
 		"state_field": {Broker: "a:1", Topic: "a", StateField: "x"},
 	} {

@@ -30,8 +30,26 @@ const board = "dock-0001"
 // half a minute sees curves.
 const lively = `sample:
   groups:
-    - {name: fast, period: 500ms, sensors: [cpu, load, memory, pressure, thermal]}
+    - {name: fast, period: 500ms, sensors: [cpu, load, memory, pressure, thermal, synthetic]}
     - {name: normal, period: 5s, sensors: ["*"]}
+`
+
+// plant is what the board moves: a valve that follows in five seconds and must not open
+// while the made-up sensor is high, and a lamp.
+const plant = `sensors: {synthetic: 4}
+outputs:
+  - name: valve.inlet
+    kind: simulated
+    unit: percent
+    min: 0
+    max: 100
+    step_per_s: 20
+    safe: 0
+    restore: last
+    interlocks:
+      - {when: "synthetic.000 > 70", max_age: 10s, message: "the made-up sensor is high"}
+    simulated: {lag: 5s}
+  - {name: lamp.aisle, kind: simulated, min: 0, max: 1, safe: 1, restore: leave}
 `
 
 func main() {
@@ -66,7 +84,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, ended(site.Fleet)) }()
-	b := local.Board{Name: board, Extra: local.SceneYAML + lively}
+	b := local.Board{Name: board, Extra: local.SceneYAML + lively + plant}
 	if o.tpm {
 		var chip *local.Proc
 		if chip, b.TPM, err = site.StartTPM(board); err != nil {
@@ -88,7 +106,7 @@ func run(ctx context.Context, o options) (err error) {
   the browser warns once: the certificate is of the fleet's own authority
   log in as admin with the one-time password above (lost it? bin/fulmar-fleet reset-password --data %s)
 
-  one board, %s, samples this machine and watches a sorting line
+  one board, %s, samples this machine, watches a sorting line and has a valve and a lamp
   logs and data: %s
   Ctrl-C stops all
 

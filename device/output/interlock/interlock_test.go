@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package output
+package interlock
 
 import (
 	"math"
@@ -20,12 +20,12 @@ func TestConditions(t *testing.T) {
 		// What is not known is so whatever the rest says.
 		"gone > 1": "gone", "a == 1 or gone > 1": "gone", "a == 2 and gone > 1": "gone", "nan < 1": "nan",
 	} {
-		c, err := parseCondition(when)
+		c, err := Parse(when)
 		if err != nil {
 			t.Errorf("%s: %v", when, err)
 			continue
 		}
-		holds, unknown := c.holds(func(n string) (float64, bool) { v, ok := values[n]; return v, ok })
+		holds, unknown := c.Holds(func(n string) (float64, bool) { v, ok := values[n]; return v, ok })
 		got := map[bool]string{true: "yes", false: "no"}[holds]
 		if unknown != "" {
 			got = unknown
@@ -38,7 +38,7 @@ func TestConditions(t *testing.T) {
 		"", " ", "a", "a >", "> 1", "a > b", "a = 1", "a => 1", "a > 1 and", "a > 1 or", "a > 1 b < 2", "a > 1 xor b < 2", "A > 1",
 		"a > NaN", "a > Inf", "a > 1e999", "and > 1 and", "(a > 1)", "a > 1;", strings.Repeat("a > 1 and ", 30) + "a > 1", strings.Repeat("a>1 or ", 16) + "a>1",
 	} {
-		if _, err := parseCondition(when); err == nil {
+		if _, err := Parse(when); err == nil {
 			t.Errorf("%q was taken", when)
 		}
 	}
@@ -48,26 +48,15 @@ func FuzzCondition(f *testing.F) {
 	f.Add("temp.tj > 95 and output.valve == 0 or safety != 0")
 	f.Add("a<=-1e3")
 	f.Fuzz(func(t *testing.T, s string) {
-		c, err := parseCondition(s)
+		c, err := Parse(s)
 		if err != nil {
 			return
 		}
-		if n := len(c.names()); n == 0 || n > maxComparisons {
+		if n := len(c.Names()); n == 0 || n > maxComparisons {
 			t.Errorf("%q has %d comparisons", s, n)
 		}
-		if holds, unknown := c.holds(func(string) (float64, bool) { return 0, false }); holds || unknown == "" {
+		if holds, unknown := c.Holds(func(string) (float64, bool) { return 0, false }); holds || unknown == "" {
 			t.Errorf("%q holds where nothing is known", s)
 		}
-	})
-}
-
-func FuzzFiles(f *testing.F) {
-	f.Add([]byte(`{"v":1,"active":true,"since":{},"by":"x"}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		l, err := parseLatch(b)
-		if err != nil && !l.Active {
-			t.Error("what cannot be read is no shutdown")
-		}
-		_, _ = parseLast(b)
 	})
 }

@@ -1,7 +1,10 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package output
+// Package interlock is the language in which an output says when it may not be set: NAME OP
+// NUMBER, with "and" and "or". It is this small so that a person sees at a glance what it
+// does, and nothing in it can fail, wait or loop.
+package interlock
 
 import (
 	"errors"
@@ -18,8 +21,11 @@ import (
 const (
 	maxWhen        = 256 // bytes
 	maxComparisons = 16
-	defaultAge     = 30 * time.Second // three ticks of the slowest group that most sensors are in
-	maxAge         = time.Hour
+	maxMessage     = 256 // bytes
+	// DefaultAge is how old a reading may be where nothing is said: three ticks of the
+	// group that most sensors are in.
+	DefaultAge = 30 * time.Second
+	maxAge     = time.Hour
 )
 
 // Values tells the newest value of a reading and how old it is; ok is false where there
@@ -28,8 +34,8 @@ type Values interface {
 	Value(name string) (v float64, age time.Duration, ok bool)
 }
 
-// Interlock refuses sets while a condition holds.
-type Interlock struct {
+// Config refuses sets while a condition holds.
+type Config struct {
 	// When is NAME OP NUMBER, several of them with "and" and "or" between ("and" binds
 	// closer; there are no brackets). OP is one of < <= > >= == !=. NAME is a reading
 	// (temp.tj), output.NAME, or safety (1 while a safety shutdown is latched).
@@ -40,9 +46,9 @@ type Interlock struct {
 	Message string `yaml:"message"`
 }
 
-// condition is a parsed When: terms of which one has to hold, of comparisons that all
+// Condition is a parsed When: terms of which one has to hold, of comparisons that all
 // have to hold.
-type condition struct {
+type Condition struct {
 	terms [][]comparison
 }
 
@@ -52,12 +58,12 @@ type comparison struct {
 	than float64
 }
 
-// parseCondition reads the language of [Interlock].
-func parseCondition(s string) (*condition, error) {
+// Parse reads the language of [Config].
+func Parse(s string) (*Condition, error) {
 	if len(s) > maxWhen {
 		return nil, fmt.Errorf("is %d bytes long, at most %d", len(s), maxWhen)
 	}
-	words, c, n := split(s), &condition{terms: [][]comparison{nil}}, 0
+	words, c, n := split(s), &Condition{terms: [][]comparison{nil}}, 0
 	for len(words) > 0 {
 		if len(words) < 3 {
 			return nil, fmt.Errorf("ends after %q, wants NAME OP NUMBER", strings.Join(words, " "))
@@ -116,8 +122,8 @@ func split(s string) []string {
 	return strings.Fields(b.String())
 }
 
-// names are those that it looks at.
-func (c *condition) names() []string {
+// Names are those that it looks at.
+func (c *Condition) Names() []string {
 	var out []string
 	for _, t := range c.terms {
 		for _, cmp := range t {
@@ -127,10 +133,10 @@ func (c *condition) names() []string {
 	return out
 }
 
-// holds tells whether it holds; unknown names the first value that is not known, and then
+// Holds tells whether it holds; unknown names the first value that is not known, and then
 // nobody can tell. All names are asked for, so that it does not depend on what the others
 // are whether a dead sensor is noticed.
-func (c *condition) holds(value func(name string) (float64, bool)) (holds bool, unknown string) {
+func (c *Condition) Holds(value func(name string) (float64, bool)) (holds bool, unknown string) {
 	for _, t := range c.terms {
 		all := true
 		for _, cmp := range t {
@@ -159,4 +165,18 @@ func (c *comparison) true(v float64) bool {
 		return v == c.than
 	}
 	return v != c.than
+}
+
+// Validate checks the form. What is named is for others to check.
+func (c *Config) Validate() (*Condition, error) {
+	when, err := Parse(c.When)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("when: %.80q %w", c.When, err)
+	case c.MaxAge < 0 || c.MaxAge > maxAge:
+		return nil, fmt.Errorf("max_age: %v, wants 0s (%v) to %v", c.MaxAge, DefaultAge, maxAge)
+	case len(c.Message) > maxMessage:
+		return nil, fmt.Errorf("message: is %d bytes long, at most %d", len(c.Message), maxMessage)
+	}
+	return when, nil
 }
