@@ -20,6 +20,7 @@ import (
 	"fulmar/agent/attest"
 	"fulmar/agent/authority"
 	"fulmar/agent/chip"
+	"fulmar/agent/commands"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
 	"fulmar/agent/trial"
@@ -58,6 +59,8 @@ type Options struct {
 	// Program is fulmard's own executable, which looks at the spool's files after a
 	// start that ended badly; "": no look.
 	Program string
+	// Tail keeps the end of the log, for a diagnostics archive; nil: it has none.
+	Tail *Tail
 }
 
 // Agent is one board.
@@ -83,6 +86,10 @@ type Agent struct {
 	attestor  *attest.Attestor
 	authority *authority.Authority
 	keySets   chan []byte // of the fleet, to be looked at
+	commands  *commands.Service
+	newest    *commands.Newest
+	asked     asks   // of the worker
+	stop      func() // ends Run; under mu, nil before it
 
 	notify *sdnotify.Notifier
 	said   reports
@@ -120,6 +127,10 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
 	}
+	a.newest = commands.NewNewest(a.clock)
+	if a.commands, err = a.openCommands(); err != nil {
+		return nil, errors.Join(err, a.spool.Close())
+	}
 	return a, nil
 }
 
@@ -156,6 +167,11 @@ func seed(board string) uint64 {
 // Run runs the board until the context ends. It returns nil after a stop in
 // order.
 func (a *Agent) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	a.mu.Lock()
+	a.stop = stop
+	a.mu.Unlock()
 	// Three layers, stopped from the top: what makes records, what sends them,
 	// what keeps them. So a stop in order leaves little behind on the disk.
 	below := context.WithoutCancel(ctx)
@@ -222,6 +238,7 @@ func (a *Agent) startedWith() {
 func (a *Agent) startMakers(g *run.Group) {
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
+	g.Go("commands", a.commands.Run)
 	g.Go("status", a.serveStatus)
 	g.Go("local", a.serveLocal)
 	g.Go("watchdog", a.watchdog)

@@ -63,7 +63,7 @@ func (a *Agent) apply(next *config.Config) {
 		err = a.scheduler.Replace(next.Sample, a.sensors(next))
 	}
 	if client != nil {
-		err = errors.Join(err, client.Update(next.Setup()))
+		err = errors.Join(err, client.Update(a.setup(next)))
 	}
 	if err != nil {
 		a.log.Error("a part refused its new config", "err", err)

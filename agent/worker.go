@@ -30,7 +30,7 @@ func (a *Agent) runWorker(ctx context.Context) error {
 	}
 	sup := a.supervisor(&cfg)
 	client := worker.NewClient(a.opt.Release, sup.Dial, workerHandler{a}, a.log.With("part", "worker"))
-	if err := client.Update(cfg.Setup()); err != nil {
+	if err := client.Update(a.setup(&cfg)); err != nil {
 		return fmt.Errorf("worker setup: %w", err)
 	}
 	a.mu.Lock()
@@ -122,6 +122,7 @@ type workerHandler struct{ a *Agent }
 func (h workerHandler) Result(_ context.Context, r *worker.Result) {
 	h.a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindEvent, Time: r.Time, Event: &r.Event})
 	if r.Snapshot != nil {
+		defer h.a.asked.took(r.Event.Source, r.Snapshot.Name)
 		h.a.append(schema.ClassSnapshot, &schema.Record{Kind: schema.KindSnapshot, Time: r.Time, Snapshot: r.Snapshot})
 	}
 }
@@ -182,5 +183,6 @@ func (a *Agent) append(class schema.Class, r *schema.Record) {
 type sampleSink struct{ a *Agent }
 
 func (s sampleSink) Samples(t schema.Time, b *schema.Samples) {
+	s.a.newest.Samples(t, b)
 	s.a.append(schema.ClassMetric, &schema.Record{Kind: schema.KindSamples, Time: t, Samples: b})
 }

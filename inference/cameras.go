@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"fulmar/inference/camera"
@@ -47,6 +48,8 @@ type cameraRun struct {
 	// The times of the newest event and picture; the lane that has a frame of this
 	// camera uses them, and no two have one at a time.
 	lastEvent, lastPicture time.Time
+	asked                  atomic.Uint64 // of the setup; another than given: a picture is wanted
+	given                  uint64        // as lastEvent
 }
 
 // outgoing is an event on its way, with the frame whose picture is to be kept.
@@ -121,12 +124,14 @@ func (c *cameraRun) finish(f *camera.Frame, m *Loaded, boxes []schema.Box) {
 		right, wrong, missed = detect.Match(boxes, f.Truth)
 	}
 	c.stats.inferred(latency, right, wrong, missed)
-	if len(boxes) == 0 || f.At.Sub(c.lastEvent) < c.cfg.EventEvery-sameMoment {
+	asked := c.asked.Load()
+	wanted := asked != c.given
+	if !wanted && (len(boxes) == 0 || f.At.Sub(c.lastEvent) < c.cfg.EventEvery-sameMoment) {
 		f.Release()
 		return
 	}
 	o := outgoing{result: worker.Result{Time: c.p.when(f.At), Event: c.event(f, m, boxes, latency)}}
-	picture := c.cfg.SnapshotEvery > 0 && f.At.Sub(c.lastPicture) >= c.cfg.SnapshotEvery-sameMoment
+	picture := wanted || c.cfg.SnapshotEvery > 0 && f.At.Sub(c.lastPicture) >= c.cfg.SnapshotEvery-sameMoment
 	if picture {
 		o.frame = f
 	}
@@ -134,7 +139,7 @@ func (c *cameraRun) finish(f *camera.Frame, m *Loaded, boxes []schema.Box) {
 	case c.out <- o:
 		c.lastEvent = f.At
 		if picture {
-			c.lastPicture = f.At
+			c.lastPicture, c.given = f.At, asked
 			return // keep releases it
 		}
 	default:

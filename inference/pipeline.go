@@ -137,8 +137,9 @@ func (p *Pipeline) reconcile(ctx context.Context, g *run.Group) {
 	}
 	for _, cfg := range s.Cameras {
 		if old := p.cameras[cfg.Name]; old == nil || old.cfg != cfg {
-			p.startCamera(ctx, g, cfg, old)
+			p.startCamera(ctx, g, cfg, old, s.Asked[cfg.Name])
 		}
+		p.cameras[cfg.Name].asked.Store(s.Asked[cfg.Name])
 	}
 	p.threads, p.engines = threads, s.Engines
 	p.log.Info("setup in force", "cameras", len(s.Cameras), "models", len(s.Models), "threads", threads)
@@ -159,14 +160,17 @@ func (p *Pipeline) startModel(ctx context.Context, g *run.Group, cfg worker.Mode
 	})
 }
 
-// startCamera puts a camera in place of old (nil: there was none); p.mu is held.
-func (p *Pipeline) startCamera(ctx context.Context, g *run.Group, cfg worker.Camera, old *cameraRun) {
+// startCamera puts a camera in place of old (nil: there was none); p.mu is held. Of the
+// pictures asked for it has given all: what is asked for from now on it gives.
+func (p *Pipeline) startCamera(ctx context.Context, g *run.Group, cfg worker.Camera, old *cameraRun, asked uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &cameraRun{
 		cfg: cfg, p: p, cancel: cancel, ended: make(chan struct{}),
 		period: time.Duration(float64(time.Second) / cfg.FPS),
 		out:    make(chan outgoing, waitingEvents),
+		given:  asked, // of a worker before this one
 	}
+	c.asked.Store(asked)
 	if old != nil {
 		c.after = old.ended
 	}

@@ -430,6 +430,33 @@ func TestEventsAndPicturesOnTime(t *testing.T) {
 
 // A file's JPEG is kept byte for byte; pictures that cannot be read are counted and
 // passed; a camera that has only those has failed; a folder that comes later works.
+// A picture that is asked for is kept of the next frame, though nothing is in it and no
+// event is due; once.
+func TestPictureAskedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(func(_ context.Context, _ image.Image, dst []schema.Box) ([]schema.Box, error) { return dst, nil })
+		r.cfg.Open = smallScene
+		s := setup(worker.Camera{Name: "a", Kind: "scene", FPS: 10, EventEvery: time.Hour}, worker.Camera{Name: "b", Kind: "scene", FPS: 10, EventEvery: time.Hour})
+		s.BlobDir, s.BlobQuota = t.TempDir(), 1<<20
+		s.Asked = map[string]uint64{"a": 7} // of a worker before
+		r.during(t, s, func() {
+			time.Sleep(2 * time.Second)
+			if got := r.sent(); len(got) != 0 {
+				t.Errorf("%d events nobody asked for", len(got))
+			}
+			next := s
+			next.Asked = map[string]uint64{"a": 8}
+			r.Apply(next)
+			time.Sleep(2 * time.Second)
+		})
+		got := r.sent()
+		if len(got) != 1 || got[0].Event.Source != "a" || got[0].Snapshot == nil || got[0].Event.Snapshot != got[0].Snapshot.Name || len(got[0].Event.Boxes) != 0 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 func TestFolderCamera(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

@@ -43,9 +43,11 @@ const (
 
 // Config is what the commands of a board work with.
 type Config struct {
-	Tenant, Board string
-	Dir           string // the board's data folder
-	Clock         schema.Clock
+	// Address is whose board this is; both are "" before it has a name, and then only people
+	// and rules on it give commands.
+	Address func() (tenant, board string)
+	Dir     string // the board's data folder
+	Clock   schema.Clock
 	// Now is the fleet's time in ms since 1970, and whether it is known.
 	Now func() (ms uint64, known bool)
 	// Open gives what the fleet signed as a command.
@@ -132,7 +134,7 @@ func Open(cfg Config) (*Service, error) {
 		log = deadLog{err}
 	}
 	s.d, err = dispatch.New(dispatch.Config{
-		Tenant: cfg.Tenant, Board: cfg.Board, Open: cfg.Open, Now: cfg.Now, Clock: cfg.Clock,
+		Address: cfg.Address, Open: cfg.Open, Now: cfg.Now, Clock: cfg.Clock,
 		Handlers: handlers, Log: log, Entries: entries, Tell: s.tell, Saw: s.saw, Slog: cfg.Log,
 	})
 	if err != nil {
@@ -274,7 +276,7 @@ func (s *Service) Local(ctx context.Context, actor, name string, args []byte, o 
 		return command.Result{}, fmt.Errorf("command %s: actor %.70q, wants %s/USER or %s/NAME", name, actor, command.ActorLocal, command.ActorRule)
 	}
 	c := command.Command{
-		V: schema.Version, Tenant: s.cfg.Tenant, Board: s.cfg.Board, Name: name, Args: args,
+		V: schema.Version, Name: name, Args: args,
 		Actor: actor, DryRun: o.DryRun, Reason: o.Reason, By: o.By,
 	}
 	if _, err := rand.Read(c.ID[:]); err != nil {
@@ -313,11 +315,11 @@ func (s *Service) Operator(ctx context.Context, envelope []byte) (command.Result
 	refuse := func(code, form string, args ...any) (command.Result, error) {
 		return command.Result{V: schema.Version, ID: c.ID, State: command.Refused, Time: s.cfg.Clock.Now(), Code: code, Text: fmt.Sprintf(form, args...)}, nil
 	}
-	if c.Tenant != s.cfg.Tenant || c.Board != s.cfg.Board {
-		return refuse(command.CodeAddress, "it is for board %s of %s, this is %s of %s", c.Board, c.Tenant, s.cfg.Board, s.cfg.Tenant)
-	}
 	if len(key) < 16 || c.Actor != command.ActorKey+"/"+key[:16] {
 		return refuse(command.CodeActor, "it is of actor %s, and key %.16s signed it", c.Actor, key)
+	}
+	if tenant, board := s.cfg.Address(); c.Tenant != tenant || c.Board != board {
+		return refuse(command.CodeAddress, "it is for board %s of %s, this is %s of %s", c.Board, c.Tenant, board, tenant)
 	}
 	if !s.redeem(c.ID) {
 		return refuse(command.CodeReplayed, "its id is no challenge of this board, or one that is used or over a minute old: ask for a new one")

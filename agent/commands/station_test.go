@@ -227,6 +227,7 @@ type station struct {
 	kept    map[string][]byte
 	stopped []string
 	unknown bool // the fleet's time
+	far     time.Duration
 }
 
 func newStation(t testing.TB) *station {
@@ -239,7 +240,7 @@ func newStation(t testing.TB) *station {
 
 func (st *station) config() Config {
 	return Config{
-		Tenant: "t", Board: "b", Dir: st.dir, Clock: schema.NewClock(7, 0), Release: "1.2.3",
+		Address: func() (string, string) { return "t", "b" }, Dir: st.dir, Clock: schema.NewClock(7, 0), Release: "1.2.3",
 		Now: func() (uint64, bool) {
 			st.mu.Lock()
 			defer st.mu.Unlock()
@@ -251,6 +252,7 @@ func (st *station) config() Config {
 			if err := schema.Decode(p, &r); err != nil || r.Result.ID.String() != id {
 				st.t.Errorf("report of %s: %v", id, err)
 			}
+			time.Sleep(st.far)
 			st.mu.Lock()
 			defer st.mu.Unlock()
 			st.sent = append(st.sent, r)

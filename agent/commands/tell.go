@@ -48,11 +48,6 @@ func (s *Service) connection() (up context.Context, next <-chan struct{}) {
 // command is, is told now or not at all.
 func (s *Service) tell(ctx context.Context, r command.Report) error {
 	final := r.Result.State.Final()
-	payload, err := schema.Encode(&r)
-	if err != nil {
-		s.cfg.Log.Error("the report of a command can never be told", "command", r.Result.ID.String(), "err", err)
-		return nil // nor will it be better the next time
-	}
 	up, next := s.connection()
 	for up == nil {
 		if !final {
@@ -64,6 +59,16 @@ func (s *Service) tell(ctx context.Context, r command.Report) error {
 		case <-next:
 		}
 		up, next = s.connection()
+	}
+	if r.Command != nil { // it may have been given before the board had its name
+		c := *r.Command
+		c.Tenant, c.Board = s.cfg.Address()
+		r.Command = &c
+	}
+	payload, err := schema.Encode(&r)
+	if err != nil {
+		s.cfg.Log.Error("the report of a command can never be told", "command", r.Result.ID.String(), "err", err)
+		return nil // nor will it be better the next time
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()

@@ -170,14 +170,15 @@ func runBoard(args []string, stderr io.Writer) int {
 		return 1
 	}
 	level := new(slog.LevelVar)
-	log := logger(cfg, level, stderr)
+	tail := new(agent.Tail)
+	log := logger(cfg, level, io.MultiWriter(stderr, tail))
 	self, err := os.Executable()
 	if err != nil {
 		log.Warn("own program not found, the spool's files are not looked at beforehand", "err", err)
 	}
 	a, err := agent.New(cfg, agent.Options{
 		Program:    self,
-		ConfigPath: *path, BrokenConfig: broken, Release: release, Root: device.NewRoot(*sysroot), Log: log, Level: level,
+		ConfigPath: *path, BrokenConfig: broken, Release: release, Root: device.NewRoot(*sysroot), Log: log, Level: level, Tail: tail,
 	})
 	if err != nil {
 		fmt.Fprintf(stderr, "fulmard: %v\n", err)

@@ -48,7 +48,7 @@ func (b *bench) start(handlers ...command.Handler) {
 		log = b.log(j)
 	}
 	b.d, err = New(Config{
-		Tenant: "t", Board: "b", Clock: schema.BootClock(1), Handlers: handlers, Log: log, Entries: entries,
+		Address: address, Clock: schema.BootClock(1), Handlers: handlers, Log: log, Entries: entries,
 		Open: func(e []byte) ([]byte, error) {
 			if !bytes.HasPrefix(e, []byte("signed:")) {
 				return nil, errors.New("no key of the role command signed it")
@@ -514,7 +514,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Fatal(err)
 	}
 	d, err := New(Config{
-		Tenant: "t", Board: "b", Clock: schema.BootClock(1), Handlers: []command.Handler{quick("set")}, Log: j, Entries: entries,
+		Address: address, Clock: schema.BootClock(1), Handlers: []command.Handler{quick("set")}, Log: j, Entries: entries,
 		Now: func() (uint64, bool) { return 1, true }, Open: func(e []byte) ([]byte, error) { return e, nil },
 		Tell: func(context.Context, command.Report) error { return nil }, Slog: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})

@@ -38,7 +38,9 @@ const (
 
 // Config is what a dispatcher is told.
 type Config struct {
-	Tenant, Board string
+	// Address is whose board this is; both are "" before it has a name, and then only the
+	// board itself gives commands.
+	Address func() (tenant, board string)
 	// Open gives the bytes that an envelope signs, if keys that may give commands did.
 	Open func(envelope []byte) ([]byte, error)
 	// Now is the fleet's time in milliseconds since 1970, and whether it is known.
@@ -162,9 +164,10 @@ func (d *Dispatcher) Submit(ctx context.Context, envelope []byte) (command.Resul
 }
 
 // SubmitLocal takes a command of a person or a rule on the board, whom the caller knows.
-// Its Seq is given here: the next one of its actor.
+// Its Seq is given here: the next one of its actor; and so is whose board it is for.
 func (d *Dispatcher) SubmitLocal(ctx context.Context, c command.Command) (command.Result, error) {
 	c.Seq = 1
+	c.Tenant, c.Board = d.cfg.Address()
 	if err := c.Validate(); err != nil {
 		return command.Result{}, err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"fulmar/command"
 	"fulmar/schema"
+	"fulmar/storage/journal"
 )
 
 // memory is a journal that outlives the program and not the test.
@@ -40,6 +41,8 @@ func (m *memory) Rewrite(e [][]byte) error {
 }
 func (m *memory) Size() int64 { return m.size }
 
+func address() (tenant, board string) { return "t", "b" }
+
 // island is a board whose fleet cannot be reached until told otherwise.
 type island struct {
 	t    *testing.T
@@ -55,7 +58,7 @@ type island struct {
 func (i *island) start(handlers ...command.Handler) {
 	i.t.Helper()
 	d, err := New(Config{
-		Tenant: "t", Board: "b", Clock: schema.NewClock(1, 0), Handlers: handlers, Log: &i.log, Entries: i.log.entries, untold: i.most,
+		Address: address, Clock: schema.NewClock(1, 0), Handlers: handlers, Log: &i.log, Entries: i.log.entries, untold: i.most,
 		Open: func(e []byte) ([]byte, error) { return e, nil }, Now: func() (uint64, bool) { return uint64(time.Now().UnixMilli()), true },
 		Tell: func(_ context.Context, r command.Report) error {
 			i.mu.Lock()
@@ -293,6 +296,64 @@ func TestFleetWaits(t *testing.T) {
 	})
 }
 
+// broken is a journal that takes nothing more until it is written anew.
+type broken struct {
+	memory
+	bad bool
+}
+
+func (b *broken) Append(e ...[]byte) error {
+	if b.bad {
+		return journal.ErrBroken
+	}
+	return b.memory.Append(e...)
+}
+
+func (b *broken) Rewrite(e [][]byte) error {
+	b.bad = false
+	return b.memory.Rewrite(e)
+}
+
+// TestBrokenJournal: a journal that lost its disk for a moment is written anew from what
+// is known, and nothing is lost.
+func TestBrokenJournal(t *testing.T) {
+	t.Parallel()
+	safe := func(string) bool { return false }
+	b := &broken{}
+	l := newLedger(b, nil, 9, safe)
+	accept := func(n byte) line {
+		return line{Op: opAccept, Local: true, Command: &command.Command{V: 1, ID: command.ID{n}, Tenant: "t", Board: "b", Name: "set", Actor: "rule/a", Seq: uint64(n)}}
+	}
+	if err := l.write(false, accept(1)); err != nil {
+		t.Fatal(err)
+	}
+	b.bad = true
+	if err := l.write(false, accept(2)); err != nil {
+		t.Fatal(err)
+	}
+	if again := newLedger(b, b.entries, 9, safe); len(again.waiting) != 2 || again.local["rule/a"].high != 2 {
+		t.Errorf("%d commands are known", len(again.waiting))
+	}
+}
+
+// TestForgottenActor: the number of one that is forgotten outlives the journal's rewriting.
+func TestForgottenActor(t *testing.T) {
+	t.Parallel()
+	safe := func(string) bool { return false }
+	m := &memory{}
+	l := newLedger(m, nil, 9, safe)
+	l.number("rule/old", 5)
+	for n := range maxActors {
+		l.number(fmt.Sprint("rule/r", n), 1)
+	}
+	if err := l.compact(); err != nil {
+		t.Fatal(err)
+	}
+	if n := newLedger(m, m.entries, 9, safe).next("rule/old"); n <= 5 {
+		t.Errorf("it gets number %d again", n)
+	}
+}
+
 // TestActors: no number of actors locks anybody out. The board's own come and go, and
 // their numbers rise all the same; signed ones have a bound, with a place for the fleet.
 func TestActors(t *testing.T) {
@@ -319,6 +380,9 @@ func TestActors(t *testing.T) {
 				high[who] = list[0].Command.Seq
 			}
 			i.stop()
+			if err := i.d.l.compact(); err != nil {
+				t.Fatal(err)
+			}
 			i.start(quick("set"))
 		}
 		if n := len(i.d.l.local); n > maxActors {
@@ -397,7 +461,7 @@ func TestSafetyFlood(t *testing.T) {
 // from being read.
 func TestClip(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{"", "a", strings.Repeat("ä", schema.MaxText), "x" + strings.Repeat("€", schema.MaxText), "\xff\xfe", strings.Repeat("\xff", 2*schema.MaxText)} {
+	for _, s := range []string{"", "a", strings.Repeat("ä", schema.MaxText), "x" + strings.Repeat("ä", schema.MaxText), "\xff\xfe", strings.Repeat("\xff", 2*schema.MaxText)} {
 		if c := clip(s); !utf8.ValidString(c) || len(c) > schema.MaxText || len(s) < schema.MaxText && len(s) > 0 && c == "" {
 			t.Errorf("%.10q became %d bytes", s, len(c))
 		}

@@ -203,7 +203,7 @@ func (b *board) start(t *testing.T) *life {
 	copy(entries, b.disk)
 	b.mu.Unlock()
 	d, err := New(Config{
-		Tenant: "t", Board: "b", Open: func(e []byte) ([]byte, error) { return e, nil }, Now: b.time, Clock: schema.BootClock(1),
+		Address: address, Open: func(e []byte) ([]byte, error) { return e, nil }, Now: b.time, Clock: schema.BootClock(1),
 		Handlers: b.handlers(), Log: b, Entries: entries, Tell: b.tell, untold: 6, Slog: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

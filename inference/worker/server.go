@@ -60,11 +60,16 @@ type Server struct {
 	number  uint64
 	dropped uint64
 	client  uint64 // run of the client that sent belongs to
+	life    *uint64
+	quit    chan struct{} // 1-buffered: fulmard wants another worker
 }
+
+// ErrRestart ends a server whose fulmard asked for a new worker.
+var ErrRestart = errors.New("fulmard asked for a new worker")
 
 // NewServer makes a server that takes connections from ln and closes it at the end.
 func NewServer(release string, ln net.Listener, b Backend, log *slog.Logger) *Server {
-	return &Server{release: release, ln: ln, backend: b, log: log, run: rand.Uint64(), wake: make(chan struct{}, 1), gone: time.Now()}
+	return &Server{release: release, ln: ln, backend: b, log: log, run: rand.Uint64(), wake: make(chan struct{}, 1), quit: make(chan struct{}, 1), gone: time.Now()}
 }
 
 // Admit lets another user in than our own and root: fulmard's, where it is not ours.
@@ -139,6 +144,14 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	defer stop()
+	g.Go("life", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.quit:
+			return ErrRestart
+		}
+	})
 	g.Go("accept", func(ctx context.Context) error {
 		for {
 			conn, err := s.ln.Accept()
@@ -259,6 +272,15 @@ func (s *Server) take(k kind, body []byte, pings chan<- uint64) error {
 		var v Setup
 		if err := decode(body, &v); err != nil {
 			return err
+		}
+		s.mu.Lock()
+		if s.life == nil {
+			s.life = &v.Life
+		}
+		another := v.Life != 0 && v.Life != *s.life
+		s.mu.Unlock()
+		if another {
+			poke(s.quit)
 		}
 		s.backend.Apply(v)
 	case kindTaken:

@@ -21,6 +21,12 @@ type Setup struct {
 	Threads int `cbor:"5,keyasint"`
 	// Engines says how engines are built and kept.
 	Engines Engines `cbor:"6,keyasint,omitempty"`
+	// Asked counts, by camera, the pictures that somebody asked for: whenever it changes the
+	// camera's next frame is kept, with an event, whatever is in it.
+	Asked map[string]uint64 `cbor:"7,keyasint,omitempty"`
+	// Life, where it is not 0 and another than in the first setup that a worker got, has
+	// that worker end, so that who keeps it starts it anew.
+	Life uint64 `cbor:"8,keyasint,omitempty"`
 }
 
 // Engines is what holds for the engines of all models that are built on the board.

@@ -73,6 +73,9 @@ func (s *Setup) Validate() error {
 			return fmt.Errorf("setup: camera %s keeps pictures but no folder is set for them", c.Name)
 		}
 	}
+	if len(s.Asked) > MaxCameras {
+		return fmt.Errorf("setup: pictures of %d cameras are asked for, at most %d", len(s.Asked), MaxCameras)
+	}
 	return nil
 }
 
