@@ -23,7 +23,7 @@ import (
 func (a *Agent) openCommands() (*commands.Service, error) {
 	return commands.Open(commands.Config{
 		Address: a.address, Dir: a.cfg.Data, Clock: a.clock, Release: a.opt.Release,
-		Now: a.fleetTime, Open: a.openCommand, Operator: a.openOperator, Send: a.sendResult,
+		Now: a.authority.Now, Open: a.authority.Command, Operator: a.authority.Operator, Send: a.sendResult,
 		Log:    a.log.With("part", "commands"),
 		Newest: a.newest, Worker: workerCommands{a}, Stop: a.stopFor,
 		Diagnose: a.diagnose, Keep: a.keepFile,
@@ -41,15 +41,6 @@ func (a *Agent) address() (tenant, board string) {
 	}
 	return "", ""
 }
-
-// errNoAuthority: nobody can sign for this board until it knows the fleet's keys.
-var errNoAuthority = errors.New("this board knows no keys of its fleet yet")
-
-func (a *Agent) fleetTime() (ms uint64, known bool) { return 0, false }
-
-func (a *Agent) openCommand([]byte) ([]byte, error) { return nil, errNoAuthority }
-
-func (a *Agent) openOperator([]byte) ([]byte, string, error) { return nil, "", errNoAuthority }
 
 // uplink is a link that takes more than records.
 type uplink interface {

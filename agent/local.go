@@ -21,9 +21,8 @@ func (a *Agent) serveLocal(ctx context.Context) error {
 			cfg := a.config()
 			return local.Access{Operators: cfg.Local.Operators, Viewers: cfg.Local.Viewers}
 		},
-		Name: a.name, State: a,
-		// Neither runs on a board yet.
-		Commands: func() local.Commands { return nil },
+		Name: a.address, State: a,
+		Commands: func() local.Commands { return a.commands },
 		Twin:     func() local.Twin { return nil },
 		Log:      a.log.With("part", "local"),
 	}).Run(ctx)
@@ -33,17 +32,6 @@ func (a *Agent) serveLocal(ctx context.Context) error {
 		a.say("local", "refused", schema.SeverityWarn, "fulmar local does not reach this board: "+err.Error())
 	}
 	return nil
-}
-
-// name tells who the board is to its fleet or its broker; "" before that is known.
-func (a *Agent) name() (tenant, board string) {
-	if id := a.identity.Load(); id != nil {
-		return id.Tenant, id.Board
-	}
-	if cfg := a.config(); cfg.Broker.Address != "" {
-		return cfg.Broker.Tenant, cfg.Board
-	}
-	return "", ""
 }
 
 // State tells a person at the board how it is.
@@ -58,7 +46,7 @@ func (a *Agent) State(context.Context) onboard.State {
 			s.Link.For = int64(time.Since(since) / time.Second)
 		}
 	}
-	if s.Tenant, s.Board = a.name(); s.Board == "" {
+	if s.Tenant, s.Board = a.address(); s.Board == "" {
 		s.Board = a.config().Board
 	}
 	return s
