@@ -88,7 +88,7 @@ func fresh(t *testing.T) *board {
 		t.Fatal(err)
 	}
 	b.svc, err = commands.Open(commands.Config{
-		Tenant: "default", Board: "dock-1", Dir: dir, Clock: clock, Now: b.keys.Now, Open: b.keys.Command, Operator: b.keys.Operator,
+		Address: func() (string, string) { return "default", "dock-1" }, Dir: dir, Clock: clock, Now: b.keys.Now, Open: b.keys.Command, Operator: b.keys.Operator,
 		Send: func(context.Context, string, []byte) error { return nil }, Log: log, User: b.offers(),
 	})
 	if err != nil {

@@ -113,7 +113,7 @@ func startBoard(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 	}
 	svc, err := commands.Open(commands.Config{
-		Tenant: "default", Board: "dock-1", Dir: dir, Clock: clock, Now: keys.Now, Open: keys.Command, Operator: keys.Operator,
+		Address: func() (string, string) { return "default", "dock-1" }, Dir: dir, Clock: clock, Now: keys.Now, Open: keys.Command, Operator: keys.Operator,
 		Send: func(context.Context, string, []byte) error { return errors.New("no link") }, Log: log, Outputs: p, User: slow(),
 	})
 	ts.Check(err)
