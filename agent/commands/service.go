@@ -266,6 +266,8 @@ type Options struct {
 	DryRun bool
 	Reason string
 	By     string // the person behind the actor, where that is another name
+	// ID names the command; given twice it is one. Zero: a new one is made.
+	ID command.ID
 }
 
 // Local gives a command of a person or a rule on the board, whom the caller knows: actor
@@ -280,8 +282,10 @@ func (s *Service) Local(ctx context.Context, actor, name string, args []byte, o 
 		V: schema.Version, Name: name, Args: args,
 		Actor: actor, DryRun: o.DryRun, Reason: o.Reason, By: o.By,
 	}
-	if _, err := rand.Read(c.ID[:]); err != nil {
-		return command.Result{}, err
+	if c.ID = o.ID; c.ID == (command.ID{}) {
+		if _, err := rand.Read(c.ID[:]); err != nil {
+			return command.Result{}, err
+		}
 	}
 	return s.d.SubmitLocal(ctx, c)
 }

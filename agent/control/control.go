@@ -20,6 +20,7 @@ import (
 	"fulmar/agent/local"
 	"fulmar/agent/shadow"
 	"fulmar/device/output"
+	"fulmar/device/output/interlock"
 	"fulmar/device/rule"
 	"fulmar/device/schedule"
 	"fulmar/internal/run"
@@ -134,7 +135,7 @@ func (c *Control) Close() error { return c.commands.Close() }
 func (c *Control) Latest() *schedule.Latest { return c.latest }
 
 // values is Latest for the outputs; nil where there is none, also as an interface.
-func (c *Control) values() output.Values {
+func (c *Control) values() interlock.Values {
 	if c.latest == nil {
 		return nil
 	}

@@ -154,6 +154,22 @@ func (b *Bank) Set(ctx context.Context, name string, value float64, who string) 
 	return nil
 }
 
+// SetSafe brings an output to its safe value, as Set does: for a lease that is over. One
+// without a safe value stays where it is.
+func (b *Bank) SetSafe(ctx context.Context, name, who string) error {
+	c := b.byName[name]
+	if c == nil {
+		return b.Check(name, 0)
+	}
+	if c.cfg.Safe == nil {
+		return nil
+	}
+	return b.Set(ctx, name, *c.cfg.Safe, who)
+}
+
+// NoLimit narrows nothing.
+func NoLimit() Limit { return Limit{math.NaN(), math.NaN()} }
+
 // clip bounds an actor's name.
 func clip(who string) string { return who[:min(len(who), schema.MaxName)] }
 

@@ -81,6 +81,17 @@ func DefaultPlan() Plan {
 	}}
 }
 
+// Silence is the longest time that the series may go without a value because it does not
+// change; 0: it is not thinned.
+func (p *Plan) Silence(series string) time.Duration {
+	for _, r := range p.OnChange {
+		if ok, err := path.Match(r.Series, series); ok && err == nil {
+			return r.MaxSilence
+		}
+	}
+	return 0
+}
+
 // TickEvery is the longest time between two ticks of the fastest group; 0: nothing is read.
 func (p *Plan) TickEvery() (every time.Duration) {
 	for _, g := range p.Groups {

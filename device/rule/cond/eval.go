@@ -53,6 +53,24 @@ func Is(b bool) Value {
 // Txt makes a text.
 func Txt(s string) Value { return Value{Kind: Text, Text: s} }
 
+// ValueOf makes a value of a Go number, bool or string; of anything else the one that is
+// not known.
+func ValueOf(v any) Value {
+	switch v := v.(type) {
+	case float64:
+		return Num(v)
+	case uint64:
+		return Num(float64(v))
+	case int64:
+		return Num(float64(v))
+	case bool:
+		return Is(v)
+	case string:
+		return Txt(v)
+	}
+	return Value{}
+}
+
 // Known tells whether there is a value.
 func (v Value) Known() bool { return v.Kind != Unknown }
 
