@@ -13,7 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/agent/autonomy"
 	"fulmar/device/output"
+	"fulmar/device/rule"
 	"fulmar/device/schedule"
 	"fulmar/device/sensor"
 	"fulmar/inference/worker"
@@ -44,9 +46,13 @@ type Config struct {
 	Infer   Infer           `yaml:"infer"`
 	Models  []Model         `yaml:"models"`
 	Cameras []Camera        `yaml:"cameras"`
-	Status  Status          `yaml:"status"`
-	Local   Local           `yaml:"local"`
-	Twin    Twin            `yaml:"twin"`
+	// Rules and Shed decide on the board: docs/rules.md. The twin's go before them.
+	Rules    []rule.Spec     `yaml:"rules"`
+	Shed     []rule.Step     `yaml:"shed"`
+	Autonomy autonomy.Config `yaml:"autonomy"`
+	Status   Status          `yaml:"status"`
+	Local    Local           `yaml:"local"`
+	Twin     Twin            `yaml:"twin"`
 }
 
 // Log shapes the log on standard error.
@@ -204,16 +210,16 @@ type Status struct {
 // Default is the config of a board that was told nothing.
 func Default() Config {
 	return Config{
-		Data:    "/var/lib/fulmard",
-		Log:     Log{Level: "info", Format: "text"},
-		Key:     Key{Mode: KeyAuto},
-		Broker:  Broker{Acknowledge: "broker", Tenant: "default", TLS: "1.3"},
-		Sensors: sensor.DefaultConfig(),
-		Sample:  schedule.DefaultPlan(),
-		Spool:   Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512, Encrypt: EncryptAuto},
-		Link:    Link{KeepAlive: 60 * time.Second, ReconnectWindow: 30 * time.Second},
-		Infer:   Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2, EngineCacheMiB: 2048, DLA: "auto", MaxBatch: 4},
-		Local:   Local{Operators: []string{"root", "%fulmar-operators"}, Viewers: []string{}},
+		Data:     "/var/lib/fulmard",
+		Log:      Log{Level: "info", Format: "text"},
+		Key:      Key{Mode: KeyAuto},
+		Broker:   Broker{Acknowledge: "broker", Tenant: "default", TLS: "1.3"},
+		Sensors:  sensor.DefaultConfig(),
+		Sample:   schedule.DefaultPlan(),
+		Spool:    Spool{AlarmMiB: 32, EventMiB: 256, MetricMiB: 256, SnapshotMiB: 16, PicturesMiB: 512, Encrypt: EncryptAuto},
+		Link:     Link{KeepAlive: 60 * time.Second, ReconnectWindow: 30 * time.Second},
+		Autonomy: autonomy.Default(),
+		Infer:    Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2, EngineCacheMiB: 2048, DLA: "auto", MaxBatch: 4},
 	}
 }
 
@@ -232,6 +238,8 @@ func (c *Config) Validate() error {
 		c.validateSpool(),
 		c.validateLink(),
 		c.validateInfer(),
+		rule.Validate(c.Rules, c.Shed),
+		c.Autonomy.Validate(),
 		c.validateStatus(),
 		c.Local.validate(),
 		c.Twin.validate(),

@@ -83,6 +83,10 @@ func TestErrors(t *testing.T) {
 		{"encrypt", good + "spool: {encrypt: hsm}\n", `spool.encrypt: "hsm", wants auto, tpm, file, off`},
 		{"ttl", good + "spool: {ttl: {event: 30s}}\n", "spool.ttl.event: 30s, wants 0s"},
 		{"ttl of alarms", good + "spool: {ttl: {alarm: 1h}}\n", `unknown key "alarm"`},
+		{"rule", good + "rules: [{name: hot, when: 'thermal.cpu_celsius >', do: [{command: restart}]}]\n", "rule hot: when: at column 22: something is missing at the end"},
+		{"rule's word", good + "rules: [{name: hot, wen: 'x.a > 1'}]\n", `unknown key "wen"; did you mean "when"?`},
+		{"shed", good + "shed: [{when: 'x.a > 1', do: {app.x: 1}}]\n", "shed[0]: do: app.x is no key"},
+		{"autonomy", good + "autonomy: {allow: [{name: a, commands: []}]}\n", "autonomy.allow[0].commands: 0"},
 		{"fps", good + "models: [{name: m, path: /m}]\ncameras: [{name: c, kind: scene, fps: 0, model: m}]\n", "cameras[0].fps: 0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
