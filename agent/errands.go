@@ -67,7 +67,7 @@ func (a *Agent) diagnose(_ context.Context, add func(name string, data []byte)) 
 		{Name: "facts.json", Value: map[string]any{"release": a.opt.Release, "facts": a.facts, "now": a.clock.Now()}},
 		{Name: "spool.json", Value: a.spool.Stats()},
 		{Name: "schedule.json", Value: a.scheduler.Stats()},
-		{Name: "commands.json", Value: a.control.Stats()},
+		{Name: "commands.json", Value: a.control.Commands().Stats()},
 		{Name: "worker.json", Value: w},
 	})
 }

@@ -24,7 +24,7 @@ func TestTwinOverConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.shadow.Set(key, twin.Edit{Value: w, Author: "local/eva"}); err != nil {
+		if err := b.control.Twin().Set(key, twin.Edit{Value: w, Author: "local/eva"}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -48,7 +48,7 @@ func TestTwinOverConfig(t *testing.T) {
 	if h := b.twinHealth(); h.Ticks == 0 || h.Every == 0 || len(h.Causes) != 0 {
 		t.Errorf("health %+v: the link's cause is not the twin's", h)
 	}
-	if _, err := b.shadow.Clear("log.level", "local/eva"); err != nil {
+	if _, err := b.control.Twin().Clear("log.level", "local/eva"); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the file's level", level(slog.LevelDebug))

@@ -142,8 +142,11 @@ func (c *Control) values() interlock.Values {
 	return c.latest
 }
 
-// Stats counts what the commands did.
-func (c *Control) Stats() commands.Stats { return c.commands.Stats() }
+// Commands and Twin are the parts that others look at.
+func (c *Control) Commands() *commands.Service { return c.commands }
+
+// Twin is the board's side of its twin.
+func (c *Control) Twin() *shadow.Shadow { return c.shadow }
 
 // Overlaid is the config of the file with what holds of the twin over it.
 func (c *Control) Overlaid() config.Config { return c.shadow.Overlaid() }
