@@ -17,7 +17,7 @@ TPM        ?= 0
 BOARDS     ?= 0
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: run test build gates race fuzz cross test-cross packages test-packages arm64 bench soak man ort axe trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd clean help
+.PHONY: run test build gates race fuzz cross test-cross packages test-packages arm64 bench soak man ort axe trt-libs test-trt-libs test-trt-arm64 smoke-arm64 test-arm64 test-cuda test-trt verify-trt-abi test-systemd test-gpio clean help
 
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -46,7 +46,7 @@ axe: ## axe-core, which the pages are held against, into .cache/ (once)
 	@cross/axe/fetch
 
 test: ort axe build ## all tests but those that have a target of their own (mosquitto, chromium, swtpm and the like are installed if they are missing)
-	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc curl prometheus-alertmanager prometheus python3
+	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc curl prometheus-alertmanager prometheus python3 python3-pymodbus python3-serial socat
 	$(GO) test -timeout 14m ./...
 
 gates: ## format, vet (the bench's module too), staticcheck, module sums, static arm64 build
@@ -140,6 +140,10 @@ test-trt: ## on an NVIDIA GPU with TensorRT: everything, and the table; FULMAR_T
 
 verify-trt-abi: ## the TensorRT tables against headers: TRT_INCLUDE=DIR with NvInfer.h
 	@cross/verify-trt-abi $(TRT_INCLUDE)
+
+test-gpio: ## a GPIO line of a real kernel, on an emulated arm64 machine
+	@cross/need qemu-system-arm cpio
+	FULMAR_VM=arm64 $(GO) test -count 1 -timeout 10m -v ./tests/gpioline
 
 test-systemd: cross ## the units on a real systemd, in a machine (15 min emulated); FULMAR_VM_SUITE=bullseye for an old one
 	@cross/need systemd debootstrap e2fsprogs kmod qemu-system-x86
