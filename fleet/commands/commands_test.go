@@ -319,6 +319,36 @@ func TestUrgent(t *testing.T) {
 	}, "b1")
 }
 
+// TestHello: what was lost with a connection leaves again with the next one, at once; within
+// one it leaves again too, later.
+func TestHello(t *testing.T) {
+	calm(t, func(t *testing.T, w *world) {
+		b1 := w.boards["b1"]
+		for _, again := range []bool{true, false} {
+			b1.plug()
+			c := w.give("ann", rest.CommandSpec{Name: "set", Boards: []string{"b1"}})
+			b1.mu.Lock()
+			b1.dead = true // it hears nothing
+			b1.mu.Unlock()
+			time.Sleep(time.Second)
+			w.is(c.ID, rest.CommandSent)
+			b1.mu.Lock()
+			b1.dead = false
+			b1.mu.Unlock()
+			if again {
+				b1.unplug()
+				b1.plug()
+				time.Sleep(5 * time.Second)
+			} else {
+				time.Sleep(5 * time.Second)
+				w.is(c.ID, rest.CommandSent)
+				time.Sleep(2 * resendAfter)
+			}
+			w.is(c.ID, rest.CommandDone)
+		}
+	}, "b1")
+}
+
 // TestReplayed: a board that has heard of higher numbers, from a fleet whose clock was
 // wrong, gets a number that it takes, and does each command once.
 func TestReplayed(t *testing.T) {
