@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"fulmar/fleet/commands"
 	"fulmar/fleet/enrol"
 	"fulmar/fleet/telemetry"
 )
@@ -44,7 +45,7 @@ type Config struct {
 	// Enrol says which boards are let in.
 	Enrol EnrolConfig `yaml:"enrol"`
 	// Commands says which commands want a second person.
-	Commands CommandsConfig `yaml:"commands"`
+	Commands commands.Rules `yaml:"commands"`
 	// Release is shown on the page.
 	Release string `yaml:"-"`
 }
@@ -185,7 +186,8 @@ func (c *Config) Validate() error {
 			errs = append(errs, errors.New("foreign.plain: only a broker on this machine may be spoken to without TLS"))
 		}
 	}
-	errs = append(errs, c.Enrol.validate(), c.Commands.validate())
+	errs = append(errs, c.Enrol.validate())
+	errs = append(errs, below("commands.", c.Commands.Validate())...)
 	return errors.Join(append(errs, below("telemetry.", c.Telemetry.Validate())...)...)
 }
 

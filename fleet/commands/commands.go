@@ -14,6 +14,8 @@ import (
 
 	"fulmar/command"
 	"fulmar/fleet/access"
+	"fulmar/fleet/commands/shown"
+	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/registry/commandrows"
 )
 
@@ -36,32 +38,12 @@ var (
 // errEnded: the server stops; the board says it again to the next one.
 var errEnded = errors.New("the server stops")
 
-// Error is about one field of what was given.
-type Error struct {
-	Pointer string // into the CommandSpec: /args/value
-	Detail  string
-}
-
-// Error implements error.
-func (e *Error) Error() string { return e.Pointer + ": " + e.Detail }
-
-// Is makes all of them one class.
-func (e *Error) Is(target error) bool {
-	_, ok := target.(*Error) //nolint:errorlint // asked of this one
-	return ok
-}
-
 const (
 	// tickEvery is how often time is let pass.
 	tickEvery = time.Second
 	// resendAfter is when a board that said nothing is told again, at the least; by
 	// chance up to twice that, so that boards do not speak all at once.
 	resendAfter = 15 * time.Second
-	// wordGrace is how long after its end a command that was sent waits for a word on its
-	// way: a board's flush and its way through a gateway that is busy.
-	wordGrace = time.Minute
-	// lostAfter is when a board that has a command and is silent is given up.
-	lostAfter = 7 * 24 * time.Hour
 	// window is how many commands a board may have that have not ended, of the 64 that
 	// its queue takes: people and rules on the board need room too.
 	window = 32
@@ -74,9 +56,6 @@ const (
 	maxOpen = 200_000
 	// maxQueue bounds those of one board.
 	maxQueue = 256
-	// maxEvents bounds the steps that are kept of a command on one board: the first few
-	// and the newest.
-	maxEvents, firstEvents = 16, 4
 	// maxBatch bounds what one transaction takes of boards' words, or sends.
 	maxBatch = 256
 	// maxSettle bounds what one transaction settles because its time is over.
@@ -95,12 +74,7 @@ type Rows interface {
 	Write(ctx context.Context, c *commandrows.Change) error
 	Open(ctx context.Context) ([]*commandrows.Command, []*commandrows.Board, error)
 	Numbers(ctx context.Context) (last int64, seqs []commandrows.Seq, err error)
-	Get(ctx context.Context, tenant string, id int64) (*commandrows.Command, error)
-	Find(ctx context.Context, id [16]byte) (*commandrows.Board, error)
-	List(ctx context.Context, tenant string, f commandrows.Filter) ([]*commandrows.Command, error)
-	Boards(ctx context.Context, tenant string, id int64, limit int) ([]*commandrows.Board, error)
-	Names(ctx context.Context, tenant string, id int64, fn func(board string) bool) error
-	Of(ctx context.Context, tenant, board string, before int64, limit int) ([]*commandrows.Command, []*commandrows.Board, error)
+	shown.Rows
 	Prune(ctx context.Context, now time.Time) (int64, error)
 }
 
@@ -133,11 +107,14 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// Field is one argument of a command.
-type Field struct {
-	Name, Type string // "text", "number", "integer", "bool", ""; "" is anything
-	Required   bool
-}
+type (
+	// Field is one argument of a command.
+	Field = spec.Field
+	// Error is about one field of what was given.
+	Error = spec.Error
+	// Rules is what the config of a server says of commands.
+	Rules = spec.Rules
+)
 
 type key struct{ tenant, board string }
 
@@ -153,9 +130,13 @@ type word struct {
 	done   chan<- error
 }
 
+// Filter narrows a list of commands.
+type Filter = shown.Filter
+
 // Commands is the commands of all tenants.
 type Commands struct {
-	cfg Config
+	*shown.Reader // List, Get, OfBoard, Kinds
+	cfg           Config
 
 	mu     sync.Mutex
 	heads  map[number]*commandrows.Command // with boards without a last word
@@ -180,7 +161,7 @@ type Commands struct {
 // New reads what is not settled. Nothing is sent before Run.
 func New(ctx context.Context, cfg Config) (*Commands, error) {
 	c := &Commands{
-		cfg: cfg, heads: map[number]*commandrows.Command{}, items: map[command.ID]*item{}, queues: map[key]*queue{}, seqs: map[key]uint64{}, due: map[key]struct{}{},
+		Reader: shown.New(cfg.Rows, cfg.Fleet.Kinds, cfg.Approve), cfg: cfg, heads: map[number]*commandrows.Command{}, items: map[command.ID]*item{}, queues: map[key]*queue{}, seqs: map[key]uint64{}, due: map[key]struct{}{},
 		hellos: map[key]struct{}{}, here: map[key]uint64{}, words: make(chan word, maxWords), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	last, seqs, err := cfg.Rows.Numbers(ctx)
@@ -201,7 +182,7 @@ func New(ctx context.Context, cfg Config) (*Commands, error) {
 	for _, b := range boards {
 		head := c.heads[number{b.Tenant, b.Command}]
 		if head == nil {
-			return nil, fmt.Errorf("commands: %s of board %s has no command %s", command.ID(b.ID), b.Board, Name(b.Command))
+			return nil, fmt.Errorf("commands: %s of board %s has no command %s", command.ID(b.ID), b.Board, shown.Name(b.Command))
 		}
 		c.add(head, b)
 	}

@@ -18,6 +18,7 @@ import (
 	"fulmar/command"
 	"fulmar/fleet/access"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/registry/commandrows"
 	"fulmar/schema"
@@ -161,7 +162,7 @@ func TestTimes(t *testing.T) {
 		time.Sleep(25 * time.Millisecond)
 		err = w.srv.Report(context.Background(), "default", "b1", command.Report{V: 1, Result: command.Result{V: 1, ID: mustID(t, w.get(c.ID).Boards[0].ID), State: command.Accepted}})
 		b1.stop()
-		time.Sleep(lostAfter - time.Minute)
+		time.Sleep(stage.LostAfter - time.Minute)
 		if err != nil || rest.CommandFinal(w.get(c.ID).Boards[0].State) {
 			t.Errorf("%v %+v", err, w.get(c.ID).Boards)
 		}
@@ -266,7 +267,9 @@ func TestCancel(t *testing.T) {
 		b1.start()
 		b1.plug()
 		time.Sleep(time.Minute)
-		w.is(lost.ID, rest.CommandCancelled)
+		if b := w.is(lost.ID, rest.CommandCancelled); steps(b) != "queued sent sent cancelled" || b.Text != "cancelled before the board had it" {
+			t.Errorf("%s: %+v", steps(b), b)
+		}
 		// While it runs.
 		c = w.give("ann", rest.CommandSpec{Name: "pulse", Boards: []string{"b1"}})
 		time.Sleep(60 * time.Millisecond)
@@ -312,6 +315,36 @@ func TestUrgent(t *testing.T) {
 		}
 		if strings.Join(names, " ") != "trigger-safety-shutdown set set" || mustID(t, w.get(first.ID).Boards[0].ID) != b1.order[1].call.ID {
 			t.Errorf("%v", names)
+		}
+	}, "b1")
+}
+
+// TestHello: what was lost with a connection leaves again with the next one, at once; within
+// one it leaves again too, later.
+func TestHello(t *testing.T) {
+	calm(t, func(t *testing.T, w *world) {
+		b1 := w.boards["b1"]
+		for _, again := range []bool{true, false} {
+			b1.plug()
+			c := w.give("ann", rest.CommandSpec{Name: "set", Boards: []string{"b1"}})
+			b1.mu.Lock()
+			b1.dead = true // it hears nothing
+			b1.mu.Unlock()
+			time.Sleep(time.Second)
+			w.is(c.ID, rest.CommandSent)
+			b1.mu.Lock()
+			b1.dead = false
+			b1.mu.Unlock()
+			if again {
+				b1.unplug()
+				b1.plug()
+				time.Sleep(5 * time.Second)
+			} else {
+				time.Sleep(5 * time.Second)
+				w.is(c.ID, rest.CommandSent)
+				time.Sleep(2 * resendAfter)
+			}
+			w.is(c.ID, rest.CommandDone)
 		}
 	}, "b1")
 }
@@ -486,9 +519,16 @@ func TestBounds(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		w.judge(false)
 		for _, s := range []rest.CommandSpec{
-			{Name: "Set", Boards: []string{"b1"}}, {Name: "cancel", Boards: []string{"b1"}}, {Name: "set"}, {Name: "set", Boards: []string{"b1"}, Query: "all"},
-			{Name: "set", Boards: []string{"b9"}}, {Name: "set", Query: "none"}, {Name: "set", Boards: []string{"b1"}, ValidS: -1}, {Name: "set", Boards: []string{"b1"}, ValidS: 604_801},
-			{Name: "set", Boards: []string{"b1"}, Args: json.RawMessage(`[]`)}, {Name: "set", Boards: []string{"b1"}, Args: json.RawMessage(`{"a":"` + strings.Repeat("x", command.MaxArgs) + `"}`)},
+			{Name: "Set", Boards: []string{"b1"}},
+			{Name: "cancel", Boards: []string{"b1"}},
+			{Name: "set"},
+			{Name: "set", Boards: []string{"b1"}, Query: "all"},
+			{Name: "set", Boards: []string{"b9"}},
+			{Name: "set", Query: "none"},
+			{Name: "set", Boards: []string{"b1"}, ValidS: -1},
+			{Name: "set", Boards: []string{"b1"}, ValidS: 604_801},
+			{Name: "set", Boards: []string{"b1"}, Args: json.RawMessage(`[]`)},
+			{Name: "set", Boards: []string{"b1"}, Args: json.RawMessage(`{"a":"` + strings.Repeat("x", command.MaxArgs) + `"}`)},
 			{Name: "set", Boards: []string{"b1"}, Reason: strings.Repeat("x", 257)},
 		} {
 			if _, err := w.srv.Give(ctx, person("ann"), s); !errors.Is(err, &Error{}) && !errors.Is(err, ErrNoBoards) {

@@ -5,13 +5,13 @@ package commands
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"fulmar/command"
 	"fulmar/fleet/audit"
+	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry/commandrows"
 	"fulmar/schema/rest"
 )
@@ -83,7 +83,7 @@ func (e *edit) make(h *commandrows.Command) {
 // give adds a board to a command that was just made.
 func (e *edit) give(h *commandrows.Command, board string, id command.ID, state, text string) *commandrows.Board {
 	b := &commandrows.Board{ID: id, Tenant: h.Tenant, Board: board, Command: h.ID, State: state, Heard: e.now}
-	note(b, state, text, e.now)
+	stage.Note(b, state, text, e.now)
 	h.Counts[state]++
 	h.Open++
 	e.boards[id], e.fresh[id] = b, true
@@ -106,7 +106,7 @@ func (e *edit) move(ctx context.Context, b *commandrows.Board, state, text strin
 		h.Open--
 	}
 	b.State = state
-	note(b, state, text, e.now)
+	stage.Note(b, state, text, e.now)
 	e.touched.heads[h], e.touched.boards[b] = true, true
 	return nil
 }
@@ -180,6 +180,3 @@ func (e *edit) save(ctx context.Context) error {
 	}
 	return nil
 }
-
-// Name gives the id of a command of this number: c-31.
-func Name(n int64) string { return fmt.Sprintf("c-%d", n) }

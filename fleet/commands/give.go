@@ -9,34 +9,24 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"regexp"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"fulmar/command"
 	"fulmar/fleet/access"
 	"fulmar/fleet/commands/form"
+	"fulmar/fleet/commands/shown"
+	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/registry/commandrows"
-	"fulmar/schema"
 	"fulmar/schema/rest"
 )
 
 const (
-	// defaultValid is for how long a board may begin a command where nothing is said: a
-	// person who gives one waits for it.
-	defaultValid = 5 * time.Minute
-	// maxValid is the most. What was right a week ago is not what anybody wants now.
-	maxValid = 7 * 24 * time.Hour
 	// approvalFor is how long a command waits for its second person.
 	approvalFor = time.Hour
-	maxQuery    = 1024 // bytes
 	// maxSay bounds the arguments in the audit log, in bytes: a row takes 512 of all.
 	maxSay = 200
 )
-
-var nameForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]{0,63}$`) })
 
 // order is a command that was checked: what Give makes rows of.
 type order struct {
@@ -49,30 +39,13 @@ type order struct {
 
 // check reads what was given, and finds its boards.
 func (c *Commands) check(ctx context.Context, by access.Caller, s rest.CommandSpec) (*order, error) {
-	o := &order{CommandSpec: s, valid: cmp.Or(time.Duration(s.ValidS)*time.Second, defaultValid), wants: slices.Contains(c.cfg.Approve, s.Name)}
-	switch {
-	case !nameForm().MatchString(s.Name):
-		return nil, &Error{"/name", "wants the name of a command: a letter, then up to 63 of a-z 0-9 -"}
-	case s.Name == nameCancel:
-		return nil, &Error{"/name", "cancel is done to a command that was given"}
-	case s.ValidS < 0 || s.ValidS > int64(maxValid/time.Second):
-		return nil, &Error{"/valid_s", fmt.Sprintf("takes 1 to %d, which is 7 days; 0 is %d", int64(maxValid/time.Second), int64(defaultValid/time.Second))}
-	case len(s.Reason) > schema.MaxFact:
-		return nil, &Error{"/reason", fmt.Sprintf("takes at most %d bytes", schema.MaxFact)}
-	case len(s.Query) > maxQuery:
-		return nil, &Error{"/query", fmt.Sprintf("takes at most %d bytes", maxQuery)}
-	case (len(s.Boards) == 0) == (s.Query == ""):
-		return nil, &Error{"/boards", "wants boards, or query, and not both; a query that matches all boards is: not state=none"}
-	}
+	o := &order{CommandSpec: s, wants: slices.Contains(c.cfg.Approve, s.Name)}
 	var fields []Field
 	if c.cfg.Fields != nil {
 		fields, _ = c.cfg.Fields(s.Name)
 	}
 	var err error
-	if o.args, err = form.Encode(s.Args, command.MaxArgs); err != nil {
-		return nil, &Error{"/args", err.Error()}
-	}
-	if err := checkFields(s.Args, fields); err != nil {
+	if o.args, o.valid, err = spec.Read(s, fields); err != nil {
 		return nil, err
 	}
 	o.boards, err = c.targets(ctx, by, s)
@@ -133,35 +106,7 @@ func (c *Commands) Plan(ctx context.Context, by access.Caller, s rest.CommandSpe
 			away = append(away, b)
 		}
 	}
-	say := fmt.Sprintf("%s would get %s, to be begun within %v.", boards(len(o.boards)), s.Name, o.valid)
-	if o.wants {
-		say = fmt.Sprintf("%s would get %s once a second person agrees, to be begun within %v of that.", boards(len(o.boards)), s.Name, o.valid)
-	}
-	for _, x := range []struct {
-		list []string
-		what string
-	}{{lack, "would refuse it, they have no such command"}, {silent, "have not told which commands they have"}, {away, "are not connected and get it when they are"}} {
-		if len(x.list) > 0 {
-			say += fmt.Sprintf(" %d %s: %s.", len(x.list), x.what, some(x.list))
-		}
-	}
-	return say, nil
-}
-
-func boards(n int) string {
-	if n == 1 {
-		return "1 board"
-	}
-	return fmt.Sprintf("%d boards", n)
-}
-
-// some names the first few of a list.
-func some(list []string) string {
-	const few = 5
-	if len(list) <= few {
-		return strings.Join(list, ", ")
-	}
-	return strings.Join(list[:few], ", ") + " and others"
+	return spec.Plan(s.Name, len(o.boards), o.valid, o.wants, lack, silent, away), nil
 }
 
 // Give keeps a command and sends it to the boards that are there; the others get it when
@@ -197,7 +142,7 @@ func (c *Commands) Give(ctx context.Context, by access.Caller, s rest.CommandSpe
 		return nil, err
 	}
 	c.nudge()
-	v := view(h)
+	v := shown.View(h)
 	return &v, nil
 }
 
@@ -235,7 +180,7 @@ func single(boards []string) string {
 
 // sentence tells the audit log what was given to whom.
 func sentence(h *commandrows.Command, list []string) string {
-	say := Name(h.ID) + ": " + h.Name
+	say := shown.Name(h.ID) + ": " + h.Name
 	if args := string(form.Decode(h.Args)); args != "" && args != "{}" {
 		say += " " + clip(args, maxSay)
 	}
@@ -245,7 +190,7 @@ func sentence(h *commandrows.Command, list []string) string {
 	if len(list) == 1 {
 		say += " to " + list[0]
 	} else {
-		say += " to " + boards(len(list))
+		say += " to " + spec.Count(len(list))
 	}
 	if h.Reason != "" {
 		say += ": " + h.Reason

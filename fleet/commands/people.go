@@ -13,6 +13,9 @@ import (
 
 	"fulmar/command"
 	"fulmar/fleet/access"
+	"fulmar/fleet/commands/shown"
+	"fulmar/fleet/commands/spec"
+	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry/commandrows"
 	"fulmar/schema"
 	"fulmar/schema/rest"
@@ -34,7 +37,7 @@ func (c *Commands) Act(ctx context.Context, by access.Caller, id string, a rest.
 	if err := c.may(by, a); err != nil {
 		return nil, err
 	}
-	n, err := c.resolve(ctx, by.Tenant, id)
+	n, err := c.Resolve(ctx, by.Tenant, id)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +51,7 @@ func (c *Commands) Act(ctx context.Context, by access.Caller, id string, a rest.
 		if _, err := c.cfg.Rows.Get(ctx, by.Tenant, n); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w: %s is over", ErrState, Name(n))
+		return nil, fmt.Errorf("%w: %s is over", ErrState, shown.Name(n))
 	}
 	e := c.edit()
 	if h, err = e.head(ctx, by.Tenant, n); err != nil {
@@ -66,7 +69,7 @@ func (c *Commands) Act(ctx context.Context, by access.Caller, id string, a rest.
 		return nil, err
 	}
 	c.nudge()
-	v := view(h)
+	v := shown.View(h)
 	return &v, nil
 }
 
@@ -75,7 +78,7 @@ func (c *Commands) Would(ctx context.Context, by access.Caller, id string, a res
 	if err := c.may(by, a); err != nil {
 		return "", err
 	}
-	n, err := c.resolve(ctx, by.Tenant, id)
+	n, err := c.Resolve(ctx, by.Tenant, id)
 	if err == nil {
 		err = c.within(ctx, by, n)
 	}
@@ -87,14 +90,14 @@ func (c *Commands) Would(ctx context.Context, by access.Caller, id string, a res
 	case err != nil:
 		return "", err
 	case h.Open == 0:
-		return "", fmt.Errorf("%w: %s is over", ErrState, Name(n))
+		return "", fmt.Errorf("%w: %s is over", ErrState, shown.Name(n))
 	case a.Action == Cancel:
-		return fmt.Sprintf("%s would be cancelled on %s.", Name(n), boards(h.Open)), nil
+		return fmt.Sprintf("%s would be cancelled on %s.", shown.Name(n), spec.Count(h.Open)), nil
 	}
 	if err := decidable(by, h, a); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s would get: %s.", Name(n), a.Action), nil
+	return fmt.Sprintf("%s would get: %s.", shown.Name(n), a.Action), nil
 }
 
 func (c *Commands) may(by access.Caller, a rest.CommandAction) error {
@@ -104,10 +107,10 @@ func (c *Commands) may(by access.Caller, a rest.CommandAction) error {
 		right = rest.CommandsSend
 	case Approve, Refuse:
 	default:
-		return &Error{"/action", "wants cancel, approve or refuse"}
+		return &Error{Pointer: "/action", Detail: "wants cancel, approve or refuse"}
 	}
 	if len(a.Reason) > schema.MaxFact {
-		return &Error{"/reason", fmt.Sprintf("takes at most %d bytes", schema.MaxFact)}
+		return &Error{Pointer: "/reason", Detail: fmt.Sprintf("takes at most %d bytes", schema.MaxFact)}
 	}
 	return by.May(right)
 }
@@ -135,9 +138,9 @@ func (c *Commands) within(ctx context.Context, by access.Caller, n int64) error 
 func decidable(by access.Caller, h *commandrows.Command, a rest.CommandAction) error {
 	switch {
 	case !h.Wanted || h.By != "" || h.Counts[rest.CommandWaiting] == 0:
-		return fmt.Errorf("%w: %s waits for nobody", ErrState, Name(h.ID))
+		return fmt.Errorf("%w: %s waits for nobody", ErrState, shown.Name(h.ID))
 	case cmp.Or(by.Author, by.Who) == h.Author:
-		return fmt.Errorf("%w: %s was given by %s", ErrSamePerson, Name(h.ID), h.Author)
+		return fmt.Errorf("%w: %s was given by %s", ErrSamePerson, shown.Name(h.ID), h.Author)
 	}
 	return nil
 }
@@ -174,7 +177,7 @@ func (e *edit) decide(ctx context.Context, by access.Caller, h *commandrows.Comm
 	if n != 1 {
 		one = ""
 	}
-	e.audit(by.Who, h.Tenant, one, "command "+a.Action, fmt.Sprintf("%s: %s of %s to %s%s", Name(h.ID), h.Name, h.Author, boards(n), because(a.Reason)))
+	e.audit(by.Who, h.Tenant, one, "command "+a.Action, fmt.Sprintf("%s: %s of %s to %s%s", shown.Name(h.ID), h.Name, h.Author, spec.Count(n), because(a.Reason)))
 	return nil
 }
 
@@ -205,24 +208,24 @@ func (e *edit) cancel(ctx context.Context, by access.Caller, h *commandrows.Comm
 		case it.Cancel:
 			continue
 		case command.ID(it.Target) != (command.ID{}):
-			return fmt.Errorf("%w: %s is a cancel itself", ErrState, Name(h.ID))
+			return fmt.Errorf("%w: %s is a cancel itself", ErrState, shown.Name(h.ID))
 		}
 		n++
 		b := e.board(it.Board)
 		one = b.Board
-		if rank(b.State) < rank(rest.CommandSent) && !b.Probe {
+		if stage.Rank(b.State) < stage.Rank(rest.CommandSent) && !b.Probe {
 			if err := e.end(ctx, b, rest.CommandCancelled, command.CodeCancelled, "cancelled by "+by.Who+" before it was sent"+because(reason)); err != nil {
 				return err
 			}
 			continue
 		}
 		b.Cancel = true
-		note(b, b.State, "cancel asked by "+by.Who+because(reason), e.now)
+		stage.Note(b, b.State, "cancel asked by "+by.Who+because(reason), e.now)
 		e.touched.boards[b] = true
 		ask = append(ask, it)
 	}
 	if n == 0 {
-		return fmt.Errorf("%w: %s is being cancelled", ErrState, Name(h.ID))
+		return fmt.Errorf("%w: %s is being cancelled", ErrState, shown.Name(h.ID))
 	}
 	if len(ask) > 0 {
 		if len(e.c.items)+len(ask) > maxOpen {
@@ -233,7 +236,7 @@ func (e *edit) cancel(ctx context.Context, by access.Caller, h *commandrows.Comm
 			until = later
 		}
 		x := &commandrows.Command{
-			Tenant: h.Tenant, Name: nameCancel, Actor: by.Who, Author: cmp.Or(by.Author, by.Who), Reason: clip("of "+Name(h.ID)+because(reason), schema.MaxFact),
+			Tenant: h.Tenant, Name: spec.NameCancel, Actor: by.Who, Author: cmp.Or(by.Author, by.Who), Reason: clip("of "+shown.Name(h.ID)+because(reason), schema.MaxFact),
 			Given: e.now, Valid: until.Sub(e.now), Expires: until,
 		}
 		e.make(x)
@@ -244,7 +247,7 @@ func (e *edit) cancel(ctx context.Context, by access.Caller, h *commandrows.Comm
 	if n != 1 {
 		one = ""
 	}
-	e.audit(by.Who, h.Tenant, one, "command cancel", fmt.Sprintf("%s: %s to %s%s", Name(h.ID), h.Name, boards(n), because(reason)))
+	e.audit(by.Who, h.Tenant, one, "command cancel", fmt.Sprintf("%s: %s to %s%s", shown.Name(h.ID), h.Name, spec.Count(n), because(reason)))
 	return nil
 }
 
@@ -260,7 +263,7 @@ func (c *Commands) Gone(ctx context.Context, tenant, board string) error {
 	var errs []error
 	for _, it := range q.items {
 		state, text := rest.CommandCancelled, "the board was removed before it had it"
-		if rank(it.State) >= rank(rest.CommandSent) {
+		if stage.Rank(it.State) >= stage.Rank(rest.CommandSent) {
 			state, text = rest.CommandUnknown, "the board was removed"
 		}
 		errs = append(errs, e.end(ctx, e.board(it.Board), state, command.CodeCancelled, text))

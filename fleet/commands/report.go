@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry/commandrows"
 	"fulmar/schema/rest"
 )
@@ -119,7 +120,7 @@ func (e *edit) hear(ctx context.Context, b *commandrows.Board, h *commandrows.Co
 		return e.end(ctx, b, rest.CommandUnknown, "", forgotten)
 	}
 	if !r.State.Final() {
-		if b.Final || rank(state) < rank(b.State) {
+		if b.Final || stage.Rank(state) < stage.Rank(b.State) {
 			return nil
 		}
 		text := cmp.Or(r.Text, b.Text)
@@ -150,7 +151,7 @@ const forgotten = "this fleet came from a backup, and the board does not know th
 // already, and that its board does not know its id.
 func (e *edit) overtaken(ctx context.Context, b *commandrows.Board, h *commandrows.Command, r *command.Result) error {
 	switch {
-	case b.Final, rank(b.State) >= rank(rest.CommandAccepted) && !b.Probe:
+	case b.Final, stage.Rank(b.State) >= stage.Rank(rest.CommandAccepted) && !b.Probe:
 		return nil // of an envelope that was underway twice
 	case b.Probe:
 		return e.end(ctx, b, rest.CommandUnknown, r.Code, forgotten)

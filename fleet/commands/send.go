@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 
 	"fulmar/command"
+	"fulmar/fleet/commands/spec"
+	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry/commandrows"
 	"fulmar/schema"
 	"fulmar/schema/rest"
@@ -80,8 +82,9 @@ func (c *Commands) pump(ctx context.Context) {
 	}
 }
 
-// pack signs what a board is sent, and notes that it is sent. Its number is the highest
-// on this board, but where it must not be begun: then it is the one it had.
+// pack signs what a board is sent, and notes that it is sent. It gets its number when it
+// leaves first, the highest on this board; and again when the board says that another
+// came before it.
 func (e *edit) pack(ctx context.Context, it *item) (parcel, error) {
 	k := key{it.Tenant, it.Board.Board}
 	cmd := command.Command{
@@ -95,20 +98,23 @@ func (e *edit) pack(ctx context.Context, it *item) (parcel, error) {
 		}
 		cmd.Args = args
 	}
-	last := e.c.seqs[k]
-	for _, s := range e.change.Seqs {
-		if s.Tenant == k.tenant && s.Board == k.board {
-			last = max(last, s.Seq)
-		}
-	}
-	fresh := !it.Probe && !(it.Cancel && it.Seq > 0) && (it.Seq == 0 || it.Seq < last)
+	fresh := false
 	switch {
 	case it.Probe:
 		cmd.Expires, cmd.Seq, cmd.DryRun = 1, max(1, it.Seq), false
 		if it.cmd.Local || cmd.Name == "" {
-			cmd.Name, cmd.Args, cmd.Reason, cmd.Seq = nameCancel, nil, "", 1
+			cmd.Name, cmd.Args, cmd.Reason, cmd.Seq = spec.NameCancel, nil, "", 1
 		}
-	case fresh:
+	case it.Cancel: // its number was overtaken by that of the cancel: it is answered, and not begun
+		cmd.Seq = max(1, it.Seq)
+	case it.Seq == 0:
+		fresh = true
+		last := e.c.seqs[k]
+		for _, s := range e.change.Seqs {
+			if s.Tenant == k.tenant && s.Board == k.board {
+				last = max(last, s.Seq)
+			}
+		}
 		cmd.Seq = max(last+1, uint64(e.now.UnixMilli()))
 		if it.Tries > 0 {
 			cmd.Seq = max(cmd.Seq, last+1<<min(it.Tries, maxTries))
@@ -143,10 +149,10 @@ func (c *Commands) settle(ctx context.Context) {
 	e := c.edit()
 	n := 0
 	for _, it := range c.items {
-		if it.hello > 0 && (!it.heard() || it.Probe) && !e.now.Before(it.again) {
+		if it.hello > 0 && (!stage.Heard(it.Board) || it.Probe) && !e.now.Before(it.again) {
 			c.due[key{it.Tenant, it.Board.Board}] = struct{}{}
 		}
-		state, text := it.overdue(e.now)
+		state, text := stage.Overdue(it.cmd, it.Board, e.now)
 		if state == "" || n >= maxSettle {
 			continue
 		}

@@ -17,6 +17,8 @@ import (
 
 	"fulmar/command"
 	"fulmar/fleet/access"
+	"fulmar/fleet/commands/shown"
+	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/registry/commandrows"
 	"fulmar/schema"
@@ -37,6 +39,8 @@ type world struct {
 	mu   sync.Mutex
 	r    *rand.Rand
 	calm bool // the link is whole
+	// direct: it takes no time either, and ping does none.
+	direct bool
 	reg  *registry.Registry
 	srv  *server
 	// boards by name.
@@ -77,6 +81,9 @@ func (w *world) chance(n int) bool {
 func (w *world) delay() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.direct {
+		return 0
+	}
 	if w.calm {
 		return 10 * time.Millisecond
 	}
@@ -417,6 +424,7 @@ func (b *board) handlers() []command.Handler {
 		{Name: "release", Do: do},
 		{Name: "trigger-safety-shutdown", Do: do, Lane: command.Safety, Happened: happened},
 		{Name: "cancel", Do: stop, Lane: command.Long, Repeat: true},
+		{Name: "ping", Do: func(context.Context, command.Call) ([]byte, error) { return nil, nil }},
 		{Name: "never", Do: do, Check: func([]byte) error { return errors.New("out of range") }},
 	}
 }
@@ -445,7 +453,7 @@ func (w *world) all() (heads []*commandrows.Command, rows []*commandrows.Board) 
 			}
 		}
 		if fmt.Sprint(counts) != fmt.Sprint(h.Counts) || open != h.Open {
-			w.t.Errorf("%s says %v and %d open, its boards %v and %d", Name(h.ID), h.Counts, h.Open, counts, open)
+			w.t.Errorf("%s says %v and %d open, its boards %v and %d", shown.Name(h.ID), h.Counts, h.Open, counts, open)
 		}
 		rows = append(rows, list...)
 	}
@@ -464,7 +472,7 @@ func (w *world) judge(restored bool) {
 		h, b := by[r.Command], w.boards[r.Board]
 		word, said := b.final[r.ID]
 		did := len(b.effects[r.ID])
-		say := fmt.Sprintf("%s %s on %s (%s): %s own=%v, the board said %v, %d effects; %v", Name(h.ID), h.Name, r.Board, command.ID(r.ID), r.State, r.Own, word.State, did, r.Events)
+		say := fmt.Sprintf("%s %s on %s (%s): %s own=%v, the board said %v, %d effects; %v", shown.Name(h.ID), h.Name, r.Board, command.ID(r.ID), r.State, r.Own, word.State, did, r.Events)
 		switch {
 		case !r.Final:
 			t.Errorf("has no last word: %s", say)
@@ -476,7 +484,7 @@ func (w *world) judge(restored bool) {
 			t.Errorf("done twice: %s", say)
 		case h.DryRun && did > 0:
 			t.Errorf("done though it was to be checked only: %s", say)
-		case r.State == rest.CommandDone && did == 0 && h.Name != nameCancel && !h.DryRun:
+		case r.State == rest.CommandDone && did == 0 && h.Name != spec.NameCancel && !h.DryRun:
 			t.Errorf("not done: %s", say)
 		case did > 0 && (r.State == rest.CommandExpired || r.State == rest.CommandRefused):
 			t.Errorf("done: %s", say)
@@ -501,7 +509,7 @@ func (w *world) judge(restored bool) {
 				continue
 			}
 			if c := uint64(rows[n].Command); c < last[true] {
-				t.Errorf("board %s did %s after c-%d", b.name, Name(int64(c)), last[true])
+				t.Errorf("board %s did %s after c-%d", b.name, shown.Name(int64(c)), last[true])
 			} else {
 				last[true] = c
 			}

@@ -1,7 +1,8 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package commands
+// Package shown tells what became of commands, as the API and the page show it.
+package shown
 
 import (
 	"context"
@@ -13,9 +14,36 @@ import (
 
 	"fulmar/command"
 	"fulmar/fleet/commands/form"
+	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/registry/commandrows"
 	"fulmar/schema/rest"
 )
+
+// Rows has what is kept of commands: *commandrows.Table.
+type Rows interface {
+	Get(ctx context.Context, tenant string, id int64) (*commandrows.Command, error)
+	Find(ctx context.Context, id [16]byte) (*commandrows.Board, error)
+	List(ctx context.Context, tenant string, f commandrows.Filter) ([]*commandrows.Command, error)
+	Boards(ctx context.Context, tenant string, id int64, limit int) ([]*commandrows.Board, error)
+	Names(ctx context.Context, tenant string, id int64, fn func(board string) bool) error
+	Of(ctx context.Context, tenant, board string, before int64, limit int) ([]*commandrows.Command, []*commandrows.Board, error)
+}
+
+// Reader reads commands.
+type Reader struct {
+	rows    Rows
+	told    func(ctx context.Context, tenant string) (map[string][]string, error)
+	approve []string
+}
+
+// New reads in rows. told gives the names of the commands that each board of a tenant says
+// it has; approve lists those that want a second person.
+func New(rows Rows, told func(ctx context.Context, tenant string) (map[string][]string, error), approve []string) *Reader {
+	return &Reader{rows, told, approve}
+}
+
+// Name gives the id of a command of this number: c-31.
+func Name(n int64) string { return fmt.Sprintf("c-%d", n) }
 
 // maxShown bounds the rows of boards in one answer.
 const maxShown = 1000
@@ -29,25 +57,25 @@ type Filter struct {
 	Sees func(board string) bool
 }
 
-// parse reads the id of a command: c-31.
-func parse(id string) (int64, error) {
+// Parse reads the id of a command: c-31.
+func Parse(id string) (int64, error) {
 	digits, ok := strings.CutPrefix(id, "c-")
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if !ok || err != nil || n < 1 || id != Name(n) {
-		return 0, fmt.Errorf("%w: ids look like c-31", ErrUnknown)
+		return 0, fmt.Errorf("%w: ids look like c-31", commandrows.ErrUnknown)
 	}
 	return n, nil
 }
 
-// resolve reads the id of a command, or of one for one board (32 hex digits).
-func (c *Commands) resolve(ctx context.Context, tenant, id string) (int64, error) {
+// Resolve reads the id of a command, or of one for one board (32 hex digits).
+func (c *Reader) Resolve(ctx context.Context, tenant, id string) (int64, error) {
 	one, err := command.ParseID(id)
 	if err != nil {
-		return parse(id)
+		return Parse(id)
 	}
-	b, err := c.cfg.Rows.Find(ctx, one)
+	b, err := c.rows.Find(ctx, one)
 	if err == nil && b.Tenant != tenant {
-		err = ErrUnknown
+		err = commandrows.ErrUnknown
 	}
 	if err != nil {
 		return 0, err
@@ -57,16 +85,16 @@ func (c *Commands) resolve(ctx context.Context, tenant, id string) (int64, error
 
 // List gives commands, newest first, without rows of boards. next is what Before wants
 // for those after them, "" at the end.
-func (c *Commands) List(ctx context.Context, tenant string, f Filter) (list []rest.Command, next string, err error) {
+func (c *Reader) List(ctx context.Context, tenant string, f Filter) (list []rest.Command, next string, err error) {
 	rows := commandrows.Filter{Board: f.Board, State: f.State, Limit: min(max(f.Limit, 1), maxShown)}
 	if f.Before != "" {
-		if rows.Before, err = parse(f.Before); err != nil {
+		if rows.Before, err = Parse(f.Before); err != nil {
 			return nil, "", err
 		}
 	}
 	list = []rest.Command{}
 	for {
-		all, err := c.cfg.Rows.List(ctx, tenant, rows)
+		all, err := c.rows.List(ctx, tenant, rows)
 		if err != nil {
 			return nil, "", err
 		}
@@ -77,7 +105,7 @@ func (c *Commands) List(ctx context.Context, tenant string, f Filter) (list []re
 				return nil, "", err
 			}
 			if ok {
-				list = append(list, view(h))
+				list = append(list, View(h))
 			}
 			if len(list) == rows.Limit {
 				return list, Name(h.ID), nil
@@ -90,10 +118,10 @@ func (c *Commands) List(ctx context.Context, tenant string, f Filter) (list []re
 }
 
 // sees tells whether all boards of a command are seen.
-func (c *Commands) sees(ctx context.Context, h *commandrows.Command, seen func(string) bool) (ok bool, err error) {
+func (c *Reader) sees(ctx context.Context, h *commandrows.Command, seen func(string) bool) (ok bool, err error) {
 	ok = true
 	if seen != nil {
-		err = c.cfg.Rows.Names(ctx, h.Tenant, h.ID, func(b string) bool {
+		err = c.rows.Names(ctx, h.Tenant, h.ID, func(b string) bool {
 			ok = seen(b)
 			return ok
 		})
@@ -103,26 +131,26 @@ func (c *Commands) sees(ctx context.Context, h *commandrows.Command, seen func(s
 
 // Get gives a command with its boards, by its id or that of one board's. What is not done
 // comes first. rows false leaves the boards out: who asks how far it is asks often.
-func (c *Commands) Get(ctx context.Context, tenant, id string, rows bool, sees func(board string) bool) (*rest.Command, error) {
-	n, err := c.resolve(ctx, tenant, id)
+func (c *Reader) Get(ctx context.Context, tenant, id string, rows bool, sees func(board string) bool) (*rest.Command, error) {
+	n, err := c.Resolve(ctx, tenant, id)
 	if err != nil {
 		return nil, err
 	}
-	h, err := c.cfg.Rows.Get(ctx, tenant, n)
+	h, err := c.rows.Get(ctx, tenant, n)
 	if err != nil {
 		return nil, err
 	}
 	if ok, err := c.sees(ctx, h, sees); err != nil || !ok {
 		if err == nil {
-			err = ErrUnknown
+			err = commandrows.ErrUnknown
 		}
 		return nil, err
 	}
-	v := view(h)
+	v := View(h)
 	if !rows {
 		return &v, nil
 	}
-	list, err := c.cfg.Rows.Boards(ctx, tenant, n, maxShown)
+	list, err := c.rows.Boards(ctx, tenant, n, maxShown)
 	for _, b := range list {
 		v.Boards = append(v.Boards, row(b))
 	}
@@ -131,21 +159,21 @@ func (c *Commands) Get(ctx context.Context, tenant, id string, rows bool, sees f
 
 // OfBoard gives the commands of one board, newest first, each as if it was for this board
 // alone. next is as for List.
-func (c *Commands) OfBoard(ctx context.Context, tenant, board, before string, limit int) (list []rest.Command, next string, err error) {
+func (c *Reader) OfBoard(ctx context.Context, tenant, board, before string, limit int) (list []rest.Command, next string, err error) {
 	n := int64(0)
 	if before != "" {
-		if n, err = parse(before); err != nil {
+		if n, err = Parse(before); err != nil {
 			return nil, "", err
 		}
 	}
 	limit = min(max(limit, 1), maxShown)
-	heads, rows, err := c.cfg.Rows.Of(ctx, tenant, board, n, limit)
+	heads, rows, err := c.rows.Of(ctx, tenant, board, n, limit)
 	if err != nil {
 		return nil, "", err
 	}
 	list = make([]rest.Command, len(heads))
 	for i, h := range heads {
-		v := view(h)
+		v := View(h)
 		v.Query, v.Counts, v.Total, v.Boards = "", map[string]int{rows[i].State: 1}, 1, []rest.CommandBoard{row(rows[i])}
 		list[i] = v
 	}
@@ -157,8 +185,8 @@ func (c *Commands) OfBoard(ctx context.Context, tenant, board, before string, li
 
 // Kinds gives the commands that boards say they have, by name; of those boards that sees
 // lets through, nil: all.
-func (c *Commands) Kinds(ctx context.Context, tenant string, sees func(board string) bool) ([]rest.CommandKind, error) {
-	told, err := c.cfg.Fleet.Kinds(ctx, tenant)
+func (c *Reader) Kinds(ctx context.Context, tenant string, sees func(board string) bool) ([]rest.CommandKind, error) {
+	told, err := c.told(ctx, tenant)
 	if err != nil {
 		return nil, err
 	}
@@ -173,16 +201,16 @@ func (c *Commands) Kinds(ctx context.Context, tenant string, sees func(board str
 	}
 	out := []rest.CommandKind{}
 	for n, boards := range count {
-		if n != nameCancel {
-			out = append(out, rest.CommandKind{Name: n, Boards: boards, Approval: slices.Contains(c.cfg.Approve, n)})
+		if n != spec.NameCancel {
+			out = append(out, rest.CommandKind{Name: n, Boards: boards, Approval: slices.Contains(c.approve, n)})
 		}
 	}
 	slices.SortFunc(out, func(a, b rest.CommandKind) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
-// view is a command as the API tells it.
-func view(h *commandrows.Command) rest.Command {
+// View is a command as the API tells it.
+func View(h *commandrows.Command) rest.Command {
 	v := rest.Command{
 		ID: Name(h.ID), Name: h.Name, Args: form.Decode(h.Args), Actor: h.Actor, Reason: h.Reason, Local: h.Local, DryRun: h.DryRun, Query: h.Query,
 		Given: h.Given, Expires: h.Expires, Counts: map[string]int{},
