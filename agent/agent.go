@@ -81,8 +81,7 @@ type Agent struct {
 	identity  atomic.Pointer[identity.Identity]
 	chip      *chip.Chip // of the board's identity and its spool
 	attestor  *attest.Attestor
-	authority *authority.Authority
-	keySets   chan []byte // of the fleet, to be looked at
+	authority *authority.Follower
 
 	notify *sdnotify.Notifier
 	said   reports
@@ -95,16 +94,17 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	a := &Agent{
 		opt: opt, log: opt.Log, cfg: *cfg,
 		facts: facts(opt.Root),
-		said:  reports{last: map[string]schema.Report{}}, keySets: make(chan []byte, maxKeySets),
+		said:  reports{last: map[string]schema.Report{}},
 	}
 	a.status.link.State = "starting"
 	a.clock, a.bootKnown = bootClock(opt.Root, opt.Log)
 	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
 	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
-	var err error
-	if a.authority, err = authority.Open(cfg.IdentityDir(), opt.Log.With("part", "authority")); err != nil {
+	keys, err := authority.Open(cfg.IdentityDir(), opt.Log.With("part", "authority"))
+	if err != nil {
 		return nil, err
 	}
+	a.authority = authority.NewFollower(keys, a.say)
 	if a.notify, err = sdnotify.FromEnv(); err != nil {
 		opt.Log.Warn("systemd is not told", "err", err)
 	}
@@ -168,7 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	context.AfterFunc(sender.Context(), makers.Stop)
 	a.say("agent", "running", schema.SeverityInfo, "fulmard "+a.opt.Release+" started")
 	a.sayKeys()
-	a.sayAuthority()
+	a.authority.Begin()
 	a.startedWith()
 	a.tell(a.notify.Ready())
 
@@ -293,7 +293,8 @@ func (a *Agent) runLink(ctx context.Context) error {
 		lc.Tenant, lc.Board, lc.ClientID = id.Tenant, id.Board, id.Board
 		lc.Dial = a.dialFleet
 		// Only over a connection that proves the fleet: another's broker sends no keys.
-		lc.Filters, lc.Inbox, lc.Heard, lc.Keys = hears(), a.inbox, a.heard, a.authority.Version
+		lc.Filters, lc.Inbox = []schema.Channel{schema.ChanKeys}, a.inbox
+		lc.Heard, lc.Keys = func(ack schema.HelloAck) { a.authority.Heard(ack.Wall) }, a.authority.Version
 		if id.Prover() != nil {
 			lc.Attest = a.attest
 		}
@@ -308,7 +309,7 @@ func (a *Agent) runLink(ctx context.Context) error {
 	a.link.Store(s)
 	g := run.New(ctx)
 	g.Go("session", s.Run)
-	g.Go("key sets", a.takeKeySets)
+	g.Go("key sets", a.authority.Run)
 	if a.identity.Load() != nil {
 		g.Go("certificate", func(ctx context.Context) error {
 			return e.Keep(ctx, a.identity.Load, a.identity.Store)

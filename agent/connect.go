@@ -88,6 +88,13 @@ func (a *Agent) brokerLink(lc *link.Config, cfg *config.Config) error {
 	return nil
 }
 
+// inbox takes a message of the fleet on the link's filters, without waiting.
+func (a *Agent) inbox(m link.Down) {
+	if m.Channel == schema.ChanKeys {
+		a.authority.Offer(m.Payload)
+	}
+}
+
 // linkSays passes on what the link has to say of itself.
 func (a *Agent) linkSays(r schema.Report) { a.say(r.Subject, r.State, r.Severity, r.Text) }
 

@@ -23,7 +23,7 @@ func (a *Agent) enroller(cfg *config.Config) *identity.Enroller {
 		Dir: cfg.IdentityDir(), Fleet: cfg.Fleet.Address, TokenFile: cfg.Fleet.TokenFile, Pin: pin,
 		Board: cfg.Board, Facts: a.facts, Mode: cfg.Key.Mode, Required: cfg.TPM.Required, Chip: a.chip,
 		Clock: func() (time.Time, bool) { return time.Now(), anchor.Synced() },
-		Log:   a.log.With("part", "enrol"), Say: a.identityIs, Replaced: a.keysReplaced, KeySet: a.learnKeys,
+		Log:   a.log.With("part", "enrol"), Say: a.identityIs, Replaced: a.keysReplaced, KeySet: a.authority.Follow,
 	}
 }
 
