@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fulmar/link/internal/flights"
+	"fulmar/link/internal/pace"
 	"fulmar/schema"
 )
 
@@ -124,7 +125,7 @@ func (g *gen) told(payload []byte) error {
 // away is the error of a connection that the fleet asks to end.
 func away(a *schema.HelloAck) error {
 	if a.RetryAfterMs > 0 {
-		return fmt.Errorf("the fleet asks to come back in %v", millis(a.RetryAfterMs, maxRetryAfter))
+		return fmt.Errorf("the fleet asks to come back in %v", pace.Millis(a.RetryAfterMs, maxRetryAfter))
 	}
 	return nil
 }

@@ -4,66 +4,32 @@
 package link
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"time"
 
 	"fulmar/link/guard"
+	"fulmar/link/outbox"
 	"fulmar/schema"
 )
 
 // ErrBlobGone is wrapped by a [BlobOpener] for a blob that is not there any more.
-var ErrBlobGone = errors.New("blob is gone")
+var ErrBlobGone = outbox.ErrBlobGone
 
-// Outbox is what the link needs of a spool.
-type Outbox interface {
-	// Read gives durable records with a number of at least from, rising, that are
-	// not acknowledged; none when there are none.
-	Read(c schema.Class, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error)
-	// Ack frees the records first to last.
-	Ack(c schema.Class, epoch, first, last uint64) error
-	// Cursors tells where each class stands.
-	Cursors() []schema.Cursor
-	// Wake is signalled when a record became durable.
-	Wake() <-chan struct{}
-}
-
-// EpochReader is an [Outbox] whose classes may hold records of several epochs, each
-// numbered by itself. Without it Read is asked for each epoch in turn, and what
-// stands before the wanted one is passed over.
-type EpochReader interface {
-	// ReadEpoch is Read for one epoch.
-	ReadEpoch(c schema.Class, epoch, from uint64, maxRecords, maxBytes int) ([]schema.Stored, error)
-}
-
-// OnlineTeller is an [Outbox] that wants to know when records begin and cease to
-// flow.
-type OnlineTeller interface{ Online(up bool) }
-
-// Refuser is an [Outbox] that can settle a record which can never be sent, by
-// writing it into the loss ledger. Without it such a record is passed over in each
-// connection anew.
-type Refuser interface {
-	Refuse(c schema.Class, epoch, seq uint64, reason schema.Reason) error
-}
-
-// Blob is an open picture.
-type Blob interface {
-	io.ReaderAt
-	io.Closer
-	Size() int64
-}
-
-// BlobOpener opens pictures by name. RemoveBlob is told when one has arrived.
-type BlobOpener interface {
-	OpenBlob(name string) (Blob, error)
-	RemoveBlob(name string) error
-}
+// What the link needs of a spool and of pictures.
+type (
+	Outbox       = outbox.Outbox
+	EpochReader  = outbox.EpochReader
+	OnlineTeller = outbox.OnlineTeller
+	Refuser      = outbox.Refuser
+	Blob         = outbox.Blob
+	BlobOpener   = outbox.BlobOpener
+)
 
 // Defaults and bounds of a session.
 const (
@@ -115,30 +81,21 @@ type Config struct {
 	// obey its context, and may take its time: nothing waits for it. Nil: the board
 	// proves nothing, and no answer is sent.
 	Attest func(ctx context.Context, nonce []byte) ([]byte, error)
-	// Filters are what the board hears beside hello/ack and ack: tw/d, c/ (all its
-	// commands), keys, ota/d. A broker that refuses one is no reason to be without a
-	// connection; it is logged.
+	// Filters are what the board hears more: tw/d, c/ (all its commands), keys, ota/d. One
+	// that the broker refuses is logged, and no reason to be without a connection.
 	Filters []schema.Channel
-	// Inbox is given each message on the filters, one at a time, from the connection's
-	// reader: it must not block, or nothing else is read. It may come before Connected.
+	// Inbox is given each message on the filters, one at a time, also before Connected. It
+	// must not block: nothing else is read meanwhile.
 	Inbox func(Down)
 	// Connected is called each time records begin to flow, with the connection's number
 	// as in hello. Its context ends with the connection; it has to return then.
 	Connected func(ctx context.Context, conn uint64)
-	// Heard is given each answer to hello of the present connection, and what the fleet
-	// says anew of it, before any message on the filters that came after it. It must not
-	// block.
+	// Heard is given each word of the fleet on hello/ack for the present connection, before
+	// what came after it on the filters. It must not block.
 	Heard func(schema.HelloAck)
 	// Keys gives the version of the key set that the board goes by, for hello; nil: 0.
 	Keys func() uint64
 	Log  *slog.Logger
-}
-
-func (c *Config) keys() uint64 {
-	if c.Keys == nil {
-		return 0
-	}
-	return c.Keys()
 }
 
 func (c *Config) complete() error {
@@ -160,33 +117,30 @@ func (c *Config) complete() error {
 	if c.Mode != nil && *c.Mode > schema.AckBroker {
 		return fmt.Errorf("link with unknown acknowledgement mode %d", *c.Mode)
 	}
-	if err := c.checkFilters(); err != nil {
-		return err
+	if len(c.Filters) > 0 && c.Inbox == nil {
+		return errors.New("link with filters and nobody to take what comes")
 	}
 	// A hello that cannot be sent would fail each connection anew: better now.
 	hello := schema.Hello{V: schema.Version, Board: c.Board, Release: c.Release, Facts: c.Facts}
 	if err := hello.Validate(); err != nil {
 		return err
 	}
-	def := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	def(&c.KeepAlive, defaultKeepAlive)
-	def(&c.AckTimeout, defaultAckTimeout)
-	def(&c.ReconnectWindow, defaultReconnect)
-	if c.Window == 0 {
-		c.Window = defaultWindow
-	}
-	if c.WindowBytes == 0 {
-		c.WindowBytes = defaultWindowBytes
-	}
-	if c.ClientID == "" {
-		c.ClientID = c.Board
-	}
+	c.KeepAlive = cmp.Or(c.KeepAlive, defaultKeepAlive)
+	c.AckTimeout = cmp.Or(c.AckTimeout, defaultAckTimeout)
+	c.ReconnectWindow = cmp.Or(c.ReconnectWindow, defaultReconnect)
+	c.Window, c.WindowBytes = cmp.Or(c.Window, defaultWindow), cmp.Or(c.WindowBytes, defaultWindowBytes)
+	c.ClientID = cmp.Or(c.ClientID, c.Board)
 	if c.Jitter == nil {
 		c.Jitter = rand.Float64
+	}
+	if c.Keys == nil {
+		c.Keys = func() uint64 { return 0 }
+	}
+	if c.Connected == nil {
+		c.Connected = func(context.Context, uint64) {}
+	}
+	if c.Heard == nil {
+		c.Heard = func(schema.HelloAck) {}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -34,10 +34,9 @@
 //
 // # Beside the records
 //
-// What the fleet says on [Config.Filters] goes to the board as it comes; what the board
-// answers goes by [Session.Send], which tells when the fleet has stored it. Neither
-// waits for the records or takes their room: at most eight such messages are in flight
-// (internal/beside), and one at which the broker hangs up is held back for a while.
+// What comes on [Config.Filters] goes to the board at once; what it answers goes by
+// [Session.Send]. Neither waits for the records or takes their room (internal/beside),
+// and a message at which the broker hangs up is held back for a while.
 //
 // # What cannot be sent
 //

@@ -55,8 +55,6 @@ type gen struct {
 	quiet chan struct{} // the publisher has ended
 	asks  *asks.Asks    // for attestations, by the fleet
 	post  *beside.Post  // what goes beside the records
-	// denied are those of the filters that the broker refused.
-	denied []schema.Channel
 	*flights.Window
 }
 
@@ -102,9 +100,9 @@ func (s *Session) generation(ctx context.Context) (up time.Duration, err error) 
 	s.cfg.Log.Info("link up", "conn", g.number, "acknowledge", g.mode.String())
 	began := time.Now()
 	s.online(true)
-	s.goesUp(g)
+	s.desk.Use(g.post)
 	err = g.carry(ctx)
-	s.goesUp(nil)
+	s.desk.Use(nil)
 	s.online(false)
 	up = time.Since(began)
 	if ctx.Err() == nil {
@@ -130,8 +128,10 @@ func (g *gen) carry(ctx context.Context) error {
 	}
 	part("acker", g.acknowledge)
 	part("publisher", g.publish)
-	part("beside", g.postAside)
-	group.Go("connected", g.tellConnected)
+	part("beside", func(ctx context.Context) error {
+		return g.s.desk.Run(ctx, g.post, g.client, &g.order, g.s.cfg.AckTimeout)
+	})
+	group.Go("connected", func(ctx context.Context) error { g.s.cfg.Connected(ctx, g.number); return nil })
 	group.Go("attestations", func(ctx context.Context) error {
 		g.asks.Run(ctx, g.quiet, g.s.cfg.Log, g.s.cfg.Attest, func(ctx context.Context, b []byte) error { return g.say(ctx, schema.ChanAttest, b, false) })
 		return nil
@@ -223,13 +223,14 @@ func (g *gen) presence(online bool) []byte {
 
 // greet subscribes, says hello and waits for the answer.
 func (g *gen) greet(ctx context.Context) error {
-	if err := g.subscribe(ctx); err != nil {
-		return fmt.Errorf("subscribe: %w", err)
+	must := []schema.Channel{schema.ChanHelloAck, schema.ChanAck}
+	if err := g.s.desk.Subscribe(ctx, g.client, must, helloTimeout, g.lost); err != nil {
+		return fmt.Errorf("subscribe: %w", g.reason(ctx, err))
 	}
 	c, cursors := &g.s.cfg, g.s.out.Cursors()
 	g.s.claims.Met(cursors)
 	hello, err := schema.Encode(&schema.Hello{
-		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number, Now: c.Clock.Now(), Cursors: cursors, Facts: c.Facts, Keys: c.keys(),
+		V: schema.Version, Board: c.Board, Release: c.Release, Conn: g.number, Now: c.Clock.Now(), Cursors: cursors, Facts: c.Facts, Keys: c.Keys(),
 	})
 	if err != nil {
 		return fmt.Errorf("hello: %w", err)
@@ -242,43 +243,6 @@ func (g *gen) greet(ctx context.Context) error {
 	}
 	if err := g.say(ctx, schema.ChanPresence, g.presence(true), g.retain()); err != nil {
 		return fmt.Errorf("presence: %w", err)
-	}
-	return nil
-}
-
-// subscribe asks for what the fleet says, in one packet, and looks at what was
-// granted.
-func (g *gen) subscribe(ctx context.Context) error {
-	filters := map[string]byte{g.topic(schema.ChanHelloAck): 1, g.topic(schema.ChanAck): 1}
-	more := map[string]schema.Channel{}
-	for _, f := range g.s.cfg.Filters {
-		topic := g.topic(f)
-		if f == schema.ChanCommand {
-			topic += "+"
-		}
-		filters[topic], more[topic] = 1, f
-	}
-	token := g.client.SubscribeMultiple(filters, nil)
-	if err := flights.Await(ctx, token, helloTimeout, g.lost); err != nil {
-		return g.reason(ctx, err)
-	}
-	sub, ok := token.(*mqtt.SubscribeToken)
-	if !ok {
-		return fmt.Errorf("the client gave a %T", token)
-	}
-	granted := sub.Result()
-	for topic := range filters {
-		switch qos, ok := granted[topic]; {
-		case (!ok || qos > 1) && more[topic] != "":
-			// Records flow without it, so it ends no connection: an older fleet knows
-			// neither twins nor commands.
-			g.denied = append(g.denied, more[topic])
-			g.s.cfg.Log.Warn("the broker does not let this board hear of it; update the fleet, or look at the broker's access rules", "topic", topic)
-		case !ok || qos > 1:
-			return fmt.Errorf("the broker refused %s; its access rules must let this board read it", topic)
-		case qos == 0:
-			g.s.cfg.Log.Warn("broker grants no QoS 1, its answers may get lost", "topic", topic)
-		}
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func (s *Session) learn(g *gen, err error) error {
 		s.unsure.Add(f)
 	}
 	s.mu.Unlock()
-	if s.blameless(g) {
+	if first, any := g.First(); s.desk.Blamed(g.post, first, any, g.hungUp()) {
 		return err
 	}
 	// A line that broke says nothing about a message. A broker that hung up may, and

@@ -7,10 +7,10 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"slices"
 
 	"fulmar/link/internal/flights"
 	"fulmar/link/internal/lanes"
+	"fulmar/link/outbox"
 	"fulmar/schema"
 )
 
@@ -135,46 +135,17 @@ func (p *publisher) launch(ctx context.Context, f *flights.Flight, topic string,
 	return true, nil
 }
 
-// read gives what a lane has to send next, of its own epoch and numbers, without
-// what is held back as suspect.
+// read gives the next records of a lane, without those that are held back.
 func (p *publisher) read(l *lanes.Lane, limit, bytes int) ([]schema.Stored, error) {
-	end := l.Last
-	for l != p.alone { // what is tried alone is a suspect
-		first, last, ok := p.s.suspects.Skip(l.Class, l.Epoch, l.Next)
-		if ok && first <= l.Next {
-			l.Next = last + 1
-			continue
-		}
-		if ok {
-			end = min(end, first-1)
-		}
-		break
+	skip := p.s.suspects.Skip
+	if l == p.alone { // what is tried alone is a suspect
+		skip = nil
 	}
-	if l.Empty || l.Next > l.Last {
-		return nil, nil
-	}
-	read := p.s.out.Read
-	if r, ok := p.s.out.(EpochReader); ok {
-		read = func(c schema.Class, from uint64, n, bytes int) ([]schema.Stored, error) {
-			return r.ReadEpoch(c, l.Epoch, from, n, bytes)
-		}
-	}
-	recs, err := read(l.Class, l.Next, limit, bytes)
+	recs, err := l.Fetch(skip, func(from uint64) ([]schema.Stored, error) {
+		return outbox.ReadEpoch(p.s.out, l.Class, l.Epoch, from, limit, bytes)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read %s records from the spool: %w", l.Class, err)
 	}
-	l.Empty = len(recs) == 0
-	mine, alien := recs, func(r schema.Stored) bool { return r.Epoch != l.Epoch || r.Seq < l.Next }
-	if slices.ContainsFunc(recs, alien) {
-		mine = slices.DeleteFunc(slices.Clone(recs), alien)
-	}
-	if len(mine) > 0 && mine[0].Seq > end {
-		// The rest of what is before end is settled: on behind it, or the lane is done.
-		l.Next = end + 1
-		if end < l.Last {
-			return p.read(l, limit, bytes)
-		}
-		return nil, nil
-	}
-	return lanes.Until(mine, end), nil
+	return recs, nil
 }

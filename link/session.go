@@ -59,15 +59,12 @@ type Session struct {
 	status     Status
 	conn       uint64        // number of the connection, as told in hello and presence
 	window     time.Duration // over which reconnects spread
-	up         *gen          // nil while records do not flow
 	retryAfter time.Duration
 	unsure     flights.Unsure
 	suspects   suspect.Watch
 	claims     claims.Book
-	blame      beside.Blame
+	desk       beside.Desk              // what goes beside the records
 	blocked    [schema.NumClasses]error // of a class nothing gets through, and why it is thought so
-
-	inbox sync.Mutex // one message is given to Config.Inbox at a time
 }
 
 // New makes a session that sends what out holds. It touches no network.
@@ -76,6 +73,10 @@ func New(cfg Config, out Outbox, blobs BlobOpener) (*Session, error) {
 		return nil, err
 	}
 	s := &Session{cfg: cfg, out: out, blobs: blobs, window: cfg.ReconnectWindow}
+	s.desk.Tenant, s.desk.Board, s.desk.Filters, s.desk.Log, s.desk.Report = cfg.Tenant, cfg.Board, cfg.Filters, cfg.Log, s.report
+	if err := s.desk.Check(); err != nil {
+		return nil, err
+	}
 	s.status = Status{State: StateWaiting, Since: time.Now()}
 	if cfg.Mode != nil {
 		s.status.Mode = *cfg.Mode
@@ -154,15 +155,10 @@ func (s *Session) heard(a *schema.HelloAck) {
 	if s.cfg.Mode == nil {
 		s.status.Mode = a.Mode
 	}
-	if w := millis(a.ReconnectMs, maxReconnectWindow); w > 0 {
+	if w := pace.Millis(a.ReconnectMs, maxReconnectWindow); w > 0 {
 		s.window = w
 	}
-	s.retryAfter = millis(a.RetryAfterMs, maxRetryAfter)
-}
-
-// millis is a duration from the wire, cut to a bound before it can overflow.
-func millis(ms int64, most time.Duration) time.Duration {
-	return time.Duration(min(max(ms, 0), most.Milliseconds())) * time.Millisecond
+	s.retryAfter = pace.Millis(a.RetryAfterMs, maxRetryAfter)
 }
 
 // published counts records that go out; those that went out before are repeats.

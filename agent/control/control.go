@@ -31,10 +31,7 @@ import (
 )
 
 const (
-	// maxKeySets bounds the key sets that wait to be looked at: as many as a fleet sends in
-	// one connection. More are dropped, and come again after the next hello.
-	maxKeySets = 16
-	stopGrace  = 3 * time.Second
+	stopGrace = 3 * time.Second
 	// reportEvery is how often what the board says of itself is looked at for changes; a
 	// change of an output or a rule is told at once.
 	reportEvery = 10 * time.Second
@@ -69,7 +66,7 @@ type Config struct {
 // Control is what can be told to one board.
 type Control struct {
 	cfg      Config
-	keys     *authority.Authority
+	keys     *authority.Follower
 	shadow   *shadow.Shadow
 	commands *commands.Service
 	outputs  *output.Bank
@@ -78,7 +75,6 @@ type Control struct {
 	newest   *commands.Newest
 	latest   *schedule.Latest // what interlocks look at; nil where nothing is moved
 	link     atomic.Pointer[link.Session]
-	keySets  chan []byte
 	changed  chan struct{} // something of what is reported may be another
 
 	mu        sync.Mutex
@@ -90,13 +86,14 @@ type Control struct {
 // Open opens what the board keeps on the disk of it. It touches no network and moves
 // nothing.
 func Open(cfg Config) (*Control, error) {
-	c := &Control{cfg: cfg, keySets: make(chan []byte, maxKeySets), changed: make(chan struct{}, 1), newest: commands.NewNewest(cfg.Clock), lostAt: time.Now()}
+	c := &Control{cfg: cfg, changed: make(chan struct{}, 1), newest: commands.NewNewest(cfg.Clock), lostAt: time.Now()}
 	base := cfg.Base()
 	part := func(name string) *slog.Logger { return cfg.Log.With("part", name) }
-	var err error
-	if c.keys, err = authority.Open(base.IdentityDir(), part("authority")); err != nil {
+	keys, err := authority.Open(base.IdentityDir(), part("authority"))
+	if err != nil {
 		return nil, fmt.Errorf("open key set: %w", err)
 	}
+	c.keys = authority.NewFollower(keys, cfg.Say)
 	if len(base.Outputs) > 0 {
 		c.latest = schedule.NewLatest(cfg.Clock)
 	}
@@ -116,7 +113,10 @@ func Open(cfg Config) (*Control, error) {
 		Tenant: tenant, Board: board, Dir: filepath.Join(base.Data, "twin"), Clock: cfg.Clock, BootKnown: cfg.BootKnown,
 		Open: c.keys.Twin, Base: cfg.Base, Check: check, Apply: c.apply, Health: cfg.Health, Send: c.sendTwin, Tell: cfg.Tell, Log: part("twin"),
 	})
-	c.take(c.shadow.Effective())
+	c.keys.Changed = c.shadow.Again
+	if err := c.take(c.shadow.Effective()); err != nil {
+		cfg.Log.Warn("not all of the twin is in force", "err", err)
+	}
 	c.commands, err = commands.Open(commands.Config{
 		Address: cfg.Name, Dir: base.Data, Clock: cfg.Clock, Now: c.keys.Now, Open: c.keys.Command, Operator: c.keys.Operator, Send: c.sendResult,
 		Outputs: moved(c, base.Outputs), Settings: settings{c}, Worker: cfg.Worker, Newest: c.newest, Stop: cfg.Stop, Release: cfg.Release,
@@ -156,18 +156,8 @@ func (c *Control) Rebase(ctx context.Context) { c.shadow.Rebase(ctx) }
 
 // Learn takes the fleet's key set, as it came with the board's enrolment.
 func (c *Control) Learn(envelope []byte) {
-	if len(envelope) == 0 {
-		return // of a fleet that has none
-	}
-	changed, err := c.keys.Learn(envelope)
-	if err != nil {
-		c.cfg.Log.Error("key set refused", "err", err)
-		c.cfg.Say("authority", "refused", schema.SeverityAlarm, "the board goes on with the key set that it has: "+err.Error())
-		return
-	}
-	c.cfg.Say("authority", "ok", schema.SeverityInfo, "the board takes what the keys of its fleet's set sign")
-	if changed {
-		c.shadow.Again()
+	if len(envelope) > 0 { // a fleet may have none
+		c.keys.Follow(envelope)
 	}
 }
 
@@ -185,16 +175,14 @@ func (c *Control) Use(s *link.Session, tenant, board string) {
 
 // Run keeps all of it at work until the context ends.
 func (c *Control) Run(ctx context.Context) error {
-	if err := c.keys.Damaged(); err != nil {
-		c.cfg.Say("authority", "damaged", schema.SeverityAlarm, err.Error())
-	}
+	c.keys.Begin()
 	g := run.New(ctx)
 	g.Go("outputs", c.outputs.Run) // before anything else: a latched board drives its safe states
 	g.Go("commands", c.commands.Run)
 	g.Go("twin", c.shadow.Run)
 	g.Go("rules", c.rules.Run)
 	g.Go("autonomy", c.autonomy.Run)
-	g.Go("key sets", c.takeKeySets)
+	g.Go("key sets", c.keys.Run)
 	g.Go("reported", c.keepReporting)
 	g.Go("local", c.serveLocal)
 	return g.Wait(stopGrace)
@@ -208,26 +196,11 @@ func (c *Control) inbox(m link.Down) {
 	case schema.ChanCommand:
 		c.commands.Give(m.Payload)
 	case schema.ChanKeys:
-		select {
-		case c.keySets <- m.Payload:
-		default:
-			c.cfg.Log.Warn("key set dropped: too many wait")
-		}
+		c.keys.Offer(m.Payload)
 	}
 }
 
 func (c *Control) heard(ack schema.HelloAck) { c.keys.Heard(ack.Wall) }
-
-func (c *Control) takeKeySets(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case b := <-c.keySets:
-			c.Learn(b)
-		}
-	}
-}
 
 // connected lives as long as a connection.
 func (c *Control) connected(ctx context.Context, conn uint64) {

@@ -22,3 +22,8 @@ func Backoff(window time.Duration, try int, u float64) time.Duration {
 	}
 	return time.Duration(u * float64(min(span, limit)))
 }
+
+// Millis is a duration from the wire, cut to a bound before it can overflow.
+func Millis(ms int64, most time.Duration) time.Duration {
+	return time.Duration(min(max(ms, 0), most.Milliseconds())) * time.Millisecond
+}
