@@ -18,7 +18,7 @@ import (
 // signs them and the gateway, which may be made later.
 func (s *Server) newCommands(look func(ctx context.Context, tenant string) (*web.Overview, error)) (*commands.Commands, error) {
 	return commands.New(context.Background(), commands.Config{
-		Rows: s.reg.Commands(), Sign: s.keys.SignCommand, Courier: commandCourier{s}, Fleet: joins.CommandBoards{Look: look}, Approve: s.cfg.Commands.Approve, Log: s.log,
+		Rows: s.reg.Commands(), Sign: s.keys.SignCommand, Courier: commandCourier{s}, Fleet: joins.CommandBoards{Look: look, Told: (&joins.Kept{Ask: s.shadow.Commands}).Get}, Approve: s.cfg.Commands.Approve, Log: s.log,
 	})
 }
 

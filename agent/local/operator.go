@@ -22,8 +22,8 @@ import (
 const (
 	// challengeLife is how long agent/commands takes a challenge back.
 	challengeLife = time.Minute
-	// maxChallenges is how many of one user are out: the board remembers some in all, and
-	// nobody shall push out another's.
+	// maxChallenges is how many of one user are out and not used: the board remembers some
+	// in all, and nobody shall push out another's.
 	maxChallenges = 8
 )
 
@@ -50,13 +50,23 @@ func (a *asked) more(uid int, now time.Time) bool {
 	return true
 }
 
+// used gives a user the place of a challenge back that was redeemed: who gives many
+// commands in order is not held up.
+func (a *asked) used(uid int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if all := a.of[uid]; len(all) > 0 {
+		a.of[uid] = all[1:]
+	}
+}
+
 func (s *Server) challenge(a *answer, _ *http.Request, c caller) error {
 	cs, err := s.commands()
 	if err != nil {
 		return err
 	}
 	if !s.asked.more(c.UID, s.now()) {
-		return refuse(http.StatusServiceUnavailable, onboard.TooMany, "%s has asked for %d challenges within %v, which is the most; try again in a minute", c.user, maxChallenges, challengeLife)
+		return refuse(http.StatusServiceUnavailable, onboard.TooMany, "%s has asked for %d challenges within %v and used none of them, which is the most; try again in a minute", c.user, maxChallenges, challengeLife)
 	}
 	id, err := cs.Challenge()
 	if err != nil {
@@ -81,6 +91,7 @@ func (s *Server) signed(a *answer, r *http.Request, c caller) error {
 	return s.order(a, r, cs, order{actor: said.Actor, name: said.Name, reason: said.Reason, wait: in.Wait, give: func(ctx context.Context) (command.Result, error) {
 		res, err := cs.Operator(ctx, in.Envelope)
 		if err = notTaken(&res, err); err == nil {
+			s.asked.used(c.UID)
 			s.cfg.Log.Info("command signed by an operator's key", "brought_by", c.user, "uid", c.UID, "actor", said.Actor, "command", said.Name)
 		}
 		return res, err

@@ -140,7 +140,7 @@ func pack(from, programs, arch, version, out string) error {
 // boards in it.
 func repackable(dir string) (string, error) {
 	to := filepath.Join(dir, "checkout")
-	for _, f := range []string{"cross/package", "cross/systemd", "docs/install.md", "docs/keys.md", "docs/enrolment.md", "docs/signers", "agent/config/defaults.yaml", "CHANGELOG.md", "go.mod", "tools.mod", "tools.sum"} {
+	for _, f := range []string{"cross/package", "cross/systemd", "docs/install.md", "docs/keys.md", "docs/enrolment.md", "docs/local.md", "docs/signers", "agent/config/defaults.yaml", "CHANGELOG.md", "go.mod", "tools.mod", "tools.sum"} {
 		if err := os.MkdirAll(filepath.Join(to, filepath.Dir(f)), 0o755); err != nil {
 			return "", err
 		}

@@ -132,6 +132,27 @@ func (t *Table) Get(ctx context.Context, k Key) (h Head, body []byte, ok bool, e
 	return h, body, err == nil, none(err)
 }
 
+// Each gives the bodies of all twins of a tenant, one after the other, until fn is done
+// with an error, which it returns.
+func (t *Table) Each(ctx context.Context, tenant string, fn func(board, life string, body []byte) error) error {
+	rows, err := t.db.Read.QueryContext(ctx, `SELECT board, life, body FROM twin WHERE tenant = ?`, tenant)
+	if err != nil {
+		return err
+	}
+	defer rows.Close() //nolint:errcheck // Err says it
+	for rows.Next() {
+		var board, life string
+		var body []byte
+		if err := rows.Scan(&board, &life, &body); err != nil {
+			return err
+		}
+		if err := fn(board, life, body); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
 func none(err error) error {
 	if err == nil || errors.Is(err, sql.ErrNoRows) {
 		return nil
