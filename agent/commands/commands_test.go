@@ -304,6 +304,37 @@ func TestNoJournal(t *testing.T) {
 	}
 }
 
+// TestUserCommands: what a user added is one more command, its arguments checked; one that
+// takes another's name or lacks something is left out, and the board starts.
+func TestUserCommands(t *testing.T) {
+	t.Parallel()
+	st := newStation(t)
+	st.stop()
+	done := func(context.Context, command.Call) ([]byte, error) { return []byte{0xf5}, nil }
+	cfg := st.config()
+	cfg.User = []command.Offer{
+		{Kind: command.Kind{Name: "lift-gate", Args: []command.Field{{Name: "gate", Type: command.Number, Required: true, Min: 1, Max: 4}}}, Handler: command.Handler{Lane: command.Long, Repeat: true, Do: done}},
+		{Kind: command.Kind{Name: "restart"}, Handler: command.Handler{Do: done}},
+		{Kind: command.Kind{Name: "lift-gate"}, Handler: command.Handler{Do: done}},
+		{Kind: command.Kind{Name: "Bad Name"}, Handler: command.Handler{Do: done}},
+		{Kind: command.Kind{Name: "nothing"}},
+		{Kind: command.Kind{Name: command.NameGap}, Handler: command.Handler{Do: done}},
+	}
+	st.begin(cfg)
+	if n := len(st.s.Kinds()); n != 14 {
+		t.Errorf("%d commands: %v", n, st.s.Names())
+	}
+	k := st.s.Kinds()[13]
+	if k.Name != "lift-gate" || !k.User || k.Lane != "long" || k.Crash != "repeat" {
+		t.Errorf("%+v", k)
+	}
+	id, _ := st.local("local/eve", "lift-gate", `{"gate":2}`)
+	st.ends(id, command.Done, "")
+	if _, r := st.local("local/eve", "lift-gate", `{"gate":5}`); r.State != command.Refused || r.Code != command.CodeArgs {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestDry: a person asks what would be refused; nothing is done nor written down.
 func TestDry(t *testing.T) {
 	t.Parallel()

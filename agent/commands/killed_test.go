@@ -82,9 +82,11 @@ func killed(t *testing.T, journal []byte, had, latched bool) {
 	now := time.Now().UnixMilli()
 	st.start()
 	time.Sleep(90 * time.Second)
+	synctest.Wait()
 	if len(st.stopped) > 0 { // a restart that was not begun
 		st.start()
 		time.Sleep(90 * time.Second)
+		synctest.Wait()
 	}
 	list, err := st.s.List(context.Background(), 100)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,7 +116,7 @@ func Open(cfg Config) (*Service, error) {
 		cfg: cfg, arrived: make(chan []byte, maxArrived), changed: make(chan struct{}), watchers: map[chan command.Report]bool{},
 	}
 	var handlers []command.Handler
-	for _, o := range append(s.builtins(), cfg.User...) {
+	for _, o := range s.offers() {
 		s.kinds = append(s.kinds, o.Kind)
 		handlers = append(handlers, handler(o))
 	}
@@ -141,6 +142,28 @@ func Open(cfg Config) (*Service, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// offers are all commands of the board. One that a user added and that is not whole, or
+// has the name of another, is left out and said: it must not keep a board from starting.
+func (s *Service) offers() []command.Offer {
+	all := s.builtins()
+	for _, o := range s.cfg.User {
+		h := handler(o)
+		taken := slices.ContainsFunc(all, func(b command.Offer) bool { return b.Kind.Name == o.Kind.Name })
+		if err := h.Validate(); err != nil || taken || o.Kind.Name == command.NameGap {
+			s.cfg.Log.Error("a command that was added to this board is left out", "command", o.Kind.Name, "name_taken", taken, "err", err)
+			continue
+		}
+		o.Kind.User, o.Kind.Lane, o.Kind.Safety, o.Kind.Crash = true, h.Lane.String(), h.Lane == command.Safety, crashUnknown
+		if h.Repeat {
+			o.Kind.Crash = crashRepeat
+		} else if h.Happened != nil {
+			o.Kind.Crash = crashAsk
+		}
+		all = append(all, o)
+	}
+	return all
 }
 
 // handler makes the handler of an offer: its name, lane and check are those of the kind.

@@ -263,8 +263,9 @@ func (st *station) config() Config {
 		Stop: func(why string) {
 			st.mu.Lock()
 			st.stopped = append(st.stopped, why)
+			stop := st.stop
 			st.mu.Unlock()
-			go st.stop()
+			go stop()
 		},
 		Diagnose: func(_ context.Context, add func(string, []byte)) {
 			add("health.json", []byte(`{"ok":true}`))
@@ -299,7 +300,9 @@ func (st *station) begin(cfg Config) {
 		}
 		close(done)
 	}()
+	st.mu.Lock()
 	st.stop = func() { cancel(); <-done }
+	st.mu.Unlock()
 	st.t.Cleanup(st.stop)
 }
 

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"fulmar/agent/chip"
+	"fulmar/agent/commands"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
 	"fulmar/internal/atomicfile"
@@ -58,7 +59,8 @@ func Board(ctx context.Context, cfg *config.Config, named string, out io.Writer)
 			return err
 		}
 	}
-	for _, dir := range []string{cfg.IdentityDir(), cfg.BlobDir()} {
+	journal := filepath.Join(cfg.Data, commands.JournalName) // who wanted what of this board
+	for _, dir := range []string{cfg.IdentityDir(), cfg.BlobDir(), journal, journal + ".bad", journal + ".lock"} {
 		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("wipe: %w", err)
 		}
@@ -66,7 +68,7 @@ func Board(ctx context.Context, cfg *config.Config, named string, out io.Writer)
 	if err := atomicfile.SyncDir(cfg.Data); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("wipe: %w", err)
 	}
-	fmt.Fprintln(out, "gone: its keys, its certificate and its pictures")
+	fmt.Fprintln(out, "gone: its keys, its certificate, its pictures and what was asked of it")
 	fmt.Fprintln(out, "kept: its config, engines built on it, and what the fleet has of it (fulmar board wipe, at a desk)")
 	if inTPM {
 		fmt.Fprintln(out, "a copy of the disk made before this is of use with this TPM only; tpm2_clear makes it useless there, too, with all else that other programs keep in the TPM")

@@ -37,7 +37,7 @@ func board(t *testing.T, path string) *config.Config {
 	cfg := config.Default()
 	cfg.Data, cfg.TPM.Path = t.TempDir(), path
 	files := map[string]string{
-		"identity/identity.json": `{"tenant":"default","board":"dock-1"}`, "identity/identity.json.old": "x", "pictures/a.jpg": "x",
+		"identity/identity.json": `{"tenant":"default","board":"dock-1"}`, "identity/identity.json.old": "x", "pictures/a.jpg": "x", "commands.journal": "x", "commands.journal.bad": "x",
 		"config.last-good.yaml": "x", "engines/a": "x",
 	}
 	if path == "" {

@@ -487,7 +487,7 @@ func (nothing) Size() int64            { return 0 }
 // bring the board down.
 func FuzzCommand(f *testing.F) {
 	c := command.Command{V: 1, ID: command.ID{1}, Tenant: "t", Board: "b", Name: "set", Actor: "a", Seq: 1, Args: []byte{1}}
-	for _, v := range []any{&c, &line{Op: opAccept, Command: &c}, &line{Op: opEnd, Result: &command.Result{V: 1, ID: command.ID{1}, State: command.Done}}, &line{Op: opActor, Actor: "a", Seq: 3}} {
+	for _, v := range []any{&c, &line{Op: opAccept, Command: &c}, &line{Op: opEnd, Result: &command.Result{V: 1, ID: command.ID{1}, State: command.Done}}, &line{Op: opActor, Actor: "a", Seq: 3}, &line{Op: opDrop, ID: command.ID{1}}, &line{Op: opGap, Gap: &gap{ID: command.ID{2}, Count: 1}}} {
 		b, err := schema.Encode(v)
 		if err != nil {
 			f.Fatal(err)
@@ -505,6 +505,7 @@ func FuzzCommand(f *testing.F) {
 		if err := l.compact(); err != nil {
 			t.Fatal(err)
 		}
+		l.nextReport()
 	})
 }
 
