@@ -153,3 +153,14 @@ func (g *Group) wants(sensor string) bool {
 	}
 	return false
 }
+
+// Silence is the longest time without a value of a series that is thinned by an on-change
+// rule; 0 for one that is sent at each tick.
+func (p *Plan) Silence(series string) time.Duration {
+	for _, r := range p.OnChange {
+		if ok, _ := path.Match(r.Series, series); ok { // checked by Validate
+			return r.MaxSilence
+		}
+	}
+	return 0
+}
