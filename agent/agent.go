@@ -20,6 +20,7 @@ import (
 	"fulmar/agent/attest"
 	"fulmar/agent/chip"
 	"fulmar/agent/config"
+	"fulmar/agent/decide"
 	"fulmar/agent/identity"
 	"fulmar/agent/trial"
 	"fulmar/device"
@@ -74,6 +75,7 @@ type Agent struct {
 	spool     *storage.Spool
 	blobs     *storage.Blobs
 	scheduler *schedule.Scheduler
+	decide    *decide.Board
 	worker    *worker.Client
 	child     *worker.Child // nil where the worker is a unit of its own
 	link      atomic.Pointer[link.Session]
@@ -114,6 +116,10 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
 	}
+	a.decide = decide.New(cfg.Plan(), decide.Deps{
+		RulesPath: cfg.RulesPath(), AutonomyPath: cfg.AutonomyPath(), Up: a.linkUp,
+		Say: a.say, Clock: a.clock, Log: opt.Log.With("part", "rules"),
+	})
 	return a, nil
 }
 
@@ -213,6 +219,7 @@ func (a *Agent) startedWith() {
 
 // startMakers starts what makes records and what tells of the board.
 func (a *Agent) startMakers(g *run.Group) {
+	g.Go("decide", a.decide.Run)
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
 	g.Go("status", a.serveStatus)

@@ -91,6 +91,12 @@ func (a *Agent) brokerLink(lc *link.Config, cfg *config.Config) error {
 // linkSays passes on what the link has to say of itself.
 func (a *Agent) linkSays(r schema.Report) { a.say(r.Subject, r.State, r.Severity, r.Text) }
 
+// linkUp tells whether the fleet can be asked.
+func (a *Agent) linkUp() bool {
+	s := a.link.Load()
+	return s != nil && s.Status().Up()
+}
+
 // outbox is the spool as the link sees it; a record that can never be sent
 // becomes a gap, so that its number is settled.
 type outbox struct{ *storage.Spool }

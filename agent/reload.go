@@ -62,6 +62,7 @@ func (a *Agent) apply(next *config.Config) {
 	} else {
 		err = a.scheduler.Replace(next.Sample, a.sensors(next))
 	}
+	a.decide.Update(next.Plan())
 	if client != nil {
 		err = errors.Join(err, client.Update(next.Setup()))
 	}

@@ -120,6 +120,7 @@ type workerHandler struct{ a *Agent }
 // by one goroutine; while it waits for the disk the worker drops its oldest
 // results and counts them.
 func (h workerHandler) Result(_ context.Context, r *worker.Result) {
+	h.a.decide.Event(&r.Event)
 	h.a.append(schema.ClassEvent, &schema.Record{Kind: schema.KindEvent, Time: r.Time, Event: &r.Event})
 	if r.Snapshot != nil {
 		h.a.append(schema.ClassSnapshot, &schema.Record{Kind: schema.KindSnapshot, Time: r.Time, Snapshot: r.Snapshot})
@@ -140,6 +141,7 @@ func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 		h.a.say("model/"+m.Name, m.State, sev, text)
 	}
 	for _, c := range s.Cameras {
+		h.a.decide.Camera(c.Name, c.State == "running")
 		sev, text := schema.SeverityInfo, "camera "+c.Name+" delivers"
 		if c.State != "running" {
 			sev, text = schema.SeverityAlarm, "camera "+c.Name+": "+c.Error
@@ -182,5 +184,6 @@ func (a *Agent) append(class schema.Class, r *schema.Record) {
 type sampleSink struct{ a *Agent }
 
 func (s sampleSink) Samples(t schema.Time, b *schema.Samples) {
+	s.a.decide.Samples(b) // before the disk, which may be slow
 	s.a.append(schema.ClassMetric, &schema.Record{Kind: schema.KindSamples, Time: t, Samples: b})
 }
