@@ -87,6 +87,9 @@ func TestLadderRefused(t *testing.T) {
 	for want, err := range map[string]error{
 		"rule shed-1: when: at column 1: it is empty": Validate(nil, []Step{{Do: map[string]any{"camera.c.fps": 1}}}),
 		"shed[0]: do: app.x is no key that makes":     Validate(nil, []Step{{When: "x.a > 1", Do: map[string]any{"app.x": 1}}}),
+		"shed[1]: do: model.m.paused is set by shed[0] too": Validate(nil, []Step{
+			{When: "x.a > 1", Do: map[string]any{"model.m.paused": true}}, {When: "x.a > 2", Do: map[string]any{"model.m.paused": true}},
+		}),
 		"shed: 9 steps, at most 8":                    Validate(nil, make([]Step, 9)),
 		"rule hot: it is there twice":                 Validate([]Spec{hot(), hot()}, nil),
 		"rule shed-x: names that begin with shed-":    Validate([]Spec{{Name: "shed-x", When: "x.a > 1"}}, nil),
