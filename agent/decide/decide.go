@@ -245,7 +245,7 @@ func (b *Board) safe(ctx context.Context, outputs []string, all bool, why string
 // sayAlone tells a change of the policy's state, to the rules first.
 func (b *Board) sayAlone(s autonomy.Status) {
 	b.Alone(s.State != autonomy.Connected)
-	sev, text := schema.SeverityInfo, "the fleet can be asked"
+	sev, text := schema.SeverityInfo, "the board does not count as alone"
 	var over []string
 	leases := map[string]any{}
 	for _, l := range s.Leases {

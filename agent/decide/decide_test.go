@@ -98,7 +98,7 @@ func TestBoard(t *testing.T) {
 				t.Error(got)
 			}
 		}
-		if got := w.take(&w.said); got != "autonomy connected: the fleet can be asked; "+
+		if got := w.take(&w.said); got != "autonomy connected: the board does not count as alone; "+
 			"rule/hot on: rule hot: it is on, for the 1. time: set-output output=fan value=1; rule/shed-1 on: rule shed-1: it is on, for the 1. time: set camera.c.fps to 2" {
 			t.Error(got)
 		}
