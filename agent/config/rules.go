@@ -3,7 +3,16 @@
 
 package config
 
-import "path/filepath"
+import (
+	"path/filepath"
+
+	"fulmar/agent/decide"
+)
+
+// Plan is what the board decides on its own.
+func (c *Config) Plan() decide.Plan {
+	return decide.Plan{Rules: c.Rules, Shed: c.Shed, Autonomy: c.Autonomy, Sample: c.Sample}
+}
 
 // RulesPath and AutonomyPath are what rules did and how long the board is alone, over
 // restarts; see [Config.SpoolDir].

@@ -14,20 +14,18 @@ import (
 	"time"
 
 	"fulmar/agent/authority"
-	"fulmar/agent/autonomy"
 	"fulmar/agent/commands"
 	"fulmar/agent/config"
+	"fulmar/agent/decide"
 	"fulmar/agent/local"
 	"fulmar/agent/shadow"
 	"fulmar/device/output"
 	"fulmar/device/output/interlock"
-	"fulmar/device/rule"
 	"fulmar/device/schedule"
 	"fulmar/internal/run"
 	"fulmar/link"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
-	"fulmar/twin"
 )
 
 const (
@@ -70,23 +68,22 @@ type Control struct {
 	shadow   *shadow.Shadow
 	commands *commands.Service
 	outputs  *output.Bank
-	rules    *rule.Runner
-	autonomy *autonomy.Service
+	decide   *decide.Board
 	newest   *commands.Newest
 	latest   *schedule.Latest // what interlocks look at; nil where nothing is moved
 	link     atomic.Pointer[link.Session]
 	changed  chan struct{} // something of what is reported may be another
 
-	mu        sync.Mutex
-	lostAt    time.Time // since when the link is down; zero while it is up
-	seen      set
-	effective map[string]twin.Value
+	mu      sync.Mutex
+	isUp    bool                      // the fleet can be asked
+	seen    set                       // as reported last
+	decides map[string]map[string]any // what rules and autonomy report
 }
 
 // Open opens what the board keeps on the disk of it. It touches no network and moves
 // nothing.
 func Open(cfg Config) (*Control, error) {
-	c := &Control{cfg: cfg, changed: make(chan struct{}, 1), newest: commands.NewNewest(cfg.Clock), lostAt: time.Now()}
+	c := &Control{cfg: cfg, changed: make(chan struct{}, 1), newest: commands.NewNewest(cfg.Clock), decides: map[string]map[string]any{}}
 	base := cfg.Base()
 	part := func(name string) *slog.Logger { return cfg.Log.With("part", name) }
 	keys, err := authority.Open(base.IdentityDir(), part("authority"))
@@ -102,21 +99,12 @@ func Open(cfg Config) (*Control, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("open outputs: %w", err)
 	}
-	c.rules = rule.Open(rule.Config{
-		Path: filepath.Join(base.Data, "rules.state"), Do: c.order, Changed: c.ruleChanged, Wall: c.wall, Quiet: c.quiet, Log: part("rules"),
-	})
-	c.autonomy = autonomy.Open(base.Autonomy, autonomy.Deps{
-		Path: filepath.Join(base.Data, "autonomy.state"), Up: c.up, Safe: c.safe, Changed: c.autonomyChanged, Log: part("autonomy"),
-	})
 	tenant, board := cfg.Name()
 	c.shadow = shadow.New(shadow.Config{
 		Tenant: tenant, Board: board, Dir: filepath.Join(base.Data, "twin"), Clock: cfg.Clock, BootKnown: cfg.BootKnown,
 		Open: c.keys.Twin, Base: cfg.Base, Check: check, Apply: c.apply, Health: cfg.Health, Send: c.sendTwin, Tell: cfg.Tell, Log: part("twin"),
 	})
 	c.keys.Changed = c.shadow.Again
-	if err := c.take(c.shadow.Effective()); err != nil {
-		cfg.Log.Warn("not all of the twin is in force", "err", err)
-	}
 	c.commands, err = commands.Open(commands.Config{
 		Address: cfg.Name, Dir: base.Data, Clock: cfg.Clock, Now: c.keys.Now, Open: c.keys.Command, Operator: c.keys.Operator, Send: c.sendResult,
 		Outputs: moved(c, base.Outputs), Settings: settings{c}, Worker: cfg.Worker, Newest: c.newest, Stop: cfg.Stop, Release: cfg.Release,
@@ -124,6 +112,14 @@ func Open(cfg Config) (*Control, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open commands: %w", err)
+	}
+	overlaid := c.shadow.Overlaid()
+	c.decide = decide.New(overlaid.Plan(), decide.Deps{
+		RulesPath: base.RulesPath(), AutonomyPath: base.AutonomyPath(), Up: c.up, Give: c.give, Set: c.set, Clear: c.clear, SafeOf: c.safeOf,
+		Say: cfg.Say, Report: c.decided, Wall: c.wall, Clock: cfg.Clock, Log: part("rules"),
+	})
+	if err := c.take(c.shadow.Effective()); err != nil {
+		cfg.Log.Warn("not all of the twin is in force", "err", err)
 	}
 	return c, nil
 }
@@ -180,8 +176,7 @@ func (c *Control) Run(ctx context.Context) error {
 	g.Go("outputs", c.outputs.Run) // before anything else: a latched board drives its safe states
 	g.Go("commands", c.commands.Run)
 	g.Go("twin", c.shadow.Run)
-	g.Go("rules", c.rules.Run)
-	g.Go("autonomy", c.autonomy.Run)
+	g.Go("decide", c.decide.Run)
 	g.Go("key sets", c.keys.Run)
 	g.Go("reported", c.keepReporting)
 	g.Go("local", c.serveLocal)
@@ -213,18 +208,15 @@ func (c *Control) connected(ctx context.Context, conn uint64) {
 
 func (c *Control) linked(up bool) {
 	c.mu.Lock()
-	if c.lostAt = time.Now(); up {
-		c.lostAt = time.Time{}
-	}
-	c.mu.Unlock()
-	c.rules.Link(up, 0)
+	defer c.mu.Unlock()
+	c.isUp = up
 }
 
 // up tells whether the fleet can be asked.
 func (c *Control) up() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.lostAt.IsZero()
+	return c.isUp
 }
 
 var errDown = errors.New("the link is not up")
@@ -255,7 +247,7 @@ func (c *Control) serveLocal(ctx context.Context) error {
 			return local.Access{Operators: cfg.Local.Operators, Viewers: cfg.Local.Viewers}
 		},
 		Name: c.cfg.Name, State: c, Commands: func() local.Commands { return c.commands }, Twin: func() local.Twin { return c.shadow },
-		Allow: c.autonomy.Allow, Log: c.cfg.Log.With("part", "local"),
+		Allow: c.decide.Allow, Log: c.cfg.Log.With("part", "local"),
 	}).Run(ctx)
 	if err != nil {
 		// As with the status: it must not take the board down.

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"time"
 
-	"fulmar/agent/autonomy"
 	"fulmar/device/output"
 	"fulmar/device/rule/cond"
 	"fulmar/schema"
@@ -48,7 +47,7 @@ func (c *Control) report() {
 	active, _, by := c.outputs.Safe()
 	c.saySafety(active, by)
 	is["safety"] = map[string]any{"active": active, "by": by}
-	c.rules.Safety(active, true)
+	c.decide.Safety(active, true)
 	for _, s := range c.outputs.States() {
 		o := map[string]any{"kind": s.Kind, "unit": s.Unit, "min": s.Min, "max": s.Max, "state": s.State}
 		if s.Safe != nil {
@@ -67,21 +66,18 @@ func (c *Control) report() {
 			o["by"] = s.By
 		}
 		is["output."+s.Name] = o
-		c.rules.Output(s.Name, value)
+		c.decide.Output(s.Name, value)
 	}
-	for _, s := range c.rules.States() {
-		r := map[string]any{"state": s.State, "fired": s.Fired}
-		if why := s.Failing + s.Undecided; why != "" {
-			r["why"] = clip(why)
+	for _, r := range c.decide.States() {
+		is["rule."+r.Name] = map[string]any{"state": r.State, "fired": r.Fired}
+	}
+	c.mu.Lock()
+	for key, v := range c.decides {
+		if _, there := is[key]; there || key == "autonomy" {
+			is[key] = v
 		}
-		is["rule."+s.Name] = r
 	}
-	a := c.autonomy.Status()
-	leases := map[string]any{}
-	for _, l := range a.Leases {
-		leases[l.Name] = leaseWord(l)
-	}
-	is["autonomy"] = map[string]any{"state": string(a.State), "leases": leases}
+	c.mu.Unlock()
 	c.differs(is)
 }
 
@@ -103,17 +99,6 @@ func (c *Control) sayOutput(s output.State) {
 	case output.StateSet, output.StateSafe:
 		c.cfg.Say("output/"+s.Name, "ok", schema.SeverityInfo, "output "+s.Name+" answers")
 	}
-}
-
-// leaseWord says how an allowance stands, without the seconds that pass.
-func leaseWord(l autonomy.Lease) string {
-	switch {
-	case l.Over:
-		return "over"
-	case l.Left == 0:
-		return "without end"
-	}
-	return "runs"
 }
 
 // differs reports what is another than before, and takes back what is not any more.
@@ -174,10 +159,10 @@ func (c *Control) State(context.Context) onboard.State {
 		}
 		s.Outputs = append(s.Outputs, x)
 	}
-	for _, r := range c.rules.States() {
+	for _, r := range c.decide.States() {
 		s.Rules = append(s.Rules, onboard.Rule{Name: r.Name, State: r.State, Fired: r.Fired, Why: r.Failing + r.Undecided})
 	}
-	a := c.autonomy.Status()
+	a := c.decide.Status()
 	s.Autonomy = &onboard.Autonomy{State: string(a.State), For: int64(a.Alone / time.Second)}
 	for _, l := range a.Leases {
 		if l.Left > 0 || l.Over {

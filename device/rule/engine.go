@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"fulmar/device/rule/cond"
+	"fulmar/device/rule/script"
 )
 
 // The safety command goes before all others that are to be given at the same moment.
@@ -105,7 +106,7 @@ func (e *Engine) Set(now time.Duration, programs []*Program) {
 	e.rules = nil
 	for _, p := range programs[:min(len(programs), MaxRules)] {
 		r := old[p.Name]
-		if r == nil || r.p.hash != p.hash {
+		if r == nil || r.p.Hash() != p.Hash() {
 			r = e.begin(now, p)
 		}
 		e.rules = append(e.rules, r)
@@ -131,18 +132,18 @@ func (e *Engine) begin(now time.Duration, p *Program) *live {
 	for i := range r.ring {
 		r.ring[i] = -never
 	}
-	for _, in := range p.inputs {
-		s := &slot{in: in, stale: p.stale, quiet: e.quiet(in.Name), first: int64(now / max(in.Window/buckets, 1))}
-		if name, ok := strings.CutPrefix(in.Name, prefixOutput); ok {
+	for _, in := range p.Inputs {
+		s := &slot{in: in, stale: p.StaleFor, quiet: e.quiet(in.Name), first: int64(now / max(in.Window/buckets, 1))}
+		if name, ok := strings.CutPrefix(in.Name, script.PrefixOutput); ok {
 			s.value = e.outputs[name]
-		} else if name, ok := strings.CutPrefix(in.Name, prefixApp); ok {
+		} else if name, ok := strings.CutPrefix(in.Name, script.PrefixApp); ok {
 			s.value = e.apps[name]
 		}
 		s.seen = s.value.Known()
 		r.slots = append(r.slots, s)
 	}
-	r.vals = make([]cond.Value, len(p.inputs))
-	if s, ok := e.past[p.Name]; ok && s.Hash == p.hash {
+	r.vals = make([]cond.Value, len(p.Inputs))
+	if s, ok := e.past[p.Name]; ok && s.Hash == p.Hash() {
 		r.load(now, s)
 	} else if e.nonce != nil {
 		r.nonce = e.nonce()
@@ -163,12 +164,12 @@ func (e *Engine) Reading(now time.Duration, series string, v float64, good bool)
 
 // Output takes what an output is set to.
 func (e *Engine) Output(now time.Duration, name string, v cond.Value) {
-	e.keep(now, e.outputs, prefixOutput, name, v)
+	e.keep(now, e.outputs, script.PrefixOutput, name, v)
 }
 
 // App takes a key app.NAME of the twin; the zero Value where it is not set any more.
 func (e *Engine) App(now time.Duration, name string, v cond.Value) {
-	e.keep(now, e.apps, prefixApp, name, v)
+	e.keep(now, e.apps, script.PrefixApp, name, v)
 }
 
 func (e *Engine) keep(now time.Duration, all map[string]cond.Value, prefix, name string, v cond.Value) {
@@ -270,7 +271,8 @@ func (e *Engine) job(r *live, now time.Duration) (Job, bool) {
 func (r *live) id(w *work, i int) [16]byte {
 	h := sha256.New()
 	h.Write([]byte("fulmar rule " + r.p.Name + "\x00"))
-	h.Write(r.p.hash[:])
+	hash := r.p.Hash()
+	h.Write(hash[:])
 	ends := uint64(0)
 	if w.ends {
 		ends = 1

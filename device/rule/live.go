@@ -5,13 +5,10 @@ package rule
 
 import (
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"fulmar/device/rule/cond"
+	"fulmar/device/rule/script"
 )
 
 // A rule that fires more often than this is slowed: somebody forgot an end condition, and
@@ -120,11 +117,11 @@ func (e *Engine) step(r *live, now time.Duration) time.Duration {
 
 // answer evaluates the conditions.
 func (r *live) answer() {
-	r.yes, r.fault = r.eval(r.p.when, r.p.whenIn)
+	r.yes, r.fault = r.eval(r.p.Cond, r.p.CondIn)
 	switch {
-	case r.p.until != nil:
+	case r.p.End != nil:
 		var err error
-		if r.end, err = r.eval(r.p.until, r.p.endIn); r.fault == nil {
+		if r.end, err = r.eval(r.p.End, r.p.EndIn); r.fault == nil {
 			r.fault = err
 		}
 	case r.yes.Known():
@@ -149,7 +146,7 @@ func (r *live) stepOff(now time.Duration, ready bool) time.Duration {
 	if r.trueAt == never {
 		r.trueAt = now
 	}
-	at := r.trueAt + r.p.hold
+	at := r.trueAt + r.p.HoldFor
 	if at > now {
 		return at
 	}
@@ -164,14 +161,14 @@ func (r *live) stepOff(now time.Duration, ready bool) time.Duration {
 func (r *live) allowed(now time.Duration) time.Duration {
 	at := now
 	if r.lastFire != -never {
-		at = r.lastFire + r.p.every
+		at = r.lastFire + r.p.EveryFor
 	}
 	oldest := r.ring[r.pos]
 	if r.slowed = false; oldest == -never || now-oldest >= burstSpan {
 		return at
 	}
 	slow := min(r.lastFire+slowEvery, oldest+burstSpan)
-	r.slowed = slow > r.lastFire+r.p.every
+	r.slowed = slow > r.lastFire+r.p.EveryFor
 	return max(at, slow)
 }
 
@@ -182,8 +179,8 @@ func (r *live) fire(now time.Duration) {
 	r.ring[r.pos] = now
 	r.pos = (r.pos + 1) % burst
 	r.leaseEnd = never
-	if r.p.lease > 0 {
-		r.leaseEnd = now + r.p.lease
+	if r.p.LeaseFor > 0 {
+		r.leaseEnd = now + r.p.LeaseFor
 	}
 	r.start(r.p.Do, false)
 }
@@ -307,7 +304,7 @@ func (r *live) mark(now time.Duration) mark {
 
 func (e *Engine) state(r *live, now time.Duration) State {
 	m := r.mark(now)
-	s := State{Name: r.p.Name, State: m.word, Since: r.since, Fired: r.fired, Long: m.long, Slowed: r.slowed, Failing: r.why, Actions: actionWords(r.p.Do)}
+	s := State{Name: r.p.Name, State: m.word, Since: r.since, Fired: r.fired, Long: m.long, Slowed: r.slowed, Failing: r.why, Actions: script.Words(r.p.Do)}
 	if m.unknown {
 		s.Undecided = e.unknown(r)
 	}
@@ -328,24 +325,4 @@ func (e *Engine) unknown(r *live) string {
 		}
 	}
 	return "its condition has no answer"
-}
-
-// actionWords tells actions to people.
-func actionWords(actions []Action) string {
-	var out []string
-	for _, a := range actions {
-		switch {
-		case a.Set != "":
-			out = append(out, fmt.Sprintf("set %s to %v", a.Set, a.Value))
-		case a.Clear != "":
-			out = append(out, "clear "+a.Clear)
-		default:
-			w := a.Command
-			for _, k := range slices.Sorted(maps.Keys(a.Args)) {
-				w += fmt.Sprintf(" %s=%v", k, a.Args[k])
-			}
-			out = append(out, w)
-		}
-	}
-	return strings.Join(out, ", ")
 }

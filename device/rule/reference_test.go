@@ -232,8 +232,8 @@ func (r *reference) value(in cond.Input, n int) cond.Value {
 	if count > 1 {
 		life = max(5*time.Second, 3*at(newest.at-second.at))
 	}
-	if r.p.stale > 0 {
-		life = r.p.stale
+	if r.p.StaleFor > 0 {
+		life = r.p.StaleFor
 	}
 	if now >= at(newest.at)+life {
 		return cond.Value{}
@@ -259,11 +259,11 @@ func last(ticks []int) int {
 
 // step is one tick.
 func (r *reference) step(n int) {
-	yes := r.answer(r.p.when, n)
+	yes := r.answer(r.p.Cond, n)
 	end := cond.Value{}
 	switch {
-	case r.p.until != nil:
-		end = r.answer(r.p.until, n)
+	case r.p.End != nil:
+		end = r.answer(r.p.End, n)
 	case yes.Known():
 		end = cond.Is(!yes.True())
 	}
@@ -276,7 +276,7 @@ func (r *reference) step(n int) {
 			r.undo(n)
 		}
 		r.ends = append(r.ends, n)
-	} else if on && !r.spent && r.p.lease > 0 && at(n) >= at(last(r.fires))+r.p.lease {
+	} else if on && !r.spent && r.p.LeaseFor > 0 && at(n) >= at(last(r.fires))+r.p.LeaseFor {
 		r.spent = true
 		r.undo(n)
 	} else if !on && r.mayFire(n) {
@@ -298,13 +298,13 @@ func (r *reference) step(n int) {
 }
 
 func (r *reference) mayFire(n int) bool {
-	hold := int(r.p.hold / tick)
+	hold := int(r.p.HoldFor / tick)
 	for i := n - hold; i <= n; i++ {
 		if i < 0 || !r.readyAt[i] || i <= last(r.ends) {
 			return false
 		}
 	}
-	if len(r.fires) > 0 && at(n) < at(last(r.fires))+r.p.every {
+	if len(r.fires) > 0 && at(n) < at(last(r.fires))+r.p.EveryFor {
 		return false
 	}
 	lately := 0

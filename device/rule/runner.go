@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/device/rule/cond"
+	"fulmar/device/rule/script"
 	"fulmar/internal/run"
 	"fulmar/schema"
 )
@@ -266,13 +267,13 @@ func (r *Runner) do(ctx context.Context, j Job, saved <-chan struct{}) error {
 func (r *Runner) one(ctx context.Context, o Order) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s: panic: %v", actionWords([]Action{o.Action}), p)
+			err = fmt.Errorf("%s: panic: %v", script.Words([]Action{o.Action}), p)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, doTimeout)
 	defer cancel()
 	if err := r.cfg.Do(ctx, o); err != nil {
-		return fmt.Errorf("%s: %w", actionWords([]Action{o.Action}), err)
+		return fmt.Errorf("%s: %w", script.Words([]Action{o.Action}), err)
 	}
 	return nil
 }

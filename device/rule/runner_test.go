@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/device/rule/cond"
+	"fulmar/device/rule/script"
 	"fulmar/schema"
 )
 
@@ -50,7 +51,7 @@ func (j *journal) Do(ctx context.Context, o Order) error {
 	}
 	if !j.known[o.ID] {
 		j.known[o.ID] = true
-		j.log = append(j.log, actionWords([]Action{o.Action}))
+		j.log = append(j.log, script.Words([]Action{o.Action}))
 	}
 	return nil
 }

@@ -33,12 +33,12 @@ type SavedWork struct {
 // runs down, so that it has to be saved again before long.
 func (e *Engine) Save(now time.Duration) (out []Saved, running bool) {
 	for _, r := range e.rules {
-		s := Saved{Name: r.p.Name, Hash: r.p.hash, Nonce: r.nonce, Fired: r.fired, On: r.on, Spent: r.spent, Did: r.did}
+		s := Saved{Name: r.p.Name, Hash: r.p.Hash(), Nonce: r.nonce, Fired: r.fired, On: r.on, Spent: r.spent, Did: r.did}
 		if r.leaseEnd != never {
 			s.LeaseMs, running = uint64(max(r.leaseEnd-now, time.Millisecond).Milliseconds()), true
 		}
-		if r.lastFire != -never && r.lastFire+r.p.every > now {
-			s.EveryMs, running = uint64((r.lastFire + r.p.every - now).Milliseconds()), true
+		if r.lastFire != -never && r.lastFire+r.p.EveryFor > now {
+			s.EveryMs, running = uint64((r.lastFire + r.p.EveryFor - now).Milliseconds()), true
 		}
 		if w := r.work; w != nil {
 			s.Work = &SavedWork{w.ends, w.next, w.attempt}
@@ -51,11 +51,11 @@ func (e *Engine) Save(now time.Duration) (out []Saved, running bool) {
 // load takes up what an earlier life saved. Numbers that cannot be are taken for none.
 func (r *live) load(now time.Duration, s Saved) {
 	r.nonce, r.fired, r.on, r.spent, r.did = s.Nonce, s.Fired, s.On, s.On && s.Spent, s.Did
-	if left := time.Duration(s.EveryMs) * time.Millisecond; left > 0 && left <= r.p.every {
-		r.lastFire = now + left - r.p.every
+	if left := time.Duration(s.EveryMs) * time.Millisecond; left > 0 && left <= r.p.EveryFor {
+		r.lastFire = now + left - r.p.EveryFor
 	}
-	if left := time.Duration(s.LeaseMs) * time.Millisecond; r.on && !r.spent && r.p.lease > 0 {
-		r.leaseEnd = now + min(max(left, 0), r.p.lease)
+	if left := time.Duration(s.LeaseMs) * time.Millisecond; r.on && !r.spent && r.p.LeaseFor > 0 {
+		r.leaseEnd = now + min(max(left, 0), r.p.LeaseFor)
 	}
 	if s.Work == nil {
 		return

@@ -87,14 +87,17 @@ func TestLadderRefused(t *testing.T) {
 	for want, err := range map[string]error{
 		"rule shed-1: when: at column 1: it is empty": Validate(nil, []Step{{Do: map[string]any{"camera.c.fps": 1}}}),
 		"shed[0]: do: app.x is no key that makes":     Validate(nil, []Step{{When: "x.a > 1", Do: map[string]any{"app.x": 1}}}),
-		"shed: 9 steps, at most 8":                    Validate(nil, make([]Step, 9)),
-		"rule hot: it is there twice":                 Validate([]Spec{hot(), hot()}, nil),
-		"rule shed-x: names that begin with shed-":    Validate([]Spec{{Name: "shed-x", When: "x.a > 1"}}, nil),
-		"shed: it is no list of steps":                CheckTwin("shed", encode(t, "x")),
-		`shed[0]: unknown word "else"; there are`:     CheckTwin("shed", encode(t, []any{map[string]any{"else": 1}})),
-		"rule r: unknown word":                        CheckTwin("rule.r", encode(t, map[string]any{"wen": 1})),
-		"rule r: it is no map of words":               CheckTwin("rule.r", encode(t, true)),
-		"camera.x is no key of a rule":                CheckTwin("camera.x", nil),
+		"shed[1]: do: model.m.paused is set by shed[0] too": Validate(nil, []Step{
+			{When: "x.a > 1", Do: map[string]any{"model.m.paused": true}}, {When: "x.a > 2", Do: map[string]any{"model.m.paused": true}},
+		}),
+		"shed: 9 steps, at most 8":                 Validate(nil, make([]Step, 9)),
+		"rule hot: it is there twice":              Validate([]Spec{hot(), hot()}, nil),
+		"rule shed-x: names that begin with shed-": Validate([]Spec{{Name: "shed-x", When: "x.a > 1"}}, nil),
+		"shed: it is no list of steps":             CheckTwin("shed", encode(t, "x")),
+		`shed[0]: unknown word "else"; there are`:  CheckTwin("shed", encode(t, []any{map[string]any{"else": 1}})),
+		"rule r: unknown word":                     CheckTwin("rule.r", encode(t, map[string]any{"wen": 1})),
+		"rule r: it is no map of words":            CheckTwin("rule.r", encode(t, true)),
+		"camera.x is no key of a rule":             CheckTwin("camera.x", nil),
 	} {
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v\nwant %s", err, want)

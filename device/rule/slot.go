@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"fulmar/device/rule/cond"
+	"fulmar/device/rule/script"
 )
 
 const (
@@ -108,19 +109,19 @@ func (e *Engine) now(s *slot, now time.Duration) (cond.Value, time.Duration) {
 			return cond.Value{}, until
 		}
 		return cond.Num(n), min(until, end)
-	case s.in.Name == inLinkUp:
+	case s.in.Name == script.InLinkUp:
 		return cond.Is(e.linkUp), never
-	case s.in.Name == inDownFor:
+	case s.in.Name == script.InDownFor:
 		if e.linkUp {
 			return cond.Num(0), never
 		}
 		n := (now - e.downAt) / time.Second
 		return cond.Num(float64(n)), e.downAt + (n+1)*time.Second
-	case s.in.Name == inSafety:
+	case s.in.Name == script.InSafety:
 		return e.safety, never
 	case strings.HasPrefix(s.in.Name, "time."):
 		return e.wallNow(s.in.Name, now)
-	case strings.HasPrefix(s.in.Name, prefixApp) || strings.HasPrefix(s.in.Name, prefixOutput):
+	case strings.HasPrefix(s.in.Name, script.PrefixApp) || strings.HasPrefix(s.in.Name, script.PrefixOutput):
 		return s.value, never
 	}
 	end := s.came + s.life()
@@ -149,9 +150,9 @@ func (e *Engine) wallNow(name string, now time.Duration) (cond.Value, time.Durat
 	left := time.Minute - time.Duration(t.Second())*time.Second - time.Duration(t.Nanosecond())
 	n := t.Minute()
 	switch name {
-	case inHour:
+	case script.InHour:
 		n = t.Hour()
-	case inWeekday:
+	case script.InWeekday:
 		if n = int(t.Weekday()); n == 0 {
 			n = 7
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"fulmar/device/rule/script"
 	"fulmar/schema"
 )
 
@@ -50,7 +51,7 @@ func TestOneRuleTwoForms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := Parse("hot", b)
+	s, err := script.Parse("hot", b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func TestParseRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Parse("hot", b); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, err := script.Parse("hot", b); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 	}
@@ -100,7 +101,7 @@ func FuzzCompile(f *testing.F) {
 		f.Add("hot", b)
 	}
 	f.Fuzz(func(t *testing.T, name string, b []byte) {
-		s, err := Parse(name, b)
+		s, err := script.Parse(name, b)
 		if err != nil {
 			return
 		}

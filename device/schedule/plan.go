@@ -81,17 +81,6 @@ func DefaultPlan() Plan {
 	}}
 }
 
-// Silence is the longest time that the series may go without a value because it does not
-// change; 0: it is not thinned.
-func (p *Plan) Silence(series string) time.Duration {
-	for _, r := range p.OnChange {
-		if ok, err := path.Match(r.Series, series); ok && err == nil {
-			return r.MaxSilence
-		}
-	}
-	return 0
-}
-
 // TickEvery is the longest time between two ticks of the fastest group; 0: nothing is read.
 func (p *Plan) TickEvery() (every time.Duration) {
 	for _, g := range p.Groups {
@@ -173,4 +162,15 @@ func (g *Group) wants(sensor string) bool {
 		}
 	}
 	return false
+}
+
+// Silence is the longest time without a value of a series that is thinned by an on-change
+// rule; 0 for one that is sent at each tick.
+func (p *Plan) Silence(series string) time.Duration {
+	for _, r := range p.OnChange {
+		if ok, _ := path.Match(r.Series, series); ok { // checked by Validate
+			return r.MaxSilence
+		}
+	}
+	return 0
 }

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rule
+package script
 
 import (
 	"errors"
@@ -55,12 +55,18 @@ func Ladder(steps []Step) ([]Spec, error) {
 		return nil, fmt.Errorf("shed: %d steps, at most %d", len(steps), MaxSteps)
 	}
 	var out []Spec
+	step := map[string]int{}
 	for i, st := range steps {
 		s := Spec{Name: fmt.Sprintf("%s%d", shedName, i+1), When: st.When, For: st.For, Until: st.Until}
 		for _, key := range slices.Sorted(maps.Keys(st.Do)) {
 			if !shedKey(key) {
 				return nil, fmt.Errorf("shed[%d]: do: %.70s is no key that makes a board do less: camera.NAME.fps, .event_every, .snapshot_every, model.NAME.paused, .variant, sample.GROUP.period", i, key)
 			}
+			// The end of one would undo the other, and nobody would see it.
+			if other, twice := step[key]; twice {
+				return nil, fmt.Errorf("shed[%d]: do: %.70s is set by shed[%d] too: each step needs keys of its own", i, key, other)
+			}
+			step[key] = i
 			s.Do = append(s.Do, Action{Set: key, Value: st.Do[key]})
 			s.Else = append(s.Else, Action{Clear: key})
 		}

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rule
+package script
 
 import (
 	"crypto/sha256"
@@ -18,12 +18,12 @@ import (
 // Program is a rule that was checked. It does not change.
 type Program struct {
 	Spec
-	when, until   *cond.Expr // until may be nil
-	inputs        []cond.Input
-	whenIn, endIn []int // places in inputs of what each expression reads
-	hold, every   time.Duration
-	lease, stale  time.Duration
-	hash          [16]byte // of all that the rule says
+	Cond, End     *cond.Expr // End is that of until, and may be nil
+	Inputs        []cond.Input
+	CondIn, EndIn []int // places in Inputs of what each expression reads
+	// For, every, lease and stale as spans; 0 is none.
+	HoldFor, EveryFor, LeaseFor, StaleFor time.Duration
+	hash                                  [16]byte // of all that the rule says
 }
 
 // Hash tells two rules apart: equal ones say the same.
@@ -47,10 +47,10 @@ func (p *Program) compile() (err error) {
 		to          *time.Duration
 		least, most time.Duration
 	}{
-		{"for", p.For, &p.hold, 0, 24 * time.Hour},
-		{"every", p.Every, &p.every, 0, 7 * 24 * time.Hour},
-		{"lease", p.Lease, &p.lease, time.Second, 30 * 24 * time.Hour},
-		{"stale", p.Stale, &p.stale, time.Second, 24 * time.Hour},
+		{"for", p.For, &p.HoldFor, 0, 24 * time.Hour},
+		{"every", p.Every, &p.EveryFor, 0, 7 * 24 * time.Hour},
+		{"lease", p.Lease, &p.LeaseFor, time.Second, 30 * 24 * time.Hour},
+		{"stale", p.Stale, &p.StaleFor, time.Second, 24 * time.Hour},
 	} {
 		if f.text == "" {
 			continue
@@ -61,15 +61,15 @@ func (p *Program) compile() (err error) {
 		}
 		*f.to = d
 	}
-	if p.when, err = cond.Compile(p.When, inputKind); err != nil {
+	if p.Cond, err = cond.Compile(p.When, inputKind); err != nil {
 		return fmt.Errorf("when: %w", err)
 	}
-	p.whenIn = p.read(p.when)
+	p.CondIn = p.read(p.Cond)
 	if p.Until != "" {
-		if p.until, err = cond.Compile(p.Until, inputKind); err != nil {
+		if p.End, err = cond.Compile(p.Until, inputKind); err != nil {
 			return fmt.Errorf("until: %w", err)
 		}
-		p.endIn = p.read(p.until)
+		p.EndIn = p.read(p.End)
 	}
 	if len(p.Do) == 0 {
 		return errors.New("do: it does nothing")
@@ -107,10 +107,10 @@ func actions(word string, in []Action) ([]Action, error) {
 func (p *Program) read(e *cond.Expr) []int {
 	at := make([]int, len(e.Inputs))
 	for i, in := range e.Inputs {
-		at[i] = slices.Index(p.inputs, in)
+		at[i] = slices.Index(p.Inputs, in)
 		if at[i] < 0 {
-			at[i] = len(p.inputs)
-			p.inputs = append(p.inputs, in)
+			at[i] = len(p.Inputs)
+			p.Inputs = append(p.Inputs, in)
 		}
 	}
 	return at
@@ -118,22 +118,22 @@ func (p *Program) read(e *cond.Expr) []int {
 
 // Names of inputs that are no readings.
 const (
-	inLinkUp     = "link.up"
-	inDownFor    = "link.down_for"
-	inSafety     = "safety.active"
-	inHour       = "time.hour"
-	inMinute     = "time.minute"
-	inWeekday    = "time.weekday"
-	prefixOutput = "output."
-	prefixApp    = "app."
+	InLinkUp     = "link.up"
+	InDownFor    = "link.down_for"
+	InSafety     = "safety.active"
+	InHour       = "time.hour"
+	InMinute     = "time.minute"
+	InWeekday    = "time.weekday"
+	PrefixOutput = "output."
+	PrefixApp    = "app."
 )
 
 // inputKind is the table of what a condition may read.
 func inputKind(name string) (cond.Kind, error) {
 	switch name {
-	case inLinkUp, inSafety:
+	case InLinkUp, InSafety:
 		return cond.Bool, nil
-	case inDownFor, inHour, inMinute, inWeekday:
+	case InDownFor, InHour, InMinute, InWeekday:
 		return cond.Number, nil
 	}
 	root, rest, ok := strings.Cut(name, ".")

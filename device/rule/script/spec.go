@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package rule
+package script
 
 import (
 	"errors"
@@ -158,8 +158,8 @@ func (a Action) normal() Action {
 	return a
 }
 
-// words are the fields of a rule in the twin, and of an action.
-func words(action bool) []string {
+// fields are those of a rule in the twin, and of an action.
+func fields(action bool) []string {
 	if action {
 		return []string{"command", "args", "set", "value", "clear"}
 	}
@@ -192,8 +192,8 @@ func only(v any, action bool) error {
 	}
 	for k, v := range m {
 		word, _ := k.(string)
-		if !slices.Contains(words(action), word) {
-			return fmt.Errorf("unknown word %.40q; there are %s", fmt.Sprint(k), strings.Join(words(action), ", "))
+		if !slices.Contains(fields(action), word) {
+			return fmt.Errorf("unknown word %.40q; there are %s", fmt.Sprint(k), strings.Join(fields(action), ", "))
 		}
 		list, ok := v.([]any)
 		if word != "do" && word != "else" {
@@ -209,4 +209,24 @@ func only(v any, action bool) error {
 		}
 	}
 	return nil
+}
+
+// Words tells actions to people.
+func Words(actions []Action) string {
+	var out []string
+	for _, a := range actions {
+		switch {
+		case a.Set != "":
+			out = append(out, fmt.Sprintf("set %s to %v", a.Set, a.Value))
+		case a.Clear != "":
+			out = append(out, "clear "+a.Clear)
+		default:
+			w := a.Command
+			for _, k := range slices.Sorted(maps.Keys(a.Args)) {
+				w += fmt.Sprintf(" %s=%v", k, a.Args[k])
+			}
+			out = append(out, w)
+		}
+	}
+	return strings.Join(out, ", ")
 }
