@@ -31,10 +31,15 @@ func TestRestored(t *testing.T) {
 	dir, old := t.TempDir(), t.TempDir()
 	p := open(t, dir)
 	b := p.air.add(t, p.Twins, "b1")
-	late := p.air.add(t, p.Twins, "b2") // a twin that the backup does not have at all
+	late := p.air.add(t, p.Twins, "b2")  // a twin that the backup does not have at all
+	first := p.air.add(t, p.Twins, "b3") // one that comes before anybody edits
+	first.connect(1)
+	p.patch(t, "b3", "app.before", 1)
 	b.connect(1)
 	p.patch(t, "b1", "app.before", 1, "app.both", 1)
 	until(t, "applied", func() bool { return p.twin(t, "b1").InSync && p.twin(t, "b1").Applied == 1 })
+	until(t, "applied", func() bool { return p.twin(t, "b3").InSync && p.twin(t, "b3").Applied == 1 })
+	first.cut()
 	b.cut()
 	backup(t, p, old)
 	p.patch(t, "b1", "app.since", 2, "app.both", 2)
@@ -62,7 +67,11 @@ func TestRestored(t *testing.T) {
 	}
 	q.patch(t, "b2", "app.other", 2)
 	q.patch(t, "b2", "app.other", 3)
-	b.to, late.to = q.Twins, q.Twins
+	b.to, late.to, first.to = q.Twins, q.Twins, q.Twins
+	first.connect(3)
+	until(t, "back", func() bool { return q.twin(t, "b3").InSync })
+	q.patch(t, "b3", "app.after", 2)
+	until(t, "applied", func() bool { return first.effective("app.after") == "2" && q.twin(t, "b3").InSync })
 	b.connect(3)
 	late.connect(3)
 	until(t, "healed", func() bool { return q.twin(t, "b1").InSync && q.twin(t, "b2").InSync })
@@ -218,6 +227,15 @@ func TestDeaf(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := x.Stats(); n.Open != 0 || n.Pushed > 60 {
 			t.Errorf("it is tried for ever: %+v", n)
+		}
+		b.cut()
+		b.connect(2) // the answer to its hello is lost
+		time.Sleep(time.Second)
+		a.mu.Lock()
+		a.deaf = false
+		a.mu.Unlock()
+		if time.Sleep(lastAgain); b.effective("app.rate") != "2" {
+			t.Error("an answer was lost, and nothing was sent again")
 		}
 		b.cut()
 		cancel()
