@@ -217,7 +217,9 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	if s.alerts, err = s.newAlerts(src); err != nil {
 		return err
 	}
-	s.shadow = s.newTwins()
+	shadow := joins.Twins(s.reg.Twins(), s.keys, func() *gateway.Gateway { return s.gate })
+	shadow.Log = s.log
+	s.shadow = twins.New(shadow)
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
 	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, Twins: s.shadow, Keys: s.keys, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,

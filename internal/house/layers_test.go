@@ -75,7 +75,7 @@ var edges = map[string][]string{
 	"fleet/ca":         {"trust"},
 	"fleet/access":     {},
 	"fleet/entrance":   {"fleet/access", "fleet/api", "fleet/registry/accounts", "fleet/web"},
-	"fleet/joins":      {"fleet+"}, // fits parts to each other: it may know all of them
+	"fleet/joins":      {"fleet+", "twin/wire"}, // fits parts to each other: it may know all of them
 	"fleet/query":      {},
 	"fleet/audit":      {"fleet/store", "trust", "trust/chain"},
 	"fleet/enrol":      {"fleet/ca", "fleet/registry+", "fleet/audit", "tpm/attest"},
@@ -89,7 +89,7 @@ var edges = map[string][]string{
 	"fleet/twins":      {"fleet/twins+", "fleet/registry/twinrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "twin+", "trust"},
 	"fleet/commands":   {"fleet/commands+", "fleet/registry/commandrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "command", "trust"},
 	"fleet/keyring":    {"trust"},
-	"fleet/gateway":    {"command", "twin/wire", "fleet/ingest", "fleet/ca", "link/guard"},           // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/gateway":    {"command", "twin/wire", "fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":        {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
 	"fleet":            {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar/local": {"cmd/fulmar+", "command", "trust"},
