@@ -222,7 +222,9 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	if s.alerts, err = s.newAlerts(src); err != nil {
 		return err
 	}
-	s.shadow = s.newTwins()
+	shadow := joins.Twins(s.reg.Twins(), s.keys, func() *gateway.Gateway { return s.gate })
+	shadow.Log = s.log
+	s.shadow = twins.New(shadow)
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
 	if s.orders, err = s.newCommands(src.Overview); err != nil {
 		return err

@@ -56,7 +56,7 @@ func (x *Twins) commit(ctx context.Context, apply func(context.Context, *sql.Tx)
 // it writes what has queued and returns. It may be called once.
 func (x *Twins) Run(ctx context.Context) error {
 	defer close(x.stopped)
-	n, err := x.cfg.Rows.Count(ctx)
+	n, err := x.cfg.Rows.Count(context.WithoutCancel(ctx)) // also of a server that ends at once
 	if err != nil {
 		return err
 	}

@@ -267,6 +267,11 @@ func (x *Twins) Decide(ctx context.Context, by access.Caller, d rest.TwinDecisio
 	if err != nil {
 		return rest.Twin{}, err
 	}
+	return x.settle(ctx, by, d, c)
+}
+
+// settle decides a conflict that was seen.
+func (x *Twins) settle(ctx context.Context, by access.Caller, d rest.TwinDecision, c *rest.TwinConflict) (rest.Twin, error) {
 	value, err := chosen(c, d)
 	if err != nil {
 		return rest.Twin{}, err

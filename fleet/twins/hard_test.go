@@ -6,6 +6,7 @@ package twins
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 
 	"fulmar/fleet/audit"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/registry/twinrows"
 	"fulmar/schema"
 	"fulmar/twin/wire"
 )
@@ -31,10 +33,15 @@ func TestRestored(t *testing.T) {
 	dir, old := t.TempDir(), t.TempDir()
 	p := open(t, dir)
 	b := p.air.add(t, p.Twins, "b1")
-	late := p.air.add(t, p.Twins, "b2") // a twin that the backup does not have at all
+	late := p.air.add(t, p.Twins, "b2")  // a twin that the backup does not have at all
+	first := p.air.add(t, p.Twins, "b3") // one that comes before anybody edits
+	first.connect(1)
+	p.patch(t, "b3", "app.before", 1)
 	b.connect(1)
 	p.patch(t, "b1", "app.before", 1, "app.both", 1)
 	until(t, "applied", func() bool { return p.twin(t, "b1").InSync && p.twin(t, "b1").Applied == 1 })
+	until(t, "applied", func() bool { return p.twin(t, "b3").InSync && p.twin(t, "b3").Applied == 1 })
+	first.cut()
 	b.cut()
 	backup(t, p, old)
 	p.patch(t, "b1", "app.since", 2, "app.both", 2)
@@ -62,7 +69,11 @@ func TestRestored(t *testing.T) {
 	}
 	q.patch(t, "b2", "app.other", 2)
 	q.patch(t, "b2", "app.other", 3)
-	b.to, late.to = q.Twins, q.Twins
+	b.to, late.to, first.to = q.Twins, q.Twins, q.Twins
+	first.connect(3)
+	until(t, "back", func() bool { return q.twin(t, "b3").InSync })
+	q.patch(t, "b3", "app.after", 2)
+	until(t, "applied", func() bool { return first.effective("app.after") == "2" && q.twin(t, "b3").InSync })
 	b.connect(3)
 	late.connect(3)
 	until(t, "healed", func() bool { return q.twin(t, "b1").InSync && q.twin(t, "b2").InSync })
@@ -218,6 +229,15 @@ func TestDeaf(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := x.Stats(); n.Open != 0 || n.Pushed > 60 {
 			t.Errorf("it is tried for ever: %+v", n)
+		}
+		b.cut()
+		b.connect(2) // the answer to its hello is lost
+		time.Sleep(time.Second)
+		a.mu.Lock()
+		a.deaf = false
+		a.mu.Unlock()
+		if time.Sleep(lastAgain); b.effective("app.rate") != "2" {
+			t.Error("an answer was lost, and nothing was sent again")
 		}
 		b.cut()
 		cancel()
@@ -378,5 +398,67 @@ func TestMany(t *testing.T) {
 	})
 	if err != nil || done[299].Error != "" || done[300].Error == "" || done[boards-1].Error == "" {
 		t.Errorf("given up midway: %v, %+v", err, done[295:305])
+	}
+}
+
+// TestBatch: one that cannot be written does not hold up those that are written with it,
+// and is known not to stand.
+func TestBatch(t *testing.T) {
+	t.Parallel()
+	p := open(t, t.TempDir())
+	bad := errors.New("not this one")
+	jobs := make([]*job, 3)
+	for i := range jobs {
+		jobs[i] = &job{done: make(chan error, 1), apply: func(ctx context.Context, tx *sql.Tx) error {
+			if err := p.cfg.Rows.Saw(ctx, tx, twinrows.Key{Tenant: tenant, Board: fmt.Sprint("b", i)}, time.UnixMilli(5)); err != nil || i != 1 {
+				return err
+			}
+			return bad
+		}}
+	}
+	q := New(p.cfg) // without a writer of its own: the batch is made here
+	q.queue <- jobs[1]
+	q.queue <- jobs[2]
+	q.write(jobs[0])
+	for i, j := range jobs {
+		if err := <-j.done; errors.Is(err, bad) != (i == 1) || err != nil && i != 1 {
+			t.Errorf("%d: %v", i, err)
+		}
+		at, err := p.cfg.Rows.Seen(t.Context(), twinrows.Key{Tenant: tenant, Board: fmt.Sprint("b", i)})
+		if err != nil || at.IsZero() != (i == 1) {
+			t.Errorf("%d: %v, %v", i, at, err)
+		}
+	}
+}
+
+// TestForget: a board that is wiped has no twin; where it comes back it brings what this
+// fleet signed, and an edit before that is lost with nobody's word.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := open(t, dir)
+	b := p.air.add(t, p.Twins, "b1")
+	b.connect(1)
+	p.patch(t, "b1", "app.a", 1)
+	p.patch(t, "b1", "app.b", 1)
+	until(t, "applied", func() bool { return p.twin(t, "b1").InSync && p.twin(t, "b1").Applied == 2 })
+	b.cut()
+	if err := p.Forget(t.Context(), tenant, "b1"); err != nil {
+		t.Fatal(err)
+	}
+	if tw := p.twin(t, "b1"); tw.Version != 0 || len(tw.Keys) != 0 || !tw.Seen.IsZero() || len(p.kinds(t, "b1")) != 0 {
+		t.Errorf("%+v", tw)
+	}
+	p.patch(t, "b1", "app.c", 1)
+	b.connect(2)
+	until(t, "back", func() bool { return p.twin(t, "b1").InSync })
+	if b.effective("app.a") != "1" || b.effective("app.b") != "1" || b.effective("app.c") != "1" {
+		t.Errorf("%s, %s, %s", b.effective("app.a"), b.effective("app.b"), b.effective("app.c"))
+	}
+	seen := p.twin(t, "b1").Seen
+	b.cut()
+	p.end()
+	if q := open(t, dir); !q.twin(t, "b1").Seen.Equal(seen.Truncate(time.Millisecond)) {
+		t.Errorf("heard at %v, written %v", seen, q.twin(t, "b1").Seen)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"fulmar/fleet/audit"
+	"fulmar/fleet/registry/twinrows"
 	"fulmar/schema/rest"
 	"fulmar/twin"
 )
@@ -108,7 +109,8 @@ func TestConflict(t *testing.T) {
 			until(t, "heard", func() bool { return p.twin(t, "b1").InSync })
 			b.cut()
 			b.set("app.hold", 20)
-			p.patch(t, "b1", "app.hold", 10)
+			b.set("app.max", 5)
+			p.patch(t, "b1", "app.hold", 10, "app.max", 6)
 			b.connect(2)
 			until(t, "held", func() bool { return p.twin(t, "b1").Conflicts == 1 && p.twin(t, "b1").InSync })
 			list, err := p.Conflicts(t.Context(), tenant)
@@ -124,6 +126,14 @@ func TestConflict(t *testing.T) {
 			d := rest.TwinDecision{Board: "b1", Key: "app.hold", Choose: c.choose, Reason: "so"}
 			if c.value != "" {
 				d.Value = []byte(c.value)
+			}
+			seen, err := p.Conflict(t.Context(), tenant, "b1", "app.hold")
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen.Edits[0].Value = []byte("19") // what a person saw who was too slow
+			if _, err := p.settle(t.Context(), ann(), d, seen); !errors.Is(err, ErrStale) {
+				t.Errorf("a decision about what is no longer so: %v", err)
 			}
 			if _, err := p.Decide(t.Context(), ann(), d); err != nil {
 				t.Fatal(err)
@@ -141,7 +151,7 @@ func TestConflict(t *testing.T) {
 			if open, err := p.Unsettled(t.Context(), tenant); err != nil || len(open) != 0 {
 				t.Errorf("%v, %v", open, err)
 			}
-			if got := p.kinds(t, "b1"); !slices.Contains(got, "held app.hold") || !slices.Contains(got, "replaced app.hold") {
+			if got := p.kinds(t, "b1"); !slices.Contains(got, "held app.hold") || slices.Contains(got, "held app.max") || !slices.Contains(got, "replaced app.hold") {
 				t.Errorf("%q", got)
 			}
 		})
@@ -183,11 +193,41 @@ func TestWrong(t *testing.T) {
 	if _, err := p.Patch(t.Context(), ann(), "b1", patchOf("app.a", 2), 1); err != nil {
 		t.Errorf("%v", err)
 	}
+	h, _, err := p.cfg.Rows.Head(t.Context(), twinrows.Key{Tenant: tenant, Board: "b1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Patch(t.Context(), ann(), "b1", patchOf("app.a", 3), 2); err != nil {
+		t.Error(err)
+	}
+	if again, _, err := p.cfg.Rows.Head(t.Context(), twinrows.Key{Tenant: tenant, Board: "b1"}); err != nil || again.Life != h.Life || h.Life == "" {
+		t.Errorf("each edit of a board that is away is another life: %s, %s, %v", h.Life, again.Life, err)
+	}
 	full := patchOf()
 	for i := range 40 {
 		full.Set[fmt.Sprint("app.k", i)] = []byte(`"` + strings.Repeat("x", 900) + `"`)
 	}
-	if _, err := p.Patch(t.Context(), ann(), "b1", full, -1); !errors.Is(err, ErrInvalid) || p.twin(t, "b1").Version != 2 {
+	if _, err := p.Patch(t.Context(), ann(), "b1", full, -1); !errors.Is(err, ErrInvalid) || p.twin(t, "b1").Version != 3 {
 		t.Errorf("more than a section holds: %v", err)
+	}
+}
+
+// TestOnlyHeld: what another policy than hold decides is in nobody's list, also in the
+// moment before the board has decided it.
+func TestOnlyHeld(t *testing.T) {
+	t.Parallel()
+	p := open(t, t.TempDir())
+	b := p.air.add(t, p.Twins, "b1")
+	b.connect(1)
+	until(t, "heard", func() bool { return p.twin(t, "b1").InSync })
+	p.air.mu.Lock()
+	p.air.deaf = true
+	p.air.mu.Unlock()
+	p.patch(t, "b1", "app.max", 6)
+	b.set("app.max", 5)
+	b.pending()
+	until(t, "set on the board", func() bool { k := p.twin(t, "b1").Keys[0]; return len(k.Board) == 1 && string(k.Value) == "6" })
+	if tw := p.twin(t, "b1"); tw.Conflicts != 0 || tw.Keys[0].State != "pending" {
+		t.Errorf("%+v", tw)
 	}
 }

@@ -216,7 +216,7 @@ func (b *board) say(u *wire.Up) {
 		return
 	}
 	if d != nil {
-		b.hears(d)
+		_ = b.air.SendTwin(tenant, b.name, d) // of a board that has gone
 	}
 }
 

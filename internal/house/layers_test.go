@@ -76,7 +76,7 @@ var edges = map[string][]string{
 	"fleet/ca":           {"trust"},
 	"fleet/access":       {},
 	"fleet/entrance":     {"fleet/access", "fleet/api", "fleet/registry/accounts", "fleet/web"},
-	"fleet/joins":        {"fleet+"}, // fits parts to each other: it may know all of them
+	"fleet/joins":        {"fleet+", "twin/wire"}, // fits parts to each other: it may know all of them
 	"fleet/query":        {},
 	"fleet/audit":        {"fleet/store", "trust", "trust/chain"},
 	"fleet/enrol":        {"fleet/ca", "fleet/registry+", "fleet/audit", "tpm/attest"},
