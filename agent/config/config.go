@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"fulmar/device/output"
+	"fulmar/device/output/kinds"
 	"fulmar/device/schedule"
 	"fulmar/device/sensor"
 	"fulmar/inference/worker"
@@ -38,7 +38,7 @@ type Config struct {
 	Sensors sensor.Config `yaml:"sensors"`
 	Sample  schedule.Plan `yaml:"sample"`
 	// Outputs are what the board moves; see docs/outputs.md.
-	Outputs []output.Config `yaml:"outputs"`
+	Outputs []kinds.Config `yaml:"outputs"`
 	Spool   Spool           `yaml:"spool"`
 	Link    Link            `yaml:"link"`
 	Infer   Infer           `yaml:"infer"`
@@ -222,7 +222,7 @@ func (c *Config) Validate() error {
 		c.validateKey(),
 		c.Sensors.Validate(),
 		c.Sample.Validate(),
-		output.Validate(c.Outputs),
+		kinds.Validate(c.Outputs),
 		c.validateSpool(),
 		c.validateLink(),
 		c.validateInfer(),
