@@ -39,12 +39,12 @@ type Config struct {
 	Sample  schedule.Plan `yaml:"sample"`
 	// Outputs are what the board moves; see docs/outputs.md.
 	Outputs []kinds.Config `yaml:"outputs"`
-	Spool   Spool           `yaml:"spool"`
-	Link    Link            `yaml:"link"`
-	Infer   Infer           `yaml:"infer"`
-	Models  []Model         `yaml:"models"`
-	Cameras []Camera        `yaml:"cameras"`
-	Status  Status          `yaml:"status"`
+	Spool   Spool          `yaml:"spool"`
+	Link    Link           `yaml:"link"`
+	Infer   Infer          `yaml:"infer"`
+	Models  []Model        `yaml:"models"`
+	Cameras []Camera       `yaml:"cameras"`
+	Status  Status         `yaml:"status"`
 }
 
 // Log shapes the log on standard error.
