@@ -23,6 +23,7 @@ import (
 	"fulmar/agent/diagnose"
 	"fulmar/agent/errand"
 	"fulmar/agent/identity"
+	"fulmar/agent/plant"
 	"fulmar/agent/trial"
 	"fulmar/device"
 	"fulmar/device/jetson"
@@ -84,7 +85,8 @@ type Agent struct {
 	link      atomic.Pointer[link.Session]
 	identity  atomic.Pointer[identity.Identity]
 	control   *control.Control
-	chip      *chip.Chip // of the board's identity and its spool
+	plant     *plant.Plant // nil where the board moves nothing
+	chip      *chip.Chip   // of the board's identity and its spool
 	attestor  *attest.Attestor
 	errands   errand.Errands // of the worker
 	stop      func()         // ends Run; under mu, nil before it
@@ -94,8 +96,8 @@ type Agent struct {
 	status status
 }
 
-// New opens what the board keeps on disk and wires its parts. It touches no
-// network.
+// New opens what the board keeps on disk and wires its parts. It touches no network but
+// what its outputs are behind: a latched safety shutdown is driven before all else.
 func New(cfg *config.Config, opt Options) (*Agent, error) {
 	a := &Agent{
 		opt: opt, log: opt.Log, base: *cfg, cfg: *cfg,
@@ -107,13 +109,18 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
 	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
 	var err error
+	if a.plant, err = plant.Open(cfg.Outputs, cfg.Data, opt.Program, a.clock, opt.Log.With("part", "output"), a.say); err != nil {
+		return nil, err
+	}
 	if a.notify, err = sdnotify.FromEnv(); err != nil {
 		opt.Log.Warn("systemd is not told", "err", err)
 	}
 	if a.spool, err = storage.Open(a.spoolConfig()); err != nil {
+		a.plant.Close()
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	if a.blobs, err = storage.OpenBlobs(cfg.BlobDir(), cfg.Spool.PicturesMiB<<20); err != nil {
+		a.plant.Close()
 		return nil, errors.Join(fmt.Errorf("open pictures: %w", err), a.spool.Close())
 	}
 	a.wireErrands()
@@ -124,9 +131,10 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	setLevel(opt.Level, a.cfg.Log.Level)
 	a.scheduler, err = schedule.New(a.cfg.Sample, a.sensors(cfg), schedule.Deps{
 		Clock: a.clock, Sink: sampleSink{a}, Log: opt.Log.With("part", "schedule"), Seed: seed(cfg.Board), Uptime: device.BootMono,
-		Latest: a.control.Latest(),
+		Latest: a.plant.Readings(),
 	})
 	if err != nil {
+		a.plant.Close()
 		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
 	}
 	return a, nil
@@ -225,7 +233,8 @@ func (a *Agent) startedWith() {
 
 // startMakers starts what makes records and what tells of the board.
 func (a *Agent) startMakers(g *run.Group) {
-	g.Go("control", a.control.Run) // first: a latched safety shutdown goes before all else
+	g.Go("outputs", a.plant.Run)
+	g.Go("control", a.control.Run)
 	g.Go("schedule", a.scheduler.Run)
 	g.Go("worker", a.runWorker)
 	g.Go("status", a.serveStatus)

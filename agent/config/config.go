@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"fulmar/agent/autonomy"
-	"fulmar/device/output"
+	"fulmar/device/output/kinds"
 	"fulmar/device/rule"
 	"fulmar/device/schedule"
 	"fulmar/device/sensor"
@@ -39,12 +39,12 @@ type Config struct {
 	Sensors sensor.Config `yaml:"sensors"`
 	Sample  schedule.Plan `yaml:"sample"`
 	// Outputs are what the board moves; see docs/outputs.md.
-	Outputs []output.Config `yaml:"outputs"`
-	Spool   Spool           `yaml:"spool"`
-	Link    Link            `yaml:"link"`
-	Infer   Infer           `yaml:"infer"`
-	Models  []Model         `yaml:"models"`
-	Cameras []Camera        `yaml:"cameras"`
+	Outputs []kinds.Config `yaml:"outputs"`
+	Spool   Spool          `yaml:"spool"`
+	Link    Link           `yaml:"link"`
+	Infer   Infer          `yaml:"infer"`
+	Models  []Model        `yaml:"models"`
+	Cameras []Camera       `yaml:"cameras"`
 	// Rules and Shed decide on the board: docs/rules.md. The twin's go before them.
 	Rules    []rule.Spec     `yaml:"rules"`
 	Shed     []rule.Step     `yaml:"shed"`
@@ -234,7 +234,7 @@ func (c *Config) Validate() error {
 		c.validateKey(),
 		c.Sensors.Validate(),
 		c.Sample.Validate(),
-		output.Validate(c.Outputs),
+		kinds.Validate(c.Outputs),
 		c.validateSpool(),
 		c.validateLink(),
 		c.validateInfer(),

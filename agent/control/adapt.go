@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"fulmar/agent/commands"
+	"fulmar/agent/plant"
 	"fulmar/command"
 	"fulmar/device/output"
 	"fulmar/schema"
@@ -20,11 +21,11 @@ type bank struct{ *output.Bank }
 
 // moved gives the outputs; nil for a board without any, which then has no commands for
 // them.
-func moved(c *Control, cfg []output.Config) commands.Outputs {
-	if len(cfg) == 0 {
+func moved(p *plant.Plant) commands.Outputs {
+	if p == nil {
 		return nil
 	}
-	return bank{c.outputs}
+	return bank{p.Bank}
 }
 
 // List tells of all outputs.

@@ -114,7 +114,13 @@ func (c *Control) take(effective map[string]twin.Value) error {
 	}
 	c.decide.Twin(rules, effective["shed"], apps)
 	c.poke()
-	return c.outputs.SetLimits(limits)
+	if c.cfg.Plant == nil {
+		if len(limits) > 0 {
+			return errors.New("limits are set and the board has no outputs")
+		}
+		return nil
+	}
+	return c.cfg.Plant.Bank.SetLimits(limits)
 }
 
 // give puts a command of a rule, or of the policy for being alone, into the journal.
@@ -149,7 +155,7 @@ func (c *Control) clear(_ context.Context, actor, key string) error {
 
 // safeOf is the safe value of an output.
 func (c *Control) safeOf(name string) (float64, bool) {
-	for _, s := range c.outputs.States() {
+	for _, s := range c.outputs() {
 		if s.Name == name && s.Safe != nil {
 			return *s.Safe, true
 		}

@@ -18,10 +18,8 @@ import (
 	"fulmar/agent/config"
 	"fulmar/agent/decide"
 	"fulmar/agent/local"
+	"fulmar/agent/plant"
 	"fulmar/agent/shadow"
-	"fulmar/device/output"
-	"fulmar/device/output/interlock"
-	"fulmar/device/schedule"
 	"fulmar/internal/run"
 	"fulmar/link"
 	"fulmar/schema"
@@ -47,6 +45,7 @@ type Config struct {
 	Apply  func(*config.Config) error
 	Health func() shadow.Health
 	Worker commands.Worker
+	Plant  *plant.Plant // nil: the board moves nothing
 	// Stop ends the program in order.
 	Stop     func(why string)
 	Diagnose func(ctx context.Context, add func(name string, data []byte))
@@ -67,10 +66,8 @@ type Control struct {
 	keys     *authority.Follower
 	shadow   *shadow.Shadow
 	commands *commands.Service
-	outputs  *output.Bank
 	decide   *decide.Board
 	newest   *commands.Newest
-	latest   *schedule.Latest // what interlocks look at; nil where nothing is moved
 	link     atomic.Pointer[link.Session]
 	changed  chan struct{} // something of what is reported may be another
 
@@ -91,13 +88,8 @@ func Open(cfg Config) (*Control, error) {
 		return nil, fmt.Errorf("open key set: %w", err)
 	}
 	c.keys = authority.NewFollower(keys, cfg.Say)
-	if len(base.Outputs) > 0 {
-		c.latest = schedule.NewLatest(cfg.Clock)
-	}
-	if c.outputs, err = output.Open(base.Outputs, output.Deps{
-		Dir: base.Data, Values: c.values(), Clock: cfg.Clock, Log: part("outputs"), Changed: c.poke, Program: cfg.Program,
-	}); err != nil {
-		return nil, fmt.Errorf("open outputs: %w", err)
+	if cfg.Plant != nil {
+		cfg.Plant.Changed = c.poke
 	}
 	tenant, board := cfg.Name()
 	c.shadow = shadow.New(shadow.Config{
@@ -107,7 +99,7 @@ func Open(cfg Config) (*Control, error) {
 	c.keys.Changed = c.shadow.Again
 	c.commands, err = commands.Open(commands.Config{
 		Address: cfg.Name, Dir: base.Data, Clock: cfg.Clock, Now: c.keys.Now, Open: c.keys.Command, Operator: c.keys.Operator, Send: c.sendResult,
-		Outputs: moved(c, base.Outputs), Settings: settings{c}, Worker: cfg.Worker, Newest: c.newest, Stop: cfg.Stop, Release: cfg.Release,
+		Outputs: moved(cfg.Plant), Settings: settings{c}, Worker: cfg.Worker, Newest: c.newest, Stop: cfg.Stop, Release: cfg.Release,
 		Diagnose: cfg.Diagnose, Keep: cfg.Keep, Log: part("commands"),
 	})
 	if err != nil {
@@ -126,17 +118,6 @@ func Open(cfg Config) (*Control, error) {
 
 // Close closes what Open opened where it is not run.
 func (c *Control) Close() error { return c.commands.Close() }
-
-// Latest is where the sampler puts its newest readings; nil where nobody asks.
-func (c *Control) Latest() *schedule.Latest { return c.latest }
-
-// values is Latest for the outputs; nil where there is none, also as an interface.
-func (c *Control) values() interlock.Values {
-	if c.latest == nil {
-		return nil
-	}
-	return c.latest
-}
 
 // Commands and Twin are the parts that others look at.
 func (c *Control) Commands() *commands.Service { return c.commands }
@@ -173,7 +154,6 @@ func (c *Control) Use(s *link.Session, tenant, board string) {
 func (c *Control) Run(ctx context.Context) error {
 	c.keys.Begin()
 	g := run.New(ctx)
-	g.Go("outputs", c.outputs.Run) // before anything else: a latched board drives its safe states
 	g.Go("commands", c.commands.Run)
 	g.Go("twin", c.shadow.Run)
 	g.Go("decide", c.decide.Run)

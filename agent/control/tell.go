@@ -44,11 +44,10 @@ func (c *Control) keepReporting(ctx context.Context) error {
 // report puts what changed into the twin's reported section.
 func (c *Control) report() {
 	is := map[string]any{"commands": names(c.commands.Names())}
-	active, _, by := c.outputs.Safe()
-	c.saySafety(active, by)
+	active, _, by := c.safety()
 	is["safety"] = map[string]any{"active": active, "by": by}
 	c.decide.Safety(active, true)
-	for _, s := range c.outputs.States() {
+	for _, s := range c.outputs() {
 		o := map[string]any{"kind": s.Kind, "unit": s.Unit, "min": s.Min, "max": s.Max, "state": s.State}
 		if s.Safe != nil {
 			o["safe"] = *s.Safe
@@ -61,7 +60,6 @@ func (c *Control) report() {
 		if s.Why != "" {
 			o["why"] = clip(s.Why)
 		}
-		c.sayOutput(s)
 		if s.By != "" {
 			o["by"] = s.By
 		}
@@ -81,24 +79,20 @@ func (c *Control) report() {
 	c.differs(is)
 }
 
-// saySafety tells the fleet that a safety shutdown holds, or that none does any more.
-func (c *Control) saySafety(active bool, by string) {
-	switch {
-	case active:
-		c.cfg.Say("safety", "active", schema.SeverityAlarm, "safety shutdown: "+by+"; outputs are at their safe values until a person releases it")
-	case len(c.outputs.States()) > 0:
-		c.cfg.Say("safety", "released", schema.SeverityInfo, "no safety shutdown is latched")
+// outputs tells of all outputs; none where the board moves nothing.
+func (c *Control) outputs() []output.State {
+	if c.cfg.Plant == nil {
+		return nil
 	}
+	return c.cfg.Plant.Bank.States()
 }
 
-// sayOutput tells the fleet of an output that fails.
-func (c *Control) sayOutput(s output.State) {
-	switch s.State {
-	case output.StateFailed:
-		c.cfg.Say("output/"+s.Name, "failed", schema.SeverityAlarm, "output "+s.Name+": "+s.Why)
-	case output.StateSet, output.StateSafe:
-		c.cfg.Say("output/"+s.Name, "ok", schema.SeverityInfo, "output "+s.Name+" answers")
+// safety tells whether a safety shutdown holds.
+func (c *Control) safety() (active bool, since schema.Time, by string) {
+	if c.cfg.Plant == nil {
+		return false, since, ""
 	}
+	return c.cfg.Plant.Bank.Safe()
 }
 
 // differs reports what is another than before, and takes back what is not any more.
@@ -149,10 +143,10 @@ func clip(s string) string { return s[:min(len(s), maxWhy)] }
 func (c *Control) State(context.Context) onboard.State {
 	s := c.cfg.State()
 	now := c.cfg.Clock.Now()
-	if active, at, by := c.outputs.Safe(); active {
+	if active, at, by := c.safety(); active {
 		s.Safety = &onboard.Safety{Active: true, For: since(now, at), By: by}
 	}
-	for _, o := range c.outputs.States() {
+	for _, o := range c.outputs() {
 		x := onboard.Output{Name: o.Name, Kind: o.Kind, Unit: o.Unit, Min: &o.Min, Max: &o.Max, Safe: o.Safe, State: o.State, Why: o.Why}
 		if o.Known {
 			x.Value = &o.Value

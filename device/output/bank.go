@@ -17,7 +17,7 @@ import (
 
 	"fulmar/device/output/interlock"
 	"fulmar/device/output/kept"
-	"fulmar/device/output/modbus"
+	"fulmar/device/output/kinds"
 	"fulmar/schema"
 )
 
@@ -44,7 +44,7 @@ type Bank struct {
 	log    *slog.Logger
 	order  []*channel
 	byName map[string]*channel
-	buses  *modbus.Buses
+	drive  kinds.Drivers
 	wake   chan struct{} // cap 1: while latched, look at the outputs now
 
 	mu      sync.Mutex
@@ -63,7 +63,7 @@ type Bank struct {
 // Open makes a bank of checked outputs. It reads what was latched, and touches no device.
 // Run it: until then every set waits.
 func Open(cfg []Config, deps Deps) (*Bank, error) {
-	if err := Validate(cfg); err != nil {
+	if err := kinds.Validate(cfg); err != nil {
 		return nil, err
 	}
 	b := &Bank{deps: deps, log: deps.Log, byName: map[string]*channel{}, wake: make(chan struct{}, 1), disk: make(chan struct{}, 1)}
@@ -72,6 +72,10 @@ func Open(cfg []Config, deps Deps) (*Bank, error) {
 	}
 	if b.deps.write == nil {
 		b.deps.write = kept.ToDisk
+	}
+	b.drive = kinds.Drivers{Program: deps.Program, Log: b.log}
+	if b.deps.Make == nil {
+		b.deps.Make = b.drive.Make
 	}
 	b.disk <- struct{}{}
 	b.sets, b.stop = context.WithCancelCause(context.Background())
@@ -86,8 +90,8 @@ func Open(cfg []Config, deps Deps) (*Bank, error) {
 		b.stop(errLatched)
 	}
 	for i := range cfg {
-		full := cfg[i].full()
-		out, err := b.driver(&full)
+		full := cfg[i].Full()
+		out, err := b.deps.Make(&full)
 		if err == nil {
 			var c *channel
 			if c, err = newChannel(full, out, deps.Clock.Now()); err == nil {
@@ -329,8 +333,5 @@ func (b *Bank) close() error {
 			errs = append(errs, k.Close())
 		}
 	}
-	if b.buses != nil {
-		errs = append(errs, b.buses.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.drive.Close())...)
 }

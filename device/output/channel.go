@@ -13,18 +13,15 @@ import (
 	"time"
 
 	"fulmar/device/output/interlock"
+	"fulmar/device/output/kinds"
 	"fulmar/schema"
 )
 
-// Output is one thing that is driven. Set and Get are called one at a time, and end when
-// their context does, if they can; the bank does without one that cannot. Set returns nil
-// once the device has taken the value. Get tells where it stands; known is false where the
-// kind cannot be asked. One that keeps something open is an io.Closer too.
-type Output interface {
-	Name() string
-	Set(ctx context.Context, value float64) error
-	Get(ctx context.Context) (value float64, known bool, err error)
-}
+// Output is a driver, see [kinds.Driver].
+type Output = kinds.Driver
+
+// Config is one output's, see [kinds.Config].
+type Config = kinds.Config
 
 // channel is one output of a bank.
 type channel struct {
@@ -49,7 +46,8 @@ type channel struct {
 	setAt    time.Time   // last word of a set to the device
 	word     string      // one of the States
 	why      string
-	safe     bool // while latched: its safe value was taken
+	safe     bool   // while latched: its safe value was taken
+	told     string // why it was not, as the log has it
 }
 
 func newChannel(cfg Config, out Output, now schema.Time) (*channel, error) {
@@ -211,7 +209,7 @@ func (c *channel) check(v float64) error {
 	c.mu.Lock()
 	lo, hi := c.min, c.max
 	c.mu.Unlock()
-	if err := c.cfg.check(v); err != nil {
+	if err := c.cfg.Check(v); err != nil {
 		return err
 	}
 	if (v < lo || v > hi) && !c.isSafe(v) {

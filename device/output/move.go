@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"fulmar/device/output/kept"
+	"fulmar/device/output/kinds"
 )
 
 // stepTime is between two steps of an output with a speed. A bus of 9600 baud takes a
@@ -125,7 +126,7 @@ func (b *Bank) say(ctx context.Context, c *channel, v, target float64, who strin
 // remember keeps a value that is restored at the next start. The output is set already, so
 // a disk that fails is a warning.
 func (b *Bank) remember(ctx context.Context, c *channel, v float64) {
-	if c.cfg.Restore != RestoreLast {
+	if c.cfg.Restore != kinds.RestoreLast {
 		return
 	}
 	select {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/device/output/kinds"
 	"fulmar/schema"
 )
 
@@ -61,7 +62,7 @@ func (b *Bank) restore(ctx context.Context, wg *sync.WaitGroup) {
 	active, _, by := b.Safe()
 	todo := b.withSafe(func(c *channel) bool {
 		_, have := b.last[c.cfg.Name]
-		return active || c.cfg.Restore == RestoreSafe || c.cfg.Restore == RestoreLast && !have
+		return active || c.cfg.Restore == kinds.RestoreSafe || c.cfg.Restore == kinds.RestoreLast && !have
 	})
 	if !active {
 		by = byStart
@@ -70,7 +71,7 @@ func (b *Bank) restore(ctx context.Context, wg *sync.WaitGroup) {
 		if !slices.Contains(todo, c) {
 			c.open()
 		}
-		if v, ok := b.last[c.cfg.Name]; !active && ok && c.cfg.Restore == RestoreLast {
+		if v, ok := b.last[c.cfg.Name]; !active && ok && c.cfg.Restore == kinds.RestoreLast {
 			wg.Go(func() { b.restoreLast(ctx, c, v) })
 		}
 	}

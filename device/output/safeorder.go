@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/device/output/kept"
+	"fulmar/schema"
 )
 
 const (
@@ -74,9 +75,15 @@ func (b *Bank) oneSafe(ctx context.Context, c *channel, who string) error {
 	err := c.set(ctx, *c.cfg.Safe, who, b.deps.Clock, nil)
 	c.mu.Lock()
 	c.safe = err == nil
+	news := err != nil && c.told != err.Error() // it is tried each few seconds, for days perhaps
+	if c.told = ""; err != nil {
+		c.told = err.Error()
+	}
 	c.mu.Unlock()
-	if err != nil {
+	if news {
 		b.log.Error("output not safe", "output", c.cfg.Name, "safe", *c.cfg.Safe, "err", err)
+	}
+	if err != nil {
 		return fmt.Errorf("output %s did not go to its safe value %v: %w", c.cfg.Name, *c.cfg.Safe, err)
 	}
 	return nil
@@ -101,7 +108,7 @@ func (b *Bank) withSafe(want func(*channel) bool) []*channel {
 func (b *Bank) Shutdown(ctx context.Context, reason string) error {
 	b.mu.Lock()
 	if !b.latch.Active {
-		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: reason[:min(len(reason), maxMessage)]}
+		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: reason[:min(len(reason), schema.MaxFact)]}
 		b.stop(errLatched)
 	}
 	b.life++

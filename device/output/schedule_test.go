@@ -18,6 +18,7 @@ import (
 
 	"fulmar/device/output/interlock"
 	"fulmar/device/output/kept"
+	"fulmar/device/output/kinds"
 	"fulmar/schema"
 )
 
@@ -225,22 +226,22 @@ func (p *plant) kill() {
 func safeAt(v float64) *float64 { return &v }
 
 func plantConfig(r *rand.Rand) []Config {
-	restore := []string{"", RestoreSafe, RestoreLast, RestoreLeave}
+	restore := []string{"", kinds.RestoreSafe, kinds.RestoreLast, kinds.RestoreLeave}
 	return []Config{
-		{Name: "pump", Kind: KindGPIO, GPIO: nil, Safe: safeAt(0), MinInterval: time.Duration(r.IntN(3)) * time.Second, Restore: restore[r.IntN(4)]},
-		{Name: "valve", Kind: KindSimulated, Max: 100, Safe: safeAt(0), StepPerS: float64(5 + r.IntN(50)), Restore: restore[r.IntN(4)], Interlocks: []interlock.Config{{When: "temp.tj > 95"}}},
-		{Name: "lamp", Kind: KindSimulated, Min: -1, Max: 1, Interlocks: []interlock.Config{{When: "temp.tj < 0 and cpu.load >= 50"}}},
-		{Name: "drive", Kind: KindSimulated, Min: -10, Max: 10, Safe: safeAt(-10), Restore: restore[r.IntN(4)], Timeout: time.Duration(1+r.IntN(8)) * time.Second},
+		{Name: "pump", Kind: kinds.KindGPIO, GPIO: nil, Safe: safeAt(0), MinInterval: time.Duration(r.IntN(3)) * time.Second, Restore: restore[r.IntN(4)]},
+		{Name: "valve", Kind: kinds.KindSimulated, Max: 100, Safe: safeAt(0), StepPerS: float64(5 + r.IntN(50)), Restore: restore[r.IntN(4)], Interlocks: []interlock.Config{{When: "temp.tj > 95"}}},
+		{Name: "lamp", Kind: kinds.KindSimulated, Min: -1, Max: 1, Interlocks: []interlock.Config{{When: "temp.tj < 0 and cpu.load >= 50"}}},
+		{Name: "drive", Kind: kinds.KindSimulated, Min: -10, Max: 10, Safe: safeAt(-10), Restore: restore[r.IntN(4)], Timeout: time.Duration(1+r.IntN(8)) * time.Second},
 	}
 }
 
 func runSchedule(t *testing.T, seed uint64, dir string) {
 	r := rand.New(rand.NewPCG(seed, 7))
 	p := &plant{t: t, dir: dir, devices: map[string]*device{}, reading: map[string]float64{"temp.tj": 40, "cpu.load": 10}, cfg: plantConfig(r)}
-	p.cfg[0].Kind = KindSimulated // a switch by its range alone
+	p.cfg[0].Kind = kinds.KindSimulated // a switch by its range alone
 	p.cfg[0].Max = 1
 	for _, c := range p.cfg {
-		p.devices[c.Name] = &device{p: p, cfg: c.full(), free: make(chan struct{}), reads: r.IntN(2) == 0}
+		p.devices[c.Name] = &device{p: p, cfg: c.Full(), free: make(chan struct{}), reads: r.IntN(2) == 0}
 	}
 	m := &model{p: p, r: r}
 	stop := m.boot()

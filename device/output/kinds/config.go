@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package output
+// Package kinds is what a board is told of its outputs: the config of each, checked, and the
+// driver of its kind.
+package kinds
 
 import (
 	"errors"
@@ -25,7 +27,6 @@ const (
 	MaxOutputs    = 64
 	maxInterlocks = 8
 	maxUnit       = 16   // bytes
-	maxMessage    = 256  // bytes
 	maxMagnitude  = 1e12 // so that sums and products of values stay exact enough
 
 	defaultTimeout = 2 * time.Second
@@ -86,8 +87,8 @@ func (c *Config) Switch() bool {
 	return c.Kind == KindGPIO || c.Kind == KindModbus && c.Modbus != nil && c.Modbus.Coil()
 }
 
-// full gives the config with its defaults put in.
-func (c Config) full() Config {
+// Full gives the config with its defaults put in.
+func (c Config) Full() Config {
 	if c.Switch() && c.Min == 0 && c.Max == 0 {
 		c.Max = 1
 	}
@@ -121,7 +122,7 @@ func Validate(all []Config) error {
 	var errs []error
 	seen := map[string]bool{}
 	for i := range all {
-		c := all[i].full()
+		c := all[i].Full()
 		if seen[c.Name] {
 			errs = append(errs, fmt.Errorf("outputs[%d].name: %q is there twice", i, c.Name))
 		}
@@ -147,7 +148,7 @@ func (c *Config) validate(names map[string]bool) (errs []error) {
 		bad("max: %v with min: %v, wants 0 and 1 for a switch; leave them out", c.Max, c.Min)
 	}
 	if c.Safe != nil {
-		if err := c.check(*c.Safe); err != nil {
+		if err := c.Check(*c.Safe); err != nil {
 			bad("safe: %w", err)
 		}
 	}
@@ -241,8 +242,8 @@ func (c *Config) validateKind() (errs []error) {
 	return errs
 }
 
-// check tells whether a value may be set at all.
-func (c *Config) check(v float64) error {
+// Check tells whether a value may be set at all.
+func (c *Config) Check(v float64) error {
 	switch {
 	case !(v >= c.Min && v <= c.Max):
 		return fmt.Errorf("%v is not within %v and %v", v, c.Min, c.Max)
