@@ -213,7 +213,10 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 		return err
 	}
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
-	if s.orders, err = s.newCommands(src.Overview); err != nil {
+	s.orders, err = commands.New(context.Background(), commands.Config{
+		Rows: s.reg.Commands(), Sign: joins.NoKey, Courier: joins.CommandCourier{}, Fleet: joins.CommandBoards{Look: src.Overview}, Approve: s.cfg.Commands.Approve, Log: s.log,
+	})
+	if err != nil {
 		return err
 	}
 	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, TLS: &tls.Config{

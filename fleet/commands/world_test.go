@@ -41,8 +41,8 @@ type world struct {
 	calm bool // the link is whole
 	// direct: it takes no time either, and ping does none.
 	direct bool
-	reg  *registry.Registry
-	srv  *server
+	reg    *registry.Registry
+	srv    *server
 	// boards by name.
 	boards map[string]*board
 	log    *slog.Logger

@@ -6,6 +6,7 @@ package joins
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
@@ -67,3 +68,28 @@ func (c CommandBoards) Kinds(ctx context.Context, tenant string) (map[string][]s
 	}
 	return c.Told(ctx, tenant)
 }
+
+// CommandCourier takes commands through a gateway, which may be made later.
+type CommandCourier struct {
+	// Send publishes to a board; nil: there is no way to any.
+	Send func(tenant, board, id string, envelope []byte) error
+	// Away is the error of Send where the board is not connected.
+	Away error
+}
+
+var _ commands.Courier = CommandCourier{}
+
+// SendCommand implements [commands.Courier].
+func (c CommandCourier) SendCommand(tenant, board, id string, envelope []byte) error {
+	if c.Send == nil {
+		return commands.ErrAway
+	}
+	err := c.Send(tenant, board, id, envelope)
+	if c.Away != nil && errors.Is(err, c.Away) {
+		return fmt.Errorf("%w: %w", commands.ErrAway, err)
+	}
+	return err
+}
+
+// NoKey signs nothing: for a server that has no key that boards know for commands.
+func NoKey([]byte) ([]byte, error) { return nil, errors.New("this server has no key for commands") }
