@@ -226,7 +226,11 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	shadow.Log = s.log
 	s.shadow = twins.New(shadow)
 	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
-	if s.orders, err = s.newCommands(src.Overview); err != nil {
+	s.orders, err = commands.New(context.Background(), commands.Config{
+		Rows: s.reg.Commands(), Sign: s.keys.SignCommand, Courier: joins.CommandCourier(func() *gateway.Gateway { return s.gate }),
+		Fleet: joins.CommandBoards{Look: src.Overview, Told: (&joins.Kept{Ask: s.shadow.Commands}).Get}, Approve: s.cfg.Commands.Approve, Log: s.log,
+	})
+	if err != nil {
 		return err
 	}
 	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, Twins: s.shadow, Commands: s.orders, Keys: s.keys, TLS: &tls.Config{

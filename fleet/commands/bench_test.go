@@ -19,7 +19,7 @@ import (
 
 // BenchmarkRoundTrip is one command to one board, from when it is given to when its last
 // word is stored: SQLite and the board's journal flush, the link between them costs
-// nothing. tests/bench measures it over the real gateway.
+// nothing.
 func BenchmarkRoundTrip(b *testing.B) {
 	dir := b.TempDir()
 	reg, err := registry.Open(filepath.Join(dir, "fleet"))

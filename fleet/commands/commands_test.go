@@ -141,7 +141,9 @@ func TestTimes(t *testing.T) {
 		b1.mu.Lock()
 		b1.mute = true
 		b1.mu.Unlock()
-		time.Sleep(80 * time.Second)
+		time.Sleep(65 * time.Second)
+		w.is(c.ID, rest.CommandSent) // its word may be on its way
+		time.Sleep(15 * time.Second)
 		w.is(c.ID, rest.CommandExpired)
 		b1.mu.Lock()
 		b1.mute = false
@@ -280,7 +282,25 @@ func TestCancel(t *testing.T) {
 		if b := w.is(c.ID, rest.CommandCancelled); b.Code != command.CodeCancelled || !strings.Contains(b.Text, "bob") {
 			t.Errorf("%+v", b)
 		}
-		if len(b1.order) > 0 {
+		// Overtaken, and cancelled before it left again.
+		lost = w.give("ann", rest.CommandSpec{Name: "pulse", Boards: []string{"b1"}})
+		time.Sleep(5 * time.Millisecond)
+		b1.unplug()
+		b1.stop() // before it comes
+		w.give("ann", rest.CommandSpec{Name: "trigger-safety-shutdown", Boards: []string{"b1"}})
+		time.Sleep(time.Second)
+		err := w.srv.Report(context.Background(), "default", "b1", command.Report{V: 1, Result: command.Result{V: 1, ID: mustID(t, w.get(lost.ID).Boards[0].ID), State: command.Refused, Code: command.CodeReplayed}})
+		if err == nil {
+			err = w.act("bob", lost.ID, Cancel)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b1.start()
+		b1.plug()
+		time.Sleep(time.Minute)
+		w.is(lost.ID, rest.CommandCancelled)
+		if len(b1.order) != 1 || b1.order[0].call.Name != "trigger-safety-shutdown" {
 			t.Errorf("%+v", b1.order)
 		}
 	}, "b1")

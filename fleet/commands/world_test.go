@@ -41,8 +41,9 @@ type world struct {
 	calm bool // the link is whole
 	// direct: it takes no time either, and ping does none.
 	direct bool
-	reg  *registry.Registry
-	srv  *server
+	n      int
+	reg    *registry.Registry
+	srv    *server
 	// boards by name.
 	boards map[string]*board
 	log    *slog.Logger
@@ -85,7 +86,8 @@ func (w *world) delay() time.Duration {
 		return 0
 	}
 	if w.calm {
-		return 10 * time.Millisecond
+		w.n++ // so that what leaves first comes first
+		return 10*time.Millisecond + time.Duration(w.n)*time.Microsecond
 	}
 	return time.Duration(w.r.IntN(300)) * time.Millisecond
 }

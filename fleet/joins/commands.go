@@ -6,11 +6,13 @@ package joins
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/parts"
 	"fulmar/fleet/commands"
+	"fulmar/fleet/gateway"
 	"fulmar/fleet/query"
 	"fulmar/fleet/query/boards"
 	"fulmar/schema/rest"
@@ -66,4 +68,18 @@ func (c CommandBoards) Kinds(ctx context.Context, tenant string) (map[string][]s
 		return nil, nil
 	}
 	return c.Told(ctx, tenant)
+}
+
+// CommandCourier takes commands through a gateway, which may be made later.
+type CommandCourier func() *gateway.Gateway
+
+var _ commands.Courier = CommandCourier(nil)
+
+// SendCommand implements [commands.Courier].
+func (g CommandCourier) SendCommand(tenant, board, id string, envelope []byte) error {
+	err := g().SendCommand(tenant, board, id, envelope)
+	if errors.Is(err, gateway.ErrAway) {
+		return fmt.Errorf("%w: %w", commands.ErrAway, err)
+	}
+	return err
 }
