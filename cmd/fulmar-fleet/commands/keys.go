@@ -126,11 +126,7 @@ func (o *keyDesk) rotate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	why := "the command key rotated"
-	if o.stolen {
-		why = "the command key stolen, and dropped"
-	}
-	if err := o.noted(ctx, fmt.Sprintf("set %d: %s", set.Version, why)); err != nil {
+	if err := o.noted(ctx, fmt.Sprintf("set %d: command key rotated, the one before stolen: %v", set.Version, o.stolen)); err != nil {
 		return err
 	}
 	fmt.Fprintf(o.talk, "key set %d is in force from the next start on: restart the server, and boards get it as they connect\n", set.Version)
