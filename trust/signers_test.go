@@ -16,7 +16,8 @@ func TestSigners(t *testing.T) {
 	root, one, two, late, release, stranger := newEd(t), newP256(t), newEd(t), newEd(t), newEd(t), newEd(t)
 	s := &KeySet{Version: 1, Thresholds: map[Role]int{RoleRoot: 1, RoleOperator: 2, RoleRelease: 1}, Keys: []Key{
 		{Role: RoleRoot, Public: root.Public()},
-		{Role: RoleOperator, Public: one.Public()}, {Role: RoleOperator, Public: two.Public()},
+		{Role: RoleOperator, Public: one.Public()},
+		{Role: RoleOperator, Public: two.Public()},
 		{Role: RoleOperator, Public: late.Public(), From: 1},
 		{Role: RoleRelease, Public: release.Public()},
 	}}

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"fulmar/fleet/ca"
+	"fulmar/fleet/keyring"
 	"fulmar/fleet/registry"
 	"fulmar/fleet/store"
 )
@@ -181,8 +182,37 @@ func TestWriteRefuses(t *testing.T) {
 	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "audit"), 0o700), os.WriteFile(filepath.Join(dir, "audit", "audit.ref"), []byte("exec:/hsm audit\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if h := must(Write(t.Context(), io.Discard, Plan{Data: dir})); !slices.Equal(h.KeysElsewhere, []string{"exec:/hsm", "exec:/hsm audit"}) {
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "trust"), 0o700), os.WriteFile(filepath.Join(dir, "trust", "command.ref"), []byte("exec:/hsm one\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "trust", "command-2.ref"), []byte("exec:/hsm two\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if h := must(Write(t.Context(), io.Discard, Plan{Data: dir})); !slices.Equal(h.KeysElsewhere, []string{"exec:/hsm", "exec:/hsm audit", "exec:/hsm two", "exec:/hsm one"}) {
 		t.Errorf("keys elsewhere: %v", h.KeysElsewhere)
+	}
+}
+
+// TestKeyringComesBack: the key sets and the command key of the backup are those of the
+// restored server.
+func TestKeyringComesBack(t *testing.T) {
+	t.Parallel()
+	dir, _ := folder(t)
+	if _, err := keyring.Open(filepath.Join(dir, keyring.Dir), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := keyring.RotateCommand(filepath.Join(dir, keyring.Dir), nil, keyring.Rotation{}); err != nil {
+		t.Fatal(err)
+	}
+	was := must(keyring.Open(filepath.Join(dir, keyring.Dir), nil))
+	var b bytes.Buffer
+	must(Write(t.Context(), &b, Plan{Data: dir}))
+	to := filepath.Join(t.TempDir(), "restored")
+	must(Restore(t.Context(), &b, to, nil))
+	is := must(keyring.Open(filepath.Join(to, keyring.Dir), nil))
+	if len(is.After(1)) != 1 || !bytes.Equal(is.After(0)[0], was.After(0)[0]) {
+		t.Error("another key set came back")
+	}
+	if p, err := was.OpenTwin(must(is.SignTwin([]byte("x")))); err != nil || string(p) != "x" {
+		t.Errorf("another command key came back: %v", err)
 	}
 }
 

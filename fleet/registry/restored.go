@@ -35,6 +35,13 @@ func (r *Registry) Restored(ctx context.Context, made time.Time) error {
 	})
 }
 
+// KeysChanged notes in the audit log that somebody put a key set in force.
+func (r *Registry) KeysChanged(ctx context.Context, who, what string) error {
+	return r.within(ctx, func(tx *sql.Tx) error {
+		return audit.Append(ctx, tx, audit.Entry{Who: who, What: "key-set", Why: what})
+	})
+}
+
 // recall takes a certificate that this registry has forgotten: it comes from a backup,
 // and the board renewed after that. Our authority signed it, for the key that the board
 // is registered with, and it ends later than the one that is known. So it is the next

@@ -207,3 +207,42 @@ func TestKeySetsReachBoards(t *testing.T) {
 	d.start()
 	until(t, "the word on the damage", func() bool { return strings.Contains(s.reported("authority"), "damaged") })
 }
+
+// TestKeySetWithCertificates: the set comes with the first certificate and with each
+// renewal, and is the one in force on the server.
+func TestKeySetWithCertificates(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	b := s.newBoard("dock-2")
+	dir := filepath.Join(s.dir, keyring.Dir)
+	for version := uint64(1); version <= 2; version++ {
+		var got []byte
+		b.KeySet = func(envelope []byte) { got = envelope }
+		if version == 1 {
+			b.Dir = filepath.Join(t.TempDir(), "identity") // as a board that is set up anew
+			s.registry(func(reg *registry.Registry) error {
+				secret, err := reg.NewJoinToken(t.Context(), registry.DefaultTenant, "dock-2", 1, time.Hour)
+				if err != nil {
+					return err
+				}
+				pin, err := ca.Pin(filepath.Join(s.dir, "ca"))
+				return errors.Join(err, os.WriteFile(b.TokenFile, []byte(jointoken.Token{Secret: secret, CAHash: pin}.String()), 0o600))
+			})
+			id, err := b.Enrol(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.id = id
+		} else if err := b.renew(t); err != nil {
+			t.Fatal(err)
+		}
+		set, envelope, err := keyring.Present(dir)
+		if err != nil || set.Version != version || string(got) != string(envelope) {
+			t.Errorf("with certificate %d came %d bytes, wants set %d of %d: %v", version, len(got), set.Version, len(envelope), err)
+		}
+		if _, _, err := keyring.RotateCommand(dir, nil, keyring.Rotation{}); err != nil {
+			t.Fatal(err)
+		}
+		s.restart()
+	}
+}

@@ -15,6 +15,7 @@ import (
 
 	"fulmar/fleet"
 	"fulmar/fleet/keyring"
+	"fulmar/fleet/registry"
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/cli"
 	"fulmar/trust"
@@ -38,9 +39,9 @@ func (d *desk) keysCommand() *cobra.Command {
 	show := o.command("show", "the key set in force, and which of its keys this server holds", "  fulmar-fleet keys show\n  fulmar-fleet keys show --out keyset.json",
 		func(context.Context, []string) error { return o.show() })
 	install := o.command("install FILE", "put a set in force that the present root and its own signed", "  fulmar-fleet keys install keyset-2.json",
-		func(_ context.Context, words []string) error { return o.install(words[0]) }, "a file FILE")
+		func(ctx context.Context, words []string) error { return o.install(ctx, words[0]) }, "a file FILE")
 	rotate := o.command("rotate-command", "make the next command key and the set that names it", "  fulmar-fleet keys rotate-command\n  fulmar-fleet keys rotate-command --stolen --out keyset-3.json",
-		func(context.Context, []string) error { return o.rotate() })
+		func(ctx context.Context, _ []string) error { return o.rotate(ctx) })
 	show.Flags().StringVar(&o.draft, "out", "", "write the set to a new file: what fulmar key rotate --set begins with")
 	rotate.Flags().StringVar(&o.draft, "out", "", "where the set goes if the holders of the root have to sign it")
 	rotate.Flags().BoolVar(&o.stolen, "stolen", false, "drop the present key at once; otherwise boards take it until the next rotation")
@@ -83,7 +84,7 @@ func (o *keyDesk) show() error {
 	return nil
 }
 
-func (o *keyDesk) install(path string) error {
+func (o *keyDesk) install(ctx context.Context, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -96,6 +97,9 @@ func (o *keyDesk) install(path string) error {
 	if err != nil {
 		return err
 	}
+	if err := o.noted(ctx, fmt.Sprintf("set %d installed", set.Version)); err != nil {
+		return err
+	}
 	fmt.Fprintf(o.talk, "key set %d is in force from the next start on: restart the server, and boards get it as they connect\n", set.Version)
 	if root, _ := keyring.Held(o.dir(), fleet.OpenTPMKey, set); root == "" {
 		fmt.Fprintf(o.talk, "its root is not this server's; if it was before, that key is of no use any more: shred -u %s\n", filepath.Join(o.dir(), "root.key"))
@@ -103,7 +107,7 @@ func (o *keyDesk) install(path string) error {
 	return o.show()
 }
 
-func (o *keyDesk) rotate() error {
+func (o *keyDesk) rotate(ctx context.Context) error {
 	ref, err := o.heldKey()
 	if err != nil {
 		return err
@@ -122,9 +126,21 @@ func (o *keyDesk) rotate() error {
 	if err != nil {
 		return err
 	}
+	if err := o.noted(ctx, fmt.Sprintf("set %d: command key rotated, the one before stolen: %v", set.Version, o.stolen)); err != nil {
+		return err
+	}
 	fmt.Fprintf(o.talk, "key set %d is in force from the next start on: restart the server, and boards get it as they connect\n", set.Version)
 	o.draft = ""
 	return o.show()
+}
+
+// noted writes what was done into the audit log.
+func (o *keyDesk) noted(ctx context.Context, what string) error {
+	err := o.tool(func(reg *registry.Registry) error { return reg.KeysChanged(ctx, who(), what) })
+	if err != nil {
+		return fmt.Errorf("done (%s), but not noted in the audit log: %w", what, err)
+	}
+	return nil
 }
 
 // newFile writes a file that is not there.
