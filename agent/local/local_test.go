@@ -4,10 +4,12 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -129,6 +131,42 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
+// TestOneOfMany: who waits for a command hears of that one, whatever else runs.
+func TestOneOfMany(t *testing.T) {
+	t.Parallel()
+	b := start(t, nil)
+	b.ask("POST", "/v1/commands", `{"name":"talk"}`)
+	for range 20 {
+		_, body := b.ask("POST", "/v1/commands", closeValve)
+		s := lines(t, body)
+		for _, x := range s {
+			if x.ID != s[0].ID || x.Name != "set-valve" || strings.HasPrefix(x.Text, "aaa") {
+				t.Fatalf("a step of another: %+v", x)
+			}
+		}
+	}
+}
+
+// TestValues: what is one value to people is one to the twin.
+func TestValues(t *testing.T) {
+	t.Parallel()
+	whole, err := edit(&onboard.Set{Value: []byte("5")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, same := range map[string]bool{"5.0": true, "5e0": true, "5.5": false, `"5"`: false} {
+		e, err := edit(&onboard.Set{Value: []byte(text)})
+		if err != nil || bytes.Equal(e.Value, whole.Value) != same {
+			t.Errorf("%s: %x, 5 is %x, %v", text, e.Value, whole.Value, err)
+		}
+	}
+	for _, text := range []string{"1e999", "{", "[[[[[[1]]]]]]", `"` + strings.Repeat("x", 2000) + `"`, "[null]"} {
+		if e, err := edit(&onboard.Set{Value: []byte(text)}); err == nil {
+			t.Errorf("%.20s is taken: %x", text, e.Value)
+		}
+	}
+}
+
 // TestCancel ends a command that runs, by name of who did it.
 func TestCancel(t *testing.T) {
 	t.Parallel()
@@ -212,6 +250,21 @@ func TestPath(t *testing.T) {
 		t.Error("the mode of a link's target was changed")
 	}
 	if st, _ := os.Stat(victim); st.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", st.Mode())
+	}
+	other, err := net.Listen("unix", filepath.Join(dir, "other"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	toOther := filepath.Join(dir, "link2.sock")
+	if err := errors.Join(os.Chmod(filepath.Join(dir, "other"), 0o600), os.Symlink(filepath.Join(dir, "other"), toOther)); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(toOther); err == nil {
+		t.Error("the mode of another socket was changed")
+	}
+	if st, _ := os.Stat(toOther); st.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v", st.Mode())
 	}
 	// A socket that a dead process left is replaced.

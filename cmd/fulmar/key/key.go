@@ -26,8 +26,8 @@ import (
 const about = `KEY   file:PATH, or "exec:PROGRAM ARGUMENTS", an external signer
 TYPE  keyset, release, assignment, freshness, time, pcrs, command
       or audit-head
-ROLE  root, release, director, freshness, time, pcr-approval, command
-      or audit
+ROLE  root, release, director, freshness, time, pcr-approval, command,
+      operator or audit
 ID    the first 8 or more hex digits of a key's id
 
 All of it works without a network. docs/keys.md tells which key is for what,

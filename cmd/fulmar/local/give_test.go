@@ -14,8 +14,11 @@ import (
 func TestTyped(t *testing.T) {
 	t.Parallel()
 	k := &command.Kind{Name: "x", Args: []command.Field{
-		{Name: "camera", Type: command.Text}, {Name: "percent", Type: command.Number, Max: 100}, {Name: "for", Type: command.Duration},
-		{Name: "force", Type: command.Bool}, {Name: "tags", Type: command.Texts},
+		{Name: "camera", Type: command.Text},
+		{Name: "percent", Type: command.Number, Max: 100},
+		{Name: "for", Type: command.Duration},
+		{Name: "force", Type: command.Bool},
+		{Name: "tags", Type: command.Texts},
 	}}
 	for _, c := range []struct{ words, want, err string }{
 		{"camera=0", `{"camera":"0"}`, ""}, // text, though it looks like a number
