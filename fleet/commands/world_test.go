@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/command/dispatch"
 	"fulmar/fleet/access"
 	"fulmar/fleet/commands/shown"
 	"fulmar/fleet/commands/spec"
@@ -223,7 +224,7 @@ type board struct {
 	path string
 
 	mu      sync.Mutex
-	d       *command.Dispatcher
+	d       *dispatch.Dispatcher
 	j       *journal.Journal
 	halt    context.CancelFunc
 	done    chan struct{}
@@ -290,8 +291,8 @@ func (b *board) start() {
 	b.j, b.dead = j, false
 	b.boot++
 	b.mu.Unlock()
-	d, err := command.New(command.Config{
-		Tenant: "default", Board: b.name, Open: func(e []byte) ([]byte, error) { return e, nil },
+	d, err := dispatch.New(dispatch.Config{
+		Address: func() (string, string) { return "default", b.name }, Open: func(e []byte) ([]byte, error) { return e, nil },
 		Now:   func() (uint64, bool) { return uint64(time.Now().UnixMilli()), true },
 		Clock: schema.BootClock(b.boot), Handlers: b.handlers(), Log: b, Entries: entries, Tell: b.tell, Slog: b.w.log,
 	})
@@ -349,12 +350,12 @@ func (b *board) note(r command.Result) {
 	b.final[r.ID] = r
 }
 
-func (b *board) tell(ctx context.Context, r command.Result) error {
+func (b *board) tell(ctx context.Context, r command.Report) error {
 	if b.isDead() {
 		return errDead
 	}
-	b.note(r)
-	return b.report(ctx, command.Report{V: 1, Result: r})
+	b.note(r.Result)
+	return b.report(ctx, r)
 }
 
 // report carries a word to the server: nil only where it is stored and the board hears so.
