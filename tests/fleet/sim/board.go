@@ -296,6 +296,9 @@ func (b *board) stored(f *flight) {
 	if f.picture != nil {
 		f.picture.sent, f.picture.flying = true, false
 	}
+	if f.became > 0 && b.f.cfg.Became != nil {
+		b.f.cfg.Became(b.name, f.became)
+	}
 	if len(f.records) == 0 {
 		return
 	}

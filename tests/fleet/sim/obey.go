@@ -162,7 +162,7 @@ func (b *board) works(now time.Time) {
 	}
 	b.jobs.jobs = left
 	if b.greeted {
-		b.speak(b.twin.board.Pending())
+		b.speak(b.twin.board.Pending(), 0)
 	}
 }
 

@@ -90,10 +90,10 @@ func (b *board) reports(is map[string]any) {
 }
 
 // shows begins the twin's part of a connection.
-func (b *board) shows() { b.speak(b.twin.board.Hello(b.conns)) }
+func (b *board) shows() { b.speak(b.twin.board.Hello(b.conns), 0) }
 
-// speak sends a word of the twin.
-func (b *board) speak(u *wire.Up) {
+// speak sends a word of the twin; became: with it all of a version is said, 0: not.
+func (b *board) speak(u *wire.Up, became uint64) {
 	if u == nil || b.line == nil {
 		return
 	}
@@ -102,7 +102,7 @@ func (b *board) speak(u *wire.Up) {
 		b.f.cfg.Log.Error("a simulated twin's word is none", "board", b.name, "err", err)
 		return
 	}
-	b.fly(&flight{}, schema.ChanTwinUp, raw)
+	b.fly(&flight{became: became}, schema.ChanTwinUp, raw)
 }
 
 // told takes what the fleet says on any of its channels.
@@ -157,7 +157,7 @@ func (b *board) becomes(payload []byte) {
 		b.f.cfg.Log.Debug("a simulated board does not take all of its twin", "board", b.name, "err", err)
 	}
 	b.twin.board.Confirm(len(b.twin.board.Events()))
-	b.speak(answer)
+	b.speak(answer, 0)
 	is := map[string]any{}
 	for _, k := range b.twin.board.Keys() {
 		v, _ := b.twin.board.Effective(k)
@@ -176,5 +176,6 @@ func (b *board) becomes(payload []byte) {
 	}
 	is["twin.refused"] = why
 	b.reports(is)
-	b.speak(b.twin.board.Pending())
+	version, _ := b.twin.board.Version()
+	b.speak(b.twin.board.Pending(), version)
 }
