@@ -69,6 +69,15 @@ func (a *API) SetMeta(ctx context.Context, board string, m rest.Meta) error {
 	return a.send(ctx, http.MethodPut, "/api/v1/boards/"+board+"/meta", http.Header{"If-Match": {"*"}, "Content-Type": {"application/json"}}, bytes.NewReader(b), nil)
 }
 
+// Post sends JSON and reads a JSON answer.
+func (a *API) Post(ctx context.Context, path string, body, into any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return a.send(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(b), into)
+}
+
 func (a *API) do(ctx context.Context, method, path string, into any) error {
 	return a.send(ctx, method, path, http.Header{}, http.NoBody, into)
 }
@@ -92,7 +101,7 @@ func (a *API) send(ctx context.Context, method, path string, head http.Header, b
 	switch {
 	case resp.StatusCode/100 == 2 && into == nil:
 		return nil
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode/100 != 2:
 		return fmt.Errorf("%s %s: %s: %.300s", method, path, resp.Status, b)
 	}
 	return json.Unmarshal(b, into)
