@@ -164,7 +164,7 @@ func TestRestartAgent(t *testing.T) {
 		st.s.Give(e)
 		time.Sleep(time.Minute)
 		st.mu.Lock()
-		if len(st.stopped) != 1 || !strings.Contains(st.stopped[0], "fleet (ann)") {
+		if len(st.stopped) != 1 || !strings.Contains(st.stopped[0], "user/ann") {
 			t.Fatalf("stopped %q", st.stopped)
 		}
 		st.mu.Unlock()

@@ -146,7 +146,7 @@ func given(c *rest.Command) string {
 // one whom the fleet named to it.
 func person(actor string) string {
 	if of, ok := strings.CutPrefix(actor, "fleet ("); ok {
-		actor = strings.TrimSuffix(of, ")")
+		actor = strings.Replace(of, ")", "", 1)
 	}
 	if of, ok := strings.CutPrefix(actor, "token "); ok {
 		return "API token " + of
@@ -200,11 +200,25 @@ func value(raw json.RawMessage) string {
 			return num(f)
 		}
 	}
+	var x any
 	var b bytes.Buffer
-	if json.Compact(&b, raw) != nil {
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // > is nothing that a person has to read as \u003e
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if d.Decode(&x) != nil || e.Encode(x) != nil {
 		return ""
 	}
-	return clip(b.String())
+	return clip(strings.TrimSpace(b.String()))
+}
+
+// ofKey writes the value of a key of the twin; of a rule its condition.
+func ofKey(key string, raw json.RawMessage) string {
+	var x struct{ When string }
+	if strings.HasPrefix(key, "rule.") && json.Unmarshal(raw, &x) == nil && x.When != "" {
+		return clip("when " + x.When)
+	}
+	return value(raw)
 }
 
 func clip(s string) string {

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	maxHistory = 30 // changes of a twin shown; the API has more
+	maxHistory = 20 // changes of a twin shown; the API has more
 	maxOfBoard = 15 // commands of a board
 	maxKey     = 96 // bytes: as twins take it
 	maxValue   = 1 << 10
@@ -144,7 +144,7 @@ func (v *twinView) sum() {
 
 func (v *twinView) keys() {
 	for _, k := range v.Twin.Keys {
-		r := keyRow{TwinKey: k, Holds: value(k.Value), Word: k.State}
+		r := keyRow{TwinKey: k, Holds: ofKey(k.Key, k.Value), Word: k.State}
 		if len(k.Value) == 0 {
 			r.Holds = "not set"
 		}
@@ -153,7 +153,7 @@ func (v *twinView) keys() {
 		if k.Fleet != nil {
 			wants = "deleted"
 			if len(k.Fleet.Value) > 0 {
-				wants = value(k.Fleet.Value)
+				wants = ofKey(k.Key, k.Fleet.Value)
 			}
 			r.Who, r.Say = person(k.Fleet.Author), stop(k.Fleet.Reason)
 		}
@@ -168,12 +168,12 @@ func (v *twinView) keys() {
 			}
 		}
 		switch {
+		case k.Refused != "" && here:
+			r.Say = "The fleet's " + wants + " is not taken: " + words.Lower(stop(k.Refused))
 		case k.Refused != "":
-			r.Say = wants + " is not taken: " + words.Lower(stop(k.Refused))
-			if here {
-				r.Say = "The fleet's " + r.Say
-			} else if is, ok := v.Twin.Reported["config."+k.Key]; ok {
-				r.Holds = value(is)
+			r.Say = "Not taken: " + words.Lower(stop(k.Refused))
+			if is, ok := v.Twin.Reported["config."+k.Key]; ok { // else what it was, which nobody knows here
+				r.Say, r.Holds = wants+" is not taken: "+words.Lower(stop(k.Refused)), value(is)
 			}
 		case here && wants != "":
 			r.Say = strings.TrimSpace(r.Say + " The fleet wants " + wants + ".")
@@ -340,7 +340,7 @@ func inWords(raw json.RawMessage) string {
 
 func newChange(s *web.Shown, e rest.TwinEvent) change {
 	c := change{When: s.Stamp(e.At), Who: person(e.Author), Say: stop(e.Reason)}
-	switch v := value(e.Value); e.Kind {
+	switch v := ofKey(e.Key, e.Value); e.Kind {
 	case "set":
 		c.What = e.Key + " set to " + v
 	case "deleted":
