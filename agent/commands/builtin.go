@@ -5,6 +5,7 @@ package commands
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"fulmar/command"
@@ -144,8 +145,11 @@ func (s *Service) builtins() []command.Offer {
 
 // who is behind a call, for logs and for the authors of settings.
 func who(c *command.Call) string {
-	if c.By != "" {
-		return c.Actor + " (" + c.By + ")"
+	switch {
+	case c.By == "":
+		return c.Actor
+	case c.Actor == command.ActorFleet && !strings.HasPrefix(c.By, "token "):
+		return "user/" + c.By // a person, whom outputs let release a shutdown
 	}
-	return c.Actor
+	return c.Actor + " (" + c.By + ")"
 }

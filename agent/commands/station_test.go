@@ -35,13 +35,13 @@ type bank struct {
 }
 
 func newBank() *bank {
-	return &bank{values: map[string]float64{"inlet": 10, "heater": 0}, units: map[string]string{"inlet": "%", "heater": "W"}}
+	return &bank{values: map[string]float64{"inlet": 10, "drain": 0, "heater": 0}, units: map[string]string{"inlet": "%", "drain": "percent", "heater": "W"}}
 }
 
 func (b *bank) List() (out []Output) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, n := range []string{"heater", "inlet"} {
+	for _, n := range []string{"drain", "heater", "inlet"} {
 		out = append(out, Output{Name: n, Unit: b.units[n], Value: b.values[n], Known: !b.blind})
 	}
 	return out

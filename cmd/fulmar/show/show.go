@@ -7,6 +7,7 @@ package show
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -76,8 +77,9 @@ func Rows[T any](w io.Writer, f *Format, rows []T, columns ...Column[T]) error {
 	}
 	out, end := w, func() error { return nil }
 	if f.kind != "tsv" {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		out, end = t, t.Flush
+		var b strings.Builder
+		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		out, end = t, func() error { return errors.Join(t.Flush(), trimmed(w, b.String())) }
 	}
 	cells := make([]string, len(use))
 	for i, c := range use {
@@ -88,9 +90,23 @@ func Rows[T any](w io.Writer, f *Format, rows []T, columns ...Column[T]) error {
 		for i, c := range use {
 			cells[i] = Clean(c.Of(r))
 		}
-		fmt.Fprintln(out, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+		line := strings.Join(cells, "\t") // whole: a row without its last cells would end the columns there
+		if f.kind == "tsv" {
+			line = strings.TrimRight(line, "\t")
+		}
+		fmt.Fprintln(out, line)
 	}
 	return end()
+}
+
+// trimmed writes lines without the spaces at their ends.
+func trimmed(w io.Writer, text string) error {
+	var b strings.Builder
+	for l := range strings.Lines(text) {
+		b.WriteString(strings.TrimRight(l, " \n") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // JSON writes one value for a program.
