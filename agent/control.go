@@ -41,13 +41,10 @@ func (a *Agent) twinHealth() shadow.Health {
 	cfg := a.config()
 	h := shadow.Health{Ticks: a.scheduler.Stats().Ticks, Every: cfg.Sample.TickEvery()}
 	for _, c := range a.Health().Causes {
-		// That the network is gone is no fault of a setting, unless it stays so: Link.
+		// That the network is gone is no fault of a setting: none of them reaches it.
 		if !strings.HasPrefix(c, "link:") && !strings.HasPrefix(c, "identity:") {
 			h.Causes = append(h.Causes, c)
 		}
-	}
-	if s := a.link.Load(); s != nil {
-		h.Link = s.Status().Up()
 	}
 	return h
 }

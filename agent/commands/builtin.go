@@ -20,6 +20,7 @@ type Outputs interface {
 	Set(ctx context.Context, name string, value float64, who string) error
 	// Shutdown brings every output to its safe state and latches that, over restarts.
 	Shutdown(ctx context.Context, reason string) error
+	// Release ends a shutdown, if who is a person: user/NAME, local/NAME or key/ID.
 	Release(ctx context.Context, who string) error
 	// Safe tells whether a shutdown is latched, since when and by whom.
 	Safe() (active bool, since schema.Time, by string)
