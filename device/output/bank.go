@@ -175,7 +175,7 @@ func (b *Bank) SetSafe(ctx context.Context, name, who string) error {
 func NoLimit() Limit { return Limit{math.NaN(), math.NaN()} }
 
 // clip bounds an actor's name.
-func clip(who string) string { return who[:min(len(who), schema.MaxName)] }
+func clip(who string) string { return schema.Clip(who, schema.MaxName) }
 
 // errLatched is the cause of the end of sets.
 var errLatched = errors.New("a safety shutdown is latched")

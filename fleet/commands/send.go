@@ -182,12 +182,4 @@ func (c *Commands) settle(ctx context.Context) {
 	c.nudge()
 }
 
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xC0 == 0x80 {
-		n--
-	}
-	return s[:n]
-}
+func clip(s string, n int) string { return schema.Clip(s, n) }
