@@ -194,7 +194,7 @@ func (c *cut) alone() {
 	c.r.held(code == 22 && strings.Contains(said, "not-allowed-alone"), deed{"set-output lamp.aisle", "a person", c.after(), "refused: not allowed alone", "nothing", ""})
 
 	c.person("done", "all outputs safe", "trigger-safety-shutdown")
-	c.person("refused", "nothing moved", "set-valve-position", "valve=valve.bypass", "percent=99")
+	c.person("failed", "nothing moved", "set-valve-position", "valve=valve.bypass", "percent=99")
 	c.person("done", "released", "release-safety-shutdown")
 	c.person("done", "40 % at the valve", "set-valve-position", "valve=valve.bypass", "percent=40")
 

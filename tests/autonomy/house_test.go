@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,7 +129,7 @@ func (h *house) until(what string, limit time.Duration, ok func() bool) {
 // local runs fulmar local at a board and gives its JSON and its exit code.
 func (h *house) local(board string, into any, words ...string) (code int, said string) {
 	h.t.Helper()
-	args := append([]string{"local", "--socket", filepath.Join(h.BoardDir(board), onboard.Socket), "--json"}, words...)
+	args := append([]string{"local", "--socket", filepath.Join(h.BoardDir(board), onboard.Socket)}, append(slices.Clone(words), "--json")...)
 	cmd := exec.Command(filepath.Join(h.Bin, "fulmar"), args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
