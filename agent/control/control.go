@@ -68,7 +68,7 @@ type Control struct {
 	commands *commands.Service
 	decide   *decide.Board
 	newest   *commands.Newest
-	link     atomic.Pointer[link.Session]
+	link     atomic.Pointer[Sender]
 	changed  chan struct{} // something of what is reported may be another
 
 	mu      sync.Mutex
@@ -144,10 +144,15 @@ func (c *Control) Link(lc *link.Config) {
 	lc.Inbox, lc.Heard, lc.Keys, lc.Connected = c.inbox, c.heard, c.keys.Version, c.connected
 }
 
+// Sender sends beside the records: [link.Session.Send].
+type Sender interface {
+	Send(ctx context.Context, ch schema.Channel, tail string, payload []byte) error
+}
+
 // Use sends through a session from now on, as this board.
-func (c *Control) Use(s *link.Session, tenant, board string) {
+func (c *Control) Use(s Sender, tenant, board string) {
 	c.shadow.Name(tenant, board)
-	c.link.Store(s)
+	c.link.Store(&s)
 }
 
 // Run keeps all of it at work until the context ends.
@@ -214,7 +219,7 @@ func (c *Control) send(ctx context.Context, ch schema.Channel, tail string, payl
 	if s == nil {
 		return errDown
 	}
-	return s.Send(ctx, ch, tail, payload)
+	return (*s).Send(ctx, ch, tail, payload)
 }
 
 // serveLocal lets people at the board see it and change it (fulmar local).

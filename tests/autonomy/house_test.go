@@ -121,6 +121,11 @@ func (h *house) until(what string, limit time.Duration, ok func() bool) {
 				b, _ := os.ReadFile(n)
 				h.t.Logf("%s:\n%s", filepath.Base(n), b[max(0, len(b)-4<<10):])
 			}
+			for _, words := range [][]string{{"status"}, {"log", "-n", "8"}, {"twin"}} {
+				var v json.RawMessage
+				_, said := h.local("dock-1", &v, words...)
+				h.t.Logf("%v: %s%s", words, v, said)
+			}
 			h.t.Fatalf("did not come: %s", what)
 		}
 	}
