@@ -22,8 +22,6 @@ type deed struct {
 type report struct {
 	title string
 	deeds []deed
-	// more are deeds like those above, which are counted and not written.
-	more int
 }
 
 func (r *report) add(d deed) { r.deeds = append(r.deeds, d) }
@@ -54,10 +52,7 @@ func (r *report) String() string {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", d.what, d.by, d.when, d.effect, d.fleet, d.wrong)
 	}
 	_ = w.Flush() // into memory
-	if r.more > 0 {
-		fmt.Fprintf(&b, "and %d like them\n", r.more)
-	}
-	fmt.Fprintf(&b, "deviation: %d of %d\n", r.deviation(), len(r.deeds)+r.more)
+	fmt.Fprintf(&b, "deviation: %d of %d\n", r.deviation(), len(r.deeds))
 	return b.String()
 }
 

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// plant is a device on Modbus/TCP that remembers each write: what a board did to it is
+// field is a device on Modbus/TCP that remembers each write: what a board did to it is
 // not the board's word.
-type plant struct {
+type field struct {
 	address string
 
 	mu     sync.Mutex
@@ -22,13 +22,13 @@ type plant struct {
 	writes map[uint16][]int
 }
 
-func newPlant(t *testing.T) *plant {
+func newField(t *testing.T) *field {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &plant{address: "tcp:" + l.Addr().String(), is: map[uint16]uint16{}, writes: map[uint16][]int{}}
+	p := &field{address: "tcp:" + l.Addr().String(), is: map[uint16]uint16{}, writes: map[uint16][]int{}}
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -43,7 +43,7 @@ func newPlant(t *testing.T) *plant {
 }
 
 // serve answers functions 3 and 6 for one register, as the standard has them.
-func (p *plant) serve(c net.Conn) {
+func (p *field) serve(c net.Conn) {
 	defer c.Close()
 	for {
 		var ask [12]byte // number, 0, length 6, device; function, register, value or count
@@ -72,20 +72,20 @@ func (p *plant) serve(c net.Conn) {
 }
 
 // written gives what was written to a register since forget.
-func (p *plant) written(at uint16) []int {
+func (p *field) written(at uint16) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.writes[at])
 }
 
-func (p *plant) stands(at uint16) int {
+func (p *field) stands(at uint16) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return int(p.is[at])
 }
 
 // forget begins to count anew.
-func (p *plant) forget() {
+func (p *field) forget() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.writes)
