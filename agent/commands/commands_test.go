@@ -352,3 +352,17 @@ func TestDry(t *testing.T) {
 		t.Error("somebody on the board spoke for the fleet")
 	}
 }
+
+// TestValveUnits: both words of the documents for a hundredth make a valve.
+func TestValveUnits(t *testing.T) {
+	for unit, want := range map[string]command.State{"%": command.Done, "percent": command.Done, "W": command.Refused} {
+		t.Run(unit, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := newStation(t)
+				st.bank.units["inlet"] = unit
+				id, _ := st.local("local/eve", "set-valve-position", `{"valve":"inlet","percent":50}`)
+				st.ends(id, want, map[command.State]string{command.Refused: "not-a-valve"}[want])
+			})
+		})
+	}
+}

@@ -60,6 +60,15 @@ func (a *API) Get(ctx context.Context, path string, into any) error {
 	return a.do(ctx, http.MethodGet, path, into)
 }
 
+// Send asks with a JSON body; an answer is read into into unless that is nil.
+func (a *API) Send(ctx context.Context, method, path string, body, into any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return a.send(ctx, method, path, http.Header{"If-Match": {"*"}, "Content-Type": {"application/json"}}, bytes.NewReader(b), into)
+}
+
 // SetMeta writes what people say of a board, whatever was said before.
 func (a *API) SetMeta(ctx context.Context, board string, m rest.Meta) error {
 	b, err := json.Marshal(m)
