@@ -5,7 +5,6 @@ package commands
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"fulmar/command"
@@ -144,13 +143,14 @@ func (s *Service) builtins() []command.Offer {
 	return out
 }
 
-// who is behind a call, for logs and for the authors of settings.
+// who is behind a call, for logs and for the authors of settings: of the fleet's the
+// person or program.
 func who(c *command.Call) string {
 	switch {
 	case c.By == "":
 		return c.Actor
-	case c.Actor == command.ActorFleet && !strings.HasPrefix(c.By, "token "):
-		return "user/" + c.By // a person, whom outputs let release a shutdown
+	case c.Actor == command.ActorFleet:
+		return c.By
 	}
 	return c.Actor + " (" + c.By + ")"
 }

@@ -189,7 +189,7 @@ func (f *fleet) order(t testing.TB, name, args string, change ...func(*command.C
 	f.seq++
 	now := uint64(time.Now().UnixMilli())
 	c := &command.Command{
-		V: 1, Tenant: "t", Board: "b", Name: name, Actor: command.ActorFleet, By: "ann", Seq: f.seq,
+		V: 1, Tenant: "t", Board: "b", Name: name, Actor: command.ActorFleet, By: "user/ann", Seq: f.seq,
 		Args: arguments(t, args), Issued: now, Expires: now + 60_000,
 	}
 	if _, err := rand.Read(c.ID[:]); err != nil {
