@@ -108,7 +108,7 @@ func (b *Bank) withSafe(want func(*channel) bool) []*channel {
 func (b *Bank) Shutdown(ctx context.Context, reason string) error {
 	b.mu.Lock()
 	if !b.latch.Active {
-		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: reason[:min(len(reason), schema.MaxFact)]}
+		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: schema.Clip(reason, schema.MaxFact)}
 		b.stop(errLatched)
 	}
 	b.life++

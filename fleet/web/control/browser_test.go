@@ -53,8 +53,14 @@ func TestBrowser(t *testing.T) {
 	b.Until(`document.querySelector("h1").innerText === "Board and fleet agree everywhere"`)
 
 	b.Looks([][2]string{
-		{"commands", "/commands"}, {"command-many", "/commands/c-3"}, {"command-approve", "/commands/c-4"}, {"command-unknown", "/commands/c-1"},
-		{"command-new", "/commands/new"}, {"control", "/boards/dock-1/control"}, {"control-new", "/boards/dock-2/control"}, {"conflicts", "/conflicts"},
+		{"commands", "/commands"},
+		{"command-many", "/commands/c-3"},
+		{"command-approve", "/commands/c-4"},
+		{"command-unknown", "/commands/c-1"},
+		{"command-new", "/commands/new"},
+		{"control", "/boards/dock-1/control"},
+		{"control-new", "/boards/dock-2/control"},
+		{"conflicts", "/conflicts"},
 	}, axe)
 	b.Quiet(nil)
 }

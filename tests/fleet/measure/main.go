@@ -29,14 +29,14 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the programs")
 	boards := flag.Int("boards", 10_000, "boards that are connected")
 	length := flag.Duration("for", 30*time.Second, "how long each part is measured")
-	only := flag.String("only", "", "one part: idle, living or flat; all of them if empty")
+	only := flag.String("only", "", "one part: idle, living, flat or twin; all of them if empty")
 	flag.Parse()
 	fmt.Println("| measure | value |")
 	fmt.Println("|---|---|")
 	for _, part := range []struct {
 		name string
 		run  func(bin string, boards int, length time.Duration) error
-	}{{"idle", idle}, {"living", living}, {"flat", flat}} {
+	}{{"idle", idle}, {"living", living}, {"flat", flat}, {"twin", twin}} {
 		if *only != "" && *only != part.name {
 			continue
 		}
