@@ -6,6 +6,7 @@
 package show
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,27 @@ func (f *Format) Check(c *cobra.Command) error {
 
 // Quiet tells whether a program reads: nothing but the rows is said.
 func (f *Format) Quiet() bool { return f.kind == "tsv" || f.kind == "name" || f.kind == "json" }
+
+// most is how much of a value stands in a table, in bytes.
+const most = 60
+
+// Value writes a value of JSON for a row: as a person would write it, and in a table no
+// longer than one can be read beside others; -o wide and tsv have all of it.
+func (f *Format) Value(raw json.RawMessage) string {
+	var v any
+	var b strings.Builder
+	d, e := json.NewDecoder(bytes.NewReader(raw)), json.NewEncoder(&b)
+	d.UseNumber()
+	e.SetEscapeHTML(false) // > is no \u003e to people
+	if len(raw) == 0 || d.Decode(&v) != nil || e.Encode(v) != nil {
+		return string(raw)
+	}
+	s := strings.TrimSpace(b.String())
+	if f.kind == "table" && len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
+}
 
 // Column is one of a table.
 type Column[T any] struct {

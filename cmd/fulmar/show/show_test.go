@@ -8,6 +8,21 @@ import (
 	"testing"
 )
 
+// TestValue: what a person wrote is shown as such, and does not fill the screen.
+func TestValue(t *testing.T) {
+	t.Parallel()
+	long := `{"when":"` + strings.Repeat("a", 80) + `"}`
+	for _, c := range [][3]string{
+		{"table", `{"when":"a \u003e 1"}`, `{"when":"a > 1"}`}, {"table", `12.50`, "12.50"}, {"table", ``, ""}, {"wide", long, long},
+		{"table", long, long[:60] + "..."}, {"table", `not`, "not"},
+	} {
+		f := Format{kind: c[0]}
+		if got := f.Value([]byte(c[1])); got != c[2] {
+			t.Errorf("%s as %s: %q", c[1], c[0], got)
+		}
+	}
+}
+
 // TestRows: columns stand under their names also where a row has nothing in its last
 // ones, and no line ends with spaces.
 func TestRows(t *testing.T) {

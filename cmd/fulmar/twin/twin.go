@@ -58,7 +58,7 @@ func showCommand(shared *remote.Flags) *cobra.Command {
 		type col = show.Column[rest.TwinKey]
 		err := show.Rows(k.Stdout, &k.Format, t.Keys,
 			col{Name: "key", Of: func(x rest.TwinKey) string { return x.Key }},
-			col{Name: "value", Of: func(x rest.TwinKey) string { return string(x.Value) }},
+			col{Name: "value", Of: func(x rest.TwinKey) string { return k.Format.Value(x.Value) }},
 			col{Name: "from", Of: func(x rest.TwinKey) string { return x.From }},
 			col{Name: "by", Of: by},
 			col{Name: "state", Of: func(x rest.TwinKey) string { return x.State }},
@@ -160,7 +160,7 @@ func rows(k *remote.Call, reported map[string]json.RawMessage) error {
 	}
 	return show.Rows(k.Stdout, &k.Format, all,
 		show.Column[one]{Name: "key", Of: func(x one) string { return x.Key }},
-		show.Column[one]{Name: "value", Of: func(x one) string { return string(x.Value) }},
+		show.Column[one]{Name: "value", Of: func(x one) string { return k.Format.Value(x.Value) }},
 	)
 }
 
@@ -178,7 +178,7 @@ func historyCommand(shared *remote.Flags) *cobra.Command {
 			col{Name: "at", Of: func(e rest.TwinEvent) string { return show.At(e.At) }},
 			col{Name: "what", Of: func(e rest.TwinEvent) string { return e.Kind }},
 			col{Name: "key", Of: func(e rest.TwinEvent) string { return e.Key }},
-			col{Name: "value", Of: func(e rest.TwinEvent) string { return string(e.Value) }},
+			col{Name: "value", Of: func(e rest.TwinEvent) string { return k.Format.Value(e.Value) }},
 			col{Name: "version", Wide: true, Of: version},
 			col{Name: "by", Of: func(e rest.TwinEvent) string { return e.Author }},
 			col{Name: "lost", Wide: true, Of: lost},

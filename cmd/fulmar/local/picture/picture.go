@@ -60,21 +60,22 @@ func (p *Picture) Lines() []string {
 		head += " of " + s.Tenant
 	}
 	out := []string{p.Cut(show.Clean(fmt.Sprintf("%s  %s  fulmard %s  you: %s, %s", head, s.At.Local().Format("2006-01-02 15:04:05 MST"), s.Release, s.You.User, s.You.Role)))}
-	out = append(out, p.fact("link", p.link()), p.fact("autonomy", p.autonomy()), p.fact("safety", p.safety()))
+	out = append(out, p.fact("link", p.link()), p.fact("autonomy", p.autonomy()))
 	if s.Autonomy != nil {
 		for _, l := range s.Autonomy.Leases {
 			text := fmt.Sprintf("%s for %s more", l.Name, Span(l.Left))
-			if l.Left <= 0 {
-				text = l.Name + " is over"
-			}
 			if l.Then != "" {
 				text += ", then " + l.Then
+			}
+			if l.Left <= 0 {
+				text = l.Name + " is over"
 			}
 			out = append(out, p.fact("", plain(text)))
 		}
 	}
+	out = append(out, p.fact("safety", p.safety()))
 	if s.Conflicts > 0 {
-		out = append(out, p.fact("conflicts", cell{fmt.Sprintf("%d keys wait for a person: fulmar local conflicts", s.Conflicts), here.Warning}))
+		out = append(out, p.fact("conflicts", cell{map[bool]string{true: "1 key waits", false: fmt.Sprintf("%d keys wait", s.Conflicts)}[s.Conflicts == 1] + " for a person: fulmar local conflicts", here.Warning}))
 	}
 	for _, c := range s.Causes {
 		out = append(out, p.fact("cause", cell{show.Clean(c), here.Warning}))
@@ -156,7 +157,7 @@ func (p *Picture) outputs() []string {
 func (p *Picture) rules() []string {
 	var rows [][]cell
 	for _, r := range p.State.Rules {
-		rows = append(rows, []cell{plain(r.Name), plain(r.State), plain(Span(r.For)), plain(strconv.FormatUint(r.Fired, 10)), plain(r.Why)})
+		rows = append(rows, []cell{plain(r.Name), plain(r.State), plain(strings.TrimPrefix(since(r.For), " for ")), plain(strconv.FormatUint(r.Fired, 10)), plain(r.Why)})
 	}
 	return p.table([]column{{"RULE", 0}, {"STATE", 0}, {"FOR", 2}, {"FIRED", 1}, {"WHY", 3}}, rows)
 }
