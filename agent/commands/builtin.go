@@ -117,7 +117,7 @@ func encoded(v any, err error) ([]byte, error) {
 // builtins are the commands of this board, by what it has.
 func (s *Service) builtins() []command.Offer {
 	var all []builtin
-	if s.cfg.Newest != nil {
+	if s.cfg.Latest != nil {
 		all = append(all, s.readSensorBatch())
 	}
 	if s.cfg.Outputs != nil {

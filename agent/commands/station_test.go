@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/device/schedule"
 	"fulmar/schema"
 	"fulmar/trust"
 )
@@ -218,7 +219,7 @@ type station struct {
 	bank *bank
 	set  *settings
 	inf  *inferer
-	news *Newest
+	news *schedule.Latest
 	stop func()
 	cut  func() // ends the connection
 
@@ -233,7 +234,7 @@ type station struct {
 func newStation(t testing.TB) *station {
 	t.Helper()
 	st := &station{t: t, dir: t.TempDir(), f: newFleet(t), bank: newBank(), set: &settings{set: map[string]string{}}, inf: &inferer{}, kept: map[string][]byte{}}
-	st.news = NewNewest(schema.NewClock(7, 0))
+	st.news = schedule.NewLatest(schema.NewClock(7, 0))
 	st.start()
 	return st
 }
@@ -259,7 +260,7 @@ func (st *station) config() Config {
 			return nil
 		},
 		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Outputs: st.bank, Settings: st.set, Worker: st.inf, Newest: st.news,
+		Outputs: st.bank, Settings: st.set, Worker: st.inf, Latest: st.news,
 		Stop: func(why string) {
 			st.mu.Lock()
 			st.stopped = append(st.stopped, why)
