@@ -27,11 +27,11 @@ func TestFleetCommand(t *testing.T) {
 		if r := h.order("user/dora", "set-valve-position", `{"valve":"valve","percent":40}`); r.State != command.Done {
 			t.Fatalf("%+v", r)
 		}
-		if v, by := h.stands("valve"); v != 40 || by != "user/dora" {
+		if v, by := h.stands("valve"); v != 40 || by != "fleet (user/dora)" {
 			t.Errorf("the valve stands at %v by %s", v, by)
 		}
 		h.wait(time.Second)
-		if got := h.at("output.valve", "value", "by"); got != "40 user/dora" {
+		if got := h.at("output.valve", "value", "by"); got != "40 fleet (user/dora)" {
 			t.Errorf("reported %s", got)
 		}
 		if names, _ := h.reported("commands").([]any); !slices.Contains(names, any("set-output")) {
@@ -270,6 +270,29 @@ func TestLatchedLease(t *testing.T) {
 	})
 }
 
+// TestNotSafeYet: an output that does not go to its safe state is not told to be there; it
+// is tried again.
+func TestNotSafeYet(t *testing.T) {
+	yaml := strings.Replace(leaseYAML, "safe: [valve]", "safe: [stuck, valve]", 1)
+	t.Parallel()
+	h := newHost(t, strings.Replace(boardYAML, "outputs:\n", "outputs:\n  - {name: stuck, kind: simulated, min: 0, max: 1, safe: 0, simulated: {fault: refuse}}\n", 1)+yaml)
+	synctest.Test(t, func(t *testing.T) {
+		h.t = t
+		h.start()
+		defer func() { h.end() }()
+		h.wait(40 * time.Second)
+		if w := h.words("autonomy"); !strings.Contains(w, "not safe yet") || strings.Contains(w, "autonomy safe") {
+			t.Error(w)
+		}
+		if v, by := h.stands("valve"); v != 0 || by != "rule/autonomy" {
+			t.Errorf("the valve stands at %v by %s", v, by)
+		}
+		if got := h.given("rule/autonomy"); len(got) < 4 {
+			t.Errorf("tried %d times", len(got)/2)
+		}
+	})
+}
+
 // TestOverlap: a connection that ends late, as one that hung in a disk, takes nothing from
 // the one that came after it.
 func TestOverlap(t *testing.T) {
@@ -374,7 +397,7 @@ func TestState(t *testing.T) {
 		if s.Autonomy == nil || s.Autonomy.State != "alone" || len(s.Autonomy.Leases) != 1 || s.Autonomy.Leases[0].Left < 10 || s.Autonomy.Leases[0].Left > 20 {
 			t.Errorf("autonomy %+v", s.Autonomy)
 		}
-		if s.Safety != nil && s.Safety.Active {
+		if s.Safety != nil {
 			t.Errorf("safety %+v", s.Safety)
 		}
 		if err := h.plant.Bank.Shutdown(context.Background(), "local/eva"); err != nil {
