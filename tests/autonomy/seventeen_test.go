@@ -195,7 +195,7 @@ func (a *at) byRule() bool { return a.n%2 == 0 }
 
 // reads is the sampler's word of a reading.
 func (a *at) reads(bar float64) {
-	a.ctl.Samples(a.clock.Now(), &schema.Samples{Series: []string{"main.pressure_bar"}, Value: []float64{bar}, Quality: []schema.Quality{schema.QualityGood}})
+	a.ctl.Samples(&schema.Samples{Series: []string{"main.pressure_bar"}, Value: []float64{bar}, Quality: []schema.Quality{schema.QualityGood}})
 }
 
 func (c *cut86) person(a *at, want command.State, name string, args map[string]any) {
