@@ -204,7 +204,7 @@ func newParts(now time.Time) *parts {
 					{Key: "app.setpoint", Value: json.RawMessage(`40`), From: "board", State: "applied", Board: []rest.TwinEdit{{Value: json.RawMessage(`40`), Author: "local/eva", Reason: "too loud", LeaseS: 3600}}},
 				},
 				Reported: map[string]json.RawMessage{
-					"output.main": json.RawMessage(`{"kind":"simulated","value":40,"unit":"%","min":0,"max":100,"safe":0,"state":"ok"}`),
+					"output.main": json.RawMessage(`{"kind":"simulated","value":40,"unit":"%","min":0,"max":100,"safe":0,"state":"set"}`),
 					"output.lamp": json.RawMessage(`{"kind":"gpio","value":null,"min":0,"max":1,"state":"failed","why":"the line is held by another program"}`),
 					"safety":      json.RawMessage(`{"active":true,"by":"rule/too-hot"}`), "autonomy": json.RawMessage(`{"state":"connected"}`),
 					"rule.too-hot": json.RawMessage(`{"state":"on","fired":2}`), "commands": json.RawMessage(`["set-output","restart"]`), "config.log.level": json.RawMessage(`"debug"`), "twin.refused": json.RawMessage(`{}`),

@@ -212,7 +212,8 @@ func newOutput(name string, raw json.RawMessage) (output, bool) {
 	}
 	num := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 	o := output{Name: name, Unit: x.Unit, Range: num(x.Min) + " to " + num(x.Max), Word: x.State, Say: stop(x.Why), Width: "0%"}
-	o.Tone = map[string]string{"ok": "healthy", "safe": "degraded", "locked": "degraded", "failed": "failing"}[x.State]
+	// The words of boards' outputs, see device/output.
+	o.Tone = map[string]string{"set": "healthy", "moving": "run", "safe": "degraded", "failed": "failing"}[x.State]
 	if o.Tone == "" {
 		o.Tone = "never"
 	}
