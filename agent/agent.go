@@ -80,6 +80,7 @@ type Agent struct {
 	spool     *storage.Spool
 	blobs     *storage.Blobs
 	scheduler *schedule.Scheduler
+	latest    *schedule.Latest // newest readings, of interlocks and people
 	worker    *worker.Client
 	child     *worker.Child // nil where the worker is a unit of its own
 	link      atomic.Pointer[link.Session]
@@ -106,10 +107,11 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	}
 	a.status.link.State = "starting"
 	a.clock, a.bootKnown = anchor.BootClock(opt.Root, opt.Log)
+	a.latest = schedule.NewLatest(a.clock)
 	a.chip = chip.New(cfg.TPM.Path, cfg.IdentityDir(), uptime, opt.Log.With("part", "tpm"))
 	a.attestor = &attest.Attestor{Release: opt.Release, Boot: a.clock.Boot(), Program: attest.Self, Models: a.workerModels}
 	var err error
-	if a.plant, err = plant.Open(cfg.Outputs, cfg.Data, opt.Program, a.clock, opt.Log.With("part", "output"), a.say); err != nil {
+	if a.plant, err = plant.Open(cfg.Outputs, cfg.Data, opt.Program, a.latest, a.clock, opt.Log.With("part", "output"), a.say); err != nil {
 		return nil, err
 	}
 	if a.notify, err = sdnotify.FromEnv(); err != nil {
@@ -125,17 +127,17 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 	}
 	a.wireErrands()
 	if a.control, err = a.openControl(); err != nil {
+		a.plant.Close()
 		return nil, errors.Join(err, a.spool.Close())
 	}
 	a.cfg = a.control.Overlaid()
 	setLevel(opt.Level, a.cfg.Log.Level)
 	a.scheduler, err = schedule.New(a.cfg.Sample, a.sensors(cfg), schedule.Deps{
 		Clock: a.clock, Sink: sampleSink{a}, Log: opt.Log.With("part", "schedule"), Seed: seed(cfg.Board), Uptime: device.BootMono,
-		Latest: a.plant.Readings(),
+		Latest: a.latest,
 	})
 	if err != nil {
-		a.plant.Close()
-		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.spool.Close())
+		return nil, errors.Join(fmt.Errorf("make schedule: %w", err), a.Close())
 	}
 	return a, nil
 }
@@ -160,7 +162,10 @@ func seed(board string) uint64 {
 }
 
 // Close closes what New opened on an agent that is not run.
-func (a *Agent) Close() error { return errors.Join(a.control.Close(), a.spool.Close()) }
+func (a *Agent) Close() error {
+	a.plant.Close()
+	return errors.Join(a.control.Close(), a.spool.Close())
+}
 
 // Run runs the board until the context ends. It returns nil after a stop in
 // order.

@@ -18,7 +18,7 @@ import (
 func (a *Agent) openControl() (*control.Control, error) {
 	return control.Open(control.Config{
 		Config: a.config, Base: a.fileConfig, Clock: a.clock, BootKnown: a.bootKnown, Release: a.opt.Release, Program: a.opt.Program,
-		Apply: a.apply, Health: a.twinHealth, Worker: &a.errands, Plant: a.plant, Stop: a.stopFor, Diagnose: a.diagnose, Keep: a.keepFile,
+		Apply: a.apply, Health: a.twinHealth, Worker: &a.errands, Plant: a.plant, Latest: a.latest, UserCommands: config.UserCommandDir(a.opt.ConfigPath), Stop: a.stopFor, Diagnose: a.diagnose, Keep: a.keepFile,
 		Tell: a.tellTwin, Say: a.say, Name: a.name, State: a.state, Log: a.log,
 	})
 }
@@ -41,13 +41,10 @@ func (a *Agent) twinHealth() shadow.Health {
 	cfg := a.config()
 	h := shadow.Health{Ticks: a.scheduler.Stats().Ticks, Every: cfg.Sample.TickEvery()}
 	for _, c := range a.Health().Causes {
-		// That the network is gone is no fault of a setting, unless it stays so: Link.
+		// That the network is gone is no fault of a setting: none of them reaches it.
 		if !strings.HasPrefix(c, "link:") && !strings.HasPrefix(c, "identity:") {
 			h.Causes = append(h.Causes, c)
 		}
-	}
-	if s := a.link.Load(); s != nil {
-		h.Link = s.Status().Up()
 	}
 	return h
 }

@@ -69,7 +69,7 @@ func (r *reports) changed(next schema.Report) bool {
 
 // say tells the fleet a state of the board, once per change.
 func (a *Agent) say(subject, state string, sev schema.Severity, text string) {
-	rep := schema.Report{Subject: subject, State: state, Severity: sev, Text: text[:min(len(text), schema.MaxText)]}
+	rep := schema.Report{Subject: subject, State: state, Severity: sev, Text: schema.Clip(text, schema.MaxText)}
 	if !a.said.changed(rep) {
 		return
 	}

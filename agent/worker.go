@@ -151,6 +151,6 @@ func (a *Agent) append(class schema.Class, r *schema.Record) {
 type sampleSink struct{ a *Agent }
 
 func (s sampleSink) Samples(t schema.Time, b *schema.Samples) {
-	s.a.control.Samples(t, b)
+	s.a.control.Samples(b)
 	s.a.append(schema.ClassMetric, &schema.Record{Kind: schema.KindSamples, Time: t, Samples: b})
 }

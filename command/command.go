@@ -48,8 +48,24 @@ type Command struct {
 	DryRun bool `cbor:"11,keyasint,omitempty"`
 	// Reason is a person's, for those who read the log.
 	Reason string `cbor:"12,keyasint,omitempty"`
-	// By is the person behind an actor that speaks for many: the fleet's user or token.
+	// By is who is behind an actor that speaks for many: of the fleet's, user/NAME for a
+	// person who was logged in, token/NAME for a program. The fleet signs it with the rest.
 	By string `cbor:"13,keyasint,omitempty"`
+}
+
+// What By begins with where the fleet signs, a '/' and a name behind it.
+const (
+	ByUser  = "user"
+	ByToken = "token"
+)
+
+// Answers names who answers for a command, for what only a person may do: user/NAME of the
+// fleet, local/NAME, key/ID; a rule or a token is named too, and is no person.
+func (c *Command) Answers() string {
+	if c.Actor == ActorFleet {
+		return c.By
+	}
+	return c.Actor
 }
 
 // ActorFleet is the actor of all that the fleet signs: one sequence for each board.

@@ -95,7 +95,7 @@ func (s *Session) unblock(c schema.Class) {
 }
 
 func (s *Session) report(r schema.Report) {
-	r.Text = r.Text[:min(len(r.Text), schema.MaxText)]
+	r.Text = schema.Clip(r.Text, schema.MaxText)
 	if s.cfg.Report != nil {
 		s.cfg.Report(r)
 	}

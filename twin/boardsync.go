@@ -211,4 +211,4 @@ func (b *Board) applyKey(d section.Entry, all map[string]section.Entry, was refu
 }
 
 // clipped bounds a reason.
-func clipped(s string) string { return s[:min(len(s), schema.MaxFact)] }
+func clipped(s string) string { return schema.Clip(s, schema.MaxFact) }

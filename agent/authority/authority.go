@@ -38,6 +38,8 @@ type Authority struct {
 	log   *slog.Logger
 	clock schema.Clock
 
+	learning sync.Mutex // over the disk, which may be slow; mu is never held there
+
 	mu      sync.Mutex
 	set     *trust.KeySet // nil where there is none
 	damaged error         // why the one on the disk is not taken
@@ -114,16 +116,19 @@ func (a *Authority) Version() uint64 {
 // [trust.ErrSignatures] for a set that the present root did not sign, as one of another
 // fleet, [trust.ErrRollback] for an older one.
 func (a *Authority) Learn(envelope []byte) (changed bool, err error) {
+	a.learning.Lock()
+	defer a.learning.Unlock()
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.damaged != nil {
-		return false, a.damaged
+	set, damaged := a.set, a.damaged
+	a.mu.Unlock()
+	if damaged != nil {
+		return false, damaged
 	}
-	next, err := a.next(envelope)
+	next, err := successor(set, envelope)
 	if err != nil {
 		return false, fmt.Errorf("key set of the fleet refused: %w", err)
 	}
-	if next == a.set {
+	if next == set {
 		return false, nil
 	}
 	// On the disk first: a board that forgets a set would take an older one again.
@@ -133,20 +138,22 @@ func (a *Authority) Learn(envelope []byte) (changed bool, err error) {
 	if err := atomicfile.WriteFile(a.path, envelope, 0o600); err != nil {
 		return false, fmt.Errorf("keep key set %d: %w", next.Version, err)
 	}
+	a.mu.Lock()
 	a.set = next
+	a.mu.Unlock()
 	a.log.Info("key set of the fleet in force", "version", next.Version, "keys", len(next.Keys))
 	return true, nil
 }
 
-func (a *Authority) next(envelope []byte) (*trust.KeySet, error) {
-	if a.set == nil {
+func successor(set *trust.KeySet, envelope []byte) (*trust.KeySet, error) {
+	if set == nil {
 		return first(envelope)
 	}
 	e, err := trust.ParseEnvelope(envelope)
 	if err != nil {
 		return nil, err
 	}
-	return a.set.Next(e)
+	return set.Next(e)
 }
 
 // Twin gives the payload of what the fleet signed of a twin.

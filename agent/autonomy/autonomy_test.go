@@ -250,7 +250,7 @@ func TestAgainstReference(t *testing.T) {
 			m.pass(time.Second, up)
 			outputs, names, all := m.owed()
 			if payable[n] = r.IntN(8) == 0; payable[n] && len(names) > 0 {
-				m.paid(outputs, names, all)
+				m.paid(m.times, outputs, names, all)
 			}
 			want, over := expected(cfg, ups, payable)
 			states[want]++
@@ -448,10 +448,43 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// pay has all that is owed become safe.
+func pay(m *machine) {
+	outputs, names, all := m.owed()
+	m.paid(m.times, outputs, names, all)
+}
+
+// TestLatePayment: outputs that become safe only when the fleet is back, or when the board
+// is alone once more, are no reason to leave them alone when the lease ends the next time.
+func TestLatePayment(t *testing.T) {
+	t.Parallel()
+	m := newMachine(policy)
+	alone := func() { m.pass(30*time.Minute, false) }
+	back := func() { m.pass(time.Minute, true) }
+	alone()
+	outputs, names, all := m.owed()
+	if m.state != Over || len(outputs) != 2 {
+		t.Fatalf("%s, owes %v", m.state, outputs)
+	}
+	first := m.times
+	back()
+	m.paid(first, outputs, names, all)
+	if alone(); m.state != Over {
+		t.Errorf("the second time: %s, though nobody has made anything safe", m.state)
+	}
+	m.paid(first, outputs, names, all) // of the first time, and very late
+	if m.state != Over {
+		t.Errorf("the second time, by a payment of the first: %s", m.state)
+	}
+	if pay(m); m.state != Safe {
+		t.Errorf("paid: %s", m.state)
+	}
+}
+
 func FuzzRestore(f *testing.F) {
 	m := newMachine(policy)
 	m.pass(30*time.Minute, false)
-	m.paid(m.owed())
+	pay(m)
 	b, err := m.keep(false)
 	if err != nil {
 		f.Fatal(err)
@@ -464,7 +497,7 @@ func FuzzRestore(f *testing.F) {
 		}
 		for i := range 100 {
 			m.pass(time.Minute, i > 50)
-			m.paid(m.owed())
+			pay(m)
 			_ = m.status()
 		}
 		if m.state != Connected {

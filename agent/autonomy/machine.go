@@ -55,6 +55,7 @@ type machine struct {
 	over  map[string]bool
 	done  map[string]bool // what its lease names is safe
 	stays []string
+	times uint64 // how often it became alone: what was begun for one time is nothing for the next
 }
 
 func newMachine(cfg Config) *machine {
@@ -82,6 +83,9 @@ func (m *machine) pass(span time.Duration, up bool) {
 			return
 		}
 		m.state, m.alone, m.stays = Alone, m.down-m.cfg.Grace, nil
+		m.times++
+		clear(m.over)
+		clear(m.done)
 	} else {
 		m.alone += span
 	}
@@ -132,10 +136,16 @@ func (m *machine) owed() (outputs, names []string, all bool) {
 	return outputs, names, all
 }
 
-// paid takes that these leases have become safe.
-func (m *machine) paid(outputs, names []string, all bool) {
-	for _, n := range names {
-		m.done[n] = true
+// paid takes that these leases of the times-th time alone have become safe. If the board
+// is not alone any more, or again, only what it did counts: the outputs are where they are.
+func (m *machine) paid(times uint64, outputs, names []string, all bool) {
+	if times != m.times {
+		return
+	}
+	if m.state != Connected {
+		for _, n := range names {
+			m.done[n] = true
+		}
 	}
 	if all {
 		outputs = []string{SafeAll}

@@ -207,6 +207,7 @@ type running struct {
 }
 
 type payment struct {
+	times          uint64
 	outputs, names []string
 	all            bool
 	err            error
@@ -234,11 +235,12 @@ func (r *running) beat() {
 	r.s.mu.Lock()
 	r.s.m.pass(now.Sub(r.at), up)
 	outputs, names, all := r.s.m.owed()
+	times := r.s.m.times
 	r.s.mu.Unlock()
 	r.at = now
 	if len(names) > 0 && !r.paying && !now.Before(r.next) {
 		r.paying = true
-		p := payment{outputs: outputs, names: names, all: all}
+		p := payment{times: times, outputs: outputs, names: names, all: all}
 		r.g.Go("safe", func(ctx context.Context) error { return r.pay(ctx, p) })
 	}
 	r.tell()
@@ -283,7 +285,7 @@ func (s *Service) took(p payment) {
 		s.failing = p.err.Error()
 		return
 	}
-	s.m.paid(p.outputs, p.names, p.all)
+	s.m.paid(p.times, p.outputs, p.names, p.all)
 }
 
 func (r *running) took(p payment) {

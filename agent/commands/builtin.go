@@ -20,6 +20,7 @@ type Outputs interface {
 	Set(ctx context.Context, name string, value float64, who string) error
 	// Shutdown brings every output to its safe state and latches that, over restarts.
 	Shutdown(ctx context.Context, reason string) error
+	// Release ends a shutdown, if who is a person: user/NAME, local/NAME or key/ID.
 	Release(ctx context.Context, who string) error
 	// Safe tells whether a shutdown is latched, since when and by whom.
 	Safe() (active bool, since schema.Time, by string)
@@ -116,7 +117,7 @@ func encoded(v any, err error) ([]byte, error) {
 // builtins are the commands of this board, by what it has.
 func (s *Service) builtins() []command.Offer {
 	var all []builtin
-	if s.cfg.Newest != nil {
+	if s.cfg.Latest != nil {
 		all = append(all, s.readSensorBatch())
 	}
 	if s.cfg.Outputs != nil {
@@ -142,10 +143,14 @@ func (s *Service) builtins() []command.Offer {
 	return out
 }
 
-// who is behind a call, for logs and for the authors of settings.
+// who is behind a call, for logs and for the authors of settings: of the fleet's the
+// person or program.
 func who(c *command.Call) string {
-	if c.By != "" {
-		return c.Actor + " (" + c.By + ")"
+	switch {
+	case c.By == "":
+		return c.Actor
+	case c.Actor == command.ActorFleet:
+		return c.By
 	}
-	return c.Actor
+	return c.Actor + " (" + c.By + ")"
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/device/schedule"
 	"fulmar/schema"
 )
 
@@ -36,10 +37,10 @@ func TestBuiltins(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		st := newStation(t)
-		st.news.Samples(schema.NewClock(7, 0).Now(), &schema.Samples{
-			Series: []string{"thermal.cpu_celsius", "thermal.gpu_celsius", "cpu.load"}, Value: []float64{51.5, 0, 0.25},
-			Quality: []schema.Quality{schema.QualityGood, schema.QualityOffline, schema.QualityGood},
-		})
+		at := schema.NewClock(7, 0).Now().Mono
+		st.news.Put("thermal.cpu_celsius", 51.5, schema.QualityGood, at)
+		st.news.Put("thermal.gpu_celsius", 0, schema.QualityOffline, at)
+		st.news.Put("cpu.load", 0.25, schema.QualityGood, at)
 		time.Sleep(2 * time.Second)
 		running, _ := st.local("local/eve", "set-output", `{"output":"heater","value":1}`)
 		st.ends(running, command.Done, "")
@@ -49,9 +50,10 @@ func TestBuiltins(t *testing.T) {
 			code, say  string
 		}{
 			{"set-valve-position", `{"valve":"inlet","percent":50}`, command.Done, "", `{"output":"inlet","unit":"%","value":50}`},
+			{"set-valve-position", `{"valve":"drain","percent":5}`, command.Done, "", `{"output":"drain","unit":"percent","value":5}`},
 			{"set-valve-position", `{"valve":"inlet","percent":101}`, command.Refused, command.CodeArgs, "percent is 101, wants 0 to 100 %"},
 			{"set-valve-position", `{"valve":"heater","percent":1}`, command.Refused, "not-a-valve", "give set-output"},
-			{"set-valve-position", `{"valve":"x","percent":1}`, command.Refused, "no-such-output", "it has heater, inlet"},
+			{"set-valve-position", `{"valve":"x","percent":1}`, command.Refused, "no-such-output", "it has drain, heater, inlet"},
 			{"set-output", `{"output":"heater","value":4000}`, command.Done, "", `{"output":"heater","unit":"W","value":4000}`},
 			{"set-output", `{"output":"heater","value":6000}`, command.Failed, "out-of-range", "over 5000"},
 			{"set-output", `{"output":"heater"}`, command.Refused, command.CodeArgs, "value is missing"},
@@ -140,17 +142,17 @@ func TestDiagnostics(t *testing.T) {
 // taken by the fleet.
 func TestManyValues(t *testing.T) {
 	t.Parallel()
-	n := NewNewest(schema.NewClock(1, 0))
-	for i := range 3 * schema.MaxSeries {
-		n.Samples(schema.Time{}, &schema.Samples{Series: []string{strings.Repeat("x", 40) + "." + string(rune('a'+i%26)) + string(rune('a'+i/26%26)) + string(rune('a'+i/676))}, Value: []float64{1e-7}})
+	n, most := schedule.NewLatest(schema.NewClock(1, 0)), 3*schema.MaxSeries
+	for i := range most {
+		n.Put(strings.Repeat("x", 40)+"."+string(rune('a'+i%26))+string(rune('a'+i/26%26))+string(rune('a'+i/676)), 1e-7, schema.QualityGood, 0)
 	}
-	out := n.batch(nil)
+	out := batch(n.All(), nil)
 	b, err := schema.Encode(out)
 	if err != nil || len(b) > command.MaxValue {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
-	if len(n.values) != maxSeries || out.LeftOut+len(out.Values) != maxSeries || len(out.Values) < 50 {
-		t.Errorf("%d kept, %d given, %d left out", len(n.values), len(out.Values), out.LeftOut)
+	if out.LeftOut+len(out.Values) != most || len(out.Values) < 50 {
+		t.Errorf("%d given, %d left out", len(out.Values), out.LeftOut)
 	}
 }
 
@@ -163,7 +165,7 @@ func TestRestartAgent(t *testing.T) {
 		st.s.Give(e)
 		time.Sleep(time.Minute)
 		st.mu.Lock()
-		if len(st.stopped) != 1 || !strings.Contains(st.stopped[0], "fleet (ann)") {
+		if len(st.stopped) != 1 || !strings.Contains(st.stopped[0], "user/ann") {
 			t.Fatalf("stopped %q", st.stopped)
 		}
 		st.mu.Unlock()

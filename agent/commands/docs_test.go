@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"fulmar/command"
+	"fulmar/device/schedule"
+	"fulmar/schema"
 )
 
 // row is a command as docs/commands.md shows it.
@@ -49,7 +51,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := Open(Config{
-		Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Outputs: newBank(), Settings: &settings{}, Worker: &inferer{}, Newest: &Newest{},
+		Dir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Outputs: newBank(), Settings: &settings{}, Worker: &inferer{}, Latest: schedule.NewLatest(schema.Clock{}),
 		Stop: func(string) {}, Diagnose: func(context.Context, func(string, []byte)) {}, Keep: func(context.Context, string, string, string, []byte) error { return nil },
 	})
 	if err != nil {

@@ -6,69 +6,18 @@ package commands
 import (
 	"context"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"fulmar/command"
+	"fulmar/device/schedule"
 	"fulmar/schema"
 )
-
-// maxSeries is how many series the table of newest values holds: as many as a batch may
-// have, twice. What does not fit is left out.
-const maxSeries = 2 * schema.MaxSeries
 
 // valueRoom is how many bytes the values of an answer may take: the frame about them is
 // small.
 const valueRoom = command.MaxValue - 1024
-
-// Newest is the newest value of each series that was sampled. It is safe for use by many
-// goroutines.
-type Newest struct {
-	clock  schema.Clock
-	mu     sync.Mutex
-	values map[string]reading
-}
-
-type reading struct {
-	value   float64
-	quality schema.Quality
-	mono    int64
-}
-
-// NewNewest makes an empty table.
-func NewNewest(clock schema.Clock) *Newest {
-	return &Newest{clock: clock, values: map[string]reading{}}
-}
-
-// Samples takes a batch in: a sink beside the spool's. It keeps nothing of b.
-func (n *Newest) Samples(t schema.Time, b *schema.Samples) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for i, name := range b.Series {
-		r := reading{value: b.Value[i], mono: t.Mono}
-		if b.Quality != nil {
-			r.quality = b.Quality[i]
-		}
-		if _, known := n.values[name]; !known && len(n.values) >= maxSeries {
-			continue
-		}
-		n.values[name] = r
-	}
-}
-
-// Value gives the newest good value of a series and its age; ok says that there is one
-// whose quality is good.
-func (n *Newest) Value(name string) (v float64, age time.Duration, ok bool) {
-	now := n.clock.Now()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	r, known := n.values[name]
-	return r.value, time.Duration(now.Mono - r.mono), known && r.quality == schema.QualityGood
-}
 
 // sensorValue is one reading in the answer of read-sensor-batch. Without a good quality
 // it has no value.
@@ -85,37 +34,32 @@ type sensorBatch struct {
 	LeftOut int      `cbor:"left_out,omitempty"`
 }
 
-// batch gives the newest values of names and globs; all of them for none.
-func (n *Newest) batch(patterns []string) sensorBatch {
+// batch gives the readings of names and globs, of all that there are; all of them for none.
+func batch(all []schedule.Reading, patterns []string) sensorBatch {
 	if len(patterns) == 0 {
 		patterns = []string{"*"}
 	}
-	now := n.clock.Now()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	names := slices.Sorted(maps.Keys(n.values))
 	out := sensorBatch{Values: map[string]sensorValue{}}
 	room := valueRoom
 	for _, p := range patterns {
 		found := false
-		for _, name := range names {
-			if !matches(p, name) {
+		for _, r := range all {
+			if !matches(p, r.Series) {
 				continue
 			}
 			found = true
-			if _, there := out.Values[name]; there {
+			if _, there := out.Values[r.Series]; there {
 				continue
 			}
-			if room -= len(name) + 48; room < 0 { // three short keys, two floats, a word
+			if room -= len(r.Series) + 48; room < 0 { // three short keys, two floats, a word
 				out.LeftOut++
 				continue
 			}
-			r := n.values[name]
-			v := sensorValue{Quality: r.quality.String(), AgeS: time.Duration(now.Mono - r.mono).Round(time.Millisecond).Seconds()}
-			if r.quality == schema.QualityGood {
-				v.Value = &r.value
+			v := sensorValue{Quality: r.Quality.String(), AgeS: r.Age.Round(time.Millisecond).Seconds()}
+			if r.Quality == schema.QualityGood {
+				v.Value = &r.Value
 			}
-			out.Values[name] = v
+			out.Values[r.Series] = v
 		}
 		if !found {
 			out.None = append(out.None, p)
@@ -148,7 +92,7 @@ func (s *Service) readSensorBatch() builtin {
 		},
 		repeat: true, // it has no effect
 		do: func(_ context.Context, _ command.Call, a command.Args) (any, error) {
-			return s.cfg.Newest.batch(a.Texts("sensors")), nil
+			return batch(s.cfg.Latest.All(), a.Texts("sensors")), nil
 		},
 	}
 }

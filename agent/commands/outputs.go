@@ -142,7 +142,7 @@ func (s *Service) releaseSafetyShutdown() builtin {
 			if active, _, _ := s.cfg.Outputs.Safe(); !active {
 				return safetyValue{}, nil
 			}
-			return safetyValue{}, s.cfg.Outputs.Release(ctx, who(&c))
+			return safetyValue{}, s.cfg.Outputs.Release(ctx, c.Answers())
 		},
 		// Never done again by itself: after the crash somebody may have shut down anew, and
 		// that shutdown is not the one this release was for.

@@ -18,6 +18,7 @@ import (
 
 	"fulmar/command"
 	"fulmar/command/dispatch"
+	"fulmar/device/schedule"
 	"fulmar/internal/run"
 	"fulmar/schema"
 	"fulmar/storage/journal"
@@ -65,7 +66,7 @@ type Config struct {
 	Outputs  Outputs
 	Settings Settings
 	Worker   Worker
-	Newest   *Newest
+	Latest   *schedule.Latest // of the sensors
 	// Stop ends the program in order, so that who keeps it starts it again.
 	Stop    func(why string)
 	Release string

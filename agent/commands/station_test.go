@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/device/schedule"
 	"fulmar/schema"
 	"fulmar/trust"
 )
@@ -35,13 +36,13 @@ type bank struct {
 }
 
 func newBank() *bank {
-	return &bank{values: map[string]float64{"inlet": 10, "heater": 0}, units: map[string]string{"inlet": "%", "heater": "W"}}
+	return &bank{values: map[string]float64{"inlet": 10, "drain": 0, "heater": 0}, units: map[string]string{"inlet": "%", "drain": "percent", "heater": "W"}}
 }
 
 func (b *bank) List() (out []Output) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, n := range []string{"heater", "inlet"} {
+	for _, n := range []string{"drain", "heater", "inlet"} {
 		out = append(out, Output{Name: n, Unit: b.units[n], Value: b.values[n], Known: !b.blind})
 	}
 	return out
@@ -188,7 +189,7 @@ func (f *fleet) order(t testing.TB, name, args string, change ...func(*command.C
 	f.seq++
 	now := uint64(time.Now().UnixMilli())
 	c := &command.Command{
-		V: 1, Tenant: "t", Board: "b", Name: name, Actor: command.ActorFleet, By: "ann", Seq: f.seq,
+		V: 1, Tenant: "t", Board: "b", Name: name, Actor: command.ActorFleet, By: "user/ann", Seq: f.seq,
 		Args: arguments(t, args), Issued: now, Expires: now + 60_000,
 	}
 	if _, err := rand.Read(c.ID[:]); err != nil {
@@ -218,7 +219,7 @@ type station struct {
 	bank *bank
 	set  *settings
 	inf  *inferer
-	news *Newest
+	news *schedule.Latest
 	stop func()
 	cut  func() // ends the connection
 
@@ -233,7 +234,7 @@ type station struct {
 func newStation(t testing.TB) *station {
 	t.Helper()
 	st := &station{t: t, dir: t.TempDir(), f: newFleet(t), bank: newBank(), set: &settings{set: map[string]string{}}, inf: &inferer{}, kept: map[string][]byte{}}
-	st.news = NewNewest(schema.NewClock(7, 0))
+	st.news = schedule.NewLatest(schema.NewClock(7, 0))
 	st.start()
 	return st
 }
@@ -259,7 +260,7 @@ func (st *station) config() Config {
 			return nil
 		},
 		Log:     slog.New(slog.NewTextHandler(io.Discard, nil)),
-		Outputs: st.bank, Settings: st.set, Worker: st.inf, Newest: st.news,
+		Outputs: st.bank, Settings: st.set, Worker: st.inf, Latest: st.news,
 		Stop: func(why string) {
 			st.mu.Lock()
 			st.stopped = append(st.stopped, why)

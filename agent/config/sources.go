@@ -35,6 +35,16 @@ func DropInDir(path string) string {
 	return strings.TrimSuffix(path, filepath.Ext(path)) + ".d"
 }
 
+// UserCommandDir is the folder of the manifests of commands that were added to a board, see
+// package device/usercommand: for /etc/fulmar/fulmard.yaml it is /etc/fulmar/commands.d.
+// "" where there is no config file.
+func UserCommandDir(path string) string {
+	if path == "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(path), "commands.d")
+}
+
 // IsDropIn tells whether a file of this name in a [DropInDir] is read: NAME.yaml, where
 // NAME does not begin with a dot, as half-written files and those of editors do.
 func IsDropIn(name string) bool {

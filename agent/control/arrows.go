@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,10 +23,7 @@ import (
 )
 
 // Samples takes a batch of readings, beside the spool.
-func (c *Control) Samples(t schema.Time, b *schema.Samples) {
-	c.newest.Samples(t, b)
-	c.decide.Samples(b)
-}
+func (c *Control) Samples(b *schema.Samples) { c.decide.Samples(b) }
 
 // Event takes what one frame of a camera showed.
 func (c *Control) Event(e *schema.Event) { c.decide.Event(e) }
@@ -38,28 +36,31 @@ func (c *Control) Cameras(all []worker.CameraStatus) {
 }
 
 // check refuses values of the keys that are not settings of the config.
-func check(key string, v twin.Value) error {
+func (c *Control) check(key string, v twin.Value) error {
 	name, isRule := strings.CutPrefix(key, "rule.")
 	limit, isLimit := strings.CutPrefix(key, "limit.")
 	switch {
 	case isRule && name != "", key == "shed":
 		return rule.CheckTwin(key, v)
 	case isLimit:
-		return checkLimit(limit, v)
+		return c.checkLimit(limit, v)
 	case strings.HasPrefix(key, "app."):
 		return nil
 	}
 	return fmt.Errorf("this board has no key %s; docs/twin.md lists them", key)
 }
 
-// checkLimit takes limit.NAME.min and limit.NAME.max.
-func checkLimit(key string, v twin.Value) error {
+// checkLimit takes limit.NAME.min and limit.NAME.max of the board's outputs.
+func (c *Control) checkLimit(key string, v twin.Value) error {
 	name, end, ok := cutLast(key, ".")
 	if !ok || name == "" || end != "min" && end != "max" {
 		return fmt.Errorf("limit.%s: wants limit.OUTPUT.min or limit.OUTPUT.max", key)
 	}
 	if _, ok := number(v); !ok {
 		return fmt.Errorf("limit.%s: wants a number", key)
+	}
+	if !slices.ContainsFunc(c.outputs(), func(s output.State) bool { return s.Name == name }) {
+		return fmt.Errorf("limit.%s: this board has no output %s", key, name)
 	}
 	return nil
 }
@@ -140,6 +141,15 @@ func (c *Control) give(ctx context.Context, g decide.Given) error {
 	return err
 }
 
+// ended waits until a command that was given has ended, and says why it had no effect.
+func (c *Control) ended(ctx context.Context, id [16]byte) error {
+	r, err := c.commands.Wait(ctx, id)
+	if err != nil || r.State == command.Done {
+		return err
+	}
+	return &command.Error{Code: r.Code, Text: r.State.String() + ": " + r.Text}
+}
+
 func (c *Control) set(_ context.Context, actor, key string, value any) error {
 	v, err := twin.ValueOf(value)
 	if err != nil {
@@ -166,6 +176,11 @@ func (c *Control) safeOf(name string) (float64, bool) {
 // decided keeps what rules and autonomy report, for the twin.
 func (c *Control) decided(key string, v map[string]any) {
 	delete(v, "since") // the report records have the moment; the twin says what is
+	for k, text := range v {
+		if s, is := text.(string); is {
+			v[k] = clip(s)
+		}
+	}
 	c.mu.Lock()
 	c.decides[key] = v
 	c.mu.Unlock()

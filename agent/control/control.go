@@ -20,6 +20,7 @@ import (
 	"fulmar/agent/local"
 	"fulmar/agent/plant"
 	"fulmar/agent/shadow"
+	"fulmar/device/schedule"
 	"fulmar/internal/run"
 	"fulmar/link"
 	"fulmar/schema"
@@ -46,6 +47,9 @@ type Config struct {
 	Health func() shadow.Health
 	Worker commands.Worker
 	Plant  *plant.Plant // nil: the board moves nothing
+	Latest *schedule.Latest
+	// UserCommands is the folder of commands that were added to the board; "": none.
+	UserCommands string
 	// Stop ends the program in order.
 	Stop     func(why string)
 	Diagnose func(ctx context.Context, add func(name string, data []byte))
@@ -67,20 +71,21 @@ type Control struct {
 	shadow   *shadow.Shadow
 	commands *commands.Service
 	decide   *decide.Board
-	newest   *commands.Newest
 	link     atomic.Pointer[Sender]
 	changed  chan struct{} // something of what is reported may be another
 
 	mu      sync.Mutex
-	isUp    bool                      // the fleet can be asked
-	seen    set                       // as reported last
+	conn    uint64                    // of the connection to the fleet, 0: it cannot be asked
 	decides map[string]map[string]any // what rules and autonomy report
+
+	names []any    // of the board's commands
+	told  reported // the reporting goroutine's
 }
 
 // Open opens what the board keeps on the disk of it. It touches no network and moves
 // nothing.
 func Open(cfg Config) (*Control, error) {
-	c := &Control{cfg: cfg, changed: make(chan struct{}, 1), newest: commands.NewNewest(cfg.Clock), decides: map[string]map[string]any{}}
+	c := &Control{cfg: cfg, changed: make(chan struct{}, 1), decides: map[string]map[string]any{}, told: reported{seen: set{}, not: map[string]bool{}}}
 	base := cfg.Base()
 	part := func(name string) *slog.Logger { return cfg.Log.With("part", name) }
 	keys, err := authority.Open(base.IdentityDir(), part("authority"))
@@ -94,20 +99,23 @@ func Open(cfg Config) (*Control, error) {
 	tenant, board := cfg.Name()
 	c.shadow = shadow.New(shadow.Config{
 		Tenant: tenant, Board: board, Dir: filepath.Join(base.Data, "twin"), Clock: cfg.Clock, BootKnown: cfg.BootKnown,
-		Open: c.keys.Twin, Base: cfg.Base, Check: check, Apply: c.apply, Health: cfg.Health, Send: c.sendTwin, Tell: cfg.Tell, Log: part("twin"),
+		Open: c.keys.Twin, Base: cfg.Base, Check: c.check, Apply: c.apply, Health: cfg.Health, Send: c.sendTwin, Tell: cfg.Tell, Log: part("twin"),
 	})
 	c.keys.Changed = c.shadow.Again
+	user, damaged := userCommands(cfg.UserCommands, cfg.Program)
 	c.commands, err = commands.Open(commands.Config{
 		Address: cfg.Name, Dir: base.Data, Clock: cfg.Clock, Now: c.keys.Now, Open: c.keys.Command, Operator: c.keys.Operator, Send: c.sendResult,
-		Outputs: moved(cfg.Plant), Settings: settings{c}, Worker: cfg.Worker, Newest: c.newest, Stop: cfg.Stop, Release: cfg.Release,
+		Outputs: moved(cfg.Plant), Settings: settings{c}, Worker: cfg.Worker, Latest: cfg.Latest, User: user, Stop: cfg.Stop, Release: cfg.Release,
 		Diagnose: cfg.Diagnose, Keep: cfg.Keep, Log: part("commands"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open commands: %w", err)
 	}
+	c.sayUserCommands(user, damaged)
+	c.names = names(c.commands.Names())
 	overlaid := c.shadow.Overlaid()
 	c.decide = decide.New(overlaid.Plan(), decide.Deps{
-		RulesPath: base.RulesPath(), AutonomyPath: base.AutonomyPath(), Up: c.up, Give: c.give, Set: c.set, Clear: c.clear, SafeOf: c.safeOf,
+		RulesPath: base.RulesPath(), AutonomyPath: base.AutonomyPath(), Up: c.up, Give: c.give, Ended: c.ended, Set: c.set, Clear: c.clear, SafeOf: c.safeOf,
 		Say: cfg.Say, Report: c.decided, Wall: c.wall, Clock: cfg.Clock, Log: part("rules"),
 	})
 	if err := c.take(c.shadow.Effective()); err != nil {
@@ -144,7 +152,7 @@ func (c *Control) Link(lc *link.Config) {
 	lc.Inbox, lc.Heard, lc.Keys, lc.Connected = c.inbox, c.heard, c.keys.Version, c.connected
 }
 
-// Sender sends beside the records: [link.Session.Send].
+// Sender brings messages to the fleet beside the records: see [link.Session.Send].
 type Sender interface {
 	Send(ctx context.Context, ch schema.Channel, tail string, payload []byte) error
 }
@@ -184,24 +192,34 @@ func (c *Control) heard(ack schema.HelloAck) { c.keys.Heard(ack.Wall) }
 
 // connected lives as long as a connection.
 func (c *Control) connected(ctx context.Context, conn uint64) {
-	c.linked(true)
-	defer c.linked(false)
+	c.linked(conn)
+	defer c.unlinked(conn)
 	c.shadow.Connected(ctx, conn)
 	c.commands.Connected(ctx, conn)
 	<-ctx.Done()
 }
 
-func (c *Control) linked(up bool) {
+func (c *Control) linked(conn uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.isUp = up
+	c.conn = conn
+}
+
+// unlinked ends a connection, unless there is a newer one already: this one may have hung
+// in a disk.
+func (c *Control) unlinked(conn uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == conn {
+		c.conn = 0
+	}
 }
 
 // up tells whether the fleet can be asked.
 func (c *Control) up() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.isUp
+	return c.conn != 0
 }
 
 var errDown = errors.New("the link is not up")

@@ -4,8 +4,11 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"fulmar/device/output"
@@ -43,7 +46,7 @@ func (c *Control) keepReporting(ctx context.Context) error {
 
 // report puts what changed into the twin's reported section.
 func (c *Control) report() {
-	is := map[string]any{"commands": names(c.commands.Names())}
+	is := map[string]any{"commands": c.names}
 	active, _, by := c.safety()
 	is["safety"] = map[string]any{"active": active, "by": by}
 	c.decide.Safety(active, true)
@@ -73,6 +76,8 @@ func (c *Control) report() {
 	for key, v := range c.decides {
 		if _, there := is[key]; there || key == "autonomy" {
 			is[key] = v
+		} else {
+			delete(c.decides, key) // of a rule that is gone
 		}
 	}
 	c.mu.Unlock()
@@ -95,22 +100,28 @@ func (c *Control) safety() (active bool, since schema.Time, by string) {
 	return c.cfg.Plant.Bank.Safe()
 }
 
-// differs reports what is another than before, and takes back what is not any more.
+// reported is what the fleet was told of the board.
+type reported struct {
+	seen set
+	not  map[string]bool // keys that could not be told, and that this was said of
+}
+
+// differs reports what is another than before, and takes back what is not any more. Where
+// not all of it fits the twin's section, what matters most is told, and the rest is said
+// once in the log.
 func (c *Control) differs(is map[string]any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	next, change := set{}, map[string]twin.Value{}
 	for k, v := range is {
 		value, err := twin.ValueOf(v)
 		if err != nil {
-			c.cfg.Log.Warn("not told to the fleet", "key", k, "err", err)
+			c.notTold(k, err)
 			continue
 		}
-		if next[k] = value; string(c.seen[k]) != string(value) {
+		if next[k] = value; string(c.told.seen[k]) != string(value) {
 			change[k] = value
 		}
 	}
-	for k := range maps.Keys(c.seen) {
+	for k := range c.told.seen {
 		if next[k] == nil {
 			change[k] = nil
 		}
@@ -118,18 +129,56 @@ func (c *Control) differs(is map[string]any) {
 	if len(change) == 0 {
 		return
 	}
-	if err := c.shadow.Report(change); err != nil {
-		c.cfg.Log.Warn("the board's state is not told to the fleet whole", "err", err)
+	if c.shadow.Report(change) == nil {
+		c.told.seen = next
+		clear(c.told.not)
 		return
 	}
-	c.seen = next
+	for _, k := range slices.SortedFunc(maps.Keys(change), func(a, b string) int { return cmp.Or(rank(change, a)-rank(change, b), strings.Compare(a, b)) }) {
+		switch err := c.shadow.Report(map[string]twin.Value{k: change[k]}); {
+		case err != nil:
+			c.notTold(k, err)
+		case change[k] == nil:
+			delete(c.told.seen, k)
+		default:
+			c.told.seen[k] = change[k]
+		}
+	}
 }
 
-// names is a list for the twin.
+// rank says what is told first where not all has room: what is taken back, the state of
+// the whole board, outputs, rules.
+func rank(change map[string]twin.Value, key string) int {
+	kind, _, of := strings.Cut(key, ".")
+	switch {
+	case change[key] == nil:
+		return 0
+	case !of:
+		return 1
+	case kind == "output":
+		return 2
+	}
+	return 3
+}
+
+func (c *Control) notTold(key string, err error) {
+	if !c.told.not[key] {
+		c.told.not[key] = true
+		c.cfg.Log.Warn("part of the board's state is not told to the fleet", "key", key, "err", err)
+	}
+}
+
+// names is a list for the twin, as much of it as one value holds.
 func names(all []string) []any {
-	out := make([]any, len(all))
-	for i, n := range all {
-		out[i] = n
+	out := []any{}
+	for _, n := range all {
+		out = append(out, n)
+	}
+	for len(out) > 0 {
+		if _, err := twin.ValueOf(out); err == nil {
+			break
+		}
+		out = out[:len(out)-1]
 	}
 	return out
 }
@@ -137,14 +186,17 @@ func names(all []string) []any {
 // maxWhy bounds a reason in the twin, in bytes: a value has a kilobyte.
 const maxWhy = 200
 
-func clip(s string) string { return s[:min(len(s), maxWhy)] }
+func clip(s string) string { return schema.Clip(s, maxWhy) }
 
 // State tells a person at the board how it is.
 func (c *Control) State(context.Context) onboard.State {
 	s := c.cfg.State()
 	now := c.cfg.Clock.Now()
-	if active, at, by := c.safety(); active {
-		s.Safety = &onboard.Safety{Active: true, For: since(now, at), By: by}
+	if c.cfg.Plant != nil {
+		s.Safety = &onboard.Safety{}
+		if active, at, by := c.safety(); active {
+			*s.Safety = onboard.Safety{Active: true, For: since(now, at), By: by}
+		}
 	}
 	for _, o := range c.outputs() {
 		x := onboard.Output{Name: o.Name, Kind: o.Kind, Unit: o.Unit, Min: &o.Min, Max: &o.Max, Safe: o.Safe, State: o.State, Why: o.Why}
@@ -154,13 +206,23 @@ func (c *Control) State(context.Context) onboard.State {
 		s.Outputs = append(s.Outputs, x)
 	}
 	for _, r := range c.decide.States() {
-		s.Rules = append(s.Rules, onboard.Rule{Name: r.Name, State: r.State, Fired: r.Fired, Why: r.Failing + r.Undecided})
+		why := cmp.Or(r.Failing, r.Undecided)
+		if why == "" && r.Slowed {
+			why = "it fires too often, and now once a minute at most"
+		}
+		s.Rules = append(s.Rules, onboard.Rule{Name: r.Name, State: r.State, Fired: r.Fired, Why: why})
 	}
 	a := c.decide.Status()
+	then := map[string]string{}
+	for _, l := range c.cfg.Config().Autonomy.Allow {
+		if len(l.Safe) > 0 {
+			then[l.Name] = strings.Join(l.Safe, ", ") + " safe"
+		}
+	}
 	s.Autonomy = &onboard.Autonomy{State: string(a.State), For: int64(a.Alone / time.Second)}
 	for _, l := range a.Leases {
 		if l.Left > 0 || l.Over {
-			s.Autonomy.Leases = append(s.Autonomy.Leases, onboard.Lease{Name: l.Name, Left: int64(l.Left / time.Second)})
+			s.Autonomy.Leases = append(s.Autonomy.Leases, onboard.Lease{Name: l.Name, Left: int64(l.Left / time.Second), Then: then[l.Name]})
 		}
 	}
 	return s

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"fulmar/agent/autonomy"
+	"fulmar/command"
+	"fulmar/device/output"
 	"fulmar/device/rule"
 	"fulmar/device/rule/cond"
 	"fulmar/device/schedule"
@@ -48,6 +50,9 @@ type Deps struct {
 	Up                      func() bool // the fleet can be asked
 	// Give returns once the command is in the journal; nil: none can be given.
 	Give func(ctx context.Context, g Given) error
+	// Ended returns when a command that was given has ended: nil where it had its effect,
+	// else why not, with its code in a *command.Error. nil: it is not known.
+	Ended func(ctx context.Context, id [16]byte) error
 	// Set and Clear change a key of the twin on the board.
 	Set   func(ctx context.Context, actor, key string, value any) error
 	Clear func(ctx context.Context, actor, key string) error
@@ -220,12 +225,18 @@ func (b *Board) give(ctx context.Context, g Given) error {
 	return b.deps.Give(ctx, g)
 }
 
-// safe brings outputs into their safe states, each tried even if another fails.
+// safe brings outputs into their safe states, each tried even if another fails. It returns
+// nil only when they are there: that a command is taken moves nothing yet.
 func (b *Board) safe(ctx context.Context, outputs []string, all bool, why string) error {
+	var given [][16]byte
 	give := func(name string, args map[string]any) error {
 		g := Given{Actor: actor, Name: name, Args: args, Reason: why}
 		_, _ = rand.Read(g.ID[:]) // never fails
-		return b.give(ctx, g)
+		err := b.give(ctx, g)
+		if err == nil {
+			given = append(given, g.ID)
+		}
+		return latched(err)
 	}
 	var errs []error
 	if all {
@@ -242,7 +253,22 @@ func (b *Board) safe(ctx context.Context, outputs []string, all bool, why string
 		}
 		errs = append(errs, give("set-output", map[string]any{"output": o, "value": v}))
 	}
+	if b.deps.Ended != nil {
+		for _, id := range given {
+			errs = append(errs, latched(b.deps.Ended(ctx, id)))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// latched takes a refusal of a safety shutdown for what it is: the outputs are brought to
+// their safe states by that, and kept there.
+func latched(err error) error {
+	var e *command.Error
+	if errors.As(err, &e) && e.Code == output.CodeShutdown {
+		return nil
+	}
+	return err
 }
 
 // sayAlone tells a change of the policy's state, to the rules first.

@@ -26,8 +26,7 @@ type Say func(subject, state string, sev schema.Severity, text string)
 
 // Plant is the outputs of one board. A nil Plant moves nothing.
 type Plant struct {
-	Bank   *output.Bank
-	Latest *schedule.Latest
+	Bank *output.Bank
 	// Changed is told, beside the fleet, that something of Bank is another; set it before Run.
 	Changed func()
 	say     Say
@@ -39,14 +38,15 @@ type Plant struct {
 // Open opens outputs and begins to drive them: what a safety shutdown holds must not wait
 // for a spool that is salvaged. It gives nil where there are none. dir is the data
 // folder, program fulmard's own executable.
-func Open(cfg []kinds.Config, dir, program string, clock schema.Clock, log *slog.Logger, say Say) (*Plant, error) {
+// Interlocks look at latest.
+func Open(cfg []kinds.Config, dir, program string, latest *schedule.Latest, clock schema.Clock, log *slog.Logger, say Say) (*Plant, error) {
 	if len(cfg) == 0 {
 		return nil, nil
 	}
-	p := &Plant{Latest: schedule.NewLatest(clock), say: say, log: log, news: make(chan struct{}, 1)}
+	p := &Plant{say: say, log: log, news: make(chan struct{}, 1)}
 	var err error
 	p.Bank, err = output.Open(cfg, output.Deps{
-		Dir: dir, Values: p.Latest, Clock: clock, Log: log, Program: program,
+		Dir: dir, Values: latest, Clock: clock, Log: log, Program: program,
 		Changed: func() {
 			select {
 			case p.news <- struct{}{}:
@@ -72,14 +72,6 @@ func (p *Plant) Close() {
 	if err := p.bank.Wait(stopGrace); err != nil {
 		p.log.Warn("outputs not ended in order", "err", err)
 	}
-}
-
-// Readings are where the sampler puts its newest readings; nil where nobody asks.
-func (p *Plant) Readings() *schedule.Latest {
-	if p == nil {
-		return nil
-	}
-	return p.Latest
 }
 
 // Run tells the fleet of the outputs until the context ends, and closes them then.

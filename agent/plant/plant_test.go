@@ -15,6 +15,7 @@ import (
 
 	"fulmar/device/output/kinds"
 	"fulmar/device/output/simulated"
+	"fulmar/device/schedule"
 	"fulmar/schema"
 )
 
@@ -30,7 +31,7 @@ func TestPlant(t *testing.T) {
 			{Name: "valve", Kind: kinds.KindSimulated, Max: 100, Safe: &zero},
 			{Name: "lamp", Kind: kinds.KindSimulated, Max: 1, Safe: &zero, Simulated: &simulated.Config{Fault: simulated.FaultRefuse}},
 		}
-		p, err := Open(cfg, dir, "", schema.NewClock(1, 0), slog.New(slog.DiscardHandler), func(subject, state string, _ schema.Severity, _ string) {
+		p, err := Open(cfg, dir, "", schedule.NewLatest(schema.NewClock(1, 0)), schema.NewClock(1, 0), slog.New(slog.DiscardHandler), func(subject, state string, _ schema.Severity, _ string) {
 			mu.Lock()
 			defer mu.Unlock()
 			if s := fmt.Sprint(subject, " ", state); !slices.Contains(said, s) {
@@ -57,7 +58,7 @@ func TestPlant(t *testing.T) {
 		}
 	})
 	var none *Plant
-	if p, err := Open(nil, dir, "", schema.Clock{}, nil, nil); p != nil || err != nil || none.Run(t.Context()) != nil || none.Readings() != nil {
+	if p, err := Open(nil, dir, "", nil, schema.Clock{}, nil, nil); p != nil || err != nil || none.Run(t.Context()) != nil {
 		t.Error("a board without outputs has a plant", p, err)
 	}
 }

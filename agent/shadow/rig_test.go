@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,23 @@ type rig struct {
 	cfg     *config.Config
 	refuse  error // of Apply
 	told    []schema.Report
+	order   sync.Mutex
+}
+
+// met orders what the test did before a wait before what the Shadow's goroutines do in it,
+// for the race detector: that simulated time has passed is no order to it.
+func (r *rig) met() {
+	r.order.Lock()
+	defer r.order.Unlock()
+}
+
+// after does f beside the test, and beside none of what the Shadow asks of the rig.
+func (r *rig) after(d time.Duration, f func()) {
+	time.AfterFunc(d, func() {
+		r.order.Lock()
+		defer r.order.Unlock()
+		f()
+	})
 }
 
 func newRig(t *testing.T) *rig {
@@ -171,8 +189,9 @@ func (r *rig) config() Config {
 			return r.refuse
 		},
 		Health: func() Health {
+			r.order.Lock()
+			defer r.order.Unlock()
 			h := r.health
-			h.Link = r.link != nil
 			if h.Ticks = 1; !r.still {
 				h.Ticks = uint64(time.Now().UnixNano())
 			}
@@ -180,6 +199,7 @@ func (r *rig) config() Config {
 			return h
 		},
 		Send: r.send, Tell: func(rep schema.Report) {
+			r.met()
 			if err := rep.Validate(); err != nil {
 				r.t.Error(err)
 			}
@@ -249,12 +269,14 @@ func (r *rig) down() {
 }
 
 func (r *rig) wait(d time.Duration) {
+	r.met()
 	time.Sleep(d)
 	synctest.Wait()
 }
 
 // send is the link: it brings a message to the fleet and, a moment later, its answer.
 func (r *rig) send(ctx context.Context, payload []byte) error {
+	r.met()
 	link := r.link
 	if link == nil {
 		return errors.New("link down")
@@ -295,7 +317,7 @@ func (r *rig) bring(d *wire.Down) {
 		r.count(b)
 	}
 	if link := r.link; link != nil && !r.lose() {
-		time.AfterFunc(r.late, func() {
+		r.after(r.late, func() {
 			if r.link == link {
 				r.sh.Down(b)
 			}

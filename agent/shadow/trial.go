@@ -31,9 +31,8 @@ const (
 type Health struct {
 	// Causes of ill health: "camera cam0: no picture". What stands before the first ':' says
 	// of what, and counts as the same cause whatever follows. Those of the link do not
-	// belong here.
+	// belong here: no key of the twin reaches it, and networks come and go.
 	Causes []string
-	Link   bool   // up
 	Ticks  uint64 // of the sampler, a number that grows
 	// Every is the longest time between two ticks; 0: nothing is sampled.
 	Every time.Duration
@@ -45,13 +44,12 @@ type trial struct {
 	Keys    []string `cbor:"2,keyasint,omitempty"` // that hold another value than before
 	Set     []string `cbor:"3,keyasint,omitempty"` // of them, those set on the board
 	Causes  []string `cbor:"4,keyasint,omitempty"` // of ill health before, of what
-	Link    bool     `cbor:"5,keyasint,omitempty"` // it was up before
 	Crashes uint8    `cbor:"6,keyasint,omitempty"` // starts since
 	Stopped bool     `cbor:"7,keyasint,omitempty"` // in order: the next start is no crash
 }
 
 func newTrial(h Health) *trial {
-	t := &trial{Link: h.Link}
+	t := &trial{}
 	for _, c := range h.Causes {
 		if len(t.Causes) < maxCauses {
 			t.Causes = append(t.Causes, ofWhat(c))
@@ -110,7 +108,6 @@ type watch struct {
 	proof     time.Duration
 	began     time.Time
 	causes    map[string]time.Time // since when, of those that were not there before
-	linkSeen  bool
 	ticks     uint64
 	tickedAt  time.Time
 	ticksKnow bool
@@ -148,8 +145,7 @@ func (w *watch) judge(t *trial, h Health, now time.Time) (verdict, string) {
 	}
 	w.causes = standing
 	ran := now.Sub(w.began)
-	// What was set may cut the link a moment after it is applied.
-	if w.linkSeen = w.linkSeen || h.Link && ran >= w.proof/6; h.Ticks != w.ticks || !w.ticksKnow {
+	if h.Ticks != w.ticks || !w.ticksKnow {
 		w.ticks, w.tickedAt, w.ticksKnow = h.Ticks, now, true
 	}
 	if still := now.Sub(w.tickedAt); h.Every > 0 && still >= max(grace, 3*h.Every) {
@@ -160,8 +156,6 @@ func (w *watch) judge(t *trial, h Health, now time.Time) (verdict, string) {
 		return wait, ""
 	case len(standing) > 0: // it comes and goes
 		return bad, h.Causes[slices.IndexFunc(h.Causes, func(c string) bool { _, ok := standing[ofWhat(c)]; return ok })]
-	case t.Version > 0 && t.Link && !w.linkSeen:
-		return bad, fmt.Sprintf("the link was up before and stayed lost for %v", ran)
 	}
 	return good, ""
 }

@@ -17,7 +17,7 @@ import (
 // with its cause; what was unwell before, what passes, and what comes later does not.
 func TestTrial(t *testing.T) {
 	later := func(r *rig, causes ...string) {
-		time.AfterFunc(time.Second, func() { r.health.Causes = causes })
+		r.after(time.Second, func() { r.health.Causes = causes })
 	}
 	for name, c := range map[string]struct {
 		before []string
@@ -30,11 +30,11 @@ func TestTrial(t *testing.T) {
 		"another failed before": {[]string{"camera cam1: away"}, func(r *rig) { later(r, "camera cam1: away", "camera cam0: away") }, "camera cam0: away"},
 		"it passes": {nil, func(r *rig) {
 			later(r, "worker: not heard of")
-			time.AfterFunc(20*time.Second, func() { r.health.Causes = nil })
+			r.after(20*time.Second, func() { r.health.Causes = nil })
 		}, ""},
 		"it comes and goes": {nil, func(r *rig) {
 			for i := range 20 {
-				time.AfterFunc(time.Duration(i)*10*time.Second+time.Second, func() {
+				r.after(time.Duration(i)*10*time.Second+time.Second, func() {
 					if r.health.Causes = nil; i%2 == 0 {
 						r.health.Causes = []string{"worker: not heard of"}
 					}
@@ -42,21 +42,21 @@ func TestTrial(t *testing.T) {
 			}
 		}, ""}, // never thirty seconds, and not there at the end of the minute
 		"at its end": {nil, func(r *rig) {
-			time.AfterFunc(50*time.Second, func() { r.health.Causes = []string{"worker: not heard of"} })
+			r.after(50*time.Second, func() { r.health.Causes = []string{"worker: not heard of"} })
 		}, "worker: not heard of"},
 		"later": {nil, func(r *rig) {
-			time.AfterFunc(70*time.Second, func() { r.health.Causes = []string{"worker: not heard of"} })
+			r.after(70*time.Second, func() { r.health.Causes = []string{"worker: not heard of"} })
 		}, ""},
 		"the sampler stops": {nil, func(r *rig) { r.still = true }, "no sensor was read for 30s"},
 		"it is slow":        {nil, func(r *rig) { r.still, r.health.Every = true, time.Hour }, ""},
-		"the link is lost":  {nil, func(r *rig) { time.AfterFunc(500*time.Millisecond, r.down) }, "the link was up before"},
+		"the link is lost":  {nil, func(r *rig) { r.after(500*time.Millisecond, r.down) }, ""},
 		"the link comes back": {nil, func(r *rig) {
 			r.down()
-			time.AfterFunc(30*time.Second, func() { r.conn++; r.link, r.cut = t.Context(), func() {} })
+			r.after(30*time.Second, func() { r.conn++; r.link, r.cut = t.Context(), func() {} })
 		}, ""},
 		"a part refuses it": {nil, func(r *rig) {
 			r.refuse = errors.New("no such variant")
-			time.AfterFunc(10*time.Millisecond+2*r.late, func() { r.refuse = nil })
+			r.after(10*time.Millisecond+2*r.late, func() { r.refuse = nil })
 		}, "it could not be put in force: no such variant"},
 	} {
 		t.Run(name, func(t *testing.T) {

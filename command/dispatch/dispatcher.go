@@ -72,10 +72,11 @@ type Dispatcher struct {
 	told     chan command.ID
 	tell     chan command.Report
 	notes    chan command.Report // how far commands are; dropped where nobody takes them
-	over     chan struct{}
+	closing  chan struct{} // closed when nothing more is taken
+	over     chan struct{} // closed when the loop has ended
 	runs     map[command.ID]*running
 	away     map[command.ID]string // commands given up whose handlers, by name, are not back
-	waiting  map[command.ID][]chan<- answer
+	waiting  map[command.ID][]waiter
 	deadline map[command.ID]time.Time // of local commands
 	telling  bool
 	stopping bool
@@ -100,6 +101,13 @@ type submission struct {
 	wait   bool
 	list   int // how many of the newest are wanted
 	answer chan<- answer
+	ctx    context.Context // of who asks
+}
+
+// waiter is told how a command ended, if it is there still.
+type waiter struct {
+	ctx    context.Context
+	answer chan<- answer
 }
 
 type answer struct {
@@ -122,12 +130,15 @@ var ErrNotKnown = errors.New("no command of that id is known here")
 // not told to the fleet as a result: anybody could send one.
 var ErrNotSigned = errors.New("not signed by a key that may give commands")
 
+// errOver: the dispatcher has ended, and what was not accepted was not.
+var errOver = errors.New("the board's program is being stopped and takes no commands")
+
 // New opens a dispatcher. It does nothing before Run.
 func New(cfg Config) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, handlers: map[string]*command.Handler{}, in: make(chan submission), ended: make(chan ending),
-		told: make(chan command.ID), tell: make(chan command.Report, 1), notes: make(chan command.Report, maxNotes), over: make(chan struct{}), runs: map[command.ID]*running{}, away: map[command.ID]string{},
-		waiting: map[command.ID][]chan<- answer{}, deadline: map[command.ID]time.Time{},
+		told: make(chan command.ID), tell: make(chan command.Report, 1), notes: make(chan command.Report, maxNotes), closing: make(chan struct{}), over: make(chan struct{}), runs: map[command.ID]*running{}, away: map[command.ID]string{},
+		waiting: map[command.ID][]waiter{}, deadline: map[command.ID]time.Time{},
 	}
 	for i := range cfg.Handlers {
 		h := &cfg.Handlers[i]
@@ -202,17 +213,26 @@ func (d *Dispatcher) send(ctx context.Context, s submission) (command.Result, er
 
 func (d *Dispatcher) ask(ctx context.Context, s submission) answer {
 	out := make(chan answer, 1)
-	s.answer = out
+	s.answer, s.ctx = out, ctx
 	select {
 	case d.in <- s:
+	case <-d.closing: // not the whole of the caller's time: it keeps a stop from its end
+		return answer{err: errOver}
 	case <-ctx.Done():
 		return answer{err: ctx.Err()}
 	}
 	select {
 	case a := <-out:
 		return a
+	case <-d.over:
 	case <-ctx.Done():
 		return answer{err: ctx.Err()}
+	}
+	select { // its last word
+	case a := <-out:
+		return a
+	default:
+		return answer{err: errOver}
 	}
 }
 
@@ -339,6 +359,7 @@ func (d *Dispatcher) tellNext(after time.Time) {
 // stop cancels what runs and writes down how it ended, as far as that is quick.
 func (d *Dispatcher) stop() error {
 	d.stopping = true
+	close(d.closing)
 	for _, r := range d.runs {
 		d.cancel(r, &command.Error{Code: command.CodeCrashed, Text: "the program on the board was stopped"})
 	}

@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"fulmar/command"
 	"fulmar/internal/run"
@@ -125,6 +123,9 @@ func (d *Dispatcher) weigh(t *taking, s *submission) answer {
 	}
 	if it := d.l.items[c.ID]; it != nil {
 		d.l.again(it)
+		if _, here := d.deadline[c.ID]; s.local && it.local && !here && !it.result.State.Final() {
+			d.deadline[c.ID] = time.Now().Add(localLife) // of an earlier life, and who gave it wants it still
+		}
 		return answer{r: it.result}
 	}
 	if !s.local && lane != command.Safety && t.owed >= d.l.most {
@@ -220,7 +221,8 @@ func (d *Dispatcher) look(s submission) answer {
 	}
 	if s.wait {
 		if !it.result.State.Final() {
-			d.waiting[s.id] = append(d.waiting[s.id], s.answer)
+			still := slices.DeleteFunc(d.waiting[s.id], func(w waiter) bool { return w.ctx.Err() != nil })
+			d.waiting[s.id] = append(still, waiter{s.ctx, s.answer})
 		}
 		return answer{r: it.result}
 	}
@@ -250,7 +252,7 @@ func (d *Dispatcher) finish(id command.ID, r command.Result) {
 		d.cfg.Slog.Error("the end of a command is not on the disk yet", "command", id.String(), "err", err)
 	}
 	for _, w := range d.waiting[id] {
-		w <- answer{r: r}
+		w.answer <- answer{r: r}
 	}
 	if it := d.l.items[id]; it != nil {
 		c, rep := it.Command, it.report()
@@ -442,13 +444,5 @@ func codeOf(err error, other string) (code, text string) {
 	return other, clip(err.Error())
 }
 
-// clip makes text fit: cut between runes, since CBOR with half a rune can be read by
-// nobody, this board's next start included.
-func clip(s string) string {
-	s = strings.ToValidUTF8(s, "?")
-	for n := min(len(s), schema.MaxText); ; n-- {
-		if n == len(s) || utf8.RuneStart(s[n]) {
-			return s[:n]
-		}
-	}
-}
+// clip makes text fit.
+func clip(s string) string { return schema.Clip(s, schema.MaxText) }

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -175,7 +177,7 @@ func (b *Bank) SetSafe(ctx context.Context, name, who string) error {
 func NoLimit() Limit { return Limit{math.NaN(), math.NaN()} }
 
 // clip bounds an actor's name.
-func clip(who string) string { return who[:min(len(who), schema.MaxName)] }
+func clip(who string) string { return schema.Clip(who, schema.MaxName) }
 
 // errLatched is the cause of the end of sets.
 var errLatched = errors.New("a safety shutdown is latched")
@@ -215,6 +217,9 @@ func (b *Bank) allowed(ctx context.Context, c *channel, target float64) error {
 	}
 	if c.isSafe(target) {
 		return nil
+	}
+	if err := c.check(target); err != nil { // the twin may have narrowed it meanwhile
+		return refuse(CodeRange, "output %s: %v", c.cfg.Name, err)
 	}
 	for i, when := range c.locks {
 		l := c.cfg.Interlocks[i]
@@ -287,31 +292,31 @@ type Limit struct{ Min, Max float64 }
 
 // SetLimits narrows ranges, as the twin says; outputs that are not named get their own
 // range back. A limit that leaves nothing, or that is of an output that is not there, is
-// an error, and then nothing is changed. What stands outside is not moved.
+// an error; an output with one that leaves nothing stays as it was, and all others are
+// narrowed: one bad limit must not open the rest. What stands outside is not moved.
 func (b *Bank) SetLimits(limits map[string]Limit) error {
 	var errs []error
-	for name, l := range limits {
-		if c := b.byName[name]; c == nil {
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		if b.byName[name] == nil {
 			errs = append(errs, fmt.Errorf("limit.%s: this board has no such output", name))
-		} else if lo, hi := c.narrow(l); lo > hi {
-			errs = append(errs, fmt.Errorf("limit.%s: %v to %v leaves nothing of %v to %v", name, l.Min, l.Max, c.cfg.Min, c.cfg.Max))
 		}
 	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	for name, c := range b.byName {
-		l, ok := limits[name]
+	for _, c := range b.order {
+		l, ok := limits[c.cfg.Name]
 		if !ok {
-			l = Limit{math.NaN(), math.NaN()}
+			l = NoLimit()
 		}
 		lo, hi := c.narrow(l)
+		if lo > hi {
+			errs = append(errs, fmt.Errorf("limit.%s: %v to %v leaves nothing of %v to %v", c.cfg.Name, l.Min, l.Max, c.cfg.Min, c.cfg.Max))
+			continue
+		}
 		c.mu.Lock()
 		c.min, c.max = lo, hi
 		c.mu.Unlock()
 	}
 	b.changed()
-	return nil
+	return errors.Join(errs...)
 }
 
 func (c *channel) narrow(l Limit) (lo, hi float64) {

@@ -142,7 +142,8 @@ func TestSafeOrder(t *testing.T) {
 		if !strings.Contains(err.Error(), "output a") || !strings.Contains(err.Error(), "output c") || strings.Contains(err.Error(), "output b") {
 			t.Error(err)
 		}
-		want := []said{{"b", 0, 3 * time.Second}, {"c", 0, 3 * time.Second}, {"d", 0, 3*time.Second + stagger}}
+		at := 3*time.Second + comeBack // when the set of a was given up
+		want := []said{{"b", 0, at}, {"c", 0, at}, {"d", 0, at + stagger}}
 		if got := l.said("")[1:]; !slices.Equal(got, want) {
 			t.Errorf("heard %v, wants %v", got, want)
 		}
@@ -432,6 +433,24 @@ func TestRestore(t *testing.T) {
 	})
 }
 
+// TestLimitOnTheWay: a limit holds for an output that is on its way past it.
+func TestLimitOnTheWay(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, dir, []Config{sim("valve", safeAt(0), func(c *Config) { c.StepPerS = 10 })}, nil)
+		time.AfterFunc(2*time.Second, func() {
+			if err := l.bank.SetLimits(map[string]Limit{"valve": {math.NaN(), 40}}); err != nil {
+				t.Error(err)
+			}
+		})
+		wantCode(t, l.bank.Set(t.Context(), "valve", 90, "x"), CodeRange)
+		if v, _, _ := l.bank.Read(t.Context(), "valve"); v > 40 {
+			t.Errorf("it stands at %v, narrowed to 40", v)
+		}
+	})
+}
+
 func TestLimitsAndHolds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -441,8 +460,13 @@ func TestLimitsAndHolds(t *testing.T) {
 		if err := l.bank.SetLimits(map[string]Limit{"valve": {20, nan}, "vlave": {nan, 5}}); err == nil || !strings.Contains(err.Error(), "vlave") {
 			t.Error(err)
 		}
+		wantCode(t, l.bank.Check("valve", 10), CodeRange) // that another limit is wrong does not open this one
 		if err := l.bank.SetLimits(map[string]Limit{"valve": {60, 40}}); err == nil {
 			t.Error("a limit that leaves nothing was taken")
+		}
+		wantCode(t, l.bank.Check("valve", 10), CodeRange)
+		if err := l.bank.SetLimits(nil); err != nil {
+			t.Error(err)
 		}
 		wantCode(t, l.bank.Set(t.Context(), "valve", 5, "x"), "")
 		if err := l.bank.SetLimits(map[string]Limit{"valve": {-7, 40}}); err != nil {

@@ -10,6 +10,7 @@ import (
 	"math"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"fulmar/device/output/interlock"
@@ -28,7 +29,7 @@ type channel struct {
 	cfg   Config
 	out   Output
 	locks []*interlock.Condition // as cfg.Interlocks
-	late  func()                 // a call has come back after its time
+	late  func()                 // a call has come back that was left alone
 
 	writer chan struct{} // holds a token while nobody sets; cap 1; empty until open
 	opened sync.Once
@@ -75,9 +76,13 @@ var errBusy = errors.New("it still hangs in an earlier call")
 // errNot: the set was given up while it waited for its turn.
 var errNot = errors.New("nothing was said to it")
 
+// comeBack is how long a driver may take to come back after its context has ended; one
+// that does tells more than that the time was over, and was not left alone.
+const comeBack = 20 * time.Millisecond
+
 // speak calls the driver, in a goroutine of its own: do gets a context that ends with ctx
 // or the output's timeout. speak returns by then, also where do does not; the output's turn
-// is taken until it has. begun, if any, is called at the moment do is about to be.
+// is taken until it has, and then c.late is called.
 func (c *channel) speak(ctx context.Context, do func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	select {
@@ -87,13 +92,13 @@ func (c *channel) speak(ctx context.Context, do func(ctx context.Context) error)
 		return errBusy
 	}
 	done := make(chan error, 1)
+	var left atomic.Bool
 	go func() {
 		defer cancel()
 		err := guarded(ctx, do)
-		late := ctx.Err() != nil
 		c.turn <- struct{}{}
 		done <- err
-		if late {
+		if left.Load() {
 			c.late()
 		}
 	}()
@@ -102,6 +107,14 @@ func (c *channel) speak(ctx context.Context, do func(ctx context.Context) error)
 		return err
 	case <-ctx.Done():
 	}
+	t := time.NewTimer(comeBack)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+	}
+	left.Store(true)
 	select { // it may just have come back
 	case err := <-done:
 		return err
@@ -183,7 +196,7 @@ func (c *channel) look(ctx context.Context, clock schema.Clock) (v float64, know
 		c.word = StateSet
 	}
 	if c.was && math.Abs(got-c.wanted) > c.cfg.Tolerance {
-		c.why = fmt.Sprintf("stands at %v, %v was set by %s", got, c.wanted, c.by)
+		c.why = fmt.Sprintf("stands at %.6g, %.6g was set by %s", got, c.wanted, c.by)
 	}
 	return got, true, nil
 }

@@ -101,6 +101,12 @@ func (b *Bank) restoreLast(ctx context.Context, c *channel, v float64) {
 			continue
 		case <-ctx.Done():
 		}
+		c.mu.Lock()
+		touched = c.was
+		c.mu.Unlock()
+		if touched { // in the last seconds: it is on its way, and not ours any more
+			return
+		}
 		b.log.Warn("output not brought back to its last value", "output", c.cfg.Name, "value", v, "err", err)
 		if c.cfg.Safe != nil && !errors.Is(context.Cause(ctx), context.Canceled) {
 			_ = b.toSafe(ctx, []*channel{c}, byStart, false)

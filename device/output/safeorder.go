@@ -108,7 +108,7 @@ func (b *Bank) withSafe(want func(*channel) bool) []*channel {
 func (b *Bank) Shutdown(ctx context.Context, reason string) error {
 	b.mu.Lock()
 	if !b.latch.Active {
-		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: reason[:min(len(reason), schema.MaxFact)]}
+		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: schema.Clip(reason, schema.MaxFact)}
 		b.stop(errLatched)
 	}
 	b.life++
@@ -188,7 +188,7 @@ func (b *Bank) write() error {
 // says nothing.
 func (b *Bank) Release(ctx context.Context, who string) error {
 	if !person(who) {
-		return refuse(CodePerson, "%.70q may not release a safety shutdown; a person has to (user/NAME, local/NAME or key/ID)", who)
+		return refuse(CodePerson, "%.70q is no person and may not release a safety shutdown; somebody has to on the fleet's page, or at the board", who)
 	}
 	select {
 	case <-b.disk:

@@ -39,7 +39,7 @@ type keeper struct {
 
 	mu      sync.Mutex
 	newest  []byte
-	waiting []chan struct{}
+	next    chan struct{} // closed when newest was tried; one for all who wait: the disk may hang for days
 	failing bool
 }
 
@@ -85,10 +85,11 @@ func parseKept(b []byte) ([]Saved, error) {
 // put has b written, and gives a channel that is closed when it, or something newer, was
 // tried to be.
 func (k *keeper) put(b []byte) <-chan struct{} {
-	done := make(chan struct{})
 	k.mu.Lock()
-	k.newest = b
-	k.waiting = append(k.waiting, done)
+	if k.newest = b; k.next == nil {
+		k.next = make(chan struct{})
+	}
+	done := k.next
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
@@ -105,14 +106,14 @@ func (k *keeper) run(ctx context.Context) error {
 		case <-k.wake:
 		}
 		k.mu.Lock()
-		b, waiting := k.newest, k.waiting
-		k.newest, k.waiting = nil, nil
+		b, done := k.newest, k.next
+		k.newest, k.next = nil, nil
 		k.mu.Unlock()
 		if b != nil {
 			k.write(b)
 		}
-		for _, w := range waiting {
-			close(w)
+		if done != nil {
+			close(done)
 		}
 	}
 }

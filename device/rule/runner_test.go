@@ -562,3 +562,15 @@ func TestSafetyWaitsForNoDisk(t *testing.T) {
 		}
 	})
 }
+
+// TestKeeperHangs: while the disk hangs, what waits for it does not grow.
+func TestKeeperHangs(t *testing.T) {
+	t.Parallel()
+	k := &keeper{wake: make(chan struct{}, 1)}
+	first := k.put([]byte{1})
+	for range 10 {
+		if k.put([]byte{2}) != first {
+			t.Fatal("each that waits has a channel of its own")
+		}
+	}
+}

@@ -162,7 +162,7 @@ func (g *group) add(k *series, v float64, q schema.Quality, now time.Time) {
 	n := len(g.out)
 	g.out = device.Append(g.out, k.name, v, q)
 	r := &g.out[n]
-	g.s.deps.Latest.put(k.name, r.Value, r.Quality, g.mono)
+	g.s.deps.Latest.Put(k.name, r.Value, r.Quality, g.mono)
 	if !k.due(now, r.Value, r.Quality) {
 		g.out = g.out[:n]
 		return

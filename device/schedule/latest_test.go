@@ -53,5 +53,9 @@ func TestLatest(t *testing.T) {
 		if v, _, ok := latest.Value("turns.value"); ok {
 			t.Error("an offline sensor has a value", v)
 		}
+		latest.Put("a", 1, schema.QualityGood, clock.Now().Mono)
+		if all := latest.All(); len(all) != 2 || all[0] != (Reading{"a", 1, schema.QualityGood, 0}) || all[1].Series != "turns.value" || all[1].Quality != schema.QualityOffline {
+			t.Errorf("%+v", all)
+		}
 	})
 }

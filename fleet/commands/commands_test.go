@@ -97,7 +97,7 @@ func TestLife(t *testing.T) {
 		if err := schema.Decode(e.Args, &args); err != nil || fmt.Sprint(args) != "map[on:[a] open:true position:40 ratio:0.5]" || args["position"] != uint64(40) {
 			t.Errorf("%v %v", args, err)
 		}
-		if e.By != "ann" || e.Actor != command.ActorFleet || e.Reason != "flush" || e.Expires != e.Issued+180_000 {
+		if e.By != "user/ann" || e.Actor != command.ActorFleet || e.Reason != "flush" || e.Expires != e.Issued+180_000 {
 			t.Errorf("%+v", e)
 		}
 		if v := w.get(b.ID); v.ID != c.ID || string(v.Args) != `{"on":["a"],"open":true,"position":40,"ratio":0.5}` {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 
 	"fulmar/command"
 	"fulmar/fleet/commands/spec"
@@ -82,6 +83,17 @@ func (c *Commands) pump(ctx context.Context) {
 	}
 }
 
+// behind says who gave a command, for the board: user/NAME only for a person who was
+// logged in; a board lets nobody else release a safety shutdown. Whoever acts for somebody,
+// as a token does, is not that person.
+func behind(h *commandrows.Command) string {
+	name, isToken := strings.CutPrefix(h.Actor, "token ")
+	if isToken || h.Actor != h.Author {
+		return clip(command.ByToken+"/"+name, schema.MaxName)
+	}
+	return clip(command.ByUser+"/"+h.Actor, schema.MaxName)
+}
+
 // pack signs what a board is sent, and notes that it is sent. It gets its number when it
 // leaves first, the highest on this board; and again when the board says that another
 // came before it.
@@ -89,7 +101,7 @@ func (e *edit) pack(ctx context.Context, it *item) (parcel, error) {
 	k := key{it.Tenant, it.Board.Board}
 	cmd := command.Command{
 		V: schema.Version, ID: it.ID, Tenant: k.tenant, Board: k.board, Name: it.cmd.Name, Args: it.cmd.Args, Actor: command.ActorFleet,
-		Seq: it.Seq, Issued: uint64(e.now.UnixMilli()), Expires: uint64(max(0, it.cmd.Expires.UnixMilli())), DryRun: it.cmd.DryRun, Reason: it.cmd.Reason, By: clip(it.cmd.Actor, schema.MaxName),
+		Seq: it.Seq, Issued: uint64(e.now.UnixMilli()), Expires: uint64(max(0, it.cmd.Expires.UnixMilli())), DryRun: it.cmd.DryRun, Reason: it.cmd.Reason, By: behind(it.cmd),
 	}
 	if command.ID(it.Target) != (command.ID{}) {
 		args, err := schema.Encode(map[string]string{"id": command.ID(it.Target).String()})
@@ -170,12 +182,4 @@ func (c *Commands) settle(ctx context.Context) {
 	c.nudge()
 }
 
-func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	for n > 0 && s[n]&0xC0 == 0x80 {
-		n--
-	}
-	return s[:n]
-}
+func clip(s string, n int) string { return schema.Clip(s, n) }

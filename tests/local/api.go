@@ -78,6 +78,15 @@ func (a *API) SetMeta(ctx context.Context, board string, m rest.Meta) error {
 	return a.send(ctx, http.MethodPut, "/api/v1/boards/"+board+"/meta", http.Header{"If-Match": {"*"}, "Content-Type": {"application/json"}}, bytes.NewReader(b), nil)
 }
 
+// Post sends JSON and reads a JSON answer.
+func (a *API) Post(ctx context.Context, path string, body, into any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return a.send(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(b), into)
+}
+
 func (a *API) do(ctx context.Context, method, path string, into any) error {
 	return a.send(ctx, method, path, http.Header{}, http.NoBody, into)
 }

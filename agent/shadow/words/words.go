@@ -104,8 +104,5 @@ func told(e *twin.Edit) string {
 
 // Clip cuts a text to n bytes, at a whole character.
 func Clip(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "")
+	return schema.Clip(s, n)
 }

@@ -223,7 +223,11 @@ func wouldSet(boards int, checks []rest.TwinCheck) string {
 		}
 		say = append(say, s+".")
 	}
-	return fmt.Sprintf("Of %d boards: ", boards) + strings.Join(say, " ")
+	whom := fmt.Sprintf("Of %d boards: ", boards)
+	if boards == 1 {
+		whom = "Of 1 board: "
+	}
+	return whom + strings.Join(say, " ")
 }
 
 func (t *twins) conflicts(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.TwinConflict], error) {

@@ -212,7 +212,7 @@ func (b *board) told(topic string, payload []byte) {
 func (b *board) says(all []mind.Word) {
 	for _, w := range all {
 		if b.line != nil {
-			b.fly(&flight{}, w.Channel, w.Payload)
+			b.fly(&flight{became: w.Became}, w.Channel, w.Payload)
 		}
 	}
 }
@@ -327,6 +327,9 @@ func (b *board) stored(f *flight) {
 	n.messages.Add(1)
 	if f.picture != nil {
 		f.picture.sent, f.picture.flying = true, false
+	}
+	if f.became > 0 && b.f.cfg.Became != nil {
+		b.f.cfg.Became(b.name, f.became)
 	}
 	if len(f.records) == 0 {
 		return

@@ -25,6 +25,8 @@ import (
 type Word struct {
 	Channel schema.Channel
 	Payload []byte
+	// Became is the version of the twin of which the last word is in it; 0: none.
+	Became uint64
 }
 
 // Config says whose mind it is.
@@ -119,7 +121,7 @@ func (m *Mind) say(c schema.Channel, v any) {
 	if err != nil {
 		panic(err)
 	}
-	m.said = append(m.said, Word{c, raw})
+	m.said = append(m.said, Word{Channel: c, Payload: raw})
 }
 
 func (m *Mind) speak(u *wire.Up) {
@@ -217,5 +219,8 @@ func (m *Mind) becomes(payload []byte) {
 	}
 	is["twin.refused"] = why
 	m.reports(is)
-	m.speak(m.twin.Pending())
+	if u := m.twin.Pending(); u != nil {
+		m.speak(u)
+		m.said[len(m.said)-1].Became, _ = m.twin.Version()
+	}
 }

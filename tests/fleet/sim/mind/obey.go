@@ -45,7 +45,7 @@ func commandNames() []any {
 
 // valve is how an output stands in the twin.
 func valve(percent float64) map[string]any {
-	return map[string]any{"kind": "simulated", "value": percent, "unit": "%", "min": 0.0, "max": 100.0, "safe": 0.0, "state": "ok"}
+	return map[string]any{"kind": "simulated", "value": percent, "unit": "%", "min": 0.0, "max": 100.0, "safe": 0.0, "state": "set"}
 }
 
 // ordered takes a command.
