@@ -102,8 +102,7 @@ func Open(cfg Config) (*Control, error) {
 		Open: c.keys.Twin, Base: cfg.Base, Check: c.check, Apply: c.apply, Health: cfg.Health, Send: c.sendTwin, Tell: cfg.Tell, Log: part("twin"),
 	})
 	c.keys.Changed = c.shadow.Again
-	user, err := userCommands(cfg.UserCommands, cfg.Program)
-	c.sayUserCommands(err)
+	user, damaged := userCommands(cfg.UserCommands, cfg.Program)
 	c.commands, err = commands.Open(commands.Config{
 		Address: cfg.Name, Dir: base.Data, Clock: cfg.Clock, Now: c.keys.Now, Open: c.keys.Command, Operator: c.keys.Operator, Send: c.sendResult,
 		Outputs: moved(cfg.Plant), Settings: settings{c}, Worker: cfg.Worker, Latest: cfg.Latest, User: user, Stop: cfg.Stop, Release: cfg.Release,
@@ -112,6 +111,7 @@ func Open(cfg Config) (*Control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open commands: %w", err)
 	}
+	c.sayUserCommands(user, damaged)
 	c.names = names(c.commands.Names())
 	overlaid := c.shadow.Overlaid()
 	c.decide = decide.New(overlaid.Plan(), decide.Deps{

@@ -270,6 +270,29 @@ func TestLatchedLease(t *testing.T) {
 	})
 }
 
+// TestNotSafeYet: an output that does not go to its safe state is not told to be there; it
+// is tried again.
+func TestNotSafeYet(t *testing.T) {
+	yaml := strings.Replace(leaseYAML, "safe: [valve]", "safe: [stuck, valve]", 1)
+	t.Parallel()
+	h := newHost(t, strings.Replace(boardYAML, "outputs:\n", "outputs:\n  - {name: stuck, kind: simulated, min: 0, max: 1, safe: 0, simulated: {fault: refuse}}\n", 1)+yaml)
+	synctest.Test(t, func(t *testing.T) {
+		h.t = t
+		h.start()
+		defer func() { h.end() }()
+		h.wait(40 * time.Second)
+		if w := h.words("autonomy"); !strings.Contains(w, "not safe yet") || strings.Contains(w, "autonomy safe") {
+			t.Error(w)
+		}
+		if v, by := h.stands("valve"); v != 0 || by != "rule/autonomy" {
+			t.Errorf("the valve stands at %v by %s", v, by)
+		}
+		if got := h.given("rule/autonomy"); len(got) < 4 {
+			t.Errorf("tried %d times", len(got)/2)
+		}
+	})
+}
+
 // TestOverlap: a connection that ends late, as one that hung in a disk, takes nothing from
 // the one that came after it.
 func TestOverlap(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"fulmar/device/output"
 	"fulmar/device/rule/cond"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
 	"fulmar/twin"
@@ -186,7 +187,7 @@ func names(all []string) []any {
 // maxWhy bounds a reason in the twin, in bytes: a value has a kilobyte.
 const maxWhy = 200
 
-func clip(s string) string { return schema.Clip(s, maxWhy) }
+func clip(s string) string { return fit.Text(s, maxWhy) }
 
 // State tells a person at the board how it is.
 func (c *Control) State(context.Context) onboard.State {

@@ -5,6 +5,10 @@ package control
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
 	"time"
 
 	"fulmar/command"
@@ -31,13 +35,18 @@ func userCommands(dir, program string) ([]command.Offer, error) {
 }
 
 // sayUserCommands tells of manifests that are left out: a board does all else without them.
-func (c *Control) sayUserCommands(err error) {
+func (c *Control) sayUserCommands(user []command.Offer, err error) {
+	for _, o := range user {
+		if !slices.ContainsFunc(c.commands.Kinds(), func(k command.Kind) bool { return k.User && k.Name == o.Kind.Name }) {
+			err = errors.Join(err, fmt.Errorf("user command %s: the board has one of that name", o.Kind.Name))
+		}
+	}
 	if err != nil {
 		c.cfg.Log.Error("commands that were added to this board are left out", "err", err)
 		c.cfg.Say("user-commands", "refused", schema.SeverityWarn, "commands that were added to this board are left out: "+err.Error())
 		return
 	}
-	if c.cfg.UserCommands != "" {
+	if _, err := os.Stat(c.cfg.UserCommands); err == nil { // it may have been refused before
 		c.cfg.Say("user-commands", "ok", schema.SeverityInfo, "the commands that were added to this board can be given")
 	}
 }

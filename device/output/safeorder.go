@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/device/output/kept"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 )
 
@@ -108,7 +109,7 @@ func (b *Bank) withSafe(want func(*channel) bool) []*channel {
 func (b *Bank) Shutdown(ctx context.Context, reason string) error {
 	b.mu.Lock()
 	if !b.latch.Active {
-		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: schema.Clip(reason, schema.MaxFact)}
+		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: fit.Text(reason, schema.MaxFact)}
 		b.stop(errLatched)
 	}
 	b.life++

@@ -99,7 +99,11 @@ func (c *cut86) run(long time.Duration) {
 	})
 	time.Sleep(2 * time.Minute)
 	c.settle(true)
-	time.Sleep(3 * time.Minute) // a lost message is said again after at most so long
+	healed := time.Now()
+	for !c.inSync() && time.Since(healed) < 10*time.Minute { // so long a board waits at most to say again what was not taken
+		time.Sleep(time.Second)
+	}
+	c.t.Logf("all in sync %v after the line was whole", time.Since(healed))
 	c.judge()
 }
 
@@ -138,7 +142,8 @@ func (c *cut86) edit(reason string, set map[string]int) {
 
 func (c *cut86) give(valid time.Duration, name, args string) string {
 	c.t.Helper()
-	x, err := c.orders.Give(context.Background(), ann(), rest.CommandSpec{Name: name, Args: json.RawMessage(args), ValidS: int64(valid / time.Second)})
+	boards, _ := c.Boards(context.Background(), ann(), "")
+	x, err := c.orders.Give(context.Background(), ann(), rest.CommandSpec{Boards: boards, Name: name, Args: json.RawMessage(args), ValidS: int64(valid / time.Second)})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -190,7 +195,7 @@ func (a *at) byRule() bool { return a.n%2 == 0 }
 
 // reads is the sampler's word of a reading.
 func (a *at) reads(bar float64) {
-	a.ctl.Samples(a.clock.Now(), &schema.Samples{Series: []string{"main.pressure_bar"}, Value: []float64{bar}, Quality: []schema.Quality{schema.QualityGood}})
+	a.ctl.Samples(&schema.Samples{Series: []string{"main.pressure_bar"}, Value: []float64{bar}, Quality: []schema.Quality{schema.QualityGood}})
 }
 
 func (c *cut86) person(a *at, want command.State, name string, args map[string]any) {
@@ -339,6 +344,15 @@ func (c *cut86) keysAgree(ctx context.Context) {
 	c.r.held(decided == len(c.all) && len(left) == 0, deed{"app.hold decided for the fleet's", "ann", "", fmt.Sprintf("%d calls", decided), fmt.Sprintf("%d conflicts before, %d after", len(all), len(left)), ""})
 	want["app.hold"] = "1"
 	c.agree(ctx, "keys, after the decision", want)
+}
+
+func (c *cut86) inSync() bool {
+	for _, a := range c.all {
+		if t, err := c.twins.Twin(context.Background(), tenant, a.name); err != nil || !t.InSync {
+			return false
+		}
+	}
+	return true
 }
 
 func (c *cut86) agree(ctx context.Context, what string, want map[string]string) {

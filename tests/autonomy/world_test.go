@@ -14,7 +14,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"fulmar/agent/config"
@@ -54,6 +53,7 @@ type world struct {
 	orders *commands.Commands
 	fleet  *run.Group
 	posts  map[string]*post
+	air    sync.WaitGroup // messages on their way to boards
 
 	mu   sync.Mutex
 	r    *rand.Rand
@@ -110,6 +110,7 @@ func (w *world) close() {
 	if err := w.fleet.Wait(20 * time.Second); err != nil {
 		w.t.Error(err)
 	}
+	w.air.Wait()
 	if err := errors.Join(w.reg.Close(), w.keys.Close()); err != nil {
 		w.t.Error(err)
 	}
@@ -183,20 +184,21 @@ type post struct {
 	clock schema.Clock
 	run   *run.Group
 
-	mu   sync.Mutex
-	conn uint64
-	up   context.Context // of the connection; nil: cut
-	stop context.CancelFunc
-	sets map[string][]float64 // what each device was told, in order
+	mu     sync.Mutex
+	conn   uint64
+	up     context.Context // of the connection; nil: cut
+	ending sync.WaitGroup  // of what runs as long as it
+	stop   context.CancelFunc
+	sets   map[string][]float64 // what each device was told, in order
 }
 
 const postYAML = `board: %s
 data: %s
 outputs:
-  - {name: inlet, kind: simulated, unit: percent, min: 0, max: 100, safe: 0, simulated: {lag: 1s}}
-  - {name: bypass, kind: simulated, unit: percent, min: 0, max: 100, safe: 0, simulated: {lag: 1s}}
-  - {name: dose, kind: simulated, unit: percent, min: 0, max: 100, safe: 0, simulated: {lag: 1s}}
-  - {name: lamp, kind: simulated, min: 0, max: 100, restore: leave, simulated: {lag: 1s}}
+  - {name: inlet, kind: simulated, unit: percent, min: 0, max: 100, safe: 0, simulated: {}}
+  - {name: bypass, kind: simulated, unit: percent, min: 0, max: 100, safe: 0, simulated: {}}
+  - {name: dose, kind: simulated, unit: percent, min: 0, max: 100, safe: 0, simulated: {}}
+  - {name: lamp, kind: simulated, min: 0, max: 100, restore: leave, simulated: {}}
 rules:
   - name: nobody
     when: "true"
@@ -309,7 +311,7 @@ func (p *post) cut() {
 // to be said to each other.
 func (p *post) heal() {
 	p.cut()
-	synctest.Wait() // what the old connection had is ended before, as by the link
+	p.ending.Wait() // what the old connection had is ended before, as by the link
 	p.mu.Lock()
 	p.conn++
 	conn := p.conn
@@ -317,7 +319,7 @@ func (p *post) heal() {
 	p.up, p.stop = ctx, stop
 	p.mu.Unlock()
 	p.lc.Heard(schema.HelloAck{V: schema.Version, Wall: time.Now().UnixMilli()})
-	go p.lc.Connected(ctx, conn)
+	p.ending.Go(func() { p.lc.Connected(ctx, conn) })
 	p.w.orders.Hello(tenant, p.name)
 }
 
@@ -335,12 +337,12 @@ func (p *post) down(m link.Down, conn uint64) bool {
 			n++
 		}
 		d := p.w.delay()
-		go func() {
+		p.w.air.Go(func() {
 			time.Sleep(d)
 			if up.Err() == nil {
 				p.lc.Inbox(m)
 			}
-		}()
+		})
 	}
 	return true
 }

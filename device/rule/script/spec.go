@@ -58,8 +58,14 @@ const (
 	maxRuleLen = 32  // bytes of its name: rule/NAME is an actor, in 64
 )
 
+// reserved is no rule's name: what autonomy gives is of the actor rule/autonomy.
+const reserved = "autonomy"
+
 // checkName checks a rule's name.
 func checkName(s string) error {
+	if s == reserved {
+		return fmt.Errorf("name %s: is the actor of the policy for a board alone (autonomy)", s)
+	}
 	if s == "" || len(s) > maxRuleLen || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || s[0] == '-' || s[0] == '_' {
 		return fmt.Errorf("name %.40q: wants 1 to %d of a-z 0-9 - _, and a letter or digit first", s, maxRuleLen)
 	}
