@@ -189,7 +189,7 @@ func (b *Bank) write() error {
 // says nothing.
 func (b *Bank) Release(ctx context.Context, who string) error {
 	if !person(who) {
-		return refuse(CodePerson, "%.70q may not release a safety shutdown; a person has to (user/NAME, local/NAME or key/ID)", who)
+		return refuse(CodePerson, "%.70q may not release a safety shutdown; a person has to: at the fleet's page, at the board (fulmar local), or with an operator's key", who)
 	}
 	select {
 	case <-b.disk:
