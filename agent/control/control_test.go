@@ -417,7 +417,7 @@ func TestState(t *testing.T) {
 		if s.Autonomy == nil || s.Autonomy.State != "alone" || len(s.Autonomy.Leases) != 1 || s.Autonomy.Leases[0].Left < 10 || s.Autonomy.Leases[0].Left > 20 {
 			t.Errorf("autonomy %+v", s.Autonomy)
 		}
-		if s.Safety != nil {
+		if s.Safety == nil || s.Safety.Active {
 			t.Errorf("safety %+v", s.Safety)
 		}
 		if err := h.plant.Bank.Shutdown(context.Background(), "local/eva"); err != nil {

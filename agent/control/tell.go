@@ -195,6 +195,8 @@ func (c *Control) State(context.Context) onboard.State {
 	now := c.cfg.Clock.Now()
 	if active, at, by := c.safety(); active {
 		s.Safety = &onboard.Safety{Active: true, For: since(now, at), By: by}
+	} else if c.cfg.Plant != nil {
+		s.Safety = &onboard.Safety{} // "none holds" is another word than "nobody has told"
 	}
 	for _, o := range c.outputs() {
 		x := onboard.Output{Name: o.Name, Kind: o.Kind, Unit: o.Unit, Min: &o.Min, Max: &o.Max, Safe: o.Safe, State: o.State, Why: o.Why}
