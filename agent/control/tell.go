@@ -193,11 +193,10 @@ func clip(s string) string { return fit.Text(s, maxWhy) }
 func (c *Control) State(context.Context) onboard.State {
 	s := c.cfg.State()
 	now := c.cfg.Clock.Now()
-	if c.cfg.Plant != nil {
-		s.Safety = &onboard.Safety{}
-		if active, at, by := c.safety(); active {
-			*s.Safety = onboard.Safety{Active: true, For: since(now, at), By: by}
-		}
+	if active, at, by := c.safety(); active {
+		s.Safety = &onboard.Safety{Active: true, For: since(now, at), By: by}
+	} else if c.cfg.Plant != nil {
+		s.Safety = &onboard.Safety{} // "none holds" is another word than "nobody has told"
 	}
 	for _, o := range c.outputs() {
 		x := onboard.Output{Name: o.Name, Kind: o.Kind, Unit: o.Unit, Min: &o.Min, Max: &o.Max, Safe: o.Safe, State: o.State, Why: o.Why}
