@@ -4,38 +4,16 @@
 package agent
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
+	"fulmar/agent/scrape"
 	"fulmar/inference/worker"
 	"fulmar/schema"
 )
 
-// collector turns what the parts count into Prometheus metrics at each scrape:
-// the parts know nothing of Prometheus and pay nothing between scrapes.
-type collector struct{ a *Agent }
-
-// Describe sends nothing: the set depends on cameras and models.
-func (collector) Describe(chan<- *prometheus.Desc) {}
-
-// Collect reads each part once.
-func (c collector) Collect(ch chan<- prometheus.Metric) {
-	a := c.a
-	emit := func(kind prometheus.ValueType, name, help string, v float64, labels ...string) {
-		var names, values []string
-		for i := 0; i+1 < len(labels); i += 2 {
-			names, values = append(names, labels[i]), append(values, labels[i+1])
-		}
-		m, err := prometheus.NewConstMetric(prometheus.NewDesc("fulmar_"+name, help, names, nil), kind, v, values...)
-		if err == nil {
-			ch <- m
-		}
-	}
-	gauge := func(name, help string, v float64, labels ...string) {
-		emit(prometheus.GaugeValue, name, help, v, labels...)
-	}
-	counter := func(name, help string, v uint64, labels ...string) {
-		emit(prometheus.CounterValue, name, help, float64(v), labels...)
-	}
+// metrics tells a scraper what the parts count: they know nothing of it and pay nothing
+// between scrapes.
+func (a *Agent) metrics(p *scrape.Page) {
+	gauge := func(name, help string, v float64, labels ...string) { p.Gauge("fulmar_"+name, help, v, labels...) }
+	counter := func(name, help string, v uint64, labels ...string) { p.Counter("fulmar_"+name, help, v, labels...) }
 	gauge("build_info", "1, with the version as a label.", 1, "version", a.opt.Release)
 	a.collectSpool(gauge, counter)
 	a.collectLink(gauge, counter)

@@ -109,7 +109,7 @@ func (a *Agent) serveStatus(ctx context.Context) error {
 		a.say("status", "refused", 1, "metrics and health are not served: "+err.Error())
 		return nil
 	}
-	return s.Serve(ctx, collector{a}, a.serveHealth)
+	return s.Serve(ctx, a.metrics, a.serveHealth)
 }
 
 func (a *Agent) serveHealth(w http.ResponseWriter, _ *http.Request) {

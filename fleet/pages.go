@@ -35,7 +35,12 @@ func (s *Server) pages(src *store.Store) []web.Page {
 		}),
 		settings.Pages(settings.Config{
 			Alerts: s.alerts, Hooks: s.alerts, Accounts: s.reg.Accounts(), Logins: s.reg.Accounts(), SecondFactor: "/second-factor",
-			Here: func(who web.Session) string { return who.ID }, Joins: joinTokens{s}, Count: count, Problem: joins.Explain,
+			Here: func(who web.Session) string { return who.ID }, Joins: s.joinTokens(), Count: count, Problem: joins.Explain,
 		}),
 	)
+}
+
+// joinTokens are the join tokens for the API and the page.
+func (s *Server) joinTokens() joins.JoinTokens {
+	return joins.JoinTokens{Registry: s.reg, Hash: s.ca.Hash(), Address: func() (string, error) { return Address(s.cfg.Data) }}
 }

@@ -148,6 +148,9 @@ func (b *Board) edit(into *section.Override, key string, e Edit) (section.Entry,
 	if d, ok := b.applied[key]; ok {
 		known = append(known, &d)
 	}
+	if d, ok := b.desired.Entries[key]; ok { // also one that is refused: it was told, and the fleet has to see that it is replaced
+		known = append(known, &d)
+	}
 	for _, o := range into.Entries[key] {
 		known = append(known, &o)
 	}

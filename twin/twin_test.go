@@ -341,6 +341,33 @@ func TestRefusedAndUndone(t *testing.T) {
 	p.holds("fleet3", nil, FromNowhere)
 }
 
+// TestSetOverRefused: who sets a key on a board that has refused the fleet's value of it
+// knew of that value, so the fleet sees the board's as what holds, and no conflict.
+func TestSetOverRefused(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, func(c *BoardConfig) {
+		c.Check = func(_ string, v Value) error {
+			if n, err := v.Any(); err == nil && n.(uint64) > 100 {
+				return errors.New("at most 100")
+			}
+			return nil
+		}
+	})
+	p.edit(map[string]Value{"fleet1": val(t, 4)})
+	p.meet(nil)
+	p.edit(map[string]Value{"fleet1": val(t, 500)})
+	p.meet(nil)
+	p.set("fleet1", 10, 0)
+	p.meet(nil)
+	p.holds("fleet1", 10, FromOverride)
+	if k := p.fleet.Known()[0]; k.From != FromOverride || k.Conflict || !bytes.Equal(k.Holds, val(t, 10)) {
+		t.Errorf("the fleet knows %x from %d, conflict %v; the board has 10", k.Holds, k.From, k.Conflict)
+	}
+	p.edit(map[string]Value{"fleet1": val(t, 6)}) // who has seen the board's replaces it
+	p.meet(nil)
+	p.holds("fleet1", 6, FromDesired)
+}
+
 // TestRecheck: what was refused is taken once the board can be set to it; what was
 // undone is not.
 func TestRecheck(t *testing.T) {

@@ -143,10 +143,14 @@ func (s *Service) builtins() []command.Offer {
 	return out
 }
 
-// who is behind a call, for logs and for the authors of settings.
+// who is behind a call, for logs and for the authors of settings: of the fleet's the
+// person or program.
 func who(c *command.Call) string {
-	if c.By != "" {
-		return c.Actor + " (" + c.By + ")"
+	switch {
+	case c.By == "":
+		return c.Actor
+	case c.Actor == command.ActorFleet:
+		return c.By
 	}
-	return c.Actor
+	return c.Actor + " (" + c.By + ")"
 }

@@ -50,9 +50,10 @@ func TestBuiltins(t *testing.T) {
 			code, say  string
 		}{
 			{"set-valve-position", `{"valve":"inlet","percent":50}`, command.Done, "", `{"output":"inlet","unit":"%","value":50}`},
+			{"set-valve-position", `{"valve":"drain","percent":5}`, command.Done, "", `{"output":"drain","unit":"percent","value":5}`},
 			{"set-valve-position", `{"valve":"inlet","percent":101}`, command.Refused, command.CodeArgs, "percent is 101, wants 0 to 100 %"},
 			{"set-valve-position", `{"valve":"heater","percent":1}`, command.Refused, "not-a-valve", "give set-output"},
-			{"set-valve-position", `{"valve":"x","percent":1}`, command.Refused, "no-such-output", "it has heater, inlet"},
+			{"set-valve-position", `{"valve":"x","percent":1}`, command.Refused, "no-such-output", "it has drain, heater, inlet"},
 			{"set-output", `{"output":"heater","value":4000}`, command.Done, "", `{"output":"heater","unit":"W","value":4000}`},
 			{"set-output", `{"output":"heater","value":6000}`, command.Failed, "out-of-range", "over 5000"},
 			{"set-output", `{"output":"heater"}`, command.Refused, command.CodeArgs, "value is missing"},
@@ -164,7 +165,7 @@ func TestRestartAgent(t *testing.T) {
 		st.s.Give(e)
 		time.Sleep(time.Minute)
 		st.mu.Lock()
-		if len(st.stopped) != 1 || !strings.Contains(st.stopped[0], "fleet (ann)") {
+		if len(st.stopped) != 1 || !strings.Contains(st.stopped[0], "user/ann") {
 			t.Fatalf("stopped %q", st.stopped)
 		}
 		st.mu.Unlock()
@@ -349,5 +350,19 @@ func TestDry(t *testing.T) {
 	}
 	if _, err := st.s.Local(context.Background(), "fleet", "cancel", nil, Options{}); err == nil {
 		t.Error("somebody on the board spoke for the fleet")
+	}
+}
+
+// TestValveUnits: both words of the documents for a hundredth make a valve.
+func TestValveUnits(t *testing.T) {
+	for unit, want := range map[string]command.State{"%": command.Done, "percent": command.Done, "W": command.Refused} {
+		t.Run(unit, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := newStation(t)
+				st.bank.units["inlet"] = unit
+				id, _ := st.local("local/eve", "set-valve-position", `{"valve":"inlet","percent":50}`)
+				st.ends(id, want, map[command.State]string{command.Refused: "not-a-valve"}[want])
+			})
+		})
 	}
 }

@@ -93,14 +93,14 @@ func (s *Service) setOutput() builtin {
 
 func (s *Service) setValvePosition() builtin {
 	return s.set(builtin{
-		name: "set-valve-position", effect: "brings a valve to a position: an output whose unit is %",
+		name: "set-valve-position", effect: "brings a valve to a position: an output whose unit is % or percent",
 		args: []command.Field{
-			{Name: "valve", Type: command.Text, Required: true, Help: "an output of the config with the unit %"},
+			{Name: "valve", Type: command.Text, Required: true, Help: "an output of the config with the unit % or percent"},
 			{Name: "percent", Type: command.Number, Required: true, Min: 0, Max: 100, Unit: "%"},
 		},
 	}, "valve", "percent", func(o Output) error {
-		if o.Unit != "%" {
-			return &command.Error{Code: codeNoValve, Text: fmt.Sprintf("output %s has the unit %q, a valve has %%; give set-output", o.Name, o.Unit)}
+		if o.Unit != "%" && o.Unit != "percent" {
+			return &command.Error{Code: codeNoValve, Text: fmt.Sprintf("output %s has the unit %q, a valve has %% or percent; give set-output", o.Name, o.Unit)}
 		}
 		return nil
 	})

@@ -36,13 +36,13 @@ type bank struct {
 }
 
 func newBank() *bank {
-	return &bank{values: map[string]float64{"inlet": 10, "heater": 0}, units: map[string]string{"inlet": "%", "heater": "W"}}
+	return &bank{values: map[string]float64{"inlet": 10, "drain": 0, "heater": 0}, units: map[string]string{"inlet": "%", "drain": "percent", "heater": "W"}}
 }
 
 func (b *bank) List() (out []Output) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, n := range []string{"heater", "inlet"} {
+	for _, n := range []string{"drain", "heater", "inlet"} {
 		out = append(out, Output{Name: n, Unit: b.units[n], Value: b.values[n], Known: !b.blind})
 	}
 	return out
@@ -189,7 +189,7 @@ func (f *fleet) order(t testing.TB, name, args string, change ...func(*command.C
 	f.seq++
 	now := uint64(time.Now().UnixMilli())
 	c := &command.Command{
-		V: 1, Tenant: "t", Board: "b", Name: name, Actor: command.ActorFleet, By: "ann", Seq: f.seq,
+		V: 1, Tenant: "t", Board: "b", Name: name, Actor: command.ActorFleet, By: "user/ann", Seq: f.seq,
 		Args: arguments(t, args), Issued: now, Expires: now + 60_000,
 	}
 	if _, err := rand.Read(c.ID[:]); err != nil {

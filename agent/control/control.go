@@ -114,11 +114,13 @@ func Open(cfg Config) (*Control, error) {
 	c.sayUserCommands(user, damaged)
 	c.names = names(c.commands.Names())
 	overlaid := c.shadow.Overlaid()
+	effective := c.shadow.Effective()
 	c.decide = decide.New(overlaid.Plan(), decide.Deps{
+		TwinRules: below(effective, "rule."), TwinShed: effective["shed"],
 		RulesPath: base.RulesPath(), AutonomyPath: base.AutonomyPath(), Up: c.up, Give: c.give, Ended: c.ended, Set: c.set, Clear: c.clear, SafeOf: c.safeOf,
 		Say: cfg.Say, Report: c.decided, Wall: c.wall, Clock: cfg.Clock, Log: part("rules"),
 	})
-	if err := c.take(c.shadow.Effective()); err != nil {
+	if err := c.take(effective); err != nil {
 		cfg.Log.Warn("not all of the twin is in force", "err", err)
 	}
 	return c, nil

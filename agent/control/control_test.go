@@ -27,11 +27,11 @@ func TestFleetCommand(t *testing.T) {
 		if r := h.order("user/dora", "set-valve-position", `{"valve":"valve","percent":40}`); r.State != command.Done {
 			t.Fatalf("%+v", r)
 		}
-		if v, by := h.stands("valve"); v != 40 || by != "fleet (user/dora)" {
+		if v, by := h.stands("valve"); v != 40 || by != "user/dora" {
 			t.Errorf("the valve stands at %v by %s", v, by)
 		}
 		h.wait(time.Second)
-		if got := h.at("output.valve", "value", "by"); got != "40 fleet (user/dora)" {
+		if got := h.at("output.valve", "value", "by"); got != "40 user/dora" {
 			t.Errorf("reported %s", got)
 		}
 		if names, _ := h.reported("commands").([]any); !slices.Contains(names, any("set-output")) {

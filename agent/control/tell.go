@@ -193,10 +193,11 @@ func clip(s string) string { return fit.Text(s, maxWhy) }
 func (c *Control) State(context.Context) onboard.State {
 	s := c.cfg.State()
 	now := c.cfg.Clock.Now()
-	if active, at, by := c.safety(); active {
-		s.Safety = &onboard.Safety{Active: true, For: since(now, at), By: by}
-	} else if c.cfg.Plant != nil {
-		s.Safety = &onboard.Safety{} // "none holds" is another word than "nobody has told"
+	if c.cfg.Plant != nil {
+		s.Safety = &onboard.Safety{}
+		if active, at, by := c.safety(); active {
+			*s.Safety = onboard.Safety{Active: true, For: since(now, at), By: by}
+		}
 	}
 	for _, o := range c.outputs() {
 		x := onboard.Output{Name: o.Name, Kind: o.Kind, Unit: o.Unit, Min: &o.Min, Max: &o.Max, Safe: o.Safe, State: o.State, Why: o.Why}
@@ -206,13 +207,23 @@ func (c *Control) State(context.Context) onboard.State {
 		s.Outputs = append(s.Outputs, x)
 	}
 	for _, r := range c.decide.States() {
-		s.Rules = append(s.Rules, onboard.Rule{Name: r.Name, State: r.State, Fired: r.Fired, Why: r.Failing + r.Undecided})
+		why := cmp.Or(r.Failing, r.Undecided)
+		if why == "" && r.Slowed {
+			why = "it fires too often, and now once a minute at most"
+		}
+		s.Rules = append(s.Rules, onboard.Rule{Name: r.Name, State: r.State, Fired: r.Fired, Why: why})
 	}
 	a := c.decide.Status()
+	then := map[string]string{}
+	for _, l := range c.cfg.Config().Autonomy.Allow {
+		if len(l.Safe) > 0 {
+			then[l.Name] = strings.Join(l.Safe, ", ") + " safe"
+		}
+	}
 	s.Autonomy = &onboard.Autonomy{State: string(a.State), For: int64(a.Alone / time.Second)}
 	for _, l := range a.Leases {
 		if l.Left > 0 || l.Over {
-			s.Autonomy.Leases = append(s.Autonomy.Leases, onboard.Lease{Name: l.Name, Left: int64(l.Left / time.Second)})
+			s.Autonomy.Leases = append(s.Autonomy.Leases, onboard.Lease{Name: l.Name, Left: int64(l.Left / time.Second), Then: then[l.Name]})
 		}
 	}
 	return s

@@ -15,17 +15,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"fulmar/agent/config"
 )
 
 // Bounds of the server.
 const (
-	timeout     = 5 * time.Second
-	maxHeaders  = 8 << 10
-	maxRequests = 4 // at once; more wait
+	timeout    = 5 * time.Second
+	maxHeaders = 8 << 10
+	maxScrapes = 4 // at once; more are told to come again
 )
 
 // Server listens on a unix socket that only this user's group reaches, or on a TCP
@@ -60,12 +57,11 @@ func Listen(cfg *config.Config) (*Server, error) {
 	return &Server{l, token}, err
 }
 
-// Serve serves metrics and health until ctx ends.
-func (s *Server) Serve(ctx context.Context, metrics prometheus.Collector, health http.HandlerFunc) error {
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(metrics)
+// Serve serves metrics and health until ctx ends. fill adds the metrics of one scrape; it is
+// called by several at once.
+func (s *Server) Serve(ctx context.Context, fill func(*Page), health http.HandlerFunc) error {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: maxRequests, DisableCompression: true}))
+	mux.HandleFunc("GET /metrics", metrics(fill))
 	mux.HandleFunc("GET /healthz", health)
 	srv := &http.Server{
 		Handler:           guard(s.token, mux),
@@ -78,6 +74,24 @@ func (s *Server) Serve(ctx context.Context, metrics prometheus.Collector, health
 		return fmt.Errorf("serve status: %w", err)
 	}
 	return nil
+}
+
+// metrics writes a page for each scrape.
+func metrics(fill func(*Page)) http.HandlerFunc {
+	places := make(chan struct{}, maxScrapes)
+	return func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		default:
+			http.Error(w, "too many scrapes at once", http.StatusServiceUnavailable)
+			return
+		}
+		var p Page
+		fill(&p)
+		w.Header().Set("Content-Type", mediaType)
+		_ = p.write(w) // who has gone needs no answer
+	}
 }
 
 // guard asks for the bearer token; without one (unix socket) file rights guard.

@@ -196,7 +196,7 @@ func (c *channel) look(ctx context.Context, clock schema.Clock) (v float64, know
 		c.word = StateSet
 	}
 	if c.was && math.Abs(got-c.wanted) > c.cfg.Tolerance {
-		c.why = fmt.Sprintf("stands at %v, %v was set by %s", got, c.wanted, c.by)
+		c.why = fmt.Sprintf("stands at %.6g, %.6g was set by %s", got, c.wanted, c.by)
 	}
 	return got, true, nil
 }

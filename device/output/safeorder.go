@@ -189,7 +189,7 @@ func (b *Bank) write() error {
 // says nothing.
 func (b *Bank) Release(ctx context.Context, who string) error {
 	if !person(who) {
-		return refuse(CodePerson, "%.70q may not release a safety shutdown; a person has to: at the fleet's page, at the board (fulmar local), or with an operator's key", who)
+		return refuse(CodePerson, "%.70q is no person and may not release a safety shutdown; somebody has to on the fleet's page, or at the board", who)
 	}
 	select {
 	case <-b.disk:

@@ -244,8 +244,14 @@ func parse(q string) (look.Matcher, string, error) {
 // known are the town's own errors.
 func known() []door.Known {
 	return []door.Known{
-		{Err: errStale, Code: rest.CodeStale}, {Err: errSecond, Code: rest.CodeSecondPerson}, {Err: errKey, Code: rest.CodeTwinKey, Say: true}, {Err: errSettled, Code: rest.CodeNoConflict, Say: true}, {Err: errWrong, Code: rest.CodeRefused, Say: true},
-		{Err: errSameCommand, Code: rest.CodeCommandSame}, {Err: errForm, Code: rest.CodeCommandForm, Say: true}, {Err: errOpen, Code: rest.CodeCommandsOpen},
+		{Err: errStale, Code: rest.CodeStale},
+		{Err: errSecond, Code: rest.CodeSecondPerson},
+		{Err: errKey, Code: rest.CodeTwinKey, Say: true},
+		{Err: errSettled, Code: rest.CodeNoConflict, Say: true},
+		{Err: errWrong, Code: rest.CodeRefused, Say: true},
+		{Err: errSameCommand, Code: rest.CodeCommandSame},
+		{Err: errForm, Code: rest.CodeCommandForm, Say: true},
+		{Err: errOpen, Code: rest.CodeCommandsOpen},
 	}
 }
 

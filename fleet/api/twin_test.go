@@ -34,7 +34,7 @@ func TestTwin(t *testing.T) {
 		{"PATCH", "boards/b1/twin", patch, `"v4"`, 200, `"version":4`, "twin of b1 by operator, v4: 2 keys"},
 		{"PATCH", "boards/b1/twin", patch, `*`, 200, `"version":4`, "twin of b1 by operator, v-1: 2 keys"},
 		{"PATCH", "boards/b1/twin", `{"set":{"a":1},"reason":"raced"}`, `"v4"`, 412, "FLT1202", ""},
-		{"PATCH", "boards/b1/twin?dry_run=true", patch, `"v4"`, 200, "Of 1 boards: app.old would be set. app.rate would be set.", ""},
+		{"PATCH", "boards/b1/twin?dry_run=true", patch, `"v4"`, 200, "Of 1 board: app.old would be set. app.rate would be set.", ""},
 		{"PATCH", "boards/b9/twin", patch, `*`, 404, "FLT1004", ""},
 		{"PATCH", "boards/b1/twin", `{"set":5}`, `*`, 400, "FLT1007", ""},
 		{"POST", "twins", `{"query":"any","set":{"app.rate":7}}`, "", 200, `"board":"new"`, "twins of b1 new by operator: 1 keys"},

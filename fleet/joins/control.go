@@ -27,6 +27,17 @@ func (c PageCommands) List(ctx context.Context, by access.Caller, board string, 
 		return list, err
 	}
 	list, _, err := c.Commands.List(ctx, by.Tenant, commands.Filter{Limit: limit})
+	for i := range list {
+		if err != nil {
+			break
+		}
+		if list[i].Total == 1 { // a person looks for the board, and for why not
+			var one *rest.Command
+			if one, err = c.Get(ctx, by, list[i].ID); err == nil {
+				list[i].Boards = one.Boards
+			}
+		}
+	}
 	return list, err
 }
 

@@ -25,14 +25,15 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the programs")
 	ort := flag.String("ort", "", "path of libonnxruntime")
 	length := flag.Duration("for", 60*time.Second, "how long each part is measured")
+	only := flag.String("only", "", "one part: cost, speed or commands; all of them if empty")
 	flag.Parse()
-	if err := bench(*bin, *ort, *length); err != nil {
+	if err := bench(*bin, *ort, *only, *length); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(bin, ort string, length time.Duration) error {
+func bench(bin, ort, only string, length time.Duration) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -44,6 +45,25 @@ func bench(bin, ort string, length time.Duration) error {
 			fmt.Printf("| binary %s | %.1f MB |\n", n, float64(st.Size())/1e6)
 		}
 	}
+	for _, part := range []struct {
+		name string
+		run  func() error
+	}{
+		{"cost", func() error { return costs(bin, length) }},
+		{"speed", func() error { return speed(bin, ort, length) }},
+		{"commands", func() error { return commands(bin, ort) }},
+	} {
+		if only != "" && only != part.name {
+			continue
+		}
+		if err := part.run(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+func costs(bin string, length time.Duration) error {
 	for _, c := range []struct{ name, extra string }{
 		{"idle (host sensors at their default periods)", "infer: {mode: \"off\"}\n"},
 		{"40 sensors each second beside them, /metrics scraped each second", "sensors: {synthetic: 40}\ninfer: {mode: \"off\"}\n"},
@@ -52,7 +72,7 @@ func bench(bin, ort string, length time.Duration) error {
 			return err
 		}
 	}
-	return speed(bin, ort, length)
+	return nil
 }
 
 // site starts a fleet and a board in a folder of their own.

@@ -60,6 +60,15 @@ func (a *API) Get(ctx context.Context, path string, into any) error {
 	return a.do(ctx, http.MethodGet, path, into)
 }
 
+// Send asks with a JSON body; an answer is read into into unless that is nil.
+func (a *API) Send(ctx context.Context, method, path string, body, into any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return a.send(ctx, method, path, http.Header{"If-Match": {"*"}, "Content-Type": {"application/json"}}, bytes.NewReader(b), into)
+}
+
 // SetMeta writes what people say of a board, whatever was said before.
 func (a *API) SetMeta(ctx context.Context, board string, m rest.Meta) error {
 	b, err := json.Marshal(m)
@@ -67,6 +76,15 @@ func (a *API) SetMeta(ctx context.Context, board string, m rest.Meta) error {
 		return err
 	}
 	return a.send(ctx, http.MethodPut, "/api/v1/boards/"+board+"/meta", http.Header{"If-Match": {"*"}, "Content-Type": {"application/json"}}, bytes.NewReader(b), nil)
+}
+
+// Post sends JSON and reads a JSON answer.
+func (a *API) Post(ctx context.Context, path string, body, into any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return a.send(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(b), into)
 }
 
 func (a *API) do(ctx context.Context, method, path string, into any) error {
@@ -92,7 +110,7 @@ func (a *API) send(ctx context.Context, method, path string, head http.Header, b
 	switch {
 	case resp.StatusCode/100 == 2 && into == nil:
 		return nil
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode/100 != 2:
 		return fmt.Errorf("%s %s: %s: %.300s", method, path, resp.Status, b)
 	}
 	return json.Unmarshal(b, into)

@@ -35,8 +35,8 @@ const (
 	longer = 2 * time.Minute
 )
 
-const aboutGive = `A value is JSON where it is some, and text otherwise: position=40 open=true camera=gate
-list=[1,2]. It waits until each board has said how it ended, but no longer than the
+const aboutGive = `A value is JSON where it is some, and text otherwise: value=40 camera=gate
+sensors=["cpu"]. It waits until each board has said how it ended, but no longer than the
 command is valid and two minutes more; it goes on without whoever waits.`
 
 func giveCommand(shared *remote.Flags) *cobra.Command {
@@ -45,7 +45,7 @@ func giveCommand(shared *remote.Flags) *cobra.Command {
 	var wait, dry bool
 	c := &cobra.Command{
 		Use: "give [BOARD] NAME [KEY=VALUE...]", Short: "give a command to a board, or to those of a query", Long: aboutGive,
-		Example: "  fulmar command give dock-3 set-valve-position position=40 --reason 'flush line 2'\n  fulmar command give -q 'site=hall-4' snapshot camera=gate --valid 1m\n  fulmar command give dock-3 trigger-safety-shutdown --wait=false",
+		Example: "  fulmar command give dock-3 set-valve-position valve=inlet percent=40 --reason 'flush line 2'\n  fulmar command give -q 'site=hall-4' snapshot camera=gate --valid 1m\n  fulmar command give dock-3 trigger-safety-shutdown --wait=false",
 		Args: func(_ *cobra.Command, words []string) error {
 			if len(words) == 0 {
 				return fmt.Errorf("%w: a BOARD and the NAME of a command are missing", cli.ErrUsage)
@@ -210,7 +210,8 @@ func progress(w io.Writer, c *rest.Command, last string) string {
 		return last
 	}
 	if here.IsTerminal(w) {
-		fmt.Fprintf(w, "\r\x1b[K%s\r", line)
+		// Cut: a line that went around the edge could not be written over.
+		fmt.Fprintf(w, "\r\x1b[K%s\r", line[:min(len(line), here.Width(w)-1)])
 	} else {
 		fmt.Fprintf(w, "%s  %s\n", time.Now().Format(time.TimeOnly), line)
 	}
@@ -236,10 +237,16 @@ func settled(ctx context.Context, k *remote.Call, c *rest.Command) (bool, error)
 	if err := k.Get(ctx, path(c.ID, ""), nil, &full); err != nil {
 		return true, err
 	}
+	if here.IsTerminal(k.Stderr) {
+		fmt.Fprint(k.Stderr, "\r\x1b[K") // the line of how far it is
+	}
 	if err := rows(k, full); err != nil {
 		return true, err
 	}
 	said := counts(full.Counts)
+	if !k.Format.Quiet() {
+		fmt.Fprintf(k.Stderr, "%s is over: %s\nnext: fulmar command show %s\n", c.ID, said, c.ID)
+	}
 	states := []string{rest.CommandFailed, rest.CommandRefused, rest.CommandExpired, rest.CommandCancelled}
 	switch {
 	case full.Counts[rest.CommandUnknown] > 0:

@@ -26,6 +26,22 @@ func Painter(w io.Writer) func(colour, word string) string {
 	return func(colour, word string) string { return "\x1b[" + colour + "m" + word + "\x1b[0m" }
 }
 
+// plainWidth is the width of what is no terminal, in columns.
+const plainWidth = 100
+
+// Width is that of the terminal that w is, in columns; a fixed one for all else.
+func Width(w any) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return plainWidth
+	}
+	s, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil || s.Col == 0 {
+		return plainWidth
+	}
+	return int(s.Col)
+}
+
 // IsTerminal tells whether w, or r, is a terminal.
 func IsTerminal(w any) bool {
 	f, ok := w.(*os.File)

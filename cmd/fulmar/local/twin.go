@@ -226,7 +226,11 @@ func conflictsCommand(socket *string) *cobra.Command {
 			show.Column[c]{Name: "board", Of: func(x c) string { return edits(pointers(x.Board)...) }},
 			show.Column[c]{Name: "policy", Of: func(x c) string { return x.Policy }},
 		)
-		if err == nil && len(all) > 0 {
+		switch {
+		case err != nil || k.format.Quiet():
+		case len(all) == 0:
+			fmt.Fprintln(k.stderr, "nothing waits for a person: board and fleet agree")
+		default:
 			k.next("fulmar local set KEY=VALUE, or fulmar local clear KEY for the fleet's")
 		}
 		return err

@@ -6,7 +6,9 @@
 package show
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -44,6 +46,27 @@ func (f *Format) Check(c *cobra.Command) error {
 // Quiet tells whether a program reads: nothing but the rows is said.
 func (f *Format) Quiet() bool { return f.kind == "tsv" || f.kind == "name" || f.kind == "json" }
 
+// most is how much of a value stands in a table, in bytes.
+const most = 60
+
+// Value writes a value of JSON for a row: as a person would write it, and in a table no
+// longer than one can be read beside others; -o wide and tsv have all of it.
+func (f *Format) Value(raw json.RawMessage) string {
+	var v any
+	var b strings.Builder
+	d, e := json.NewDecoder(bytes.NewReader(raw)), json.NewEncoder(&b)
+	d.UseNumber()
+	e.SetEscapeHTML(false) // > is no \u003e to people
+	if len(raw) == 0 || d.Decode(&v) != nil || e.Encode(v) != nil {
+		return string(raw)
+	}
+	s := strings.TrimSpace(b.String())
+	if f.kind == "table" && len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
+}
+
 // Column is one of a table.
 type Column[T any] struct {
 	Name string
@@ -76,8 +99,9 @@ func Rows[T any](w io.Writer, f *Format, rows []T, columns ...Column[T]) error {
 	}
 	out, end := w, func() error { return nil }
 	if f.kind != "tsv" {
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		out, end = t, t.Flush
+		var b strings.Builder
+		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		out, end = t, func() error { return errors.Join(t.Flush(), trimmed(w, b.String())) }
 	}
 	cells := make([]string, len(use))
 	for i, c := range use {
@@ -88,9 +112,23 @@ func Rows[T any](w io.Writer, f *Format, rows []T, columns ...Column[T]) error {
 		for i, c := range use {
 			cells[i] = Clean(c.Of(r))
 		}
-		fmt.Fprintln(out, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+		line := strings.Join(cells, "\t") // whole: a row without its last cells would end the columns there
+		if f.kind == "tsv" {
+			line = strings.TrimRight(line, "\t")
+		}
+		fmt.Fprintln(out, line)
 	}
 	return end()
+}
+
+// trimmed writes lines without the spaces at their ends.
+func trimmed(w io.Writer, text string) error {
+	var b strings.Builder
+	for l := range strings.Lines(text) {
+		b.WriteString(strings.TrimRight(l, " \n") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // JSON writes one value for a program.

@@ -38,7 +38,7 @@ func listConflicts(ctx context.Context, k *remote.Call) error {
 	}
 	type col = show.Column[rest.TwinConflict]
 	now := time.Now()
-	return show.Rows(k.Stdout, &k.Format, all,
+	err = show.Rows(k.Stdout, &k.Format, all,
 		col{Name: "board", Of: func(c rest.TwinConflict) string { return c.Board }},
 		col{Name: "key", Of: func(c rest.TwinConflict) string { return c.Key }},
 		col{Name: "fleet", Of: func(c rest.TwinConflict) string {
@@ -55,6 +55,14 @@ func listConflicts(ctx context.Context, k *remote.Call) error {
 		}},
 		col{Name: "for", Of: func(c rest.TwinConflict) string { return show.Age(c.Since, now) }},
 	)
+	switch {
+	case err != nil || k.Format.Quiet():
+	case len(all) == 0:
+		fmt.Fprintln(k.Stderr, "nothing waits for a person: board and fleet agree everywhere")
+	default:
+		fmt.Fprintf(k.Stderr, "%s for a person; until then the board's value holds\nnext: fulmar conflict decide %s %s --choose fleet\n", plural(len(all), "key waits", "keys wait"), show.Clean(all[0].Board), show.Clean(all[0].Key))
+	}
+	return err
 }
 
 // edit tells of an edit: what, by whom.
@@ -98,7 +106,7 @@ func decideCommand(shared *remote.Flags) *cobra.Command {
 		if _, err := k.Do(ctx, r, &t); err != nil {
 			return remote.Unsure(err)
 		}
-		fmt.Fprintf(k.Stderr, "%s of %s is decided; the board gets version %d\n", d.Key, d.Board, t.Version)
+		fmt.Fprintf(k.Stderr, "%s of %s is decided; the board gets version %d\nnext: fulmar twin show %s\n", d.Key, d.Board, t.Version, d.Board)
 		return nil
 	})
 }

@@ -147,7 +147,7 @@ func one(ctx context.Context, k *remote.Call, f *setFlags, board string, p rest.
 		fmt.Fprintf(k.Stderr, "%s shall be so already: version %d\n", board, was)
 		return nil
 	}
-	fmt.Fprintf(k.Stderr, "%s gets version %d; fulmar twin show %s tells when it has it\n", board, t.Version, board)
+	fmt.Fprintf(k.Stderr, "%s gets version %d\nnext: fulmar twin show %s, which tells when it has it\n", board, t.Version, board)
 	return nil
 }
 

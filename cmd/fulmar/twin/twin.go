@@ -55,37 +55,58 @@ func showCommand(shared *remote.Flags) *cobra.Command {
 		if reported {
 			return rows(k, t.Reported)
 		}
-		if !k.Format.Quiet() {
-			fmt.Fprintln(k.Stderr, stands(&t, time.Now()))
-		}
 		type col = show.Column[rest.TwinKey]
-		return show.Rows(k.Stdout, &k.Format, t.Keys,
+		err := show.Rows(k.Stdout, &k.Format, t.Keys,
 			col{Name: "key", Of: func(x rest.TwinKey) string { return x.Key }},
-			col{Name: "value", Of: func(x rest.TwinKey) string { return string(x.Value) }},
+			col{Name: "value", Of: func(x rest.TwinKey) string { return k.Format.Value(x.Value) }},
 			col{Name: "from", Of: func(x rest.TwinKey) string { return x.From }},
 			col{Name: "by", Of: by},
 			col{Name: "state", Of: func(x rest.TwinKey) string { return x.State }},
 			col{Name: "policy", Wide: true, Of: func(x rest.TwinKey) string { return x.Policy }},
-			col{Name: "remark", Of: remark},
+			col{Name: "remark", Of: func(x rest.TwinKey) string { return remark(x, t.Reported) }},
 		)
+		if err == nil && !k.Format.Quiet() {
+			fmt.Fprintln(k.Stderr, stands(&t, time.Now()))
+		}
+		return err
 	})
 	c.Flags().BoolVar(&reported, "reported", false, "what the board says it is")
 	return c
 }
 
-// stands tells in a sentence how far a board is.
+// stands tells in a sentence how far a board is, and what to look at next.
 func stands(t *rest.Twin, now time.Time) string {
+	var not []string
+	for _, k := range t.Keys {
+		if k.State == "refused" || k.State == "undone" {
+			not = append(not, k.Key)
+		}
+	}
+	heard := "heard now"
+	if age := show.Age(t.Seen, now); age != "now" {
+		heard = "heard " + age + " ago"
+	}
+	next := func(s string) string { return "\nnext: fulmar " + s }
 	switch {
 	case t.Seen.IsZero() && t.Version == 0:
-		return t.Board + " has not spoken of its twin, and nothing is set"
+		return t.Board + " has not spoken of its twin, and nothing is set" + next("twin set "+t.Board+" KEY=VALUE")
 	case t.Seen.IsZero():
-		return fmt.Sprintf("%s has not spoken of its twin; version %d waits for it", t.Board, t.Version)
+		return fmt.Sprintf("%s has not spoken of its twin; version %d waits for it", t.Board, t.Version) + next("board show "+t.Board)
 	case t.Conflicts > 0:
-		return fmt.Sprintf("%s: %d keys wait for a person, see fulmar conflict list; version %d, the board has %d", t.Board, t.Conflicts, t.Version, t.Applied)
-	case t.InSync:
-		return fmt.Sprintf("%s is as it shall be: version %d, heard %s ago", t.Board, t.Version, show.Age(t.Seen, now))
+		return fmt.Sprintf("%s: %s for a person; version %d, the board has %d, %s", t.Board, plural(t.Conflicts, "key waits", "keys wait"), t.Version, t.Applied, heard) + next("conflict list")
+	case !t.InSync:
+		return fmt.Sprintf("%s is not yet as it shall be: version %d, the board has %d, %s", t.Board, t.Version, t.Applied, heard) + next("twin show "+t.Board)
+	case len(not) > 0:
+		return fmt.Sprintf("%s does not take %s: version %d, %s", t.Board, strings.Join(not, ", "), t.Version, heard) + next("twin history "+t.Board)
 	}
-	return fmt.Sprintf("%s is not yet as it shall be: version %d, the board has %d, heard %s ago", t.Board, t.Version, t.Applied, show.Age(t.Seen, now))
+	return fmt.Sprintf("%s is as it shall be: version %d, %s", t.Board, t.Version, heard) + next("twin show "+t.Board+" --reported")
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // by names who set what holds.
@@ -100,10 +121,16 @@ func by(x rest.TwinKey) string {
 }
 
 // remark tells why a key is not applied, and what it would be else.
-func remark(x rest.TwinKey) string {
+func remark(x rest.TwinKey, reported map[string]json.RawMessage) string {
+	is := ""
+	if v, ok := reported["config."+x.Key]; ok && x.From == "fleet" {
+		is = "; the board has " + string(v)
+	}
 	switch {
+	case x.Refused != "" && x.From == "board" && x.Fleet != nil:
+		return "the fleet wants " + cmpNone(x.Fleet.Value) + ", not taken: " + x.Refused
 	case x.Refused != "":
-		return x.Refused
+		return x.Refused + is
 	case x.From == "board" && x.Fleet != nil:
 		return "the fleet wants " + cmpNone(x.Fleet.Value)
 	case x.From == "board" && len(x.Board) > 0 && x.Board[0].LeaseS > 0:
@@ -133,7 +160,7 @@ func rows(k *remote.Call, reported map[string]json.RawMessage) error {
 	}
 	return show.Rows(k.Stdout, &k.Format, all,
 		show.Column[one]{Name: "key", Of: func(x one) string { return x.Key }},
-		show.Column[one]{Name: "value", Of: func(x one) string { return string(x.Value) }},
+		show.Column[one]{Name: "value", Of: func(x one) string { return k.Format.Value(x.Value) }},
 	)
 }
 
@@ -151,7 +178,7 @@ func historyCommand(shared *remote.Flags) *cobra.Command {
 			col{Name: "at", Of: func(e rest.TwinEvent) string { return show.At(e.At) }},
 			col{Name: "what", Of: func(e rest.TwinEvent) string { return e.Kind }},
 			col{Name: "key", Of: func(e rest.TwinEvent) string { return e.Key }},
-			col{Name: "value", Of: func(e rest.TwinEvent) string { return string(e.Value) }},
+			col{Name: "value", Of: func(e rest.TwinEvent) string { return k.Format.Value(e.Value) }},
 			col{Name: "version", Wide: true, Of: version},
 			col{Name: "by", Of: func(e rest.TwinEvent) string { return e.Author }},
 			col{Name: "lost", Wide: true, Of: lost},

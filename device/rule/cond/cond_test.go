@@ -147,7 +147,7 @@ func TestRefused(t *testing.T) {
 		"n.x ** 2 == 1":                      "at column 5: ** is not in the language of rules",
 		"n.x > 3 // hot":                     "at column 9: // is not in the language of rules",
 		"let a = 3; a > 2":                   "at column 1: let is not in the language of rules",
-		"n.x > 007":                          "at column 7: the number 007 begins with 0",
+		"n.x > 007":                          `at column 7: the number 007 begins with 0; in a name it stands in brackets: name["007"]`,
 		"n.x > 1e99":                         "at column 7: 1e99 is no number below 2^53",
 		"n.x > 3 ☃":                          `at column 9: "☃" is not in the language of rules`,
 		"\xff":                               "at column 1: it is not UTF-8",

@@ -120,7 +120,7 @@ func (l *lexer) number() (token, error) {
 	}
 	run()
 	if l.src[start] == '0' && l.at-start > 1 {
-		return token{}, l.fail(start, "the number %s begins with 0", l.src[start:l.at])
+		return token{}, l.fail(start, "the number %[1]s begins with 0; in a name it stands in brackets: name[\"%[1]s\"]", l.src[start:l.at])
 	}
 	if l.at+1 < len(l.src) && l.src[l.at] == '.' && digit(l.src[l.at+1]) {
 		l.at++

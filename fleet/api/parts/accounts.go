@@ -16,6 +16,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
+	"fulmar/fleet/api/parts/route"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
@@ -31,22 +32,22 @@ type accounts struct {
 }
 
 func (a *accounts) mount(d *door.Door) {
-	g := group{"users", rest.UsersWrite, rest.UsersWrite}
-	door.Handle(d, whole(g.route("list-users", http.MethodGet, "users", "People of the tenant")), a.users)
-	door.Handle(d, whole(makes(secret(g.route("add-user", http.MethodPost, "users", "Add a user; the answer has their one-time password")))), a.add)
-	door.Handle(d, whole(g.route("set-role", http.MethodPut, "users/{id}/role", "Give a user another role")), a.role)
-	door.Handle(d, whole(g.route("disable-user", http.MethodPut, "users/{id}/disabled", "Shut a user out with their sessions and tokens, or let them in again")), a.disable)
-	door.Handle(d, whole(secret(g.route("reset-user", http.MethodPost, "users/{id}/reset", "Give a user a new one-time password"))), a.reset)
-	door.Handle(d, whole(g.route("drop-second-factor", http.MethodDelete, "users/{id}/second-factor", "Let a user who lost it log in without their second factor")), a.drop)
-	door.Handle(d, whole(g.route("remove-user", http.MethodDelete, "users/{id}", "Remove a user, their sessions and their tokens")), a.remove)
-	own := group{"tokens", "", ""} // one's own; those of others with users:write
-	door.Handle(d, own.route("list-tokens", http.MethodGet, "tokens", "The caller's API tokens; with users:write those of all"), a.tokens)
-	door.Handle(d, makes(secret(own.route("make-token", http.MethodPost, "tokens", "Make an API token, whose rights are within the caller's; the answer has its secret"))), a.make)
-	door.Handle(d, own.route("revoke-token", http.MethodDelete, "tokens/{id}", "Revoke an API token"), a.revoke)
+	g := route.Group{Tag: "users", Read: rest.UsersWrite, Edit: rest.UsersWrite}
+	door.Handle(d, route.Whole(g.Route("list-users", http.MethodGet, "users", "People of the tenant")), a.users)
+	door.Handle(d, route.Whole(route.Makes(route.Secret(g.Route("add-user", http.MethodPost, "users", "Add a user; the answer has their one-time password")))), a.add)
+	door.Handle(d, route.Whole(g.Route("set-role", http.MethodPut, "users/{id}/role", "Give a user another role")), a.role)
+	door.Handle(d, route.Whole(g.Route("disable-user", http.MethodPut, "users/{id}/disabled", "Shut a user out with their sessions and tokens, or let them in again")), a.disable)
+	door.Handle(d, route.Whole(route.Secret(g.Route("reset-user", http.MethodPost, "users/{id}/reset", "Give a user a new one-time password"))), a.reset)
+	door.Handle(d, route.Whole(g.Route("drop-second-factor", http.MethodDelete, "users/{id}/second-factor", "Let a user who lost it log in without their second factor")), a.drop)
+	door.Handle(d, route.Whole(g.Route("remove-user", http.MethodDelete, "users/{id}", "Remove a user, their sessions and their tokens")), a.remove)
+	own := route.Group{Tag: "tokens", Read: "", Edit: ""} // one's own; those of others with users:write
+	door.Handle(d, own.Route("list-tokens", http.MethodGet, "tokens", "The caller's API tokens; with users:write those of all"), a.tokens)
+	door.Handle(d, route.Makes(route.Secret(own.Route("make-token", http.MethodPost, "tokens", "Make an API token, whose rights are within the caller's; the answer has its secret"))), a.make)
+	door.Handle(d, own.Route("revoke-token", http.MethodDelete, "tokens/{id}", "Revoke an API token"), a.revoke)
 }
 
-func (a *accounts) users(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.User], error) {
-	return listOf(a.a.Users(ctx, by.Tenant))
+func (a *accounts) users(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.User], error) {
+	return route.ListOf(a.a.Users(ctx, by.Tenant))
 }
 
 // user finds a user, so that a dry run knows whether there is one.
@@ -119,7 +120,7 @@ func (a *accounts) would(ctx context.Context, by access.Caller, name, what strin
 	return door.Would("User " + name + " would " + what + ".")
 }
 
-func (a *accounts) reset(ctx context.Context, by access.Caller, in *idIn) (*oneTimeOut, error) {
+func (a *accounts) reset(ctx context.Context, by access.Caller, in *route.IDIn) (*oneTimeOut, error) {
 	if in.Dry {
 		return nil, a.would(ctx, by, in.ID, "get a new one-time password")
 	}
@@ -127,14 +128,14 @@ func (a *accounts) reset(ctx context.Context, by access.Caller, in *idIn) (*oneT
 	return &oneTimeOut{rest.OneTime{Name: in.ID, Password: pw}}, err
 }
 
-func (a *accounts) drop(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+func (a *accounts) drop(ctx context.Context, by access.Caller, in *route.IDIn) (*struct{}, error) {
 	if in.Dry {
 		return nil, a.would(ctx, by, in.ID, "log in without a second factor")
 	}
 	return nil, a.a.DropTOTP(ctx, by, in.ID)
 }
 
-func (a *accounts) remove(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+func (a *accounts) remove(ctx context.Context, by access.Caller, in *route.IDIn) (*struct{}, error) {
 	if in.Dry {
 		return nil, a.would(ctx, by, in.ID, "be removed")
 	}
@@ -150,8 +151,8 @@ func (a *accounts) mine(ctx context.Context, by access.Caller) ([]rest.Token, er
 	return slices.DeleteFunc(slices.Clone(all), func(t rest.Token) bool { return t.By != by.Author }), nil
 }
 
-func (a *accounts) tokens(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.Token], error) {
-	return listOf(a.mine(ctx, by))
+func (a *accounts) tokens(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.Token], error) {
+	return route.ListOf(a.mine(ctx, by))
 }
 
 type tokenIn struct {
@@ -193,7 +194,7 @@ func (a *accounts) check(ctx context.Context, by access.Caller, s *rest.TokenSpe
 	return err
 }
 
-func (a *accounts) revoke(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+func (a *accounts) revoke(ctx context.Context, by access.Caller, in *route.IDIn) (*struct{}, error) {
 	mine, err := a.mine(ctx, by)
 	if err == nil && !slices.ContainsFunc(mine, func(t rest.Token) bool { return t.ID == in.ID }) {
 		err = web.ErrNotFound
@@ -211,9 +212,9 @@ func (a *accounts) revoke(ctx context.Context, by access.Caller, in *idIn) (*str
 type auditLog struct{ a Audit }
 
 func (a *auditLog) mount(d *door.Door) {
-	g := group{"audit", rest.AuditRead, ""}
-	door.Handle(d, whole(g.route("list-audit", http.MethodGet, "audit", "Who did what, when and why")), a.entries)
-	door.Handle(d, whole(g.route("get-audit-head", http.MethodGet, "audit/head", "The newest row, signed by the server")), a.head)
+	g := route.Group{Tag: "audit", Read: rest.AuditRead, Edit: ""}
+	door.Handle(d, route.Whole(g.Route("list-audit", http.MethodGet, "audit", "Who did what, when and why")), a.entries)
+	door.Handle(d, route.Whole(g.Route("get-audit-head", http.MethodGet, "audit/head", "The newest row, signed by the server")), a.head)
 }
 
 type auditIn struct {
@@ -227,7 +228,7 @@ type auditIn struct {
 	PageToken string    `query:"page_token" maxLength:"20" doc:"next of the page before"`
 }
 
-func (a *auditLog) entries(ctx context.Context, by access.Caller, in *auditIn) (*listOut[rest.AuditEntry], error) {
+func (a *auditLog) entries(ctx context.Context, by access.Caller, in *auditIn) (*route.ListOut[rest.AuditEntry], error) {
 	after := int64(0)
 	if in.PageToken != "" {
 		var err error
@@ -236,7 +237,7 @@ func (a *auditLog) entries(ctx context.Context, by access.Caller, in *auditIn) (
 		}
 	}
 	f := rest.AuditFilter{Who: in.Who, What: in.What, Board: in.Board, From: in.From, To: in.To, Newest: in.Newest}
-	out, err := listOf(a.a.Entries(ctx, by.Tenant, after, in.PageSize, f))
+	out, err := route.ListOf(a.a.Entries(ctx, by.Tenant, after, in.PageSize, f))
 	if n := len(out.Body.Items); err == nil && n == in.PageSize {
 		out.Body.Next = strconv.FormatInt(out.Body.Items[n-1].Seq, 10)
 	}
@@ -245,7 +246,7 @@ func (a *auditLog) entries(ctx context.Context, by access.Caller, in *auditIn) (
 
 type auditHeadOut struct{ Body rest.AuditHead }
 
-func (a *auditLog) head(ctx context.Context, _ access.Caller, _ *nothing) (*auditHeadOut, error) {
+func (a *auditLog) head(ctx context.Context, _ access.Caller, _ *route.Nothing) (*auditHeadOut, error) {
 	h, err := a.a.Head(ctx)
 	return &auditHeadOut{h}, err
 }

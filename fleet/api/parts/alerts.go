@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
+	"fulmar/fleet/api/parts/route"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
@@ -25,20 +26,20 @@ type alerts struct {
 
 func (a *alerts) mount(d *door.Door) {
 	d.Optional(rest.AlertRule{}, "id", "version")
-	g := group{"alerts", rest.BoardsRead, rest.AlertsWrite}
-	door.Handle(d, whole(g.route("list-alerts", http.MethodGet, "alerts", "What is wrong now, and what was in the last day")), a.list)
-	door.Handle(d, whole(g.route("list-alert-rules", http.MethodGet, "alert-rules", "The rules by which alerts are found")), a.rules)
-	door.Handle(d, whole(g.route("get-alert-rule", http.MethodGet, "alert-rules/{id}", "One rule")), a.rule)
-	door.Handle(d, whole(g.route("put-alert-rule", http.MethodPut, "alert-rules/{id}", "Add or change a rule; version in the body is that of If-Match")), a.put)
-	door.Handle(d, whole(g.route("remove-alert-rule", http.MethodDelete, "alert-rules/{id}", "Remove a rule")), a.remove)
+	g := route.Group{Tag: "alerts", Read: rest.BoardsRead, Edit: rest.AlertsWrite}
+	door.Handle(d, route.Whole(g.Route("list-alerts", http.MethodGet, "alerts", "What is wrong now, and what was in the last day")), a.list)
+	door.Handle(d, route.Whole(g.Route("list-alert-rules", http.MethodGet, "alert-rules", "The rules by which alerts are found")), a.rules)
+	door.Handle(d, route.Whole(g.Route("get-alert-rule", http.MethodGet, "alert-rules/{id}", "One rule")), a.rule)
+	door.Handle(d, route.Whole(g.Route("put-alert-rule", http.MethodPut, "alert-rules/{id}", "Add or change a rule; version in the body is that of If-Match")), a.put)
+	door.Handle(d, route.Whole(g.Route("remove-alert-rule", http.MethodDelete, "alert-rules/{id}", "Remove a rule")), a.remove)
 }
 
-func (a *alerts) list(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.Alert], error) {
-	return listOf(a.a.Alerts(ctx, by.Tenant), nil)
+func (a *alerts) list(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.Alert], error) {
+	return route.ListOf(a.a.Alerts(ctx, by.Tenant), nil)
 }
 
-func (a *alerts) rules(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.AlertRule], error) {
-	return listOf(a.a.Rules(ctx, by.Tenant))
+func (a *alerts) rules(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.AlertRule], error) {
+	return route.ListOf(a.a.Rules(ctx, by.Tenant))
 }
 
 type ruleOut struct {
@@ -110,7 +111,7 @@ func (a *alerts) put(ctx context.Context, by access.Caller, in *putRuleIn) (*rul
 	return &ruleOut{door.Tag(r.Version), r}, err
 }
 
-func (a *alerts) remove(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+func (a *alerts) remove(ctx context.Context, by access.Caller, in *route.IDIn) (*struct{}, error) {
 	_, ok, err := a.find(ctx, by, in.ID)
 	switch {
 	case err != nil:
@@ -128,18 +129,18 @@ type hooks struct{ h Hooks }
 
 func (h *hooks) mount(d *door.Door) {
 	d.Optional(rest.Webhook{}, "id", "version", "waiting")
-	g := group{"webhooks", rest.AlertsWrite, rest.AlertsWrite}
-	door.Handle(d, whole(g.route("list-webhooks", http.MethodGet, "webhooks", "Where the server tells others what happens")), h.list)
-	door.Handle(d, whole(makes(secret(g.route("add-webhook", http.MethodPost, "webhooks", "Add a webhook; the answer has its secret")))), h.add)
-	door.Handle(d, whole(g.route("get-webhook", http.MethodGet, "webhooks/{id}", "One webhook")), h.get)
-	door.Handle(d, whole(g.route("put-webhook", http.MethodPut, "webhooks/{id}", "Change a webhook")), h.put)
-	door.Handle(d, whole(g.route("remove-webhook", http.MethodDelete, "webhooks/{id}", "Remove a webhook")), h.remove)
-	door.Handle(d, whole(g.route("list-deliveries", http.MethodGet, "webhooks/{id}/deliveries", "What was sent to it, and what is waiting")), h.deliveries)
-	door.Handle(d, whole(g.route("redeliver", http.MethodPost, "webhooks/{id}/deliveries/{delivery}/again", "Send it again")), h.again)
+	g := route.Group{Tag: "webhooks", Read: rest.AlertsWrite, Edit: rest.AlertsWrite}
+	door.Handle(d, route.Whole(g.Route("list-webhooks", http.MethodGet, "webhooks", "Where the server tells others what happens")), h.list)
+	door.Handle(d, route.Whole(route.Makes(route.Secret(g.Route("add-webhook", http.MethodPost, "webhooks", "Add a webhook; the answer has its secret")))), h.add)
+	door.Handle(d, route.Whole(g.Route("get-webhook", http.MethodGet, "webhooks/{id}", "One webhook")), h.get)
+	door.Handle(d, route.Whole(g.Route("put-webhook", http.MethodPut, "webhooks/{id}", "Change a webhook")), h.put)
+	door.Handle(d, route.Whole(g.Route("remove-webhook", http.MethodDelete, "webhooks/{id}", "Remove a webhook")), h.remove)
+	door.Handle(d, route.Whole(g.Route("list-deliveries", http.MethodGet, "webhooks/{id}/deliveries", "What was sent to it, and what is waiting")), h.deliveries)
+	door.Handle(d, route.Whole(g.Route("redeliver", http.MethodPost, "webhooks/{id}/deliveries/{delivery}/again", "Send it again")), h.again)
 }
 
-func (h *hooks) list(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.Webhook], error) {
-	return listOf(h.h.Hooks(ctx, by.Tenant))
+func (h *hooks) list(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.Webhook], error) {
+	return route.ListOf(h.h.Hooks(ctx, by.Tenant))
 }
 
 type hookOut struct {
@@ -200,7 +201,7 @@ func (h *hooks) put(ctx context.Context, by access.Caller, in *putHookIn) (*hook
 	return &hookOut{door.Tag(w.Version), w}, err
 }
 
-func (h *hooks) remove(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+func (h *hooks) remove(ctx context.Context, by access.Caller, in *route.IDIn) (*struct{}, error) {
 	if _, err := h.find(ctx, by, in.ID); err != nil {
 		return nil, err
 	}
@@ -216,7 +217,7 @@ type deliveriesIn struct {
 	PageToken string `query:"page_token" maxLength:"20" doc:"next of the page before"`
 }
 
-func (h *hooks) deliveries(ctx context.Context, by access.Caller, in *deliveriesIn) (*listOut[rest.Delivery], error) {
+func (h *hooks) deliveries(ctx context.Context, by access.Caller, in *deliveriesIn) (*route.ListOut[rest.Delivery], error) {
 	before := int64(0)
 	if in.PageToken != "" {
 		var err error
@@ -227,7 +228,7 @@ func (h *hooks) deliveries(ctx context.Context, by access.Caller, in *deliveries
 	if _, err := h.find(ctx, by, in.ID); err != nil {
 		return nil, err
 	}
-	out, err := listOf(h.h.Deliveries(ctx, by.Tenant, in.ID, before, in.PageSize))
+	out, err := route.ListOf(h.h.Deliveries(ctx, by.Tenant, in.ID, before, in.PageSize))
 	if n := len(out.Body.Items); err == nil && n == in.PageSize {
 		out.Body.Next = strconv.FormatInt(out.Body.Items[n-1].ID, 10)
 	}

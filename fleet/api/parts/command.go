@@ -10,6 +10,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
+	"fulmar/fleet/api/parts/route"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
@@ -49,15 +50,15 @@ type commands struct {
 }
 
 func (c *commands) mount(d *door.Door) {
-	g := group{"commands", rest.BoardsRead, rest.CommandsSend}
-	door.Handle(d, makes(g.route("give-command", http.MethodPost, "commands", "Give a command to boards, or to those that a query matches now")), c.give)
-	door.Handle(d, g.route("list-commands", http.MethodGet, "commands", "Commands, newest first; to a caller who is limited to some boards, those to them alone"), c.list)
-	door.Handle(d, g.route("list-command-kinds", http.MethodGet, "commands/kinds", "The commands that boards say they have"), c.kinds)
-	door.Handle(d, g.route("get-command", http.MethodGet, "commands/{id}", "A command and how far each board is; at most 1,000 boards, what is not done first"), c.get)
-	act := g.route("act-on-command", http.MethodPost, "commands/{id}/actions", "Cancel a command (right commands:send), or as a second person approve or refuse it (right commands:approve)")
+	g := route.Group{Tag: "commands", Read: rest.BoardsRead, Edit: rest.CommandsSend}
+	door.Handle(d, route.Makes(g.Route("give-command", http.MethodPost, "commands", "Give a command to boards, or to those that a query matches now")), c.give)
+	door.Handle(d, g.Route("list-commands", http.MethodGet, "commands", "Commands, newest first; to a caller who is limited to some boards, those to them alone"), c.list)
+	door.Handle(d, g.Route("list-command-kinds", http.MethodGet, "commands/kinds", "The commands that boards say they have"), c.kinds)
+	door.Handle(d, g.Route("get-command", http.MethodGet, "commands/{id}", "A command and how far each board is; at most 1,000 boards, what is not done first"), c.get)
+	act := g.Route("act-on-command", http.MethodPost, "commands/{id}/actions", "Cancel a command (right commands:send), or as a second person approve or refuse it (right commands:approve)")
 	act.Right = rest.BoardsRead // and the action's own, which the part asks for
 	door.Handle(d, act, c.act)
-	door.Handle(d, g.route("list-board-commands", http.MethodGet, "boards/{board}/commands", "Commands of one board, newest first, those given on it among them"), c.ofBoard)
+	door.Handle(d, g.Route("list-board-commands", http.MethodGet, "boards/{board}/commands", "Commands of one board, newest first, those given on it among them"), c.ofBoard)
 }
 
 type commandOut struct{ Body *rest.Command }
@@ -123,12 +124,12 @@ func (c *commands) list(ctx context.Context, by access.Caller, in *commandsIn) (
 	return pageOf(c.c.List(ctx, by.Tenant, CommandFilter{Board: in.Board, State: in.State, Before: in.PageToken, Limit: in.PageSize, Sees: sees}))
 }
 
-func (c *commands) kinds(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.CommandKind], error) {
+func (c *commands) kinds(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.CommandKind], error) {
 	sees, err := c.looks.Names(ctx, by)
 	if err != nil {
 		return nil, err
 	}
-	return listOf(c.c.Kinds(ctx, by.Tenant, sees))
+	return route.ListOf(c.c.Kinds(ctx, by.Tenant, sees))
 }
 
 type commandIn struct {

@@ -11,6 +11,7 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
+	"fulmar/fleet/api/parts/route"
 	"fulmar/fleet/web"
 	"fulmar/schema"
 	"fulmar/schema/rest"
@@ -36,14 +37,14 @@ type JoinTokens interface {
 type joinTokens struct{ j JoinTokens }
 
 func (j *joinTokens) mount(d *door.Door) {
-	g := group{"admission", rest.BoardsAdmit, rest.BoardsAdmit}
-	door.Handle(d, whole(g.route("list-join-tokens", http.MethodGet, "join-tokens", "Tokens with which boards can still enrol; never their secrets")), j.list)
-	door.Handle(d, whole(makes(secret(g.route("make-join-token", http.MethodPost, "join-tokens", "Make a token with which boards enrol; the answer has the text that a board is given")))), j.make)
-	door.Handle(d, whole(g.route("revoke-join-token", http.MethodDelete, "join-tokens/{id}", "End a join token; boards that enrolled with it stay")), j.revoke)
+	g := route.Group{Tag: "admission", Read: rest.BoardsAdmit, Edit: rest.BoardsAdmit}
+	door.Handle(d, route.Whole(g.Route("list-join-tokens", http.MethodGet, "join-tokens", "Tokens with which boards can still enrol; never their secrets")), j.list)
+	door.Handle(d, route.Whole(route.Makes(route.Secret(g.Route("make-join-token", http.MethodPost, "join-tokens", "Make a token with which boards enrol; the answer has the text that a board is given")))), j.make)
+	door.Handle(d, route.Whole(g.Route("revoke-join-token", http.MethodDelete, "join-tokens/{id}", "End a join token; boards that enrolled with it stay")), j.revoke)
 }
 
-func (j *joinTokens) list(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.JoinToken], error) {
-	return listOf(j.j.JoinTokens(ctx, by.Tenant))
+func (j *joinTokens) list(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.JoinToken], error) {
+	return route.ListOf(j.j.JoinTokens(ctx, by.Tenant))
 }
 
 type joinTokenIn struct {
@@ -75,7 +76,7 @@ func (j *joinTokens) make(ctx context.Context, by access.Caller, in *joinTokenIn
 	return &joinTokenOut{made}, err
 }
 
-func (j *joinTokens) revoke(ctx context.Context, by access.Caller, in *idIn) (*struct{}, error) {
+func (j *joinTokens) revoke(ctx context.Context, by access.Caller, in *route.IDIn) (*struct{}, error) {
 	if !in.Dry {
 		return nil, j.j.RevokeJoinToken(ctx, by, in.ID)
 	}

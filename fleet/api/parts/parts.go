@@ -1,6 +1,13 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
+// Package parts are the routes of the API over the parts of the fleet that are kept
+// apart: what people say of boards, rollouts, alerts, webhooks, users, tokens and the
+// audit log. Each part comes as a small interface that is declared here; the routes
+// translate, and decide nothing that a part decides.
+//
+// A caller who is limited to some boards sees the rollouts that touch no other board.
+// The parts keep plans, acts and new tokens of such a caller within the limit.
 package parts
 
 import (
@@ -10,6 +17,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
+	"fulmar/fleet/api/parts/route"
 	"fulmar/schema/rest"
 )
 
@@ -116,57 +124,6 @@ func (p Parts) Mount(d *door.Door) {
 	}
 }
 
-// group makes routes of one tag.
-type group struct {
-	tag  string
-	read rest.Right
-	edit rest.Right
-}
-
-func (g group) route(id, method, path, summary string) door.Route {
-	r := door.Route{ID: id, Method: method, Path: path, Tag: g.tag, Summary: summary, Right: g.edit}
-	if method == http.MethodGet {
-		r.Right = g.read
-	}
-	return r
-}
-
-// whole keeps callers who are limited to some boards out of a route.
-func whole(r door.Route) door.Route {
-	r.Whole = true
-	return r
-}
-
-// secret says that a route's answer is told once.
-func secret(r door.Route) door.Route {
-	r.Secret = true
-	return r
-}
-
-// makes says that a route makes a new thing.
-func makes(r door.Route) door.Route {
-	r.Makes = true
-	return r
-}
-
-// listOut is a collection that is answered whole: its part bounds it.
-type listOut[T any] struct{ Body rest.List[T] }
-
-func listOf[T any](items []T, err error) (*listOut[T], error) {
-	if items == nil {
-		items = []T{}
-	}
-	return &listOut[T]{rest.List[T]{Items: items}}, err
-}
-
-type nothing struct{}
-
-// idIn names a thing to change.
-type idIn struct {
-	ID  string `path:"id" maxLength:"64" doc:"Its id"`
-	Dry bool   `query:"dry_run" doc:"Check all and change nothing"`
-}
-
 // metas are the routes of what people say of boards.
 type metas struct {
 	m     Metas
@@ -174,9 +131,9 @@ type metas struct {
 }
 
 func (m *metas) mount(d *door.Door) {
-	g := group{"boards", rest.BoardsRead, rest.BoardsWrite}
-	door.Handle(d, g.route("get-meta", http.MethodGet, "boards/{board}/meta", "What people say of a board"), m.get)
-	door.Handle(d, g.route("set-meta", http.MethodPut, "boards/{board}/meta", "Say it anew"), m.set)
+	g := route.Group{Tag: "boards", Read: rest.BoardsRead, Edit: rest.BoardsWrite}
+	door.Handle(d, g.Route("get-meta", http.MethodGet, "boards/{board}/meta", "What people say of a board"), m.get)
+	door.Handle(d, g.Route("set-meta", http.MethodPut, "boards/{board}/meta", "Say it anew"), m.set)
 }
 
 type metaOut struct {

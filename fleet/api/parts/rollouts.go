@@ -12,6 +12,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
+	"fulmar/fleet/api/parts/route"
 	"fulmar/fleet/web"
 	"fulmar/schema/rest"
 )
@@ -25,14 +26,14 @@ type rollouts struct {
 func (r *rollouts) mount(d *door.Door) {
 	// A plan is full of defaults: only what it is about has to be said.
 	d.Optional(rest.RolloutSpec{}, "gate", "limits")
-	g := group{"rollouts", rest.BoardsRead, rest.RolloutsWrite}
-	door.Handle(d, g.route("list-rollouts", http.MethodGet, "rollouts", "Rollouts, newest first"), r.list)
-	door.Handle(d, makes(g.route("create-rollout", http.MethodPost, "rollouts", "Plan a rollout; it does not start")), r.create)
-	door.Handle(d, g.route("forecast", http.MethodPost, "forecast", "Play a plan through; nothing is kept"), r.forecast)
-	door.Handle(d, g.route("get-rollout", http.MethodGet, "rollouts/{id}", "A rollout, its waves and its verdicts"), r.get)
-	door.Handle(d, g.route("list-rollout-boards", http.MethodGet, "rollouts/{id}/boards", "How far each board of it is"), r.boards)
+	g := route.Group{Tag: "rollouts", Read: rest.BoardsRead, Edit: rest.RolloutsWrite}
+	door.Handle(d, g.Route("list-rollouts", http.MethodGet, "rollouts", "Rollouts, newest first"), r.list)
+	door.Handle(d, route.Makes(g.Route("create-rollout", http.MethodPost, "rollouts", "Plan a rollout; it does not start")), r.create)
+	door.Handle(d, g.Route("forecast", http.MethodPost, "forecast", "Play a plan through; nothing is kept"), r.forecast)
+	door.Handle(d, g.Route("get-rollout", http.MethodGet, "rollouts/{id}", "A rollout, its waves and its verdicts"), r.get)
+	door.Handle(d, g.Route("list-rollout-boards", http.MethodGet, "rollouts/{id}/boards", "How far each board of it is"), r.boards)
 	for _, do := range []string{rest.RolloutStart, rest.RolloutPause, rest.RolloutResume, rest.RolloutAbort, rest.RolloutRetry, rest.RolloutRollback, rest.RolloutApprove} {
-		route := g.route(do+"-rollout", http.MethodPost, "rollouts/{id}/"+do, strings.ToUpper(do[:1])+do[1:]+" a rollout")
+		route := g.Route(do+"-rollout", http.MethodPost, "rollouts/{id}/"+do, strings.ToUpper(do[:1])+do[1:]+" a rollout")
 		if do == rest.RolloutApprove {
 			route.Right = rest.RolloutsApprove
 		}
@@ -88,7 +89,7 @@ func (r *rollouts) seen(ctx context.Context, by access.Caller, id string) (*rest
 	return r.r.Get(ctx, by.Tenant, id)
 }
 
-func (r *rollouts) list(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.Rollout], error) {
+func (r *rollouts) list(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.Rollout], error) {
 	all, err := r.r.List(ctx, by.Tenant)
 	if err != nil {
 		return nil, err
@@ -103,7 +104,7 @@ func (r *rollouts) list(ctx context.Context, by access.Caller, _ *nothing) (*lis
 			out = append(out, all[i])
 		}
 	}
-	return listOf(out, nil)
+	return route.ListOf(out, nil)
 }
 
 type rolloutIn struct {
@@ -218,7 +219,7 @@ type rolloutBoardsIn struct {
 	PageToken string `query:"page_token" maxLength:"64" doc:"next of the page before"`
 }
 
-func (r *rollouts) boards(ctx context.Context, by access.Caller, in *rolloutBoardsIn) (*listOut[rest.RolloutBoard], error) {
+func (r *rollouts) boards(ctx context.Context, by access.Caller, in *rolloutBoardsIn) (*route.ListOut[rest.RolloutBoard], error) {
 	if ok, err := r.sees(ctx, by, in.ID); err != nil || !ok {
 		if err == nil {
 			err = web.ErrNotFound
@@ -231,7 +232,7 @@ func (r *rollouts) boards(ctx context.Context, by access.Caller, in *rolloutBoar
 	}
 	all = slices.Clone(all) // what a part gives may be its own
 	slices.SortFunc(all, func(a, b rest.RolloutBoard) int { return strings.Compare(a.Board, b.Board) })
-	out, _ := listOf[rest.RolloutBoard](nil, nil)
+	out, _ := route.ListOf[rest.RolloutBoard](nil, nil)
 	for i := range all {
 		if all[i].Board <= in.PageToken || in.State != "" && all[i].State != in.State {
 			continue

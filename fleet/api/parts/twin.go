@@ -15,6 +15,7 @@ import (
 	"fulmar/fleet/access"
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
+	"fulmar/fleet/api/parts/route"
 	"fulmar/schema/rest"
 )
 
@@ -47,15 +48,15 @@ type twins struct {
 }
 
 func (t *twins) mount(d *door.Door) {
-	g := group{"twins", rest.BoardsRead, rest.CommandsSend}
-	many := g.route("patch-twins", http.MethodPost, "twins", "Change what many boards shall be; each is told of by name")
+	g := route.Group{Tag: "twins", Read: rest.BoardsRead, Edit: rest.CommandsSend}
+	many := g.Route("patch-twins", http.MethodPost, "twins", "Change what many boards shall be; each is told of by name")
 	many.Timeout = manyTimeout
-	door.Handle(d, g.route("get-twin", http.MethodGet, "boards/{board}/twin", "What a board shall be, is, and had set on it"), t.get)
-	door.Handle(d, g.route("patch-twin", http.MethodPatch, "boards/{board}/twin", "Change what a board shall be; null takes a key away"), t.patch)
-	door.Handle(d, g.route("list-twin-events", http.MethodGet, "boards/{board}/twin/history", "Who changed what of a board, newest first"), t.history)
+	door.Handle(d, g.Route("get-twin", http.MethodGet, "boards/{board}/twin", "What a board shall be, is, and had set on it"), t.get)
+	door.Handle(d, g.Route("patch-twin", http.MethodPatch, "boards/{board}/twin", "Change what a board shall be; null takes a key away"), t.patch)
+	door.Handle(d, g.Route("list-twin-events", http.MethodGet, "boards/{board}/twin/history", "Who changed what of a board, newest first"), t.history)
 	door.Handle(d, many, t.patchMany)
-	door.Handle(d, g.route("list-conflicts", http.MethodGet, "conflicts", "Keys that were set in the fleet and on the board, and that a person has to decide"), t.conflicts)
-	door.Handle(d, g.route("decide-conflict", http.MethodPost, "conflicts/decide", "Decide one"), t.decide)
+	door.Handle(d, g.Route("list-conflicts", http.MethodGet, "conflicts", "Keys that were set in the fleet and on the board, and that a person has to decide"), t.conflicts)
+	door.Handle(d, g.Route("decide-conflict", http.MethodPost, "conflicts/decide", "Decide one"), t.decide)
 }
 
 type twinOut struct {
@@ -125,7 +126,7 @@ type historyIn struct {
 	PageToken string `query:"page_token" maxLength:"20" doc:"next of the page before"`
 }
 
-func (t *twins) history(ctx context.Context, by access.Caller, in *historyIn) (*listOut[rest.TwinEvent], error) {
+func (t *twins) history(ctx context.Context, by access.Caller, in *historyIn) (*route.ListOut[rest.TwinEvent], error) {
 	if err := t.there(ctx, by, in.Board); err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (t *twins) history(ctx context.Context, by access.Caller, in *historyIn) (*
 		}
 	}
 	list, err := t.t.History(ctx, by.Tenant, in.Board, before, in.PageSize)
-	out, err := listOf(list, err)
+	out, err := route.ListOf(list, err)
 	if len(list) == in.PageSize {
 		out.Body.Next = strconv.FormatInt(list[len(list)-1].Seq, 10)
 	}
@@ -149,14 +150,14 @@ type bulkIn struct {
 	Body rest.TwinBulk
 }
 
-func (t *twins) patchMany(ctx context.Context, by access.Caller, in *bulkIn) (*listOut[rest.TwinChanged], error) {
+func (t *twins) patchMany(ctx context.Context, by access.Caller, in *bulkIn) (*route.ListOut[rest.TwinChanged], error) {
 	boards, err := t.targets(ctx, by, in.Body.Boards, in.Body.Query)
 	if err != nil {
 		return nil, err
 	}
 	door.Patient(ctx, manyTimeout)
 	if !in.Dry {
-		return listOf(t.t.PatchMany(ctx, by, boards, in.Body.TwinPatch, nil))
+		return route.ListOf(t.t.PatchMany(ctx, by, boards, in.Body.TwinPatch, nil))
 	}
 	var all []rest.TwinCheck
 	for _, b := range boards {
@@ -222,10 +223,10 @@ func wouldSet(boards int, checks []rest.TwinCheck) string {
 		}
 		say = append(say, s+".")
 	}
-	return fmt.Sprintf("Of %d boards: ", boards) + strings.Join(say, " ")
+	return "Of " + strings.TrimSuffix(fmt.Sprintf("%d boards", boards), map[bool]string{true: "s"}[boards == 1]) + ": " + strings.Join(say, " ")
 }
 
-func (t *twins) conflicts(ctx context.Context, by access.Caller, _ *nothing) (*listOut[rest.TwinConflict], error) {
+func (t *twins) conflicts(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.TwinConflict], error) {
 	seen, err := t.looks.Names(ctx, by)
 	if err != nil {
 		return nil, err
@@ -240,7 +241,7 @@ func (t *twins) conflicts(ctx context.Context, by access.Caller, _ *nothing) (*l
 			out = append(out, all[i])
 		}
 	}
-	return listOf(out, nil)
+	return route.ListOf(out, nil)
 }
 
 type decideIn struct {

@@ -11,11 +11,20 @@ import (
 	"time"
 )
 
+// put is a statement that each change of a board runs.
+type put string
+
+const (
+	putRow put = `INSERT INTO twin (tenant, board, life, version, applied, conflicts, agreed, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+ON CONFLICT (tenant, board) DO UPDATE SET life = ?3, version = ?4, applied = ?5, conflicts = ?6, agreed = ?7, body = ?8`
+	putEvent  put = `INSERT INTO twin_event (tenant, board, at, body) VALUES (?, ?, ?, ?)`
+	cutEvents put = `DELETE FROM twin_event WHERE id IN (
+  SELECT id FROM twin_event WHERE tenant = ?1 AND board = ?2 ORDER BY id DESC LIMIT -1 OFFSET ?3)`
+)
+
 // Put writes what has changed of a board's twin.
 func (t *Table) Put(ctx context.Context, tx *sql.Tx, c *Change) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO twin (tenant, board, life, version, applied, conflicts, agreed, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-ON CONFLICT (tenant, board) DO UPDATE SET life = ?3, version = ?4, applied = ?5, conflicts = ?6, agreed = ?7, body = ?8`,
-		c.Tenant, c.Board, c.Life, clip(c.Version), clip(c.Applied), c.Conflicts, c.Agreed, c.Body)
+	err := t.exec(ctx, tx, putRow, c.Tenant, c.Board, c.Life, clip(c.Version), clip(c.Applied), c.Conflicts, c.Agreed, c.Body)
 	if err == nil && c.Settle {
 		err = settle(ctx, tx, c)
 	}
@@ -55,14 +64,11 @@ ON CONFLICT DO UPDATE SET body = ?5`, c.Tenant, c.Board, h.Key, h.Since.UnixMill
 // events adds to the history, and takes the oldest out.
 func (t *Table) events(ctx context.Context, tx *sql.Tx, c *Change) error {
 	for _, e := range c.Events {
-		_, err := tx.ExecContext(ctx, `INSERT INTO twin_event (tenant, board, at, body) VALUES (?, ?, ?, ?)`, c.Tenant, c.Board, c.At.UnixMilli(), string(e))
-		if err != nil {
+		if err := t.exec(ctx, tx, putEvent, c.Tenant, c.Board, c.At.UnixMilli(), string(e)); err != nil {
 			return err
 		}
 	}
-	_, err := tx.ExecContext(ctx, `DELETE FROM twin_event WHERE id IN (
-  SELECT id FROM twin_event WHERE tenant = ?1 AND board = ?2 ORDER BY id DESC LIMIT -1 OFFSET ?3)`, c.Tenant, c.Board, boardEvents)
-	if err != nil {
+	if err := t.exec(ctx, tx, cutEvents, c.Tenant, c.Board, boardEvents); err != nil {
 		return err
 	}
 	if t.added += len(c.Events); t.added < pruneEvery {

@@ -37,6 +37,10 @@ func TestBrowser(t *testing.T) {
 	b.Until(`document.querySelector("h1").innerText.includes("cancelled")`)
 
 	b.Open("/commands/new?name=set-valve-position")
+	if got := webtest.Eval[string](b, `document.querySelector("#f-args").value`); got != "valve=\npercent=" {
+		t.Errorf("the form of a known command begins with %q", got)
+	}
+	b.Do(chromedp.Evaluate[chromedp.Void](`document.querySelector("#f-args").value = ""`))
 	b.Do(chromedp.SendKeys(`#f-query`, "site=hall-4"), chromedp.SendKeys(`#f-args`, "valve=main\npercent=40"))
 	b.Until(`document.querySelector(".counting").innerText === "50 boards match now"`)
 	b.Shoot("command-new-filled")
@@ -49,8 +53,14 @@ func TestBrowser(t *testing.T) {
 	b.Until(`document.querySelector("h1").innerText === "Board and fleet agree everywhere"`)
 
 	b.Looks([][2]string{
-		{"commands", "/commands"}, {"command-many", "/commands/c-3"}, {"command-approve", "/commands/c-4"}, {"command-unknown", "/commands/c-1"},
-		{"command-new", "/commands/new"}, {"control", "/boards/dock-1/control"}, {"control-new", "/boards/dock-2/control"}, {"conflicts", "/conflicts"},
+		{"commands", "/commands"},
+		{"command-many", "/commands/c-3"},
+		{"command-approve", "/commands/c-4"},
+		{"command-unknown", "/commands/c-1"},
+		{"command-new", "/commands/new"},
+		{"control", "/boards/dock-1/control"},
+		{"control-new", "/boards/dock-2/control"},
+		{"conflicts", "/conflicts"},
 	}, axe)
 	b.Quiet(nil)
 }

@@ -95,7 +95,7 @@ func newRow(s *live.Sheet, c *rest.Command) row {
 	r.BarWords = spoken(r.Bar)
 	r.Target = words.Plural(c.Total, "board", "boards")
 	if len(c.Boards) == 1 && c.Total == 1 {
-		r.Target, r.Note = c.Boards[0].Board, stop(c.Boards[0].Text)
+		r.Target, r.Note = c.Boards[0].Board, said(c.Name, c.Boards[0].Text)
 	}
 	return r
 }
@@ -183,7 +183,7 @@ func newOne(s *live.Sheet, c *rest.Command) *oneView {
 	v.Title = c.Name + ": " + v.BarWords
 	if c.Total == 1 && len(c.Boards) == 1 {
 		v.Title = c.Name + " on " + c.Boards[0].Board + ": " + v.Word
-		v.Say = stop(c.Boards[0].Text)
+		v.Say = said(c.Name, c.Boards[0].Text)
 	}
 	if !over(c) && !c.Expires.IsZero() {
 		v.Valid = s.Text("valid", "a board may begin it until "+words.Stamp(c.Expires.In(s.At.Location()), s.At))
@@ -207,9 +207,18 @@ func newOne(s *live.Sheet, c *rest.Command) *oneView {
 }
 
 func newBoard(s *live.Sheet, c *rest.Command, b *rest.CommandBoard) boardRow {
-	r := boardRow{CommandBoard: *b, Word: stateWord(b.State), Tone: tone(b.State), Say: stop(b.Text), Answer: value(b.Value)}
+	r := boardRow{CommandBoard: *b, Word: stateWord(b.State), Tone: tone(b.State), Answer: inWords(b.Value)}
+	if c.Total > 1 { // of one it stands above
+		r.Say = said(c.Name, b.Text)
+	}
+	if rest.CommandFinal(b.State) {
+		r.Percent = 0
+	}
 	for i, e := range b.Events {
-		x := step{Word: stateWord(e.State), Tone: tone(e.State), At: e.At.In(s.At.Location()).Format("15:04:05"), Text: e.Text}
+		x := step{Word: stateWord(e.State), Tone: tone(e.State), At: e.At.In(s.At.Location()).Format("15:04:05")}
+		if e.Text != b.Text { // the last one is said already
+			x.Text = said(c.Name, e.Text)
+		}
 		if i > 0 {
 			x.After = took(e.At.Sub(b.Events[i-1].At))
 		} else {
@@ -220,7 +229,7 @@ func newBoard(s *live.Sheet, c *rest.Command, b *rest.CommandBoard) boardRow {
 		}
 		r.Steps = append(r.Steps, x)
 	}
-	if r.Answer == "null" {
+	if r.Answer == "null" || r.Answer == "none" {
 		r.Answer = ""
 	}
 	return r

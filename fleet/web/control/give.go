@@ -28,15 +28,20 @@ type giveView struct {
 	Form  *form.Form
 	Kinds []rest.CommandKind
 	Two   []string // names that want a second person
+	Board string   // for the links to kinds
+	Hint  string   // which arguments the command takes, where that is known
 }
 
-// blank shows the form; ?board=, ?q= and ?name= fill it in.
+// blank shows the form; ?board=, ?q=, ?name= and ?args= fill it in.
 func (p *pages) blank(ctx context.Context, s *web.Shown) error {
 	f := form.New("valid", strconv.Itoa(validFor))
-	for param, most := range map[string]int{"name": maxName, "board": maxName, "q": maxQuery} {
+	for param, most := range map[string]int{"name": maxName, "board": maxName, "q": maxQuery, "args": maxArgs} {
 		if v := s.Query.Get(param); v != "" && len(v) <= most {
-			f.Set(map[string]string{"name": "name", "board": "boards", "q": "query"}[param], v)
+			f.Set(map[string]string{"name": "name", "board": "boards", "q": "query", "args": "args"}[param], v)
 		}
+	}
+	if name := s.Query.Get("name"); s.Query.Get("args") == "" {
+		f.Set("args", known(name).lines())
 	}
 	return p.form(ctx, s, f)
 }
@@ -46,7 +51,7 @@ func (p *pages) form(ctx context.Context, s *web.Shown, f *form.Form) error {
 	if err != nil {
 		return p.gone(err)
 	}
-	v := &giveView{Form: f, Kinds: kinds}
+	v := &giveView{Form: f, Kinds: kinds, Board: f.Raw("boards"), Hint: known(f.Raw("name")).words()}
 	for _, k := range kinds {
 		if k.Approval {
 			v.Two = append(v.Two, k.Name)
@@ -123,6 +128,10 @@ func args(f *form.Form) json.RawMessage {
 		k, v, ok := strings.Cut(line, "=")
 		if k = strings.TrimSpace(k); !ok || k == "" {
 			f.Wrong("args", "%q has no value: write name=value, one in each line.", line)
+			return nil
+		}
+		if strings.TrimSpace(v) == "" {
+			f.Wrong("args", "%q has no value: write one, \"\" for an empty text, or leave the line out.", k)
 			return nil
 		}
 		if _, twice := out[k]; twice {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,7 +74,11 @@ func bar(counts map[string]int, total int) (out []segment) {
 			continue
 		}
 		w := 100 * float64(n) / float64(total)
-		out = append(out, segment{class(s), stateWord(s), fmt.Sprintf("%.2f%%", x), fmt.Sprintf("%.2f%%", w), n})
+		word := stateWord(s)
+		if n > 1 {
+			word = strings.Replace(word, "waits ", "wait ", 1)
+		}
+		out = append(out, segment{class(s), word, fmt.Sprintf("%.2f%%", x), fmt.Sprintf("%.2f%%", w), n})
 		x += w
 	}
 	return out
@@ -137,8 +142,29 @@ func given(c *rest.Command) string {
 	return s
 }
 
-// person says who an actor is: people by their name alone.
-func person(actor string) string { return strings.TrimPrefix(actor, "user/") }
+// person says who an actor is: people by their name alone, also where a board tells of
+// one whom the fleet named to it.
+func person(actor string) string {
+	if of, ok := strings.CutPrefix(actor, "fleet ("); ok {
+		actor = strings.Replace(of, ")", "", 1)
+	}
+	for _, kind := range []string{"token ", "token/"} { // as the fleet names one, as boards do
+		if of, ok := strings.CutPrefix(actor, kind); ok {
+			return "API token " + of
+		}
+	}
+	return strings.TrimPrefix(actor, "user/")
+}
+
+// said is what a board says of a command, as a sentence without the command's name before
+// it.
+func said(name, text string) string { return stop(strings.TrimPrefix(text, name+": ")) }
+
+// num writes a number with four decimals at most: what a valve has of 40 after a ramp is
+// 39.999999999998664.
+func num(f float64) string {
+	return strconv.FormatFloat(math.Round(f*1e4)/1e4, 'f', -1, 64)
+}
 
 // took writes how long a step took: under ten seconds with a tenth.
 func took(d time.Duration) string {
@@ -170,11 +196,31 @@ func value(raw json.RawMessage) string {
 	if json.Unmarshal(raw, &s) == nil {
 		return clip(s)
 	}
+	if bytes.ContainsAny(raw, ".eE") {
+		var f float64
+		if json.Unmarshal(raw, &f) == nil {
+			return num(f)
+		}
+	}
+	var x any
 	var b bytes.Buffer
-	if json.Compact(&b, raw) != nil {
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // > is nothing that a person has to read as \u003e
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if d.Decode(&x) != nil || e.Encode(x) != nil {
 		return ""
 	}
-	return clip(b.String())
+	return clip(strings.TrimSpace(b.String()))
+}
+
+// ofKey writes the value of a key of the twin; of a rule its condition.
+func ofKey(key string, raw json.RawMessage) string {
+	var x struct{ When string }
+	if strings.HasPrefix(key, "rule.") && json.Unmarshal(raw, &x) == nil && x.When != "" {
+		return clip("when " + x.When)
+	}
+	return value(raw)
 }
 
 func clip(s string) string {

@@ -193,7 +193,7 @@ func newParts(now time.Time) *parts {
 			{ID: "c-4", Name: "trigger-safety-shutdown", Actor: "user/j.roth", Reason: "smoke at press 2", Given: now.Add(-time.Minute), Expires: now.Add(4 * time.Minute), Approval: &rest.CommandApproval{Wanted: true}, Counts: map[string]int{rest.CommandWaiting: 1}, Total: 1, Boards: []rest.CommandBoard{{Board: "dock-1", State: rest.CommandWaiting, Events: []rest.CommandEvent{ev(time.Minute, "waiting-approval")}}}},
 			many,
 			{ID: "c-2", Name: "set-valve-position", Args: json.RawMessage(`{"valve":"main","percent":0}`), Actor: "rule/alone-close", Local: true, Given: now.Add(-time.Hour), Counts: map[string]int{rest.CommandDone: 1}, Total: 1, Boards: []rest.CommandBoard{{Board: "dock-1", State: rest.CommandDone, Text: "the valve is closed", Events: []rest.CommandEvent{ev(time.Hour, "done")}}}},
-			{ID: "c-1", Name: "restart", Args: json.RawMessage(`{"part":"worker"}`), Actor: "token/7", Given: now.Add(-2 * time.Hour), Counts: map[string]int{rest.CommandUnknown: 1}, Total: 1, Boards: []rest.CommandBoard{{Board: "dock-2", State: rest.CommandUnknown, Code: "interrupted", Text: "the board died while it ran; look whether it had its effect"}}},
+			{ID: "c-1", Name: "restart", Args: json.RawMessage(`{"part":"worker"}`), Actor: "token 7", Given: now.Add(-2 * time.Hour), Counts: map[string]int{rest.CommandUnknown: 1}, Total: 1, Boards: []rest.CommandBoard{{Board: "dock-2", State: rest.CommandUnknown, Code: "interrupted", Text: "the board died while it ran; look whether it had its effect"}}},
 		},
 		twins: map[string]*rest.Twin{
 			"dock-1": {
@@ -204,13 +204,25 @@ func newParts(now time.Time) *parts {
 					{Key: "app.setpoint", Value: json.RawMessage(`40`), From: "board", State: "applied", Board: []rest.TwinEdit{{Value: json.RawMessage(`40`), Author: "local/eva", Reason: "too loud", LeaseS: 3600}}},
 				},
 				Reported: map[string]json.RawMessage{
-					"output.main": json.RawMessage(`{"kind":"simulated","value":40,"unit":"%","min":0,"max":100,"safe":0,"state":"set"}`),
+					"output.main": json.RawMessage(`{"kind":"simulated","value":39.499999999998664,"unit":"percent","min":0,"max":100,"safe":0,"state":"set","by":"token/7"}`),
 					"output.lamp": json.RawMessage(`{"kind":"gpio","value":null,"min":0,"max":1,"state":"failed","why":"the line is held by another program"}`),
+					"output.gate": json.RawMessage(`{"kind":"gpio","unit":"","min":0,"max":1,"state":"unknown"}`),
 					"safety":      json.RawMessage(`{"active":true,"by":"rule/too-hot"}`), "autonomy": json.RawMessage(`{"state":"connected"}`),
 					"rule.too-hot": json.RawMessage(`{"state":"on","fired":2}`), "commands": json.RawMessage(`["set-output","restart"]`), "config.log.level": json.RawMessage(`"debug"`), "twin.refused": json.RawMessage(`{}`),
 				},
 			},
 			"dock-2": {Board: "dock-2"},
+			"dock-4": {
+				Board: "dock-4", Version: 3, Applied: 3, InSync: true, Seen: now, Reported: map[string]json.RawMessage{"config.camera.belt.fps": json.RawMessage(`4.0`)},
+				Keys: []rest.TwinKey{{Key: "camera.belt.fps", Value: json.RawMessage(`500`), From: "fleet", State: "refused", Refused: "wants a number from 0.001 to 240; is 500", Fleet: &rest.TwinEdit{Value: json.RawMessage(`500`), Author: "m.kern"}}},
+			},
+			"dock-5": {
+				Board: "dock-5", Version: 3, Applied: 3, InSync: true, Seen: now, Reported: map[string]json.RawMessage{"autonomy": json.RawMessage(`{"state":"connected","leases":{},"stays":"main","why":""}`)},
+				Keys: []rest.TwinKey{{
+					Key: "camera.belt.fps", Value: json.RawMessage(`10`), From: "board", State: "applied", Fleet: &rest.TwinEdit{Value: json.RawMessage(`4`), Author: "m.kern"},
+					Board: []rest.TwinEdit{{Value: json.RawMessage(`10`), Author: "local/eva"}},
+				}},
+			},
 			"dock-3": {Board: "dock-3", Version: 2, Applied: 2, InSync: true, Seen: now, Conflicts: 1},
 		},
 		conflicts: []rest.TwinConflict{{

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	maxHistory = 30 // changes of a twin shown; the API has more
+	maxHistory = 20 // changes of a twin shown; the API has more
 	maxOfBoard = 15 // commands of a board
 	maxKey     = 96 // bytes: as twins take it
 	maxValue   = 1 << 10
@@ -44,6 +44,7 @@ type twinView struct {
 	Edit             bool
 	Form             *form.Form
 	Conflict         int
+	Names            []string // of the commands that it has
 }
 
 // keyRow is one key that somebody set.
@@ -59,7 +60,10 @@ type output struct {
 }
 
 // safety is the safety shutdown, where it holds.
-type safety struct{ By, Since string }
+type safety struct {
+	Active bool   `json:"active"`
+	By     string `json:"by"`
+}
 
 // fact is one reported key.
 type fact struct{ Name, Text string }
@@ -100,8 +104,8 @@ func (p *pages) show(ctx context.Context, s *web.Shown, f *form.Form) error {
 		v.Past = append(v.Past, newChange(s, e))
 	}
 	s.Title, s.Data = v.Title, v
-	s.Shape("verdict", v.Title, v.Say)
-	s.Shape("outputs", v.Outputs, v.Safety, v.Alone, v.Rules)
+	s.Shape("verdict", v.Title, v.Say, v.Alone)
+	s.Shape("outputs", v.Outputs, v.Safety, v.Rules)
 	s.Shape("keys", v.Version, v.Applied, v.Rows)
 	s.Shape("commands", shapes([]group{{Rows: v.Commands}})...)
 	s.Shape("past", v.Past)
@@ -112,6 +116,15 @@ func (p *pages) show(ctx context.Context, s *web.Shown, f *form.Form) error {
 // sum says how the board and the fleet stand to each other.
 func (v *twinView) sum() {
 	v.Title, v.Tone = v.Board+" is as the fleet wants it", "healthy"
+	not, here := 0, 0
+	for _, k := range v.Twin.Keys {
+		switch {
+		case k.State == "refused" || k.State == "undone":
+			not++
+		case k.From == "board":
+			here++
+		}
+	}
 	switch {
 	case v.Twin.Seen.IsZero():
 		v.Title, v.Tone, v.Say = v.Board+" has not spoken of its settings yet", "never", "Its release may be older than settings from the fleet. What is set here waits for it."
@@ -120,6 +133,10 @@ func (v *twinView) sum() {
 	case !v.InSync:
 		v.Title, v.Tone = v.Board+" has not taken the newest settings yet", "run"
 		v.Say = fmt.Sprintf("It has version %d of %d. They go to it as soon as it is there.", v.Applied, v.Version)
+	case not > 0:
+		v.Title, v.Tone = v.Board+" does not take "+words.Plural(not, "setting", "settings"), "failing"
+	case here > 0:
+		v.Title = v.Board + ": " + words.Plural(here, "setting is", "settings are") + " as somebody set on the board"
 	case v.Version == 0:
 		v.Title = v.Board + " runs on its own config file"
 	}
@@ -127,25 +144,40 @@ func (v *twinView) sum() {
 
 func (v *twinView) keys() {
 	for _, k := range v.Twin.Keys {
-		r := keyRow{TwinKey: k, Holds: value(k.Value), Word: k.State}
+		r := keyRow{TwinKey: k, Holds: ofKey(k.Key, k.Value), Word: k.State}
 		if len(k.Value) == 0 {
 			r.Holds = "not set"
 		}
 		r.Tone = map[string]string{"applied": "healthy", "pending": "run", "refused": "failing", "undone": "failing", "conflict": "degraded"}[k.State]
-		switch {
-		case k.From == "board" && len(k.Board) > 0:
-			r.Who = person(k.Board[0].Author) + ", on the board"
+		wants := ""
+		if k.Fleet != nil {
+			wants = "deleted"
+			if len(k.Fleet.Value) > 0 {
+				wants = ofKey(k.Key, k.Fleet.Value)
+			}
+			r.Who, r.Say = person(k.Fleet.Author), stop(k.Fleet.Reason)
+		}
+		here := k.From == "board" && len(k.Board) > 0
+		if here {
+			r.Who, r.Say = person(k.Board[0].Author)+", on the board", stop(k.Board[0].Reason)
 			if k.Board[0].LeaseS > 0 {
 				r.Who += ", for a time"
 			}
-			r.Say = k.Board[0].Reason
-		case k.Fleet != nil:
-			r.Who, r.Say = person(k.Fleet.Author), k.Fleet.Reason
+			if k.State == "applied" {
+				r.Word = "set on the board"
+			}
 		}
-		if k.Refused != "" {
-			r.Say = k.Refused
+		switch {
+		case k.Refused != "" && here:
+			r.Say = "The fleet's " + wants + " is not taken: " + words.Lower(stop(k.Refused))
+		case k.Refused != "":
+			r.Say = "Not taken: " + words.Lower(stop(k.Refused))
+			if is, ok := v.Twin.Reported["config."+k.Key]; ok { // else what it was, which nobody knows here
+				r.Say, r.Holds = wants+" is not taken: "+words.Lower(stop(k.Refused)), value(is)
+			}
+		case here && wants != "":
+			r.Say = strings.TrimSpace(r.Say + " The fleet wants " + wants + ".")
 		}
-		r.Say = stop(r.Say)
 		v.Rows = append(v.Rows, r)
 	}
 }
@@ -162,41 +194,83 @@ func (v *twinView) reported() {
 				continue
 			}
 		case kind == "rule" && name != "":
-			v.Rules = append(v.Rules, fact{name, inWords(raw)})
+			v.Rules = append(v.Rules, fact{name, ruleWords(raw)})
 			continue
 		case k == "safety":
-			var x struct {
-				Active bool   `json:"active"`
-				By     string `json:"by"`
-			}
+			var x safety
 			if json.Unmarshal(raw, &x) == nil {
-				if x.Active {
-					v.Safety = &safety{By: x.By}
+				if x.By = person(x.By); x.Active {
+					v.Safety = &x
 				}
 				continue
 			}
 		case k == "autonomy":
 			v.Alone = alone(raw)
 			continue
+		case k == "commands" && json.Unmarshal(raw, &v.Names) == nil:
+			slices.Sort(v.Names)
+			continue
+		case k == "twin.refused": // beside its keys
+			continue
 		}
-		v.Rest = append(v.Rest, fact{k, inWords(raw)})
+		if text := inWords(raw); text != "" {
+			v.Rest = append(v.Rest, fact{strings.TrimPrefix(k, "config."), text})
+		}
 	}
 }
 
-// alone says whether the board acts on its own.
+// ruleWords says how a rule is.
+func ruleWords(raw json.RawMessage) string {
+	var x struct {
+		State  string `json:"state"`
+		Fired  uint64 `json:"fired"`
+		Why    string `json:"why"`
+		Slowed bool   `json:"slowed"`
+	}
+	if json.Unmarshal(raw, &x) != nil || x.State == "" {
+		return inWords(raw)
+	}
+	out := x.State
+	switch {
+	case x.Fired == 1:
+		out += ", fired once"
+	case x.Fired > 1:
+		out += ", fired " + words.Count(x.Fired) + " times"
+	}
+	if x.Slowed {
+		out += "; it fires too often, and now once a minute at most"
+	}
+	if x.Why != "" {
+		out += "; " + x.Why
+	}
+	return out
+}
+
+// alone says whether the board acts on its own; "" where it does not, and nothing is left
+// of the last time.
 func alone(raw json.RawMessage) string {
 	var x struct {
 		State string `json:"state"`
+		Stays string `json:"stays"`
+		Why   string `json:"why"`
 	}
-	if json.Unmarshal(raw, &x) != nil || x.State == "" {
+	if json.Unmarshal(raw, &x) != nil {
 		return ""
 	}
-	if x.State == "alone" {
-		return "acts on its own: it cannot ask the fleet"
+	out := map[string]string{
+		"alone": "acts on its own: it could not ask the fleet", "over": "was alone for longer than it may act: outputs go to their safe states",
+		"safe": "was alone for longer than it may act: outputs are in their safe states",
+	}[x.State]
+	if out == "" && x.Stays != "" {
+		out = "was alone, and in their safe states until somebody sets them stay: " + x.Stays
 	}
-	return x.State
+	if out != "" && x.Why != "" {
+		out += "; " + x.Why
+	}
+	return out
 }
 
+// newOutput reads what a board says of an output; its states are those of device/output.
 func newOutput(name string, raw json.RawMessage) (output, bool) {
 	var x struct {
 		Value *float64 `json:"value"`
@@ -206,16 +280,28 @@ func newOutput(name string, raw json.RawMessage) (output, bool) {
 		Safe  *float64 `json:"safe"`
 		State string   `json:"state"`
 		Why   string   `json:"why"`
+		By    string   `json:"by"`
 	}
 	if json.Unmarshal(raw, &x) != nil {
 		return output{}, false
 	}
-	num := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+	if x.Unit == "percent" {
+		x.Unit = "%"
+	}
 	o := output{Name: name, Unit: x.Unit, Range: num(x.Min) + " to " + num(x.Max), Word: x.State, Say: stop(x.Why), Width: "0%"}
 	// The words of boards' outputs, see device/output.
 	o.Tone = map[string]string{"set": "healthy", "moving": "run", "safe": "degraded", "failed": "failing"}[x.State]
 	if o.Tone == "" {
 		o.Tone = "never"
+	}
+	switch x.State {
+	case "safe":
+		o.Word = "held safe"
+	case "unknown":
+		o.Word = "not set since the start"
+	}
+	if x.By != "" && o.Say == "" {
+		o.Say = "By " + person(x.By) + "."
 	}
 	if x.Value != nil {
 		o.Known, o.Value = true, num(*x.Value)
@@ -255,20 +341,34 @@ func inWords(raw json.RawMessage) string {
 
 func newChange(s *web.Shown, e rest.TwinEvent) change {
 	c := change{When: s.Stamp(e.At), Who: person(e.Author), Say: stop(e.Reason)}
-	switch e.Kind {
+	switch v := ofKey(e.Key, e.Value); e.Kind {
 	case "set":
-		c.What = e.Key + " set to " + value(e.Value)
+		c.What = e.Key + " set to " + v
 	case "deleted":
 		c.What = e.Key + " taken back"
 	case "applied":
 		c.What = fmt.Sprintf("the board has taken version %d", e.Version)
 	case "held":
 		c.What = e.Key + ": board and fleet want different things"
+	case "overridden":
+		c.What = e.Key + " set to " + v + " on the board"
+	case "cleared":
+		c.What = e.Key + ": what was set on the board is over"
+	case "replaced":
+		c.What = e.Key + ": the fleet's " + v + " replaces what was set on the board"
+	case "decided":
+		c.What = e.Key + ": " + v + " holds"
+	case "refused":
+		c.What = e.Key + ": the board does not take it"
+	case "undone":
+		c.What = "the board went back to the settings before"
 	default:
 		c.What = e.Key + " " + e.Kind
 	}
-	if e.Kind == "undone" {
-		c.What = "the board went back to the settings before"
+	for _, l := range e.Lost {
+		if e.Kind == "decided" || e.Kind == "cleared" || e.Kind == "replaced" {
+			c.Say = strings.TrimSpace(c.Say + " Lost: " + value(l.Value) + " of " + person(l.Author) + ".")
+		}
 	}
 	return c
 }

@@ -29,14 +29,14 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the programs")
 	boards := flag.Int("boards", 10_000, "boards that are connected")
 	length := flag.Duration("for", 30*time.Second, "how long each part is measured")
-	only := flag.String("only", "", "one part: idle, living or flat; all of them if empty")
+	only := flag.String("only", "", "one part: idle, living, flat or twin; all of them if empty")
 	flag.Parse()
 	fmt.Println("| measure | value |")
 	fmt.Println("|---|---|")
 	for _, part := range []struct {
 		name string
 		run  func(bin string, boards int, length time.Duration) error
-	}{{"idle", idle}, {"living", living}, {"flat", flat}} {
+	}{{"idle", idle}, {"living", living}, {"flat", flat}, {"twin", twin}} {
 		if *only != "" && *only != part.name {
 			continue
 		}
@@ -152,6 +152,37 @@ func idle(bin string, boards int, length time.Duration) error {
 		return err
 	}
 	fmt.Printf("| RSS of the server with %d idle boards, less %.0f MB without | %.1f KB a board |\n", boards, float64(before.RSS)/1e6, float64(u.RSS-before.RSS)/float64(boards)/1e3)
+	return b.back(f, boards)
+}
+
+// back is what it costs that all boards come back after a restart of the server: they know
+// each other, so nothing is new but the connection.
+func (b *bench) back(f *sim.Fleet, boards int) error {
+	if _, err := b.Fleet.Stop(); err != nil {
+		return err
+	}
+	for f.Stats().Connected > 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := b.StartFleet(context.Background()); err != nil {
+		return err
+	}
+	before, err := local.UsageOf(b.Fleet.PID())
+	if err != nil {
+		return err
+	}
+	begin, was := time.Now(), f.Stats()
+	if err := b.connected(f, boards); err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	time.Sleep(2 * time.Second) // what they say after the hello
+	u, err := local.UsageOf(b.Fleet.PID())
+	if err != nil {
+		return err
+	}
+	fmt.Printf("| %d boards back after a restart of the server; connections that failed; processor time of the server | %.1f s; %d; %.2f ms a board |\n",
+		boards, took.Seconds(), f.Stats().Failed-was.Failed, (u.CPU-before.CPU).Seconds()*1e3/float64(boards))
 	return nil
 }
 

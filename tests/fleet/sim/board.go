@@ -14,6 +14,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"fulmar/schema"
+	"fulmar/tests/fleet/sim/mind"
 	"fulmar/tests/fleet/sim/wire"
 )
 
@@ -52,8 +53,7 @@ type board struct {
 	batches uint64
 	out     outbox
 	state   feeling
-	twin    shadow
-	jobs    obedience
+	mind    *mind.Mind
 
 	line     *wire.Line // nil while there is none
 	since    time.Time  // of line
@@ -99,7 +99,9 @@ type dialed struct {
 // live is the whole life of a board.
 func (b *board) live(ctx context.Context, first time.Duration) error {
 	b.wake(time.Now())
-	b.learn()
+	b.mind = mind.New(mind.Config{Tenant: b.id.Tenant, Board: b.name, Clock: b.clock, Feels: func() map[string]any {
+		return map[string]any{"thermal.tj_celsius": b.state.heat, "cpu.load_percent": b.state.load}
+	}})
 	samples, beat, ping := b.timer(b.f.cfg.Every), b.timer(pulse), b.timer(pingEvery)
 	retry := time.NewTimer(first)
 	defer func() {
@@ -126,7 +128,7 @@ func (b *board) live(ctx context.Context, first time.Duration) error {
 			samples.Reset(b.f.cfg.Every)
 		case now := <-beat.C:
 			b.pass(now)
-			b.works(now)
+			b.says(b.mind.Pass(now, b.greeted))
 			beat.Reset(pulse)
 		case <-ping.C:
 			if b.line != nil {
@@ -181,8 +183,38 @@ func (b *board) dial(ctx context.Context, conn uint64) (*wire.Line, error) {
 	return wire.Dial(ctx, wire.Config{
 		Dialer: b.dialer, Address: b.id.Broker, TLS: b.id.tls, Client: b.name,
 		Will: b.topic(schema.ChanPresence), WillSays: will,
-		Subscribe: []string{b.topic(schema.ChanHelloAck), b.topic(schema.ChanTwinDown), b.topic(schema.ChanCommand) + "+", b.topic(schema.ChanKeys)},
+		Subscribe: b.filters(),
 	})
+}
+
+// filters are what a board hears.
+func (b *board) filters() []string {
+	out := []string{b.topic(schema.ChanHelloAck)}
+	for _, f := range mind.Filters() {
+		out = append(out, b.topic(schema.Channel(f)))
+	}
+	return out
+}
+
+// told takes what the fleet says.
+func (b *board) told(topic string, payload []byte) {
+	t, err := schema.ParseTopic(topic)
+	switch {
+	case err != nil:
+	case t.Channel == schema.ChanHelloAck:
+		b.answered(payload)
+	default:
+		b.says(b.mind.Told(t, payload))
+	}
+}
+
+// says sends what the board has to say of its twin and its commands.
+func (b *board) says(all []mind.Word) {
+	for _, w := range all {
+		if b.line != nil {
+			b.fly(&flight{became: w.Became}, w.Channel, w.Payload)
+		}
+	}
 }
 
 func (b *board) topic(c schema.Channel) string {
@@ -205,7 +237,7 @@ func (b *board) connected(d dialed) {
 	b.f.n.connects.Add(1)
 	b.line, b.flying, b.since = d.line, map[uint16]*flight{}, time.Now()
 	hello, err := schema.Encode(&schema.Hello{
-		V: schema.Version, Board: b.name, Release: b.release, Conn: b.conns, Now: b.clock(time.Now()), Cursors: b.out.cursors(), Facts: b.facts, Keys: b.twin.keysVersion(),
+		V: schema.Version, Board: b.name, Release: b.release, Conn: b.conns, Now: b.clock(time.Now()), Cursors: b.out.cursors(), Facts: b.facts, Keys: b.mind.Keys(),
 	})
 	if err == nil {
 		_, err = b.line.Publish(b.topic(schema.ChanHello), hello)
@@ -286,7 +318,7 @@ func (b *board) answered(payload []byte) {
 		b.fly(&flight{}, schema.ChanPresence, raw)
 	}
 	b.confess(time.Now())
-	b.shows()
+	b.says(b.mind.Connected(b.conns))
 }
 
 // stored frees what the fleet has acknowledged.
@@ -295,6 +327,9 @@ func (b *board) stored(f *flight) {
 	n.messages.Add(1)
 	if f.picture != nil {
 		f.picture.sent, f.picture.flying = true, false
+	}
+	if f.became > 0 && b.f.cfg.Became != nil {
+		b.f.cfg.Became(b.name, f.became)
 	}
 	if len(f.records) == 0 {
 		return

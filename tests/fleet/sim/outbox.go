@@ -45,6 +45,7 @@ type flight struct {
 	class   schema.Class
 	records []*kept
 	picture *picture // of a chunk
+	became  uint64   // the version of the twin of which the last word is in it; 0: none
 }
 
 // outbox is what a board has made and the fleet has not acknowledged, by class.

@@ -58,7 +58,10 @@ type Config struct {
 	// Acked is told of each record that the server has acknowledged, from many goroutines.
 	// Nil: nobody is.
 	Acked func(r schema.ID)
-	Log   *slog.Logger // nil: nothing is logged
+	// Became is told when the server has acknowledged a board's word that it is as a version
+	// of its twin wants it, from many goroutines. Nil: nobody is.
+	Became func(board string, version uint64)
+	Log    *slog.Logger // nil: nothing is logged
 }
 
 func (c *Config) complete() error {

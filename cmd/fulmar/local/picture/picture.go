@@ -8,14 +8,11 @@ package picture
 import (
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 
 	"fulmar/cmd/fulmar/here"
 	"fulmar/cmd/fulmar/show"
@@ -25,9 +22,7 @@ import (
 const (
 	// Commands is how many of the last commands a picture has.
 	Commands = 8
-	// plainWidth is for what is no terminal; minWidth is the narrowest that is drawn for.
-	plainWidth = 100
-	minWidth   = 24
+	minWidth = 24 // the narrowest that is drawn for, in columns
 )
 
 // Picture is how a board is, drawn as lines of a terminal.
@@ -40,15 +35,7 @@ type Picture struct {
 
 // WidthOf is that of the terminal that w is, or a fixed one.
 func WidthOf(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return plainWidth
-	}
-	s, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil || s.Col == 0 {
-		return plainWidth
-	}
-	return max(int(s.Col), minWidth)
+	return max(here.Width(w), minWidth)
 }
 
 // cell is a word with a colour, "" for none.
@@ -73,18 +60,22 @@ func (p *Picture) Lines() []string {
 		head += " of " + s.Tenant
 	}
 	out := []string{p.Cut(show.Clean(fmt.Sprintf("%s  %s  fulmard %s  you: %s, %s", head, s.At.Local().Format("2006-01-02 15:04:05 MST"), s.Release, s.You.User, s.You.Role)))}
-	out = append(out, p.fact("link", p.link()), p.fact("autonomy", p.autonomy()), p.fact("safety", p.safety()))
+	out = append(out, p.fact("link", p.link()), p.fact("autonomy", p.autonomy()))
 	if s.Autonomy != nil {
 		for _, l := range s.Autonomy.Leases {
-			then := ""
+			text := fmt.Sprintf("%s for %s more", l.Name, Span(l.Left))
 			if l.Then != "" {
-				then = ", then " + l.Then
+				text += ", then " + l.Then
 			}
-			out = append(out, p.fact("", plain(fmt.Sprintf("%s for %s more%s", l.Name, Span(l.Left), then))))
+			if l.Left <= 0 {
+				text = l.Name + " is over"
+			}
+			out = append(out, p.fact("", plain(text)))
 		}
 	}
+	out = append(out, p.fact("safety", p.safety()))
 	if s.Conflicts > 0 {
-		out = append(out, p.fact("conflicts", cell{fmt.Sprintf("%d keys wait for a person: fulmar local conflicts", s.Conflicts), here.Warning}))
+		out = append(out, p.fact("conflicts", cell{map[bool]string{true: "1 key waits", false: fmt.Sprintf("%d keys wait", s.Conflicts)}[s.Conflicts == 1] + " for a person: fulmar local conflicts", here.Warning}))
 	}
 	for _, c := range s.Causes {
 		out = append(out, p.fact("cause", cell{show.Clean(c), here.Warning}))
@@ -116,6 +107,8 @@ func (p *Picture) autonomy() cell {
 		return plain("not told")
 	case a.State == "alone":
 		return cell{show.Clean("alone" + since(a.For) + ": the board decides"), here.Warning}
+	case a.State == "over", a.State == "safe":
+		return cell{show.Clean("alone" + since(a.For) + ", a lease is over: " + map[string]string{"over": "outputs go to their safe states", "safe": "outputs are safe"}[a.State]), here.Bad}
 	}
 	return plain(a.State + since(a.For))
 }
@@ -124,7 +117,7 @@ func (p *Picture) safety() cell {
 	s := p.State.Safety
 	switch {
 	case s == nil:
-		return plain("not told")
+		return plain("this board moves nothing")
 	case s.Active:
 		by := ""
 		if s.By != "" {
@@ -150,7 +143,10 @@ func (p *Picture) outputs() []string {
 			at = Amount(o.Value, o.Unit)
 		}
 		state := plain(o.State)
-		if o.State != "" && o.State != "ok" {
+		switch o.State {
+		case "failed":
+			state.colour = here.Bad
+		case "safe", "unknown":
 			state.colour = here.Warning
 		}
 		rows = append(rows, []cell{plain(o.Name), plain(at), state, plain(between(o.Min, o.Max)), plain(Amount(o.Safe, "")), plain(o.Kind), plain(o.Why)})
@@ -161,7 +157,7 @@ func (p *Picture) outputs() []string {
 func (p *Picture) rules() []string {
 	var rows [][]cell
 	for _, r := range p.State.Rules {
-		rows = append(rows, []cell{plain(r.Name), plain(r.State), plain(Span(r.For)), plain(strconv.FormatUint(r.Fired, 10)), plain(r.Why)})
+		rows = append(rows, []cell{plain(r.Name), plain(r.State), plain(strings.TrimPrefix(since(r.For), " for ")), plain(strconv.FormatUint(r.Fired, 10)), plain(r.Why)})
 	}
 	return p.table([]column{{"RULE", 0}, {"STATE", 0}, {"FOR", 2}, {"FIRED", 1}, {"WHY", 3}}, rows)
 }

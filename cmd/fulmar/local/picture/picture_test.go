@@ -67,8 +67,8 @@ func TestWide(t *testing.T) {
 	got := strings.Join(p.Lines()[1:], "\n")
 	want := `link      waiting for 17 min: no route?[2J to host
 autonomy  alone for 17 min: the board decides
-safety    SHUT DOWN for 61 s, by local/anna: smoke: outputs stay in their safe states
           valves for 43 min more, then safe
+safety    SHUT DOWN for 61 s, by local/anna: smoke: outputs stay in their safe states
 conflicts 2 keys wait for a person: fulmar local conflicts
 cause     camera cam0: no picture
 

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package sim
+package mind
 
 import (
 	"fmt"
@@ -49,18 +49,17 @@ func valve(percent float64) map[string]any {
 }
 
 // ordered takes a command.
-func (b *board) ordered(envelope []byte) {
-	payload, err := b.twin.open(trust.TypeCommand, envelope)
+func (m *Mind) ordered(envelope []byte) {
+	payload, err := m.open(trust.TypeCommand, envelope)
 	if err != nil {
-		b.f.cfg.Log.Debug("a simulated board was given a command that is not signed", "board", b.name, "err", err)
 		return
 	}
 	var c command.Command
 	if err := schema.Decode(payload, &c); err != nil {
 		return
 	}
-	if r, ok := b.jobs.known[c.ID]; ok {
-		b.reply(r)
+	if r, ok := m.jobs.known[c.ID]; ok {
+		m.reply(r)
 		return
 	}
 	r := command.Result{ID: c.ID, State: command.Accepted}
@@ -70,30 +69,30 @@ func (b *board) ordered(envelope []byte) {
 		err = schema.Decode(c.Args, &args)
 	}
 	switch {
-	case c.Board != b.name || c.Tenant != b.id.Tenant:
+	case c.Board != m.cfg.Board || c.Tenant != m.cfg.Tenant:
 		r.State, r.Code, r.Text = command.Refused, command.CodeAddress, "it is for another board"
-	case c.Seq <= b.jobs.seq:
-		r.State, r.Code, r.Text = command.Refused, command.CodeReplayed, fmt.Sprintf("number %d: %d came already", c.Seq, b.jobs.seq)
+	case c.Seq <= m.jobs.seq:
+		r.State, r.Code, r.Text = command.Refused, command.CodeReplayed, fmt.Sprintf("number %d: %d came already", c.Seq, m.jobs.seq)
 	case uint64(time.Now().UnixMilli()) >= c.Expires:
 		r.State, r.Code, r.Text = command.Expired, command.CodeLate, "it came too late"
 	case err != nil:
 		r.State, r.Code, r.Text = command.Refused, command.CodeArgs, err.Error()
 	default:
-		r = b.judge(&c, args, r)
+		r = m.judge(&c, args, r)
 	}
-	b.jobs.seq = max(b.jobs.seq, c.Seq)
+	m.jobs.seq = max(m.jobs.seq, c.Seq)
 	if c.DryRun && r.State == command.Accepted {
 		r.State, r.Text = command.Done, "nothing was done: it would be accepted"
 	}
-	b.remember(r)
-	b.reply(r)
+	m.remember(r)
+	m.reply(r)
 	if r.State == command.Accepted {
-		b.jobs.jobs = append(b.jobs.jobs, job{cmd: c, args: args, ends: time.Now().Add(time.Duration(rand.Int64N(int64(workFor))))})
+		m.jobs.jobs = append(m.jobs.jobs, job{cmd: c, args: args, ends: time.Now().Add(time.Duration(rand.Int64N(int64(workFor))))})
 	}
 }
 
 // judge refuses what a board with this valve refuses.
-func (b *board) judge(c *command.Command, args map[string]any, r command.Result) command.Result {
+func (m *Mind) judge(c *command.Command, args map[string]any, r command.Result) command.Result {
 	refuse := func(code, text string) command.Result {
 		r.State, r.Code, r.Text = command.Refused, code, text
 		return r
@@ -109,7 +108,7 @@ func (b *board) judge(c *command.Command, args map[string]any, r command.Result)
 			return refuse(command.CodeArgs, "percent: is missing or no number")
 		case percent < 0 || percent > 100:
 			return refuse("out-of-range", fmt.Sprintf("%g %% is not within 0 to 100", percent))
-		case b.jobs.safety:
+		case m.jobs.safety:
 			return refuse("safety-shutdown", "the safety shutdown holds; release it first")
 		}
 	case "read-sensor-batch", "set-log-level", "trigger-safety-shutdown", "release-safety-shutdown":
@@ -132,9 +131,9 @@ func number(v any) (float64, bool) {
 }
 
 // works ends the commands whose time has come.
-func (b *board) works(now time.Time) {
+func (m *Mind) works(now time.Time) {
 	var left []job
-	for _, j := range b.jobs.jobs {
+	for _, j := range m.jobs.jobs {
 		if now.Before(j.ends) {
 			left = append(left, j)
 			continue
@@ -146,47 +145,37 @@ func (b *board) works(now time.Time) {
 			if !ok {
 				p, _ = number(j.args["value"])
 			}
-			b.jobs.valve = p
+			m.jobs.valve = p
 		case "trigger-safety-shutdown":
-			b.jobs.safety, b.jobs.valve = true, 0
+			m.jobs.safety, m.jobs.valve = true, 0
 		case "release-safety-shutdown":
-			b.jobs.safety = false
+			m.jobs.safety = false
 		case "read-sensor-batch":
-			if v, err := schema.Encode(map[string]any{"thermal.tj_celsius": b.state.heat, "cpu.load_percent": b.state.load}); err == nil {
+			if v, err := schema.Encode(m.cfg.Feels()); err == nil {
 				r.Value = v
 			}
 		}
-		b.reports(map[string]any{"output.main": valve(b.jobs.valve), "safety": map[string]any{"active": b.jobs.safety}})
-		b.remember(r)
-		b.reply(r)
+		m.reports(map[string]any{"output.main": valve(m.jobs.valve), "safety": map[string]any{"active": m.jobs.safety}})
+		m.remember(r)
+		m.reply(r)
 	}
-	b.jobs.jobs = left
-	if b.greeted {
-		b.speak(b.twin.board.Pending())
-	}
+	m.jobs.jobs = left
 }
 
 // remember keeps a result to tell it again.
-func (b *board) remember(r command.Result) {
-	if _, there := b.jobs.known[r.ID]; !there {
-		b.jobs.order = append(b.jobs.order, r.ID)
+func (m *Mind) remember(r command.Result) {
+	if _, there := m.jobs.known[r.ID]; !there {
+		m.jobs.order = append(m.jobs.order, r.ID)
 	}
-	b.jobs.known[r.ID] = r
-	if len(b.jobs.order) > maxKnown {
-		delete(b.jobs.known, b.jobs.order[0])
-		b.jobs.order = b.jobs.order[1:]
+	m.jobs.known[r.ID] = r
+	if len(m.jobs.order) > maxKnown {
+		delete(m.jobs.known, m.jobs.order[0])
+		m.jobs.order = m.jobs.order[1:]
 	}
 }
 
-// reply tells a result; where the line is down the fleet asks again.
-func (b *board) reply(r command.Result) {
-	if b.line == nil {
-		return
-	}
-	r.V, r.Time = schema.Version, b.clock(time.Now())
-	raw, err := schema.Encode(&command.Report{V: schema.Version, Result: r})
-	if err != nil {
-		return
-	}
-	b.fly(&flight{}, schema.ChanCommand+schema.Channel(r.ID.String()+"/r"), raw)
+// reply tells a result.
+func (m *Mind) reply(r command.Result) {
+	r.V, r.Time = schema.Version, m.cfg.Clock(time.Now())
+	m.say(schema.ChanCommand+schema.Channel(r.ID.String()+"/r"), &command.Report{V: schema.Version, Result: r})
 }
