@@ -14,11 +14,11 @@ import (
 func TestWho(t *testing.T) {
 	t.Parallel()
 	for want, c := range map[string]command.Call{
-		"user/ann":         {Command: command.Command{Actor: command.ActorFleet, By: "ann"}},
-		"fleet (token ci)": {Command: command.Command{Actor: command.ActorFleet, By: "token ci"}},
-		"fleet":            {Command: command.Command{Actor: command.ActorFleet}},
-		"local/eve":        {Command: command.Command{Actor: "local/eve"}},
-		"rule/hot":         {Command: command.Command{Actor: "rule/hot"}},
+		"user/ann":  {Command: command.Command{Actor: command.ActorFleet, By: "user/ann"}},
+		"token ci":  {Command: command.Command{Actor: command.ActorFleet, By: "token ci"}},
+		"fleet":     {Command: command.Command{Actor: command.ActorFleet}},
+		"local/eve": {Command: command.Command{Actor: "local/eve"}},
+		"rule/hot":  {Command: command.Command{Actor: "rule/hot"}},
 	} {
 		if got := who(&c); got != want {
 			t.Errorf("%s by %q is %q, wants %q", c.Actor, c.By, got, want)

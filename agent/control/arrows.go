@@ -98,22 +98,15 @@ func (c *Control) apply(_ context.Context, cfg *config.Config, effective map[str
 
 // take has rules, limits and the free keys follow the twin.
 func (c *Control) take(effective map[string]twin.Value) error {
-	rules, apps := map[string][]byte{}, map[string][]byte{}
 	limits := map[string]output.Limit{}
 	for key, v := range effective {
-		kind, name, _ := strings.Cut(key, ".")
-		switch kind {
-		case "rule":
-			rules[name] = v
-		case "app":
-			apps[name] = v
-		case "limit":
+		if name, is := strings.CutPrefix(key, "limit."); is {
 			output, end, _ := cutLast(name, ".")
 			n, _ := number(v)
 			limits[output] = narrowed(limits, output, end, n)
 		}
 	}
-	c.decide.Twin(rules, effective["shed"], apps)
+	c.decide.Twin(below(effective, "rule."), effective["shed"], below(effective, "app."))
 	c.poke()
 	if c.cfg.Plant == nil {
 		if len(limits) > 0 {
@@ -122,6 +115,17 @@ func (c *Control) take(effective map[string]twin.Value) error {
 		return nil
 	}
 	return c.cfg.Plant.Bank.SetLimits(limits)
+}
+
+// below gives the keys of a kind, by the rest of their names.
+func below(effective map[string]twin.Value, kind string) map[string][]byte {
+	out := map[string][]byte{}
+	for key, v := range effective {
+		if name, is := strings.CutPrefix(key, kind); is {
+			out[name] = v
+		}
+	}
+	return out
 }
 
 // give puts a command of a rule, or of the policy for being alone, into the journal.

@@ -114,11 +114,13 @@ func Open(cfg Config) (*Control, error) {
 	c.sayUserCommands(user, damaged)
 	c.names = names(c.commands.Names())
 	overlaid := c.shadow.Overlaid()
+	effective := c.shadow.Effective()
 	c.decide = decide.New(overlaid.Plan(), decide.Deps{
+		TwinRules: below(effective, "rule."), TwinShed: effective["shed"],
 		RulesPath: base.RulesPath(), AutonomyPath: base.AutonomyPath(), Up: c.up, Give: c.give, Ended: c.ended, Set: c.set, Clear: c.clear, SafeOf: c.safeOf,
 		Say: cfg.Say, Report: c.decided, Wall: c.wall, Clock: cfg.Clock, Log: part("rules"),
 	})
-	if err := c.take(c.shadow.Effective()); err != nil {
+	if err := c.take(effective); err != nil {
 		cfg.Log.Warn("not all of the twin is in force", "err", err)
 	}
 	return c, nil
@@ -150,6 +152,16 @@ func (c *Control) Learn(envelope []byte) {
 func (c *Control) Link(lc *link.Config) {
 	lc.Filters = []schema.Channel{schema.ChanTwinDown, schema.ChanCommand, schema.ChanKeys}
 	lc.Inbox, lc.Heard, lc.Keys, lc.Connected = c.inbox, c.heard, c.keys.Version, c.connected
+}
+
+// Broker has a link to a broker of one's own tell when it is up: nobody signs anything
+// there, and the board counts as alone while that broker cannot be reached.
+func (c *Control) Broker(lc *link.Config) {
+	lc.Connected = func(ctx context.Context, conn uint64) {
+		c.linked(conn)
+		defer c.unlinked(conn)
+		<-ctx.Done()
+	}
 }
 
 // Sender brings messages to the fleet beside the records: see [link.Session.Send].

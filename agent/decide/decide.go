@@ -47,7 +47,11 @@ type Given struct {
 // Deps is what it works with. What others do not bring yet is nil.
 type Deps struct {
 	RulesPath, AutonomyPath string
-	Up                      func() bool // the fleet can be asked
+	// TwinRules and TwinShed are those of the twin at the start, as [Board.Twin] takes them:
+	// what was on in an earlier life and is not among them would begin anew.
+	TwinRules map[string][]byte
+	TwinShed  []byte
+	Up        func() bool // the fleet can be asked
 	// Give returns once the command is in the journal; nil: none can be given.
 	Give func(ctx context.Context, g Given) error
 	// Ended returns when a command that was given has ended: nil where it had its effect,
@@ -94,6 +98,7 @@ func New(plan Plan, deps Deps) *Board {
 	}
 	b := &Board{deps: deps, apps: map[string]bool{}, told: map[string]bool{}}
 	b.plan.Store(&plan.Sample)
+	b.set.TwinRules, b.set.TwinShed = deps.TwinRules, deps.TwinShed
 	b.alone = autonomy.Open(plan.Autonomy, autonomy.Deps{Path: deps.AutonomyPath, Up: deps.Up, Safe: b.safe, Changed: b.sayAlone, Log: deps.Log})
 	b.Runner = rule.Open(rule.Config{Path: deps.RulesPath, Do: b.do, Changed: b.sayRule, Wall: deps.Wall, Quiet: b.quiet, Log: deps.Log})
 	st := b.alone.Status()

@@ -136,3 +136,36 @@ func TestBoard(t *testing.T) {
 		}
 	})
 }
+
+// TestTwinRuleStaysOn: a rule of the twin that is on is on after a restart, and does
+// nothing a second time.
+func TestTwinRuleStaysOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, dir := &world{}, t.TempDir()
+		when, err := twin.ValueOf(map[string]any{"when": "x.a > 80", "do": []any{map[string]any{"command": "set-output", "args": map[string]any{"output": "lamp", "value": 0}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		deps := w.deps(dir)
+		deps.TwinRules = map[string][]byte{"night": when}
+		for life, want := range []string{"rule/night set-output map[output:lamp value:0]", ""} {
+			b := New(Plan{Autonomy: autonomy.Default()}, deps)
+			b.Twin(deps.TwinRules, nil, nil)
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error)
+			go func() { ended <- b.Run(ctx) }()
+			for range 3 {
+				b.Samples(&schema.Samples{Series: []string{"x.a"}, Value: []float64{90}})
+				time.Sleep(1500 * time.Millisecond)
+			}
+			if got := w.take(&w.log); got != want {
+				t.Errorf("life %d: %q, wants %q", life, got, want)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

@@ -223,11 +223,7 @@ func wouldSet(boards int, checks []rest.TwinCheck) string {
 		}
 		say = append(say, s+".")
 	}
-	whom := fmt.Sprintf("Of %d boards: ", boards)
-	if boards == 1 {
-		whom = "Of 1 board: "
-	}
-	return whom + strings.Join(say, " ")
+	return "Of " + strings.TrimSuffix(fmt.Sprintf("%d boards", boards), map[bool]string{true: "s"}[boards == 1]) + ": " + strings.Join(say, " ")
 }
 
 func (t *twins) conflicts(ctx context.Context, by access.Caller, _ *route.Nothing) (*route.ListOut[rest.TwinConflict], error) {

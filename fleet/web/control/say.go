@@ -148,8 +148,10 @@ func person(actor string) string {
 	if of, ok := strings.CutPrefix(actor, "fleet ("); ok {
 		actor = strings.Replace(of, ")", "", 1)
 	}
-	if of, ok := strings.CutPrefix(actor, "token "); ok {
-		return "API token " + of
+	for _, kind := range []string{"token ", "token/"} { // as the fleet names one, as boards do
+		if of, ok := strings.CutPrefix(actor, kind); ok {
+			return "API token " + of
+		}
 	}
 	return strings.TrimPrefix(actor, "user/")
 }

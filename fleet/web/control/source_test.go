@@ -204,7 +204,7 @@ func newParts(now time.Time) *parts {
 					{Key: "app.setpoint", Value: json.RawMessage(`40`), From: "board", State: "applied", Board: []rest.TwinEdit{{Value: json.RawMessage(`40`), Author: "local/eva", Reason: "too loud", LeaseS: 3600}}},
 				},
 				Reported: map[string]json.RawMessage{
-					"output.main": json.RawMessage(`{"kind":"simulated","value":39.499999999998664,"unit":"percent","min":0,"max":100,"safe":0,"state":"set","by":"fleet (token 7)"}`),
+					"output.main": json.RawMessage(`{"kind":"simulated","value":39.499999999998664,"unit":"percent","min":0,"max":100,"safe":0,"state":"set","by":"token/7"}`),
 					"output.lamp": json.RawMessage(`{"kind":"gpio","value":null,"min":0,"max":1,"state":"failed","why":"the line is held by another program"}`),
 					"output.gate": json.RawMessage(`{"kind":"gpio","unit":"","min":0,"max":1,"state":"unknown"}`),
 					"safety":      json.RawMessage(`{"active":true,"by":"rule/too-hot"}`), "autonomy": json.RawMessage(`{"state":"connected"}`),
