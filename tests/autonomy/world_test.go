@@ -248,7 +248,7 @@ func (w *world) open(name string, boot uint64) {
 		Health: func() shadow.Health {
 			return shadow.Health{Ticks: uint64(p.clock.Now().Mono), Every: time.Second}
 		},
-		Plant: pl, Stop: func(string) {}, Tell: func(schema.Report) {}, Say: func(string, string, schema.Severity, string) {},
+		Plant: pl, Latest: p.latest, Stop: func(string) {}, Tell: func(schema.Report) {}, Say: func(string, string, schema.Severity, string) {},
 		Name: func() (string, string) { return tenant, name }, State: func() onboard.State { return onboard.State{} }, Log: log,
 	})
 	if err != nil {
