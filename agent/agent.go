@@ -306,6 +306,7 @@ func (a *Agent) runLink(ctx context.Context) error {
 		if err := a.brokerLink(&lc, &cfg); err != nil {
 			return err
 		}
+		a.control.Broker(&lc)
 	} else {
 		id, err := e.Enrol(ctx)
 		if err != nil {

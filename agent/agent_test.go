@@ -188,6 +188,11 @@ func TestReloadOfDropIns(t *testing.T) {
 	until(t, "the first drop-in", level(slog.LevelDebug))
 	drop("20-log.yaml", "log: {level: error}\n")
 	until(t, "one over it", level(slog.LevelError))
+	cfg := b.config()
+	until(t, "its copy", func() bool { // kept after it is in force
+		text, err := os.ReadFile(cfg.LastGoodPath())
+		return err == nil && strings.Contains(string(text), "level: error")
+	})
 	drop("20-log.yaml", "log: {level: loud}\n")
 	until(t, "the refusal", func() bool {
 		return slices.ContainsFunc(b.said(t), func(r schema.Report) bool { return r.State == "refused" && strings.Contains(r.Text, "20-log.yaml") })

@@ -17,7 +17,13 @@ import (
 // watchConfig applies the config whenever its file or a drop-in of it changes. A broken
 // file changes nothing: the last good config goes on and the fleet is told the line.
 func (a *Agent) watchConfig(ctx context.Context) error {
-	config.Watch(ctx, a.opt.ConfigPath, a.log, func() { a.reload(ctx) })
+	config.Watch(ctx, a.opt.ConfigPath, a.log, func() {
+		// Between the reading at the start and the watch somebody may have been fast.
+		next, err := config.Load(a.opt.ConfigPath)
+		if was := a.fileConfig(); err == nil && !reflect.DeepEqual(*next, was) || err != nil && a.opt.BrokenConfig == nil {
+			a.reload(ctx)
+		}
+	}, func() { a.reload(ctx) })
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"fulmar/agent/identity"
 	"fulmar/inference/worker"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 )
 
@@ -69,7 +70,7 @@ func (r *reports) changed(next schema.Report) bool {
 
 // say tells the fleet a state of the board, once per change.
 func (a *Agent) say(subject, state string, sev schema.Severity, text string) {
-	rep := schema.Report{Subject: subject, State: state, Severity: sev, Text: schema.Clip(text, schema.MaxText)}
+	rep := schema.Report{Subject: subject, State: state, Severity: sev, Text: fit.Text(text, schema.MaxText)}
 	if !a.said.changed(rep) {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"regexp"
 	"sync"
+	"unicode/utf8"
 
 	"fulmar/schema"
 )
@@ -92,6 +93,8 @@ func (c *Command) Validate() error {
 		return fmt.Errorf("command: its name %.70q is not of the form %s", c.Name, nameForm())
 	case c.Actor == "" || len(c.Actor) > schema.MaxName || c.Seq == 0:
 		return fmt.Errorf("command %s: actor %.70q with number %d", c.Name, c.Actor, c.Seq)
+	case !utf8.ValidString(c.Actor) || !utf8.ValidString(c.By) || !utf8.ValidString(c.Reason):
+		return fmt.Errorf("command %s: its actor, who is behind it, or its reason is no UTF-8: nobody could read it", c.ID)
 	case len(c.Args) > MaxArgs || len(c.Reason) > schema.MaxFact || len(c.Tenant) > schema.MaxName || len(c.Board) > schema.MaxName || len(c.By) > schema.MaxName:
 		return fmt.Errorf("command %s: arguments of %d bytes, a reason of %d, at most %d and %d", c.Name, len(c.Args), len(c.Reason), MaxArgs, schema.MaxFact)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"fulmar/internal/fit"
 	"fulmar/link/internal/suspect"
 	"fulmar/schema"
 )
@@ -95,7 +96,7 @@ func (s *Session) unblock(c schema.Class) {
 }
 
 func (s *Session) report(r schema.Report) {
-	r.Text = schema.Clip(r.Text, schema.MaxText)
+	r.Text = fit.Text(r.Text, schema.MaxText)
 	if s.cfg.Report != nil {
 		s.cfg.Report(r)
 	}

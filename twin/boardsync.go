@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 
+	"fulmar/internal/fit"
 	"fulmar/schema"
 	"fulmar/twin/section"
 	"fulmar/twin/wire"
@@ -211,4 +212,4 @@ func (b *Board) applyKey(d section.Entry, all map[string]section.Entry, was refu
 }
 
 // clipped bounds a reason.
-func clipped(s string) string { return schema.Clip(s, schema.MaxFact) }
+func clipped(s string) string { return fit.Text(s, schema.MaxFact) }

@@ -20,8 +20,9 @@ const settle = 300 * time.Millisecond
 
 // Watch calls changed whenever the config file at path or one of its drop-ins was
 // written, and has been quiet since for a moment, until the context ends. The folder of
-// drop-ins may come and go. What cannot be watched is logged, and is no error.
-func Watch(ctx context.Context, path string, log *slog.Logger, changed func()) {
+// drop-ins may come and go. What cannot be watched is logged, and is no error. begun is
+// called once the files are watched: what changed before that nobody was told.
+func Watch(ctx context.Context, path string, log *slog.Logger, begun, changed func()) {
 	const restart = "changes need a restart"
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -41,6 +42,7 @@ func Watch(ctx context.Context, path string, log *slog.Logger, changed func()) {
 		}
 	}
 	addDropIns()
+	begun()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	defer timer.Stop()

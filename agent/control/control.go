@@ -154,6 +154,16 @@ func (c *Control) Link(lc *link.Config) {
 	lc.Inbox, lc.Heard, lc.Keys, lc.Connected = c.inbox, c.heard, c.keys.Version, c.connected
 }
 
+// Broker has a link to a broker of one's own tell when it is up: nobody signs anything
+// there, and the board counts as alone while that broker cannot be reached.
+func (c *Control) Broker(lc *link.Config) {
+	lc.Connected = func(ctx context.Context, conn uint64) {
+		c.linked(conn)
+		defer c.unlinked(conn)
+		<-ctx.Done()
+	}
+}
+
 // Sender brings messages to the fleet beside the records: see [link.Session.Send].
 type Sender interface {
 	Send(ctx context.Context, ch schema.Channel, tail string, payload []byte) error

@@ -293,6 +293,26 @@ func TestNotSafeYet(t *testing.T) {
 	})
 }
 
+// TestBroker: a board with a broker of its own is alone while that cannot be reached, and
+// not for ever.
+func TestBroker(t *testing.T) {
+	simulate(t, leaseYAML, func(t *testing.T, h *host) {
+		var lc link.Config
+		h.c.Broker(&lc)
+		ctx, cut := context.WithCancel(context.Background())
+		go lc.Connected(ctx, 7)
+		h.wait(time.Hour)
+		if s := h.c.State(context.Background()).Autonomy; s.State != "connected" {
+			t.Errorf("with its broker: %+v", s)
+		}
+		cut()
+		h.wait(10 * time.Second)
+		if s := h.c.State(context.Background()).Autonomy; s.State != "alone" {
+			t.Errorf("without it: %+v", s)
+		}
+	})
+}
+
 // TestOverlap: a connection that ends late, as one that hung in a disk, takes nothing from
 // the one that came after it.
 func TestOverlap(t *testing.T) {
@@ -397,7 +417,7 @@ func TestState(t *testing.T) {
 		if s.Autonomy == nil || s.Autonomy.State != "alone" || len(s.Autonomy.Leases) != 1 || s.Autonomy.Leases[0].Left < 10 || s.Autonomy.Leases[0].Left > 20 {
 			t.Errorf("autonomy %+v", s.Autonomy)
 		}
-		if s.Safety != nil && s.Safety.Active {
+		if s.Safety == nil || s.Safety.Active {
 			t.Errorf("safety %+v", s.Safety)
 		}
 		if err := h.plant.Bank.Shutdown(context.Background(), "local/eva"); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"fulmar/device/output"
 	"fulmar/device/rule/cond"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
 	"fulmar/twin"
@@ -186,17 +187,16 @@ func names(all []string) []any {
 // maxWhy bounds a reason in the twin, in bytes: a value has a kilobyte.
 const maxWhy = 200
 
-func clip(s string) string { return schema.Clip(s, maxWhy) }
+func clip(s string) string { return fit.Text(s, maxWhy) }
 
 // State tells a person at the board how it is.
 func (c *Control) State(context.Context) onboard.State {
 	s := c.cfg.State()
 	now := c.cfg.Clock.Now()
-	if c.cfg.Plant != nil {
-		s.Safety = &onboard.Safety{}
-		if active, at, by := c.safety(); active {
-			*s.Safety = onboard.Safety{Active: true, For: since(now, at), By: by}
-		}
+	if active, at, by := c.safety(); active {
+		s.Safety = &onboard.Safety{Active: true, For: since(now, at), By: by}
+	} else if c.cfg.Plant != nil {
+		s.Safety = &onboard.Safety{} // "none holds" is another word than "nobody has told"
 	}
 	for _, o := range c.outputs() {
 		x := onboard.Output{Name: o.Name, Kind: o.Kind, Unit: o.Unit, Min: &o.Min, Max: &o.Max, Safe: o.Safe, State: o.State, Why: o.Why}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"fulmar/internal/peercred"
 	"fulmar/schema/onboard"
@@ -69,10 +71,16 @@ type system struct{}
 
 func (system) name(uid int) string {
 	u, err := user.LookupId(strconv.Itoa(uid))
-	if err != nil || u.Username == "" || len(u.Username) > maxUser {
+	if err != nil || !speakable(u.Username) {
 		return fmt.Sprintf("uid-%d", uid)
 	}
 	return u.Username
+}
+
+// speakable tells whether a name can be part of an actor: what is no UTF-8 would make a line
+// of the journal that no start can read, and blanks and slashes another actor.
+func speakable(name string) bool {
+	return name != "" && len(name) <= maxUser && utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return r == '/' || !unicode.IsGraphic(r) || unicode.IsSpace(r) })
 }
 
 // maxUser is the longest name that fits an actor with what stands before it.

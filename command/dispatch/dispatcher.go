@@ -72,8 +72,8 @@ type Dispatcher struct {
 	told     chan command.ID
 	tell     chan command.Report
 	notes    chan command.Report // how far commands are; dropped where nobody takes them
-	closing  chan struct{} // closed when nothing more is taken
-	over     chan struct{} // closed when the loop has ended
+	closing  chan struct{}       // closed when nothing more is taken
+	over     chan struct{}       // closed when the loop has ended
 	runs     map[command.ID]*running
 	away     map[command.ID]string // commands given up whose handlers, by name, are not back
 	waiting  map[command.ID][]waiter

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/internal/fit"
 	"fulmar/internal/run"
 	"fulmar/schema"
 )
@@ -445,4 +446,4 @@ func codeOf(err error, other string) (code, text string) {
 }
 
 // clip makes text fit.
-func clip(s string) string { return schema.Clip(s, schema.MaxText) }
+func clip(s string) string { return fit.Text(s, schema.MaxText) }

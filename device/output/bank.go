@@ -20,6 +20,7 @@ import (
 	"fulmar/device/output/interlock"
 	"fulmar/device/output/kept"
 	"fulmar/device/output/kinds"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 )
 
@@ -177,7 +178,7 @@ func (b *Bank) SetSafe(ctx context.Context, name, who string) error {
 func NoLimit() Limit { return Limit{math.NaN(), math.NaN()} }
 
 // clip bounds an actor's name.
-func clip(who string) string { return schema.Clip(who, schema.MaxName) }
+func clip(who string) string { return fit.Text(who, schema.MaxName) }
 
 // errLatched is the cause of the end of sets.
 var errLatched = errors.New("a safety shutdown is latched")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/device/output/kept"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 )
 
@@ -108,7 +109,7 @@ func (b *Bank) withSafe(want func(*channel) bool) []*channel {
 func (b *Bank) Shutdown(ctx context.Context, reason string) error {
 	b.mu.Lock()
 	if !b.latch.Active {
-		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: schema.Clip(reason, schema.MaxFact)}
+		b.latch = kept.Latch{V: 1, Active: true, Since: b.deps.Clock.Now(), By: fit.Text(reason, schema.MaxFact)}
 		b.stop(errLatched)
 	}
 	b.life++
@@ -188,7 +189,7 @@ func (b *Bank) write() error {
 // says nothing.
 func (b *Bank) Release(ctx context.Context, who string) error {
 	if !person(who) {
-		return refuse(CodePerson, "%.70q is no person and may not release a safety shutdown; somebody has to on the fleet's page, or at the board", who)
+		return refuse(CodePerson, "%.70q may not release a safety shutdown; a person has to: at the fleet's page, at the board (fulmar local), or with an operator's key", who)
 	}
 	select {
 	case <-b.disk:

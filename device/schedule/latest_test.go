@@ -5,6 +5,7 @@ package schedule
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,12 +15,12 @@ import (
 )
 
 // turns is a sensor whose reading is good, then not.
-type turns struct{ q schema.Quality }
+type turns struct{ q atomic.Uint32 }
 
 func (s *turns) Name() string { return "turns" }
 
 func (s *turns) Read(dst []device.Reading) []device.Reading {
-	return device.Append(dst, "turns.value", 7, s.q)
+	return device.Append(dst, "turns.value", 7, schema.Quality(s.q.Load()))
 }
 
 type seriesCount struct{ n int }
@@ -47,7 +48,7 @@ func TestLatest(t *testing.T) {
 		if v, age, ok := latest.Value("turns.value"); v != 7 || !ok || age > 10*time.Second || sink.n != 1 {
 			t.Error(v, age, ok, sink.n)
 		}
-		sensor.q = schema.QualityOffline
+		sensor.q.Store(uint32(schema.QualityOffline))
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if v, _, ok := latest.Value("turns.value"); ok {

@@ -66,7 +66,9 @@ const (
 	// saveTimeout bounds one transaction.
 	saveTimeout = 30 * time.Second
 	// pruneEvery is how often old ones are looked for.
-	pruneEvery = 10 * time.Minute
+	pruneEvery = time.Minute
+	// pruneAgain is when after a piece: boards' words go between two.
+	pruneAgain = time.Second
 )
 
 // Rows keeps commands: *commandrows.Table.
@@ -194,7 +196,7 @@ func (c *Commands) Run(ctx context.Context) error {
 	defer close(c.ended)
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
-	prune := time.NewTicker(pruneEvery)
+	prune := time.NewTimer(pruneEvery)
 	defer prune.Stop()
 	for {
 		select { // boards that wait for an answer first
@@ -213,18 +215,22 @@ func (c *Commands) Run(ctx context.Context) error {
 		case <-tick.C:
 			c.settle(ctx)
 		case <-prune.C:
-			c.prune(ctx)
+			prune.Reset(c.prune(ctx))
 		}
 	}
 }
 
-func (c *Commands) prune(ctx context.Context) {
+// prune drops a piece of what is over, and tells after how long the next is looked for: at
+// once where there may be more, for boards may bring what they did as fast as they like.
+func (c *Commands) prune(ctx context.Context) (next time.Duration) {
 	n, err := c.cfg.Rows.Prune(ctx, time.Now())
 	if err != nil {
 		c.cfg.Log.Error("old commands are not dropped; tried again", "error", err.Error())
 	} else if n > 0 {
 		c.cfg.Log.Info("old commands dropped: over the bounds of age or number", "commands", n)
+		return pruneAgain
 	}
+	return pruneEvery
 }
 
 // Hello tells that a board is there, or there again: it hears at once what waits for it.

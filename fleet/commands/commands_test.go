@@ -433,6 +433,32 @@ func TestForged(t *testing.T) {
 	}, "b1", "b2")
 }
 
+// TestWhoIsBehind: a board is told whether a person gave a command, or a program for one.
+func TestWhoIsBehind(t *testing.T) {
+	calm(t, func(t *testing.T, w *world) {
+		w.boards["b1"].plug()
+		for i, c := range []struct{ who, author, want string }{
+			{"ann", "ann", "user/ann"},
+			{"token line-4", "ann", "token/line-4"},
+			{"token line-4", "token line-4", "token/line-4"},
+			{"token user/ann", "ann", "token/user/ann"},
+			{"robot", "ann", "token/robot"},
+		} {
+			by := access.Caller{Tenant: "default", Who: c.who, Author: c.author, Rights: rest.Operator.Rights()}
+			if _, err := w.srv.Give(context.Background(), by, rest.CommandSpec{Name: "pulse", Boards: []string{"b1"}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(15 * time.Second)
+			w.boards["b1"].mu.Lock()
+			heard := w.boards["b1"].order
+			w.boards["b1"].mu.Unlock()
+			if len(heard) != i+1 || heard[i].call.By != c.want {
+				t.Errorf("%s of %s: the board hears %+v, wants %s", c.who, c.author, heard, c.want)
+			}
+		}
+	}, "b1")
+}
+
 // TestLocal: what is given on a board is a command here too, whatever comes twice.
 func TestLocal(t *testing.T) {
 	calm(t, func(t *testing.T, w *world) {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"fulmar/command"
@@ -214,7 +215,9 @@ func (e *edit) stranger(w word) error {
 	text := ""
 	if given != nil {
 		h.Name, h.Args, h.DryRun = given.Name, given.Args, given.DryRun
-		if given.Actor != command.ActorFleet { // else this fleet gave it, before it was put back
+		// Else this fleet gave it, before it was put back; or the board names somebody that
+		// it cannot speak for.
+		if kind, _, own := strings.Cut(given.Actor, "/"); given.Actor == command.ActorBoard || own && (kind == command.ActorLocal || kind == command.ActorRule || kind == command.ActorKey) {
 			h.Actor, h.Reason = given.Actor, given.Reason
 		}
 		if t := w.report.Given; t.Wall != 0 {

@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry/commandrows"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 	"fulmar/schema/rest"
 )
@@ -182,4 +183,4 @@ func (c *Commands) settle(ctx context.Context) {
 	c.nudge()
 }
 
-func clip(s string, n int) string { return schema.Clip(s, n) }
+func clip(s string, n int) string { return fit.Text(s, n) }

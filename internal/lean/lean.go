@@ -1,8 +1,8 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lean keeps a small process small: it lets go of the pages of its own
-// program that were needed only once.
+// Package lean keeps a small process small: it lets go of the memory and of the pages of its
+// own program that were needed only once.
 package lean
 
 import (
@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -36,6 +37,9 @@ func Keep(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+			// The start's garbage first: the collector would keep its pages for growth that does
+			// not come, and its own code is dropped after it.
+			debug.FreeOSMemory()
 			// Only memory is at stake: where the kernel does not play along nothing is lost.
 			_, _ = Drop()
 			t.Reset(every)

@@ -313,7 +313,8 @@ func (c *cut) settled(late, valid string) {
 	for id, all := range rows {
 		c.r.held(false, deed{all[0].Name, all[0].Actor, "?", "not given on the board", fmt.Sprintf("%d rows of %s", len(all), id), ""})
 	}
-	s := c.state(late)
+	var s rest.CommandBoard
+	c.until("a last word on the one that came too late", 2*time.Minute, func() bool { s = c.state(late); return rest.CommandFinal(s.State) })
 	c.r.held(s.State == rest.CommandExpired, deed{"set-output lamp.late, valid 5s", "the fleet", "0s", "never", s.State, ""})
 	s = c.state(valid)
 	c.r.held(s.State == rest.CommandDone, deed{"set-valve-position valve.dose 55", "the fleet", "0s", "once", s.State, ""})

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +27,11 @@ import (
 // does what people at it and its rules say, and is afterwards what the fleet knows.
 func TestSeventeenMinutes(t *testing.T) {
 	t.Parallel()
-	for _, seed := range []uint64{1} {
+	seeds := uint64(1)
+	if os.Getenv("FULMAR_CUT") != "" { // make soak
+		seeds = 30
+	}
+	for seed := range seeds {
 		begun := time.Now()
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t, seed, 86)
@@ -50,16 +55,15 @@ type cut86 struct {
 	r     *report
 	begun time.Time
 	all   []*at
-	mu    sync.Mutex
 	when  map[string][2]time.Duration // of each deed: the first and the last
 	sum   map[string][3]int           // how often it was given, had its effect, is at the fleet
-	wrong map[string]int
+	told  int                         // outputs
 	late  string
 	valid string
 }
 
 func newCut86(w *world) *cut86 {
-	c := &cut86{world: w, r: &report{title: fmt.Sprintf("%d boards were alone for 17 minutes", len(w.posts))}, when: map[string][2]time.Duration{}, sum: map[string][3]int{}, wrong: map[string]int{}}
+	c := &cut86{world: w, r: &report{title: fmt.Sprintf("%d boards were alone for 17 minutes", len(w.posts))}, when: map[string][2]time.Duration{}, sum: map[string][3]int{}}
 	for i, n := range slices.Sorted(maps.Keys(w.posts)) {
 		c.all = append(c.all, &at{post: w.posts[n], t: w.t, n: i, mine: map[command.ID]string{}})
 	}
@@ -76,7 +80,9 @@ func (c *cut86) each(do func(a *at)) {
 }
 
 func (c *cut86) run(long time.Duration) {
+	c.settle(true) // a board on a line that dies again and again counts as alone before
 	c.before()
+	c.settle(false)
 	c.begun = time.Now()
 	c.each(func(a *at) {
 		time.Sleep(c.within(10 * time.Second))
@@ -100,14 +106,14 @@ func (c *cut86) run(long time.Duration) {
 	time.Sleep(2 * time.Minute)
 	c.settle(true)
 	healed := time.Now()
-	for !c.inSync() && time.Since(healed) < 10*time.Minute { // so long a board waits at most to say again what was not taken
+	for !c.inSync() && time.Since(healed) < 5*time.Minute {
 		time.Sleep(time.Second)
 	}
 	c.t.Logf("all in sync %v after the line was whole", time.Since(healed))
 	c.judge()
 }
 
-// before has all of them linked, open and agreed, over the line as it is.
+// before has all of them linked, open and agreed.
 func (c *cut86) before() {
 	c.each(func(a *at) { time.Sleep(c.within(10 * time.Second)); a.heal() })
 	time.Sleep(time.Minute)
@@ -195,6 +201,7 @@ func (a *at) byRule() bool { return a.n%2 == 0 }
 
 // reads is the sampler's word of a reading.
 func (a *at) reads(bar float64) {
+	a.latest.Put("main.pressure_bar", bar, schema.QualityGood, a.clock.Now().Mono)
 	a.ctl.Samples(&schema.Samples{Series: []string{"main.pressure_bar"}, Value: []float64{bar}, Quality: []schema.Quality{schema.QualityGood}})
 }
 
@@ -220,12 +227,12 @@ func (c *cut86) judge() {
 	ctx := context.Background()
 	for _, a := range c.all {
 		c.rows(ctx, a)
-		shut := []float64{0}
-		c.device(a, "inlet", 0, shut[0])
+		c.device(a, "inlet", 0, 0)
 		c.device(a, "bypass", float64(10+a.n%30), 0, float64(40+a.n%30))
 		c.device(a, "dose", 0, 55)
 		c.device(a, "lamp")
 	}
+	c.r.held(c.told == 4*len(c.all), deed{"all outputs", "all of them", "", fmt.Sprintf("%d told what was given, once, in its order", c.told), fmt.Sprintf("of %d", 4*len(c.all)), ""})
 	for _, x := range []struct {
 		id, want, what string
 	}{{c.late, rest.CommandExpired, "set-output lamp, valid 1m"}, {c.valid, rest.CommandDone, "set-valve-position dose, valid 1h"}} {
@@ -235,25 +242,15 @@ func (c *cut86) judge() {
 		}
 		c.r.held(v.Counts[x.want] == len(c.all), deed{x.what, "the fleet", "10s", map[bool]string{true: "once each", false: "never"}[x.want == rest.CommandDone], fmt.Sprintf("%d %s", v.Counts[x.want], x.want), ""})
 	}
-	for what, s := range c.sorted() {
-		d := c.when[what]
+	for _, what := range slices.Sorted(maps.Keys(c.sum)) {
+		s, d := c.sum[what], c.when[what]
 		name, by, _ := strings.Cut(what, "|")
 		row := deed{name, by, fmt.Sprintf("%v to %v", d[0].Round(time.Second), d[1].Round(time.Second)), fmt.Sprintf("%d times", s[0]), fmt.Sprintf("%d rows, once each and of the same end: %d", s[2], s[1]), ""}
-		c.r.held(c.wrong[what] == 0 && s[0] == s[1] && s[1] == s[2], row)
+		c.r.held(s[0] == s[1] && s[1] == s[2], row)
 	}
 	c.keysAgree(ctx)
 	c.t.Logf("%d times the line lost or doubled something", c.lost)
 	c.r.judge(c.t)
-}
-
-func (c *cut86) sorted() func(func(string, [3]int) bool) {
-	return func(yield func(string, [3]int) bool) {
-		for _, k := range slices.Sorted(maps.Keys(c.sum)) {
-			if !yield(k, c.sum[k]) {
-				return
-			}
-		}
-	}
 }
 
 // rows holds the fleet's rows of one board's own commands to the board's log.
@@ -315,7 +312,9 @@ func (c *cut86) rows(ctx context.Context, a *at) {
 
 // device holds what a device was told to what was given, in its order.
 func (c *cut86) device(a *at, name string, want ...float64) {
-	if got := a.told(name); !slices.Equal(got, want) {
+	if got := a.told(name); slices.Equal(got, want) {
+		c.told++
+	} else {
 		c.r.held(false, deed{"output " + name, a.name, "", fmt.Sprintf("told %v", got), fmt.Sprintf("given %v", want), ""})
 	}
 }

@@ -177,19 +177,22 @@ func (w *world) SendCommand(_, name, id string, envelope []byte) error {
 
 // post is one board at its place, with its end of the line.
 type post struct {
-	w     *world
-	name  string
-	ctl   *control.Control
-	lc    link.Config
-	clock schema.Clock
-	run   *run.Group
+	w      *world
+	name   string
+	ctl    *control.Control
+	lc     link.Config
+	clock  schema.Clock
+	latest *schedule.Latest
+	run    *run.Group
 
-	mu     sync.Mutex
-	conn   uint64
-	up     context.Context // of the connection; nil: cut
-	ending sync.WaitGroup  // of what runs as long as it
-	stop   context.CancelFunc
-	sets   map[string][]float64 // what each device was told, in order
+	mu      sync.Mutex
+	conn    uint64
+	up      context.Context // of the connection; nil: cut
+	ending  sync.WaitGroup  // of what runs as long as it
+	stop    context.CancelFunc
+	healing sync.Mutex
+	network bool
+	sets    map[string][]float64 // what each device was told, in order
 }
 
 const postYAML = `board: %s
@@ -226,9 +229,10 @@ func (w *world) open(name string, boot uint64) {
 	}
 	p := &post{w: w, name: name, clock: schema.NewClock(boot, 20*time.Second), sets: map[string][]float64{}}
 	log := slog.New(slog.DiscardHandler)
-	pl := &plant.Plant{Latest: schedule.NewLatest(p.clock)}
+	p.latest = schedule.NewLatest(p.clock)
+	pl := &plant.Plant{}
 	pl.Bank, err = output.Open(base.Outputs, output.Deps{
-		Dir: dir, Values: pl.Latest, Clock: p.clock, Log: log, Make: p.device,
+		Dir: dir, Values: p.latest, Clock: p.clock, Log: log, Make: p.device,
 		Changed: func() {
 			if pl.Changed != nil {
 				pl.Changed()
@@ -242,7 +246,7 @@ func (w *world) open(name string, boot uint64) {
 		Config: func() config.Config { return *base }, Base: func() config.Config { return *base }, Clock: p.clock, BootKnown: true, Release: "r",
 		Apply: func(*config.Config) error { return nil },
 		Health: func() shadow.Health {
-			return shadow.Health{Link: p.there() != nil, Ticks: uint64(p.clock.Now().Mono), Every: time.Second}
+			return shadow.Health{Ticks: uint64(p.clock.Now().Mono), Every: time.Second}
 		},
 		Plant: pl, Stop: func(string) {}, Tell: func(schema.Report) {}, Say: func(string, string, schema.Severity, string) {},
 		Name: func() (string, string) { return tenant, name }, State: func() onboard.State { return onboard.State{} }, Log: log,
@@ -298,21 +302,50 @@ func (p *post) there() context.Context {
 	return p.up
 }
 
+// cut takes the network away until heal.
 func (p *post) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.network = false
+	p.end()
+}
+
+// end ends the connection. Under mu.
+func (p *post) end() {
 	if p.up != nil {
 		p.stop()
 		p.up = nil
 	}
 }
 
+// drop is a message that got lost: the connection ends with it, as TCP has it, and the
+// board connects anew after some seconds.
+func (p *post) drop(up context.Context) {
+	p.mu.Lock()
+	if p.up == up {
+		p.end()
+	}
+	p.mu.Unlock()
+	p.w.air.Go(func() {
+		time.Sleep(time.Second + p.w.within(20*time.Second))
+		p.mu.Lock()
+		again := p.network && p.up == nil
+		p.mu.Unlock()
+		if again {
+			p.heal()
+		}
+	})
+}
+
 // heal connects, as the link and the gateway do: the time of the fleet, then all that is
 // to be said to each other.
 func (p *post) heal() {
+	p.healing.Lock()
+	defer p.healing.Unlock()
 	p.cut()
 	p.ending.Wait() // what the old connection had is ended before, as by the link
 	p.mu.Lock()
+	p.network = true
 	p.conn++
 	conn := p.conn
 	ctx, stop := context.WithCancel(context.Background())
@@ -324,6 +357,7 @@ func (p *post) heal() {
 }
 
 // down brings a message to the board, or loses it, or brings it twice; false: it is away.
+// A command may be lost without a word: a broker that has too much of them drops some.
 func (p *post) down(m link.Down, conn uint64) bool {
 	up := p.there()
 	if up == nil || conn != 0 && conn != p.number() {
@@ -331,6 +365,9 @@ func (p *post) down(m link.Down, conn uint64) bool {
 	}
 	for n := 1; n > 0; n-- {
 		if p.w.chance(10) {
+			if m.Channel != schema.ChanCommand {
+				p.drop(up)
+			}
 			continue
 		}
 		if p.w.chance(10) {
@@ -362,7 +399,11 @@ func (p *post) Send(ctx context.Context, ch schema.Channel, tail string, payload
 	}
 	for n := 1; n > 0; n-- {
 		time.Sleep(p.w.delay())
-		if up.Err() != nil || p.w.chance(10) {
+		if up.Err() != nil {
+			return errLost
+		}
+		if p.w.chance(10) {
+			p.drop(up)
 			return errLost
 		}
 		if p.w.chance(10) {
@@ -372,7 +413,10 @@ func (p *post) Send(ctx context.Context, ch schema.Channel, tail string, payload
 			return err
 		}
 	}
-	if p.w.chance(10) || up.Err() != nil {
+	if p.w.chance(10) {
+		p.drop(up)
+	}
+	if up.Err() != nil {
 		return errLost
 	}
 	return nil

@@ -149,7 +149,9 @@ func TestKeySetsReachBoards(t *testing.T) {
 	if !d.obeys(s) {
 		t.Error("the board does not take a command of its fleet")
 	}
-	b, err := os.ReadFile(filepath.Join(d.cfg.IdentityDir(), "identity.json"))
+	identity := filepath.Join(d.cfg.IdentityDir(), "identity.json")
+	until(t, "the identity, which is written after the set", func() bool { _, err := os.Stat(identity); return err == nil })
+	b, err := os.ReadFile(identity)
 	if err != nil || strings.Contains(string(b), "keyset") {
 		t.Errorf("the set is kept twice: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"fulmar/internal/fit"
 	"fulmar/schema"
 	"fulmar/twin"
 )
@@ -104,5 +105,5 @@ func told(e *twin.Edit) string {
 
 // Clip cuts a text to n bytes, at a whole character.
 func Clip(s string, n int) string {
-	return schema.Clip(s, n)
+	return fit.Text(s, n)
 }

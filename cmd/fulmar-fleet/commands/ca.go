@@ -253,9 +253,8 @@ func (o *office) everyBoardTold(ctx context.Context) error {
 	}
 	var names []string
 	// The registry keeps milliseconds. A server issues nothing in the one before it told.
-	since := list[1].Told.Truncate(time.Millisecond)
 	for _, b := range all {
-		if list[1].Told.IsZero() || ca.IssuedAt(b.NotAfter).Before(since) {
+		if list[1].Told.IsZero() || ca.IssuedAt(b.NotAfter).Before(list[1].Told.Truncate(time.Millisecond)) {
 			names = append(names, b.Name)
 		}
 	}

@@ -108,6 +108,22 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+// TestPruneKeepsPace: what is over a bound goes in one piece, not one command at a time:
+// boards may bring thousands while nobody looks.
+func TestPruneKeepsPace(t *testing.T) {
+	t.Parallel()
+	const many = 1 << 30
+	for name, bounds := range map[string][3]int{"commands": {3, many, many}, "boards": {many, 3, many}, "local": {many, many, 1}} {
+		reg, now := fill(t, 200, true, true)
+		if _, err := commandrows.PruneTo(reg.Commands(), context.Background(), now, bounds[0], bounds[1], bounds[2]); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(left(t, reg)); n > 3 {
+			t.Errorf("%s: %d are left after one piece", name, n)
+		}
+	}
+}
+
 // TestFilters: what a list is narrowed to.
 func TestFilters(t *testing.T) {
 	t.Parallel()

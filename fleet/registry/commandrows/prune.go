@@ -55,7 +55,8 @@ WHERE rows <= ?1 OR id = (SELECT min(c.id) FROM command c WHERE c.open = 0 AND `
 		if err := drop(`c.id IN (SELECT x.id FROM command x WHERE x.tenant = c.tenant ORDER BY x.id DESC LIMIT -1 OFFSET ?2)`, maxCommands); err != nil {
 			return err
 		}
-		if err := drop(`(SELECT count(*) FROM command_board b WHERE b.tenant = c.tenant) > ?2 AND c.id = (SELECT min(x.id) FROM command x WHERE x.tenant = c.tenant AND x.open = 0)`, maxBoards); err != nil {
+		if err := drop(`(c.tenant, c.id) IN (SELECT tenant, id FROM (
+SELECT x.tenant, x.id, sum((SELECT sum(value) FROM json_each(x.counts))) OVER (PARTITION BY x.tenant ORDER BY x.open > 0 DESC, x.id DESC) AS kept FROM command x) WHERE kept > ?2)`, maxBoards); err != nil {
 			return err
 		}
 		return drop(`c.local = 1 AND c.id IN (SELECT id FROM (

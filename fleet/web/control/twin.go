@@ -289,6 +289,7 @@ func newOutput(name string, raw json.RawMessage) (output, bool) {
 		x.Unit = "%"
 	}
 	o := output{Name: name, Unit: x.Unit, Range: num(x.Min) + " to " + num(x.Max), Word: x.State, Say: stop(x.Why), Width: "0%"}
+	// The words of boards' outputs, see device/output.
 	o.Tone = map[string]string{"set": "healthy", "moving": "run", "safe": "degraded", "failed": "failing"}[x.State]
 	if o.Tone == "" {
 		o.Tone = "never"

@@ -1,11 +1,11 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package schema
+package fit
 
 import "testing"
 
-func TestClip(t *testing.T) {
+func TestText(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		s    string
@@ -22,8 +22,8 @@ func TestClip(t *testing.T) {
 		{"a\xffb", 9, "a?b"},
 		{"gr\xc3", 9, "gr?"},
 	} {
-		if got := Clip(c.s, c.n); got != c.want {
-			t.Errorf("Clip(%q, %d) is %q, wants %q", c.s, c.n, got, c.want)
+		if got := Text(c.s, c.n); got != c.want {
+			t.Errorf("Text(%q, %d) is %q, wants %q", c.s, c.n, got, c.want)
 		}
 	}
 }
