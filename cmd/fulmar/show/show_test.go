@@ -13,8 +13,12 @@ func TestValue(t *testing.T) {
 	t.Parallel()
 	long := `{"when":"` + strings.Repeat("a", 80) + `"}`
 	for _, c := range [][3]string{
-		{"table", `{"when":"a \u003e 1"}`, `{"when":"a > 1"}`}, {"table", `12.50`, "12.50"}, {"table", ``, ""}, {"wide", long, long},
-		{"table", long, long[:60] + "..."}, {"table", `not`, "not"},
+		{"table", `{"when":"a \u003e 1"}`, `{"when":"a > 1"}`},
+		{"table", `12.50`, "12.50"},
+		{"table", ``, ""},
+		{"wide", long, long},
+		{"table", long, long[:60] + "..."},
+		{"table", `not`, "not"},
 	} {
 		f := Format{kind: c[0]}
 		if got := f.Value([]byte(c[1])); got != c[2] {
