@@ -139,9 +139,11 @@ func (g *gap) count(it *item) {
 	g.Actors[who]++
 }
 
-// nextReport is what is told next, if anything waits.
+// nextReport is what is told next, if anything waits: results first. What was dropped goes
+// on counting meanwhile, so that a flood ends in one gap and not in one for each report:
+// one that is told may not grow any more.
 func (l *ledger) nextReport() (r command.Report, ok bool) {
-	for len(l.gaps) > 0 {
+	for len(l.untold) == 0 && len(l.gaps) > 0 {
 		g := l.gaps[0]
 		if !g.Tried {
 			// On the disk before it is told: else it counts on after a crash under its old name.

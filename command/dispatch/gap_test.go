@@ -59,6 +59,7 @@ type island struct {
 	log  memory
 	mu   sync.Mutex
 	deaf bool
+	slow time.Duration // each result
 	told []command.Report
 	most int
 }
@@ -69,6 +70,9 @@ func (i *island) start(handlers ...command.Handler) {
 		Address: address, Clock: schema.NewClock(1, 0), Handlers: handlers, Log: &i.log, Entries: i.log.entries, untold: i.most,
 		Open: func(e []byte) ([]byte, error) { return e, nil }, Now: func() (uint64, bool) { return uint64(time.Now().UnixMilli()), true },
 		Tell: func(_ context.Context, r command.Report) error {
+			if r.Result.State.Final() {
+				time.Sleep(i.slow)
+			}
 			i.mu.Lock()
 			defer i.mu.Unlock()
 			if i.deaf {
@@ -170,6 +174,33 @@ func TestAlone(t *testing.T) {
 		i.account(n+3, bad, safety, last)
 		if len(i.d.l.untold)+len(i.d.l.gaps) != 0 {
 			t.Errorf("%d results and %d gaps still wait", len(i.d.l.untold), len(i.d.l.gaps))
+		}
+	})
+}
+
+// TestFloodIsOneGap: more is done than can be told, while the fleet is there. What does not
+// fit is counted once, after the results: not in one gap for each report.
+func TestFloodIsOneGap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &island{t: t, most: 8, slow: time.Second}
+		i.start(quick("set"))
+		const n = 100
+		for range n {
+			id, _ := i.local("rule/fan", "set")
+			i.ends(id, command.Done)
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		i.account(n)
+		gaps := 0
+		for _, r := range i.told {
+			if r.Command.Name == command.NameGap {
+				gaps++
+			}
+		}
+		if gaps != 1 || len(i.told) < 16 {
+			t.Errorf("%d reports, %d of them gaps, wants 1", len(i.told), gaps)
 		}
 	})
 }
