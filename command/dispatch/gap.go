@@ -76,13 +76,16 @@ func (l *ledger) drop() {
 }
 
 // worth says which results go last: those that the fleet asked for, and before them those
-// of safety, and before them what did not go as it should.
+// of safety, and before them what did not go as it should. What was refused goes first: it
+// moved nothing, who gave it was told, and of a flood it is the most.
 func (it *item) worth() int {
 	switch {
 	case !it.local:
 		return 3
 	case it.safety:
 		return 2
+	case it.result.State == command.Refused:
+		return -1
 	case it.result.State != command.Done:
 		return 1
 	}
