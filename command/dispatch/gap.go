@@ -76,13 +76,16 @@ func (l *ledger) drop() {
 }
 
 // worth says which results go last: those that the fleet asked for, and before them those
-// of safety, and before them what did not go as it should.
+// of safety, and before them what did not go as it should. What was refused goes first: it
+// moved nothing, who gave it was told, and of a flood it is the most.
 func (it *item) worth() int {
 	switch {
 	case !it.local:
 		return 3
 	case it.safety:
 		return 2
+	case it.result.State == command.Refused:
+		return -1
 	case it.result.State != command.Done:
 		return 1
 	}
@@ -139,9 +142,11 @@ func (g *gap) count(it *item) {
 	g.Actors[who]++
 }
 
-// nextReport is what is told next, if anything waits.
+// nextReport is what is told next, if anything waits: results first. What was dropped goes
+// on counting meanwhile, so that a flood ends in one gap and not in one for each report:
+// one that is told may not grow any more.
 func (l *ledger) nextReport() (r command.Report, ok bool) {
-	for len(l.gaps) > 0 {
+	for len(l.untold) == 0 && len(l.gaps) > 0 {
 		g := l.gaps[0]
 		if !g.Tried {
 			// On the disk before it is told: else it counts on after a crash under its old name.

@@ -59,6 +59,7 @@ type island struct {
 	log  memory
 	mu   sync.Mutex
 	deaf bool
+	slow time.Duration // each result
 	told []command.Report
 	most int
 }
@@ -69,6 +70,9 @@ func (i *island) start(handlers ...command.Handler) {
 		Address: address, Clock: schema.NewClock(1, 0), Handlers: handlers, Log: &i.log, Entries: i.log.entries, untold: i.most,
 		Open: func(e []byte) ([]byte, error) { return e, nil }, Now: func() (uint64, bool) { return uint64(time.Now().UnixMilli()), true },
 		Tell: func(_ context.Context, r command.Report) error {
+			if r.Result.State.Final() {
+				time.Sleep(i.slow)
+			}
 			i.mu.Lock()
 			defer i.mu.Unlock()
 			if i.deaf {
@@ -174,6 +178,53 @@ func TestAlone(t *testing.T) {
 	})
 }
 
+// TestFloodIsOneGap: more is done than can be told, while the fleet is there. What does not
+// fit is counted once, after the results: not in one gap for each report.
+func TestFloodIsOneGap(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &island{t: t, most: 8, slow: time.Second}
+		i.start(quick("set"))
+		const n = 100
+		for range n {
+			id, _ := i.local("rule/fan", "set")
+			i.ends(id, command.Done)
+			time.Sleep(100 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		i.account(n)
+		gaps := 0
+		for _, r := range i.told {
+			if r.Command.Name == command.NameGap {
+				gaps++
+			}
+		}
+		if gaps != 1 || len(i.told) < 16 {
+			t.Errorf("%d reports, %d of them gaps, wants 1", len(i.told), gaps)
+		}
+	})
+}
+
+// TestRefusedGoFirst: what was refused takes no room from what was done.
+func TestRefusedGoFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := &island{t: t, most: 8, deaf: true}
+		i.start(quick("set"))
+		id, _ := i.local("rule/fan", "set")
+		i.ends(id, command.Done)
+		for range 20 {
+			refused, _ := i.local("rule/fan", "no-such")
+			i.ends(refused, command.Refused)
+		}
+		i.mu.Lock()
+		i.deaf = false
+		i.mu.Unlock()
+		time.Sleep(time.Minute)
+		i.account(21, id)
+	})
+}
+
 // account holds what was told to what was done: each once, or counted.
 func (i *island) account(want int, ids ...command.ID) {
 	i.t.Helper()
@@ -196,7 +247,7 @@ func (i *island) account(want int, ids ...command.ID) {
 			}
 			counted += v.Count
 			delete(seen, r.Result.ID)
-		} else if r.Given == (schema.Time{}) || r.Begun == (schema.Time{}) || r.Command.Reason == "" || r.Command.Args == nil {
+		} else if r.Given == (schema.Time{}) || r.Begun == (schema.Time{}) && r.Result.State != command.Refused || r.Command.Reason == "" || r.Command.Args == nil {
 			i.t.Errorf("what was given is not whole: %+v", r)
 		}
 	}

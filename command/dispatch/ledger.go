@@ -128,7 +128,7 @@ type ledger struct {
 	waiting []*item           // accepted and not ended, in order
 	ended   []*item           // in order
 	untold  []*item           // of the ended ones, in the order in which they are told
-	gaps    []*gap            // told before them; at most two
+	gaps    []*gap            // told after them; at most two
 	telling command.ID        // which is on its way: it is not dropped
 	highest map[string]uint64 // by signed actor
 	local   map[string]*actor // of the board itself
