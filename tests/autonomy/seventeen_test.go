@@ -84,8 +84,10 @@ func (c *cut86) run(long time.Duration) {
 	c.before()
 	c.settle(false)
 	c.begun = time.Now()
+	c.each(func(a *at) { a.holdUp() })
+	c.late = c.give(time.Minute, "set-output", `{"output": "lamp", "value": 77}`) // it leaves, and comes when it is too late
 	c.each(func(a *at) {
-		time.Sleep(c.within(10 * time.Second))
+		time.Sleep(time.Second + c.within(10*time.Second))
 		a.cut()
 	})
 	c.fromFleet()
@@ -102,6 +104,9 @@ func (c *cut86) run(long time.Duration) {
 			a.cut()
 		}
 		a.heal()
+		if a.release() == 0 {
+			a.t.Errorf("%s: the command that is to come too late never left", a.name)
+		}
 	})
 	time.Sleep(2 * time.Minute)
 	c.settle(true)
@@ -159,7 +164,6 @@ func (c *cut86) give(valid time.Duration, name, args string) string {
 // fromFleet is what the fleet wants of boards that it cannot reach.
 func (c *cut86) fromFleet() {
 	c.t.Helper()
-	c.late = c.give(time.Minute, "set-output", `{"output": "lamp", "value": 77}`)
 	c.valid = c.give(time.Hour, "set-valve-position", `{"valve": "dose", "percent": 55}`)
 	c.edit("from the desk", map[string]int{"app.fleet": 1, "app.edge": 1, "app.max": 7, "app.min": 7, "app.hold": 1})
 }

@@ -192,6 +192,8 @@ type post struct {
 	stop    context.CancelFunc
 	healing sync.Mutex
 	network bool
+	slow    bool                 // commands to the board are held up somewhere,
+	held    []link.Down          // these
 	sets    map[string][]float64 // what each device was told, in order
 }
 
@@ -363,6 +365,13 @@ func (p *post) down(m link.Down, conn uint64) bool {
 	if up == nil || conn != 0 && conn != p.number() {
 		return false
 	}
+	p.mu.Lock()
+	if p.slow && m.Channel == schema.ChanCommand {
+		p.held = append(p.held, m)
+		p.mu.Unlock()
+		return true
+	}
+	p.mu.Unlock()
 	for n := 1; n > 0; n-- {
 		if p.w.chance(10) {
 			if m.Channel != schema.ChanCommand {
@@ -382,6 +391,24 @@ func (p *post) down(m link.Down, conn uint64) bool {
 		})
 	}
 	return true
+}
+
+// holdUp has commands to the board wait somewhere; release brings what waits, twice.
+func (p *post) holdUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slow = true
+}
+
+func (p *post) release() (n int) {
+	p.mu.Lock()
+	all := p.held
+	p.slow, p.held = false, nil
+	p.mu.Unlock()
+	for _, m := range append(all, all...) {
+		p.lc.Inbox(m)
+	}
+	return len(all)
 }
 
 func (p *post) number() uint64 {
