@@ -18,26 +18,29 @@ func hot() Spec {
 // TestRefused: which part of a rule is wrong, and where.
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	for want, change := range map[string]func(*Spec){
-		`rule: name "Hot": wants 1 to 32 of a-z 0-9 - _, and a letter or digit first`:                              func(s *Spec) { s.Name = "Hot" },
-		`rule hot: for: "10" is no span from 0s to 24h0m0s; write 500ms, 10s, 5m, 1h`:                              func(s *Spec) { s.For = "10" },
-		`rule hot: lease: "0s" is no span from 1s to 720h0m0s; write 500ms, 10s, 5m, 1h`:                           func(s *Spec) { s.Lease = "0s" },
-		`rule hot: when: at column 1: it is empty`:                                                                 func(s *Spec) { s.When = "" },
-		`rule hot: when: at column 8: wants a part of a name, not >; one that is no identifier is written ["..."]`: func(s *Spec) { s.When = "output.> 3" },
-		`rule hot: until: at column 1: there is no input temp; a reading is named by its series, as`:               func(s *Spec) { s.Until = "temp < 80" },
-		`rule hot: when: at column 1: there is no input link.down; of its kind there are link.up, link.down_for`:   func(s *Spec) { s.When = "link.down > 3" },
-		`rule hot: when: at column 1: no input can be named thermal.CPU`:                                           func(s *Spec) { s.When = "thermal.CPU > 3" },
-		`rule hot: do: it does nothing`:                        func(s *Spec) { s.Do = nil },
-		`rule hot: do[0]: wants one of command, set and clear`: func(s *Spec) { s.Do = []Action{{}} },
-		`rule hot: do[0]: argument output of set-output`:       func(s *Spec) { s.Do[0].Args["output"] = []any{1} },
-		`rule hot: else[1]: key rule.other cannot be set by a rule; camera.*, model.*, sample.*, app.* and log.level can`: func(s *Spec) { s.Else = []Action{{Clear: "app.x"}, {Set: "rule.other", Value: 1}} },
-		`rule hot: else[0]: value: it is <nil>; wants a number, a text, true or false`:                                    func(s *Spec) { s.Else = []Action{{Set: "app.x"}} },
-		`rule hot: do: 9 actions, at most 8`: func(s *Spec) { s.Do = make([]Action, 9) },
+	for _, c := range []struct {
+		want   string
+		change func(*Spec)
+	}{
+		{`rule: name "Hot": wants 1 to 32 of a-z 0-9 - _, and a letter or digit first`, func(s *Spec) { s.Name = "Hot" }},
+		{`rule hot: for: "10" is no span from 0s to 24h0m0s; write 500ms, 10s, 5m, 1h`, func(s *Spec) { s.For = "10" }},
+		{`rule hot: lease: "0s" is no span from 1s to 720h0m0s; write 500ms, 10s, 5m, 1h`, func(s *Spec) { s.Lease = "0s" }},
+		{`rule hot: when: at column 1: it is empty`, func(s *Spec) { s.When = "" }},
+		{`rule hot: when: at column 8: wants a part of a name, not >; one that is no identifier is written ["..."]`, func(s *Spec) { s.When = "output.> 3" }},
+		{`rule hot: until: at column 1: there is no input temp; a reading is named by its series, as`, func(s *Spec) { s.Until = "temp < 80" }},
+		{`rule hot: when: at column 1: there is no input link.down; of its kind there are link.up, link.down_for`, func(s *Spec) { s.When = "link.down > 3" }},
+		{`rule hot: when: at column 1: no input can be named thermal.CPU`, func(s *Spec) { s.When = "thermal.CPU > 3" }},
+		{`rule hot: do: it does nothing`, func(s *Spec) { s.Do = nil }},
+		{`rule hot: do[0]: wants one of command, set and clear`, func(s *Spec) { s.Do = []Action{{}} }},
+		{`rule hot: do[0]: argument output of set-output`, func(s *Spec) { s.Do[0].Args["output"] = []any{1} }},
+		{`rule hot: else[1]: key rule.other cannot be set by a rule; camera.*, model.*, sample.*, app.* and log.level can`, func(s *Spec) { s.Else = []Action{{Clear: "app.x"}, {Set: "rule.other", Value: 1}} }},
+		{`rule hot: else[0]: value: it is <nil>; wants a number, a text, true or false`, func(s *Spec) { s.Else = []Action{{Set: "app.x"}} }},
+		{`rule hot: do: 9 actions, at most 8`, func(s *Spec) { s.Do = make([]Action, 9) }},
 	} {
 		s := hot()
-		change(&s)
-		if _, err := Compile(s); err == nil || !strings.HasPrefix(err.Error(), want) {
-			t.Errorf("%v\nwant %s", err, want)
+		c.change(&s)
+		if _, err := Compile(s); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%v\nwant %s", err, c.want)
 		}
 	}
 }
