@@ -269,6 +269,17 @@ func TestCopiedBoard(t *testing.T) {
 	for _, id := range both {
 		h.row(id, rest.CommandDone)
 	}
+	said := ""
+	for _, r := range h.rows(board) {
+		if r.Local {
+			said += string(r.Args)
+		}
+	}
+	for i := range both {
+		if n := strings.Count(said, fmt.Sprintf(`"percent":%d`, 20+i)); n != 1 {
+			t.Errorf("what was done by hand to %d %% has %d rows: %s", 20+i, n, said)
+		}
+	}
 	h.stop(copy)
 	h.synced(map[string]string{"app.x": "2"})
 	h.done(h.valve(time.Minute, 60))
