@@ -31,7 +31,7 @@ const (
 
 const board = "dock-1"
 
-// times are how a cut goes; all of them grow with it.
+// times are how a cut goes; the lease grows with it.
 type times struct{ cut, grace, close, lease time.Duration }
 
 func timesOf(t *testing.T) times {
