@@ -65,7 +65,7 @@ func n(i int) *int { return &i }
 // peer starts pymodbus and gives its address.
 func tcpPeer(t *testing.T) string {
 	t.Helper()
-	need(t, python, "-c", "import pymodbus")
+	need(t, python, "-c", "import pymodbus.server")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func tcpPeer(t *testing.T) string {
 // rtuPeer starts pymodbus behind a pair of pseudo terminals.
 func rtuPeer(t *testing.T) string {
 	t.Helper()
-	need(t, python, "-c", "import pymodbus, serial")
+	need(t, python, "-c", "import pymodbus.server, serial")
 	need(t, "socat", "-V")
 	dir := t.TempDir()
 	ours, theirs := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
