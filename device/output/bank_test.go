@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,18 +226,19 @@ func TestShutdownDuringRelease(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		var hold chan struct{}
+		var held atomic.Pointer[chan struct{}]
 		l := newLab(t, dir, []Config{sim("a", safeAt(0), nil)}, func(_ *lab, d *Deps) {
 			d.write = func(path string, b []byte, perm os.FileMode) error {
-				if hold != nil && strings.Contains(string(b), "anna") {
-					<-hold
+				if hold := held.Load(); hold != nil && strings.Contains(string(b), "anna") {
+					<-*hold
 				}
 				return os.WriteFile(path, b, perm)
 			}
 		})
 		wantCode(t, l.bank.Shutdown(t.Context(), "one"), "")
 		time.Sleep(time.Second)
-		hold = make(chan struct{})
+		hold := make(chan struct{})
+		held.Store(&hold)
 		released := make(chan error)
 		go func() { released <- l.bank.Release(t.Context(), "local/anna") }()
 		synctest.Wait()
@@ -247,6 +249,7 @@ func TestShutdownDuringRelease(t *testing.T) {
 		wantCode(t, <-released, CodeShutdown)
 		wantCode(t, <-down, "")
 		wantCode(t, l.bank.Set(t.Context(), "a", 5, "x"), CodeShutdown)
+		synctest.Wait() // what is in doubt is written once more
 		if on, err := kept.ReadLatch(dir); err != nil || !on.Active {
 			t.Error("the disk says released", on, err)
 		}

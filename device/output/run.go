@@ -6,6 +6,7 @@ package output
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -60,8 +61,9 @@ func (b *Bank) Run(ctx context.Context) error {
 // restore brings the outputs to where they are to be after a start, and opens them for sets.
 func (b *Bank) restore(ctx context.Context, wg *sync.WaitGroup) {
 	active, _, by := b.Safe()
+	last := maps.Clone(b.last) // before the first output is open: sets change it
 	todo := b.withSafe(func(c *channel) bool {
-		_, have := b.last[c.cfg.Name]
+		_, have := last[c.cfg.Name]
 		return active || c.cfg.Restore == kinds.RestoreSafe || c.cfg.Restore == kinds.RestoreLast && !have
 	})
 	if !active {
@@ -71,7 +73,7 @@ func (b *Bank) restore(ctx context.Context, wg *sync.WaitGroup) {
 		if !slices.Contains(todo, c) {
 			c.open()
 		}
-		if v, ok := b.last[c.cfg.Name]; !active && ok && c.cfg.Restore == kinds.RestoreLast {
+		if v, ok := last[c.cfg.Name]; !active && ok && c.cfg.Restore == kinds.RestoreLast {
 			wg.Go(func() { b.restoreLast(ctx, c, v) })
 		}
 	}

@@ -420,7 +420,7 @@ func (m *model) release(bank *Bank, who string) {
 		m.latched = -1
 	case was && !is:
 		p.t.Errorf("a release failed (%v) and had its effect", err)
-	case errors.As(err, &e) && e.Code == CodeNotDurable || dead:
+	case errors.As(err, &e) && (e.Code == CodeNotDurable || e.Code == CodeShutdown) || dead:
 		m.latched = 0 // what the disk has is not known until it is written anew
 	}
 }
