@@ -206,7 +206,9 @@ func TestWhichLine(t *testing.T) {
 func TestHeader(t *testing.T) {
 	t.Parallel()
 	gcc, err := exec.LookPath("gcc")
-	if err != nil {
+	if err != nil && os.Getenv("CI") != "" {
+		t.Fatal(err)
+	} else if err != nil {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
@@ -230,7 +232,7 @@ return 0; }`
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(gcc, "-o", filepath.Join(dir, "a"), src).CombinedOutput(); err != nil {
-		if strings.Contains(string(out), "gpio_v2_line_request") || strings.Contains(string(out), "linux/gpio.h: No such") {
+		if old := strings.Contains(string(out), "gpio_v2_line_request") || strings.Contains(string(out), "linux/gpio.h: No such"); old && os.Getenv("CI") == "" {
 			t.Skip("the header is older than the interface")
 		}
 		t.Fatalf("%v: %s", err, out)
