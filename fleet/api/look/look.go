@@ -147,6 +147,24 @@ func (l *Looks) See(ctx context.Context, by access.Caller, q string) (*Seen, err
 	return &Seen{o, match}, nil
 }
 
+// Target checks what something is to be done to: the query, whose errors point at a column,
+// the boards that are named out of it, and whether any is left.
+func (l *Looks) Target(ctx context.Context, by access.Caller, q string, boards []string) error {
+	seen, err := l.See(ctx, by, q)
+	if err != nil {
+		return err
+	}
+	for _, b := range boards {
+		if _, err := seen.Board(b); err != nil {
+			return &door.Error{Code: rest.CodeTargetEmpty, Detail: "boards names one that is not there, or that the query leaves out", Cause: err}
+		}
+	}
+	for range seen.Each {
+		return nil
+	}
+	return door.Fail(rest.CodeTargetEmpty, "")
+}
+
 // Board finds a board of the caller's.
 func (l *Looks) Board(ctx context.Context, by access.Caller, name string) (*web.Board, error) {
 	s, err := l.See(ctx, by, "")

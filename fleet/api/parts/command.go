@@ -68,25 +68,8 @@ type giveIn struct {
 	Body rest.CommandSpec
 }
 
-// target checks the query of a command, whose errors point at a column.
-func (c *commands) target(ctx context.Context, by access.Caller, s *rest.CommandSpec) error {
-	seen, err := c.looks.See(ctx, by, s.Query)
-	if err != nil {
-		return err
-	}
-	for _, b := range s.Boards {
-		if _, err := seen.Board(b); err != nil {
-			return &door.Error{Code: rest.CodeTargetEmpty, Detail: "boards names one that is not there", Cause: err}
-		}
-	}
-	for range seen.Each {
-		return nil
-	}
-	return door.Fail(rest.CodeTargetEmpty, "")
-}
-
 func (c *commands) give(ctx context.Context, by access.Caller, in *giveIn) (*commandOut, error) {
-	if err := c.target(ctx, by, &in.Body); err != nil {
+	if err := c.looks.Target(ctx, by, in.Body.Query, in.Body.Boards); err != nil {
 		return nil, err
 	}
 	if in.Dry {

@@ -125,26 +125,8 @@ type specIn struct {
 	Body rest.RolloutSpec
 }
 
-// target checks the query of a plan, whose errors point at a column, and whether it
-// gives any board. The part keeps a plan within what the caller may change.
-func (r *rollouts) target(ctx context.Context, by access.Caller, s *rest.RolloutSpec) error {
-	seen, err := r.looks.See(ctx, by, s.Query)
-	if err != nil {
-		return err
-	}
-	for _, b := range s.Boards {
-		if _, err := seen.Board(b); err != nil {
-			return &door.Error{Code: rest.CodeTargetEmpty, Detail: "boards names one that is not there, or that the query leaves out", Cause: err}
-		}
-	}
-	for range seen.Each {
-		return nil
-	}
-	return door.Fail(rest.CodeTargetEmpty, "")
-}
-
 func (r *rollouts) create(ctx context.Context, by access.Caller, in *specIn) (*rolloutOut, error) {
-	if err := r.target(ctx, by, &in.Body); err != nil {
+	if err := r.looks.Target(ctx, by, in.Body.Query, in.Body.Boards); err != nil {
 		return nil, err
 	}
 	if in.Dry {
@@ -162,7 +144,7 @@ type forecastIn struct{ Body rest.RolloutSpec }
 type forecastOut struct{ Body *rest.Forecast }
 
 func (r *rollouts) forecast(ctx context.Context, by access.Caller, in *forecastIn) (*forecastOut, error) {
-	if err := r.target(ctx, by, &in.Body); err != nil {
+	if err := r.looks.Target(ctx, by, in.Body.Query, in.Body.Boards); err != nil {
 		return nil, err
 	}
 	f, err := r.r.Forecast(ctx, by, in.Body)

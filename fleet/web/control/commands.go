@@ -50,11 +50,11 @@ func (p *pages) list(ctx context.Context, s *web.Shown) error {
 	by := s.Session.Caller()
 	cs, err := p.cfg.Commands.List(ctx, by, "", maxList)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	conflicts, err := p.cfg.Twins.Conflicts(ctx, by)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	v := &listView{Headline: headline(cs), Give: s.May(rest.CommandsSend), Conflicts: len(conflicts), Groups: grouped(s.Sheet, cs)}
 	s.Shape("verdict", v.Headline, v.Conflicts)
@@ -167,7 +167,7 @@ func (p *pages) build(ctx context.Context, s *web.Shown, f *form.Form) error {
 	by := s.Session.Caller()
 	c, err := p.cfg.Commands.Get(ctx, by, id)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	v := newOne(s.Sheet, c)
 	v.Form = f
@@ -277,8 +277,8 @@ func (p *pages) act(ctx context.Context, s *web.Shown, r *http.Request) (string,
 			return to(s.Value("id")), nil
 		}
 		var ok bool
-		if s.Code, ok = p.refused(f, err, func(string) string { return "" }); !ok {
-			return "", p.gone(err)
+		if s.Code, ok = p.cfg.Problem.Refused(f, err, func(string) string { return "" }); !ok {
+			return "", p.cfg.Problem.Gone(err)
 		}
 	}
 	if err := p.build(ctx, s, f); err != nil {

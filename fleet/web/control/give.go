@@ -49,7 +49,7 @@ func (p *pages) blank(ctx context.Context, s *web.Shown) error {
 func (p *pages) form(ctx context.Context, s *web.Shown, f *form.Form) error {
 	kinds, err := p.cfg.Commands.Kinds(ctx, s.Session.Caller())
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	v := &giveView{Form: f, Kinds: kinds, Board: f.Raw("boards"), Hint: known(f.Raw("name")).words()}
 	for _, k := range kinds {
@@ -82,8 +82,8 @@ func (p *pages) give(ctx context.Context, s *web.Shown, r *http.Request) (string
 			return to(c.ID), nil
 		}
 		var ok bool
-		if s.Code, ok = p.refused(f, err, fieldOf); !ok {
-			return "", p.gone(err)
+		if s.Code, ok = p.cfg.Problem.Refused(f, err, fieldOf); !ok {
+			return "", p.cfg.Problem.Gone(err)
 		}
 	}
 	if err := p.form(ctx, s, f); err != nil {

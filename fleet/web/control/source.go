@@ -5,13 +5,9 @@ package control
 
 import (
 	"context"
-	"errors"
-	"net/http"
 
 	"fulmar/fleet/access"
-	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
-	"fulmar/fleet/web/trust"
 	"fulmar/schema/rest"
 )
 
@@ -48,36 +44,4 @@ type Config struct {
 	// Problem puts an error of the parts into words; false for one that is a fault of the
 	// server and is logged. nil knows only those of the page itself.
 	Problem form.Explain
-}
-
-// refused writes an error into a form; false for one that has a page of its own.
-func (p *pages) refused(f *form.Form, err error, field func(string) string) (code int, ok bool) {
-	if errors.Is(err, access.ErrNotAllowed) {
-		f.Refuse("Nothing was done: you may not do that.", "What a second person has to do, nobody does alone. An admin gives roles.")
-		return http.StatusForbidden, true
-	}
-	if p.cfg.Problem == nil {
-		return 0, false
-	}
-	pr, ok := p.cfg.Problem(err)
-	if !ok || pr.Status >= 500 || pr.Status == http.StatusNotFound {
-		return 0, false
-	}
-	f.Take(pr, field)
-	return pr.Status, true
-}
-
-// gone puts an error of a part into one that the page knows.
-func (p *pages) gone(err error) error {
-	if p.cfg.Problem == nil {
-		return err
-	}
-	pr, ok := p.cfg.Problem(err)
-	switch {
-	case !ok || pr.Status >= 500:
-		return err
-	case pr.Status == http.StatusNotFound:
-		return web.ErrNotFound
-	}
-	return &trust.Problem{Code: pr.Status, What: pr.Title, Do: pr.Do}
 }

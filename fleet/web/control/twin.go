@@ -80,15 +80,15 @@ func (p *pages) show(ctx context.Context, s *web.Shown, f *form.Form) error {
 	}
 	t, err := p.cfg.Twins.Twin(ctx, by, board)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	cs, err := p.cfg.Commands.List(ctx, by, board, maxOfBoard)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	past, err := p.cfg.Twins.History(ctx, by, board, maxHistory)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	v := &twinView{Twin: t, Edit: s.May(rest.CommandsSend), Form: f, Conflict: t.Conflicts}
 	v.sum()
@@ -397,8 +397,8 @@ func (p *pages) set(ctx context.Context, s *web.Shown, r *http.Request) (string,
 			return "/boards/" + url.PathEscape(board) + "/control", nil
 		}
 		var ok bool
-		if s.Code, ok = p.refused(f, err, func(string) string { return "value" }); !ok {
-			return "", p.gone(err)
+		if s.Code, ok = p.cfg.Problem.Refused(f, err, func(string) string { return "value" }); !ok {
+			return "", p.cfg.Problem.Gone(err)
 		}
 	}
 	if err := p.show(ctx, s, f); err != nil {
@@ -432,7 +432,7 @@ func (p *pages) conflicts(ctx context.Context, s *web.Shown) error {
 func (p *pages) disputes(ctx context.Context, s *web.Shown, f *form.Form) error {
 	all, err := p.cfg.Twins.Conflicts(ctx, s.Session.Caller())
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	v := &conflictsView{Headline: "Board and fleet agree everywhere", Edit: s.May(rest.CommandsSend), Form: f}
 	if n := len(all); n > 0 {
@@ -472,8 +472,8 @@ func (p *pages) decide(ctx context.Context, s *web.Shown, r *http.Request) (stri
 			return "/conflicts", nil
 		}
 		var ok bool
-		if s.Code, ok = p.refused(f, err, func(string) string { return "" }); !ok {
-			return "", p.gone(err)
+		if s.Code, ok = p.cfg.Problem.Refused(f, err, func(string) string { return "" }); !ok {
+			return "", p.cfg.Problem.Gone(err)
 		}
 	}
 	if err := p.disputes(ctx, s, f); err != nil {

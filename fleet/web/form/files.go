@@ -7,7 +7,11 @@ import (
 	"embed"
 	"errors"
 	"io/fs"
+	"net/http"
 
+	"fulmar/fleet/access"
+	"fulmar/fleet/web"
+	"fulmar/fleet/web/trust"
 	"fulmar/schema/rest"
 )
 
@@ -41,3 +45,36 @@ func Assets() []string { return []string{"manage.css", "manage.js"} }
 // Explain puts an error of a part of the fleet into words; false for a fault of the
 // server.
 type Explain func(error) (rest.Problem, bool)
+
+// Refused writes an error into a form; false for one that has a page of its own. field
+// gives the name of the field for a pointer, "" for none.
+func (e Explain) Refused(f *Form, err error, field func(pointer string) string) (code int, ok bool) {
+	if errors.Is(err, access.ErrNotAllowed) {
+		f.Refuse("Nothing was done: you may not do that.", "What a second person has to do, nobody does alone. An admin gives roles.")
+		return http.StatusForbidden, true
+	}
+	if e == nil {
+		return 0, false
+	}
+	pr, ok := e(err)
+	if !ok || pr.Status >= 500 || pr.Status == http.StatusNotFound {
+		return 0, false
+	}
+	f.Take(pr, field)
+	return pr.Status, true
+}
+
+// Gone puts an error of a part into one that the page knows.
+func (e Explain) Gone(err error) error {
+	if e == nil {
+		return err
+	}
+	pr, ok := e(err)
+	switch {
+	case !ok || pr.Status >= 500:
+		return err
+	case pr.Status == http.StatusNotFound:
+		return web.ErrNotFound
+	}
+	return &trust.Problem{Code: pr.Status, What: pr.Title, Do: pr.Do}
+}

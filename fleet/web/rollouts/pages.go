@@ -7,18 +7,15 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
-	"errors"
 	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 
-	"fulmar/fleet/access"
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/form"
 	"fulmar/fleet/web/rollouts/planform"
-	"fulmar/fleet/web/trust"
 	"fulmar/fleet/web/words"
 	"fulmar/schema/rest"
 )
@@ -74,11 +71,11 @@ func (p *pages) build(ctx context.Context, s *web.Shown, f *form.Form) error {
 	}
 	ro, err := p.cfg.Rollouts.Get(ctx, s.Session.Tenant, id)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	boards, err := p.cfg.Rollouts.Boards(ctx, s.Session.Tenant, id)
 	if err != nil {
-		return p.gone(err)
+		return p.cfg.Problem.Gone(err)
 	}
 	v := one(s.Sheet, ro, boards, s.Query)
 	v.Acts = newActs(ro, s.Session.Caller(), f)
@@ -113,8 +110,8 @@ func (p *pages) act(ctx context.Context, s *web.Shown, r *http.Request) (string,
 			return "/rollouts/" + url.PathEscape(id), nil
 		}
 		var ok bool
-		if s.Code, ok = p.refused(f, err, func(string) string { return "" }); !ok {
-			return "", p.gone(err)
+		if s.Code, ok = p.cfg.Problem.Refused(f, err, func(string) string { return "" }); !ok {
+			return "", p.cfg.Problem.Gone(err)
 		}
 	}
 	if err := p.build(ctx, s, f); err != nil {
@@ -157,7 +154,7 @@ func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string
 	}
 	if err != nil {
 		var ok bool
-		if s.Code, ok = p.refused(f, err, planform.FieldOf); !ok {
+		if s.Code, ok = p.cfg.Problem.Refused(f, err, planform.FieldOf); !ok {
 			return "", err
 		}
 		if fc != nil { // no board is left: why, for each
@@ -190,36 +187,4 @@ func (p *pages) count(w http.ResponseWriter, r *http.Request, s web.Session) err
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(c) // the reader has gone: nobody is left to tell
 	return nil
-}
-
-// refused writes an error into a form; false for one that has a page of its own.
-func (p *pages) refused(f *form.Form, err error, field func(string) string) (code int, ok bool) {
-	if errors.Is(err, access.ErrNotAllowed) {
-		f.Refuse("Nothing was done: you may not do that.", "What a second person has to do, nobody does alone. An admin gives roles.")
-		return http.StatusForbidden, true
-	}
-	if p.cfg.Problem == nil {
-		return 0, false
-	}
-	pr, ok := p.cfg.Problem(err)
-	if !ok || pr.Status >= 500 || pr.Status == http.StatusNotFound {
-		return 0, false
-	}
-	f.Take(pr, field)
-	return pr.Status, true
-}
-
-// gone puts an error of the rollouts into one that the page knows.
-func (p *pages) gone(err error) error {
-	if p.cfg.Problem == nil {
-		return err
-	}
-	pr, ok := p.cfg.Problem(err)
-	switch {
-	case !ok || pr.Status >= 500:
-		return err
-	case pr.Status == http.StatusNotFound:
-		return web.ErrNotFound
-	}
-	return &trust.Problem{Code: pr.Status, What: pr.Title, Do: pr.Do}
 }
