@@ -4,71 +4,15 @@
 package trust
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"strings"
+
+	"fulmar/internal/strictjson"
 )
 
-// maxDepth is how deep JSON may nest: the deepest form here has three levels.
-const maxDepth = 8
-
-// strict decodes JSON of at most limit bytes and refuses what two decoders could see
-// differently: unknown fields, fields given twice (in any case of letters), and bytes
-// after the value.
+// strict is [strictjson.Decode]; what it refuses is ErrMalformed.
 func strict(b []byte, limit int, into any) error {
-	if len(b) > limit {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrMalformed, len(b), limit)
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := unique(d, 0); err != nil {
+	if err := strictjson.Decode(b, limit, into); err != nil {
 		return fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: more after the JSON value", ErrMalformed)
-	}
-	d = json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	return nil
-}
-
-// unique reads one value and refuses an object that names a field twice.
-func unique(d *json.Decoder, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("nested over %d deep", maxDepth)
-	}
-	t, err := d.Token()
-	if err != nil {
-		return errors.New("not JSON")
-	}
-	if t != json.Delim('{') && t != json.Delim('[') {
-		return nil
-	}
-	seen := map[string]bool{}
-	for d.More() {
-		if t == json.Delim('{') {
-			name, err := d.Token()
-			if err != nil {
-				return errors.New("not JSON")
-			}
-			// The decoder takes a field in any case of letters.
-			k := strings.ToLower(fmt.Sprint(name))
-			if seen[k] {
-				return fmt.Errorf("field %.40q twice", k)
-			}
-			seen[k] = true
-		}
-		if err := unique(d, depth+1); err != nil {
-			return err
-		}
-	}
-	if _, err := d.Token(); err != nil {
-		return errors.New("not JSON")
 	}
 	return nil
 }
