@@ -26,6 +26,8 @@ const (
 	ChanAttest   Channel = "at"        // up: Attestation
 	ChanAssign   Channel = "ota/d"     // down: Assignment
 	ChanOTAState Channel = "ota/s"     // up: OTAState
+	ChanWant     Channel = "ota/want"  // up: ota.Want
+	ChanPiece    Channel = "ota/c"     // down: ota.Down
 	ChanTwinUp   Channel = "tw/r"      // up: twin/wire.Up
 	ChanTwinDown Channel = "tw/d"      // down: twin/wire.Down
 	ChanCommand  Channel = "c/"        // down, c/{id}: envelope of a command.Command
@@ -50,6 +52,12 @@ func (t Topic) String() string {
 		return BoardPrefix(t.Tenant, t.Board) + string(ChanCommand) + t.Tail + resultEnd
 	}
 	return TopicRoot + "/" + t.Tenant + "/" + t.Board + "/" + string(t.Channel) + t.Tail
+}
+
+// ObjectTopic is the topic of an object, on which many boards hear one pass over its pieces
+// (ota.Down); tree is the root of its tree, in hex. No board's channel is called so.
+func ObjectTopic(tenant, tree string) string {
+	return TopicRoot + "/" + tenant + "/o/" + tree
 }
 
 // BoardPrefix is what every topic of the board begins with, '/' included.
@@ -85,7 +93,7 @@ func ParseTopic(s string) (Topic, error) {
 		return Topic{}, err
 	}
 	t := Topic{Tenant: p[0], Board: p[1]}
-	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck, ChanAttest, ChanAssign, ChanOTAState, ChanTwinUp, ChanTwinDown, ChanKeys} {
+	for _, c := range []Channel{ChanPresence, ChanHello, ChanHelloAck, ChanAck, ChanAttest, ChanAssign, ChanOTAState, ChanWant, ChanPiece, ChanTwinUp, ChanTwinDown, ChanKeys} {
 		if p[2] == string(c) {
 			t.Channel = c
 			return t, nil

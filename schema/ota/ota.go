@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package ota holds the words of updates on the wire: what a board shall run, on
-// schema.ChanAssign, and what it says of it, on schema.ChanOTAState. They are encoded
-// and bounded as all others, by schema.Encode and schema.Decode.
+// schema.ChanAssign, what it says of it, on schema.ChanOTAState, and how what it needs
+// comes to it, on schema.ChanWant and schema.ChanPiece. They are encoded and bounded as all
+// others, by schema.Encode and schema.Decode.
 package ota
 
 import (
@@ -38,6 +39,9 @@ type Assignment struct {
 	Envelope []byte `cbor:"8,keyasint,omitempty"` // what is signed; the fleet hands it on as it is
 	// Before is the release that ran before, as far as the fleet knows: for Undo.
 	Before string `cbor:"9,keyasint,omitempty"`
+	// Directive is the fleet's signed word on all of this, a release.Directive: what the board
+	// goes by. Nil comes from a fleet that signs none; a board refuses that.
+	Directive *Proven `cbor:"10,keyasint,omitempty"`
 }
 
 // Validate checks the limits.
@@ -52,6 +56,9 @@ func (a *Assignment) Validate() error {
 	}
 	if a.Attempt == 0 || a.Act < Install || a.Act > Undo || a.Deadline < 0 || len(a.Envelope) > MaxEnvelope || len(a.Before) > schema.MaxName {
 		return fmt.Errorf("assignment of rollout %s: attempt %d, act %d, an envelope of %d bytes, at most %d", a.Rollout, a.Attempt, a.Act, len(a.Envelope), MaxEnvelope)
+	}
+	if a.Directive != nil {
+		return a.Directive.check()
 	}
 	return nil
 }

@@ -24,7 +24,16 @@ func vectors() map[string]any {
 			V: 1, Rollout: "r-31", Component: "model/parcels", Release: "parcels-7", Attempt: 3<<24 | 9, Act: Install, Deadline: 1_767_225_600_123,
 			Envelope: []byte(`{"payload":"e30="}`),
 		},
-		"assignment-undo":  &Assignment{V: 1, Rollout: "r-31", Component: "agent", Release: "1.9.0", Attempt: 3<<24 | 10, Act: Undo, Before: "1.8.2"},
+		"assignment-undo": &Assignment{V: 1, Rollout: "r-31", Component: "agent", Release: "1.9.0", Attempt: 3<<24 | 10, Act: Undo, Before: "1.8.2"},
+		"assignment-signed": &Assignment{
+			V: 1, Rollout: "r-31", Component: "agent", Release: "1.9.0", Attempt: 3<<24 | 11, Act: Install, Envelope: []byte(`{"payload":"e30="}`),
+			Directive: &Proven{Statement: []byte(`{"v":1}`), Proof: Proof{Envelope: []byte(`{}`), Index: 1, Count: 2, Path: bytes.Repeat([]byte{7}, 32)}},
+		},
+		"want":             &Want{V: 1, Object: bytes.Repeat([]byte{1}, 32), Size: 1 << 20, From: 8, Missing: []byte{0xfe, 1}, Credit: 16, Cast: true},
+		"want-nonce":       &Want{V: 1, Nonce: bytes.Repeat([]byte{2}, 16)},
+		"down-piece":       &Down{V: 1, Piece: &Piece{Object: bytes.Repeat([]byte{1}, 32), Index: 3, Data: []byte("data"), Path: bytes.Repeat([]byte{4}, 64)}},
+		"down-fresh":       &Down{V: 1, Fresh: &Proven{Statement: []byte(`{"v":1}`), Proof: Proof{Envelope: []byte(`{}`), Count: 1}}},
+		"down-hold":        &Down{V: 1, Hold: &Hold{Object: bytes.Repeat([]byte{1}, 32), ForMs: 2000}},
 		"ota-state":        &State{V: 1, Rollout: "r-31", Attempt: 3<<24 | 9, State: Fetching, Progress: 42, Release: "parcels-6"},
 		"ota-state-failed": &State{V: 1, Rollout: "r-31", Attempt: 3<<24 | 9, State: Failed, Reason: "no space: 212 MB free, wants 388", Release: "parcels-6"},
 	}
@@ -88,26 +97,49 @@ func fuzz[T any](f *testing.F) {
 
 func FuzzAssignment(f *testing.F) { fuzz[Assignment](f) }
 
+func FuzzWant(f *testing.F) { fuzz[Want](f) }
+
+func FuzzDown(f *testing.F) { fuzz[Down](f) }
+
 func FuzzState(f *testing.F) { fuzz[State](f) }
+
+// TestPieceFits: the largest piece with the longest path fits into one message.
+func TestPieceFits(t *testing.T) {
+	t.Parallel()
+	d := &Down{V: 1, Piece: &Piece{Object: make([]byte, HashSize), Index: 1<<18 - 1, Data: make([]byte, schema.MaxChunk), Path: make([]byte, MaxPath)}}
+	if b, err := schema.Encode(d); err != nil || len(b) > schema.MaxPayload {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
 
 // TestLimits: what is over a limit is neither written nor read.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", schema.MaxName+1)
 	for name, v := range map[string]any{
-		"no rollout":            &Assignment{V: 1, Component: "agent", Release: "1", Attempt: 1, Act: 1},
-		"no attempt":            &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Act: 1},
-		"another act":           &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 9},
-		"a long release":        &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: long, Attempt: 1, Act: 1},
-		"a long release before": &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 3, Before: long},
-		"a long envelope":       &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 1, Envelope: bytes.Repeat([]byte{1}, MaxEnvelope+1)},
-		"a newer version":       &Assignment{V: 2, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 1},
-		"another word":          &State{V: 1, Rollout: "r-1", Attempt: 1, State: "happy"},
-		"progress":              &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Progress: 101},
-		"a long reason":         &State{V: 1, Rollout: "r-1", Attempt: 1, State: Failed, Reason: strings.Repeat("x", schema.MaxText+1)},
-		"a state of no attempt": &State{V: 1, Rollout: "r-1", State: Trial},
-		"a state of no rollout": &State{V: 1, Attempt: 1, State: Trial},
-		"a running long name":   &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Release: long},
+		"no rollout":                &Assignment{V: 1, Component: "agent", Release: "1", Attempt: 1, Act: 1},
+		"no attempt":                &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Act: 1},
+		"another act":               &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 9},
+		"a long release":            &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: long, Attempt: 1, Act: 1},
+		"a long release before":     &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 3, Before: long},
+		"a long envelope":           &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 1, Envelope: bytes.Repeat([]byte{1}, MaxEnvelope+1)},
+		"a directive without proof": &Assignment{V: 1, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 1, Directive: &Proven{Statement: []byte("x")}},
+		"a want of nothing":         &Want{V: 1},
+		"a short nonce":             &Want{V: 1, Nonce: []byte{1}},
+		"a want of no object":       &Want{V: 1, Nonce: make([]byte, 16), Credit: 1},
+		"a long bitmap":             &Want{V: 1, Object: make([]byte, 32), Size: 1, Missing: make([]byte, MaxMissing+1)},
+		"much credit":               &Want{V: 1, Object: make([]byte, 32), Size: 1, Credit: MaxCredit + 1},
+		"a word of nothing":         &Down{V: 1},
+		"two words":                 &Down{V: 1, Hold: &Hold{Object: make([]byte, 32)}, Piece: &Piece{Object: make([]byte, 32), Data: []byte{1}}},
+		"a long piece":              &Down{V: 1, Piece: &Piece{Object: make([]byte, 32), Data: make([]byte, schema.MaxChunk+1)}},
+		"half a path":               &Down{V: 1, Piece: &Piece{Object: make([]byte, 32), Data: []byte{1}, Path: make([]byte, 33)}},
+		"a newer version":           &Assignment{V: 2, Rollout: "r-1", Component: "agent", Release: "1", Attempt: 1, Act: 1},
+		"another word":              &State{V: 1, Rollout: "r-1", Attempt: 1, State: "happy"},
+		"progress":                  &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Progress: 101},
+		"a long reason":             &State{V: 1, Rollout: "r-1", Attempt: 1, State: Failed, Reason: strings.Repeat("x", schema.MaxText+1)},
+		"a state of no attempt":     &State{V: 1, Rollout: "r-1", State: Trial},
+		"a state of no rollout":     &State{V: 1, Attempt: 1, State: Trial},
+		"a running long name":       &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Release: long},
 	} {
 		if _, err := schema.Encode(v); err == nil {
 			t.Errorf("%s was written", name)
@@ -116,7 +148,7 @@ func TestLimits(t *testing.T) {
 	if !schema.Can(map[string]string{schema.FactCan: "twin updates"}, schema.CanUpdate) || schema.Can(map[string]string{schema.FactCan: "no-updates"}, schema.CanUpdate) || schema.Can(nil, schema.CanUpdate) {
 		t.Error("Can is wrong")
 	}
-	for _, s := range []string{"f/v1/default/b1/ota/d", "f/v1/default/b1/ota/s"} {
+	for _, s := range []string{"f/v1/default/b1/ota/d", "f/v1/default/b1/ota/s", "f/v1/default/b1/ota/want", "f/v1/default/b1/ota/c"} {
 		if got, err := schema.ParseTopic(s); err != nil || got.String() != s {
 			t.Errorf("%s: %v, %v", s, got, err)
 		}
