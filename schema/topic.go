@@ -4,6 +4,7 @@
 package schema
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -54,8 +55,8 @@ func (t Topic) String() string {
 	return TopicRoot + "/" + t.Tenant + "/" + t.Board + "/" + string(t.Channel) + t.Tail
 }
 
-// ObjectTopic is the topic of an object, on which many boards hear one pass over its pieces
-// (ota.Down); tree is the root of its tree, in hex. No board's channel is called so.
+// ObjectTopic is where many boards hear one pass over an object (ota.Down); tree is the root
+// of its tree, in hex. No board's channel is called so.
 func ObjectTopic(tenant, tree string) string {
 	return TopicRoot + "/" + tenant + "/o/" + tree
 }
@@ -86,10 +87,7 @@ func ParseTopic(s string) (Topic, error) {
 	if len(p) != 3 {
 		return Topic{}, fmt.Errorf("topic %q has no tenant, board and channel", clip(s))
 	}
-	if err := checkLevel("tenant", p[0]); err != nil {
-		return Topic{}, err
-	}
-	if err := checkLevel("board", p[1]); err != nil {
+	if err := errors.Join(checkLevel("tenant", p[0]), checkLevel("board", p[1])); err != nil {
 		return Topic{}, err
 	}
 	t := Topic{Tenant: p[0], Board: p[1]}
