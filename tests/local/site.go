@@ -107,7 +107,28 @@ func (s *Site) StartFleet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.waitListening(ctx, s.Fleet, s.HTTPS, s.MQTT)
+	if err := s.waitListening(ctx, s.Fleet, s.HTTPS, s.MQTT); err != nil {
+		return err
+	}
+	return waitSaid(ctx, s.Fleet, `msg="fleet serves"`)
+}
+
+// waitSaid waits until a program has said so: its doors are open before it has told the
+// one-time password, and what is printed next speaks of that.
+func waitSaid(ctx context.Context, p *Proc, word string) error {
+	for end := time.Now().Add(30 * time.Second); !strings.Contains(p.Output(), word); {
+		select {
+		case <-p.Done():
+			return fmt.Errorf("%s ended at start:\n%s", p.Name, p.Output())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s does not say %q:\n%s", p.Name, word, p.Output())
+		}
+	}
+	return nil
 }
 
 func (s *Site) waitListening(ctx context.Context, p *Proc, addresses ...string) error {
