@@ -177,8 +177,9 @@ func (v *verdict) gapsFit() {
 			}
 		default:
 			// A loss between the crash gap of a start and its cursor tells the alarm
-			// numbers in between once more, as corrupt: they were never used.
-			if g.Reason != schema.ReasonCorrupt || !v.told(g) {
+			// numbers in between once more, as corrupt: they were never used. The other
+			// classes have both on disk before they begin a file above such a gap.
+			if g.Reason != schema.ReasonCorrupt || g.Class != schema.ClassAlarm || !v.told(g) {
 				v.say("gap %+v: a power loss brings no such reason", g)
 			}
 		}

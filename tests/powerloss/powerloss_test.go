@@ -45,8 +45,8 @@ func TestPowerLoss(t *testing.T) {
 	for i, p := range profiles {
 		wg.Go(func() {
 			two <- struct{}{}
+			defer func() { <-two }() // a Fatal ends this goroutine, and the others wait
 			lives[i] = s.live(t, p.name, p, sessions, seed+uint64(i))
-			<-two
 		})
 	}
 	wg.Wait()

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -75,6 +76,7 @@ type life struct {
 type site struct {
 	server *memdisk.Server
 	dir    string
+	mu     sync.Mutex     // lives ask for their disks side by side
 	empty  *memdisk.Image // formatted
 }
 
@@ -114,7 +116,10 @@ func (s *site) disk(t *testing.T, name string) (*memdisk.Disk, string) {
 	if err := os.Mkdir(mnt, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return s.server.Add(name, s.empty.Clone()), mnt
+	s.mu.Lock()
+	img := s.empty.Clone()
+	s.mu.Unlock()
+	return s.server.Add(name, img), mnt
 }
 
 // live lets a spool live on a new disk for a number of sessions.
@@ -133,10 +138,19 @@ func (s *site) live(t *testing.T, name string, p profile, sessions int, seed uin
 		}
 	}
 	l.log, l.bytes = d.Log()
+	began := 0
 	for at, op := range l.log {
-		if len(op.Note) > 3 && (op.Note[:4] == "open" || op.Note == "closing") {
+		open := strings.HasPrefix(op.Note, "open ")
+		if open {
+			began++
+		}
+		if open || op.Note == "closing" {
 			l.opens = append(l.opens, at)
 		}
+	}
+	if began != sessions { // with the notes of another disk, or without its own, it proves nothing
+		t.Errorf("%s: its log tells of %d sessions, it had %d", p.name, began, sessions)
+		return nil
 	}
 	if err := memdisk.Unmount(mnt); err != nil {
 		t.Error(err)

@@ -14,8 +14,8 @@ import (
 	"fulmar/storage/internal/segment"
 )
 
-// loaded gives the classes of a folder.
-func loaded(t *testing.T, dir string, cfg [schema.NumClasses]Config) *Shared {
+// made gives the classes of a folder, not yet loaded.
+func made(t *testing.T, dir string, cfg [schema.NumClasses]Config) *Shared {
 	t.Helper()
 	s := &Shared{Dir: dir, Clock: schema.NewClock(7, time.Hour), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), NoSync: true, Wake: make(chan struct{}, 1)}
 	s.Balloon.Path = filepath.Join(dir, "balloon")
@@ -24,13 +24,22 @@ func loaded(t *testing.T, dir string, cfg [schema.NumClasses]Config) *Shared {
 		t.Fatal(err)
 	}
 	for _, c := range classes {
+		t.Cleanup(c.Release)
+	}
+	return s
+}
+
+// loaded gives the classes of a folder, ready for use.
+func loaded(t *testing.T, dir string, cfg [schema.NumClasses]Config) *Shared {
+	t.Helper()
+	s := made(t, dir, cfg)
+	for _, c := range s.classes {
 		if err := c.Load(); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Settle(); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(c.Release)
 	}
 	return s
 }

@@ -37,7 +37,7 @@ type Book struct {
 // Load takes over what recovery found.
 func (b *Book) Load(st recovery.State) {
 	b.Epoch, b.Reserved, b.Done = st.Epoch, st.Reserved, ranges.New(st.Low, st.Above)
-	b.Next = max(b.Done.Highest(), st.Used) + 1
+	b.Next = max(b.Done.Highest()+1, st.Used+1, st.Begun)
 	if !classconf.Durable(b.Class) || !st.Exact {
 		// Numbers may have been seen that are in no file.
 		b.Next = max(b.Next, b.Reserved+1)

@@ -31,9 +31,11 @@ func TestNoNumberTwice(t *testing.T) {
 		next   uint64
 		unused []ranges.Range
 	}{
-		"durable, the files tell": {schema.ClassEvent, recovery.State{Meta: meta.Meta{Reserved: 4096, Low: 10}, Used: 20, Exact: true}, 21, nil},
-		"durable, a file is gone": {schema.ClassEvent, recovery.State{Meta: meta.Meta{Reserved: 4096, Low: 10}, Used: 20}, 4097, []ranges.Range{{First: 21, Last: 4096}}},
-		"metrics":                 {schema.ClassMetric, recovery.State{Meta: meta.Meta{Reserved: 1024, Low: 10}, Used: 20, Exact: true}, 1025, []ranges.Range{{First: 21, Last: 1024}}},
+		"durable, the files tell":  {schema.ClassEvent, recovery.State{Meta: meta.Meta{Reserved: 4096, Low: 10}, Used: 20, Exact: true}, 21, nil},
+		"durable, a file is gone":  {schema.ClassEvent, recovery.State{Meta: meta.Meta{Reserved: 4096, Low: 10}, Used: 20}, 4097, []ranges.Range{{First: 21, Last: 4096}}},
+		"metrics":                  {schema.ClassMetric, recovery.State{Meta: meta.Meta{Reserved: 1024, Low: 10}, Used: 20, Exact: true}, 1025, []ranges.Range{{First: 21, Last: 1024}}},
+		"durable, a file is begun": {schema.ClassEvent, recovery.State{Meta: meta.Meta{Reserved: 4096, Low: 10}, Used: 20, Begun: 31, Exact: true}, 31, []ranges.Range{{First: 21, Last: 30}}},
+		"metrics, a file is begun": {schema.ClassMetric, recovery.State{Meta: meta.Meta{Reserved: 25, Low: 10}, Used: 20, Begun: 31, Exact: true}, 31, []ranges.Range{{First: 21, Last: 30}}},
 		"metrics settled ahead": {
 			schema.ClassMetric,
 			recovery.State{Meta: meta.Meta{Reserved: 1024, Low: 10, Above: []ranges.Range{{First: 500, Last: 600}}}, Used: 20},

@@ -21,6 +21,7 @@ import (
 type State struct {
 	meta.Meta
 	Used    uint64 // highest number that is known to have been used
+	Begun   uint64 // first number of the newest file: none below it is given out again
 	Exact   bool   // no number above Used is in a file, or ever was
 	Bad     int    // copies of the meta that are missing or damaged, both written anew
 	young   bool   // the missing copy told nothing that the other one does not
@@ -67,28 +68,58 @@ func Load(f *files.Chain, foreign func(path string)) (State, error) {
 }
 
 // lastUsed finds the highest number used. Where the newest file cannot tell, all
-// reserved numbers count as used: reading finds out which are there.
+// reserved numbers count as used: reading finds out which are there. A file is begun
+// before the meta tells what was settled below it, so the name of an empty one says
+// nothing of those numbers: they may be in no file, and nobody was told of them.
 func (st *State) lastUsed(f *files.Chain) error {
 	if f.Len() == 0 {
 		return nil
 	}
-	newest := f.Newest().First
-	db, err := f.Reader(f.Len() - 1)
-	if err == nil {
-		var last uint64
-		if last, err = db.Last(); err == nil {
-			st.Used = max(last, newest-1)
-			st.Exact = (st.Bad == 0 || st.young) && st.Newest != 0 && newest >= st.Newest
-			return nil
-		}
-		f.CloseReader()
-	}
-	if !hopeless(err) {
+	st.Begun = f.Newest().First
+	last, err := lastIn(f, f.Len()-1)
+	switch {
+	case hopeless(err):
+		f.Log.Error("newest spool segment is damaged", "class", f.Class.String(), "err", err)
+		st.Used = max(st.Reserved, st.Begun-1)
+		return nil
+	case err != nil:
 		return err
 	}
-	f.Log.Error("newest spool segment is damaged", "class", f.Class.String(), "err", err)
-	st.Used = max(st.Reserved, newest-1)
-	return nil
+	st.Exact = (st.Bad == 0 || st.young) && st.Newest != 0 && st.Begun >= st.Newest
+	if st.Used = last; last < st.Begun {
+		st.Used, err = lastBelow(f)
+	}
+	return err
+}
+
+// lastBelow finds the highest number in the files before the newest one. In a file
+// that cannot tell it may be any: reading finds out.
+func lastBelow(f *files.Chain) (uint64, error) {
+	for i := f.Len() - 1; i > 0; i-- {
+		top := f.At(i).First - 1
+		switch last, err := lastIn(f, i-1); {
+		case hopeless(err):
+			return top, nil
+		case err != nil:
+			return 0, err
+		case last > 0: // a commit that failed may have left more, see chain.Class.cutOff
+			return min(last, top), nil
+		}
+	}
+	return f.At(0).First - 1, nil
+}
+
+// lastIn is the highest number in the i-th file, 0 if there is none.
+func lastIn(f *files.Chain, i int) (uint64, error) {
+	db, err := f.Reader(i)
+	if err != nil {
+		return 0, err
+	}
+	last, err := db.Last()
+	if err != nil {
+		f.CloseReader()
+	}
+	return last, err
 }
 
 // hopeless tells whether a file will not open the next time either.

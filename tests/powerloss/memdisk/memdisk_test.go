@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -75,23 +77,61 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// A file system on a disk: what was synced is in the log before the flush, a
-// failing disk fails, and another content can be put in.
-func TestDisk(t *testing.T) {
+// Disks that are added side by side each have their own notes: were two of them one
+// file, the notes of the one would stand in the log of the other.
+func TestAddSideBySide(t *testing.T) {
 	t.Parallel()
+	s := served(t, t.TempDir())
+	const disks = 500
+	all := make([]*memdisk.Disk, disks)
+	var wg sync.WaitGroup
+	for n := range all {
+		wg.Go(func() {
+			all[n] = s.Add(strconv.Itoa(n), memdisk.NewImage(4096))
+			all[n].Record()
+		})
+	}
+	wg.Wait()
+	for n, d := range all {
+		if err := os.WriteFile(d.Path()+".notes", []byte(strconv.Itoa(n)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n, d := range all {
+		log, _ := d.Log()
+		if len(log) != 1 || log[0].Note != strconv.Itoa(n) {
+			t.Errorf("disk %d has the notes %v", n, log)
+		}
+	}
+}
+
+// served gives a server of disks at dir, where this machine can have one.
+func served(t *testing.T, dir string) *memdisk.Server {
+	t.Helper()
 	if missing := memdisk.Missing(); missing != "" {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(missing)
 		}
 		t.Skip(missing)
 	}
-	dir, mnt := t.TempDir(), t.TempDir()
 	s, err := memdisk.Serve(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
-	d := s.Add("disk", memdisk.NewImage(16<<20))
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// A file system on a disk: what was synced is in the log before the flush, a
+// failing disk fails, and another content can be put in.
+func TestDisk(t *testing.T) {
+	t.Parallel()
+	dir, mnt := t.TempDir(), t.TempDir()
+	d := served(t, dir).Add("disk", memdisk.NewImage(16<<20))
 	if err := d.Format(); err != nil {
 		t.Fatal(err)
 	}

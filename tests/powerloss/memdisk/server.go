@@ -7,18 +7,22 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// Server shows disks as files of one folder.
+// Server shows disks as files of one folder. Its methods may be called from any
+// goroutine.
 type Server struct {
 	fs.Inode
 	dir  string
 	fuse *fuse.Server
-	next uint64
+
+	mu   sync.Mutex
+	next uint64 // inode number of the next file: two files of one number are one file
 }
 
 // Serve mounts an empty folder of disks at dir.
@@ -44,6 +48,8 @@ func (s *Server) Add(name string, img *Image) *Disk {
 }
 
 func (s *Server) show(name string, node fs.InodeEmbedder) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	child := s.NewPersistentInode(context.Background(), node, fs.StableAttr{Mode: syscall.S_IFREG, Ino: s.next})
 	s.next++
 	s.AddChild(name, child, true)
