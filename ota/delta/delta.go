@@ -29,9 +29,9 @@ var (
 	// ErrMismatch: what came out, or what the patch says will, is not what was wanted.
 	ErrMismatch = errors.New("not the wanted file")
 	// ErrPatch: the patch is damaged, cut short, or no patch.
-	ErrPatch = errors.New("malformed patch")
+	ErrPatch = format.ErrForm
 	// ErrLimit: the patch, or what is wanted, goes beyond the Limits.
-	ErrLimit = errors.New("beyond the limits")
+	ErrLimit = format.ErrLimit
 	// ErrCodec: a codec that this version does not know; a later one may.
 	ErrCodec = errors.New("unknown codec")
 )
@@ -92,21 +92,13 @@ func Peek(patch *io.SectionReader) (Info, error) {
 	}
 	h, err := format.Read(patch, patch.Size())
 	if err != nil {
-		return Info{}, refused(err)
+		return Info{}, err
 	}
 	return Info{codecName(h.Codec), Target(h.Base), Target(h.Out)}, nil
 }
 
 func codecName(c byte) string {
 	return map[byte]string{format.BSDiff: BSDiff, format.ELF: ELF, format.Words: Words}[c]
-}
-
-// refused makes a fault of the form one that callers know.
-func refused(err error) error {
-	if errors.Is(err, format.ErrForm) {
-		return fmt.Errorf("%w: %w", ErrPatch, err)
-	}
-	return err
 }
 
 // Apply writes to out what patch makes of base, which must be what was wanted. codec

@@ -170,7 +170,7 @@ func (p *pair) bsdiff(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.encode(ctx, format.BSDiff, 1, ops, nil, predict.NewCopier(p.base))
+	return p.encode(ctx, &plan{format.BSDiff, 1, ops, nil, predict.NewCopier(p.base)})
 }
 
 func (p *pair) elf(ctx context.Context) ([]byte, error) {
@@ -196,5 +196,5 @@ func (p *pair) elf(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.encode(ctx, format.ELF, 1, ops, b.Append(a.Append(nil)), predict.NewRewriter(p.base, a, b, ops))
+	return p.encode(ctx, &plan{format.ELF, 1, ops, b.Append(a.Append(nil)), predict.NewRewriter(p.base, a, b, ops)})
 }
