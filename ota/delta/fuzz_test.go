@@ -93,9 +93,9 @@ func FuzzPatch(f *testing.F) {
 
 func FuzzBSDiff(f *testing.F) {
 	base := fuzzBase()
-	control := format.AppendOps(nil, []format.Op{{Old: 0, Len: 500, Extra: 3}, {Old: 100, Len: 400}})
-	f.Add(control, []byte("new"), make([]byte, 900), []byte(nil), false, uint16(903))
-	f.Add(control, []byte("new"), uvarints(0, 5, 800), []byte{1, 2, 3}, true, uint16(903))
+	control := format.AppendOps(nil, []format.Op{{Old: 0, Len: 50, Extra: 3}, {Old: 100, Len: 40}})
+	f.Add(control, []byte("new"), make([]byte, 90), []byte(nil), false, uint16(93))
+	f.Add(control, []byte("new"), uvarints(0, 5, 70), []byte{1, 2, 3}, true, uint16(93))
 	f.Fuzz(func(t *testing.T, control, extra, a, b []byte, isSparse bool, size uint16) {
 		out := delta.Target{Size: int64(size)}
 		sparse := byte(0)
@@ -108,9 +108,9 @@ func FuzzBSDiff(f *testing.F) {
 
 func FuzzWords(f *testing.F) {
 	base := fuzzBase()
-	control := format.AppendOps(nil, []format.Op{{Old: 1, Len: 501, Extra: 3}, {Old: 100, Len: 403}})
-	f.Add(control, []byte("new"), make([]byte, 228), make([]byte, 225), byte(2), byte(0), uint16(907))
-	f.Add(control, []byte("new"), uvarints(0, 5, 200), []byte{1, 2, 3}, byte(4), byte(15), uint16(907))
+	control := format.AppendOps(nil, []format.Op{{Old: 1, Len: 51, Extra: 3}, {Old: 100, Len: 43}})
+	f.Add(control, []byte("new"), make([]byte, 50), make([]byte, 46), byte(1), byte(0), uint16(97))
+	f.Add(control, []byte("new"), uvarints(0, 5, 10), []byte{1, 2, 3}, byte(2), byte(15), uint16(97))
 	f.Fuzz(func(t *testing.T, control, extra, a, b []byte, width, sparse byte, size uint16) {
 		w := []int{1, 2, 4}[width%3]
 		sparse &= 1<<w - 1
@@ -132,7 +132,7 @@ func FuzzELF(f *testing.F) {
 	ops := format.AppendOps(nil, []format.Op{{Old: 0, Len: 4000, Extra: 8}, {Old: 4000, Len: 4000, Extra: 1}})
 	for _, l := range []*predict.Layout{go126, &amd, {}} {
 		b := l.Append(nil)
-		f.Add(append(l.Append(b), ops...), []byte("12345678x"), make([]byte, 8000), []byte(nil), false, uint16(8009))
+		f.Add(append(l.Append(b), ops...), []byte("12345678x"), []byte(nil), []byte(nil), true, uint16(8009))
 	}
 	f.Fuzz(func(t *testing.T, control, extra, a, b []byte, isSparse bool, size uint16) {
 		out := delta.Target{Size: int64(size)}

@@ -32,9 +32,26 @@ func craft(t testing.TB, codec byte, width int, sparse byte, base []byte, out de
 	h := &format.Header{Codec: codec, Width: width, Sparse: sparse, Base: format.File(target(t, base)), Out: format.File(out)}
 	packed := make([][]byte, len(streams))
 	for i, s := range streams {
-		packed[i] = frame(s)
+		if packed[i] = stored(s); len(s) > 1<<20 { // a bomb
+			packed[i] = frame(s)
+		}
 	}
 	return h.Encode(packed)
+}
+
+// stored is a zstd frame that compresses nothing (RFC 8878, 3.1.1): made in no time.
+func stored(b []byte) []byte {
+	out := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 9 << 3} // a window of 512 KiB
+	for first := true; first || len(b) > 0; first = false {
+		n := min(len(b), 128<<10)
+		head := n << 3
+		if n == len(b) {
+			head |= 1 // the last block
+		}
+		out = append(append(out, byte(head), byte(head>>8), byte(head>>16)), b[:n]...)
+		b = b[n:]
+	}
+	return out
 }
 
 func uvarints(v ...uint64) (b []byte) {
