@@ -37,7 +37,7 @@ type pair struct{ name, base, next string }
 
 func main() {
 	cache := flag.String("cache", ".cache/delta", "folder for what was built")
-	only := flag.String("only", "", "only pairs with this in their name")
+	only := flag.String("only", "", "only pairs with this in their name, or growth")
 	apply := flag.Bool("apply", false, "apply CODEC BASE PATCH OUT NEXT and tell the memory (for this program itself)")
 	flag.Parse()
 	log.SetFlags(0)
@@ -74,6 +74,9 @@ func run(cache, only string) error {
 		if err := measure(cache, p); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
+	}
+	if !strings.Contains("growth", only) {
+		return nil
 	}
 	return growth(cache)
 }
@@ -121,8 +124,11 @@ func measure(cache string, p pair) error {
 		return err
 	}
 	fmt.Printf("\n%s: %d to %d bytes\n\n| method | bytes | %% | make | apply |\n|---|---|---|---|---|\n", p.name, len(base), st.Size())
-	full := 0
+	full, isELF := 0, false
 	for _, codec := range []string{delta.Zstd, delta.BSDiff, delta.ELF, delta.Words, maker.Auto} {
+		if isELF && codec != delta.ELF {
+			break // auto would take elf, and words is not for programs
+		}
 		patch, made, err := ours(codec, p)
 		if err != nil {
 			if codec == maker.Auto {
@@ -133,6 +139,7 @@ func measure(cache string, p pair) error {
 		if codec == delta.Zstd {
 			full = len(patch.Bytes)
 		}
+		isELF = isELF || codec == delta.ELF
 		applied, err := applied(cache, p, patch)
 		if err != nil {
 			return err

@@ -45,13 +45,20 @@ func models(cache string) ([]pair, error) {
 		pairs = append(pairs, pair{name, from, to})
 		return nil
 	}
+	all := func(int, float64) bool { return true }
 	variants := []struct {
 		name  string
 		noise float64
-		part  float64 // of all weights, from the end
-	}{{"all weights by 1 % of their spread", 0.01, 1}, {"all weights by 2 %", 0.02, 1}, {"all weights by 5 %", 0.05, 1}, {"head only: the last 5 % drawn anew", 1, 0.05}}
+		pick  func(tensor int, done float64) bool
+	}{
+		{"all weights by 1 % of their spread", 0.01, all},
+		{"all weights by 2 %", 0.02, all},
+		{"all weights by 5 %", 0.05, all},
+		{"the last 5 % drawn anew", 1, func(_ int, done float64) bool { return done > 0.95 }},
+		{"the head's six convolutions drawn anew", 1, func(tensor int, _ float64) bool { return tensor < 6 }}, // net.h8 and net.h16 come first
+	}
 	for i, v := range variants {
-		next := perturb(base, ts, v.noise, v.part)
+		next := perturb(base, ts, v.noise, v.pick)
 		if err := add("parcels INT8 weights, "+v.name, fmt.Sprintf("int8-%d", i), quantized(base, ts), quantized(next, ts)); err != nil {
 			return nil, err
 		}
@@ -127,16 +134,16 @@ func weight(b []byte, i int) float64 {
 	return float64(math.Float32frombits(binary.LittleEndian.Uint32(b[i:])))
 }
 
-// perturb changes the last part of the weights by noise times the spread of their
-// tensor; noise of 1 draws them anew.
-func perturb(model []byte, ts []tensor, noise, part float64) []byte {
+// perturb changes the weights that pick names, by their tensor and the part of all
+// that came before, by noise times the spread of the tensor; 1 draws them anew.
+func perturb(model []byte, ts []tensor, noise float64, pick func(tensor int, done float64) bool) []byte {
 	out := append([]byte(nil), model...)
 	rng := rand.New(rand.NewPCG(26, 11))
 	total, seen := 0, 0
 	for _, t := range ts {
 		total += t.size
 	}
-	for _, t := range ts {
+	for k, t := range ts {
 		var sum, squares float64
 		for i := t.at; i < t.at+t.size; i += 4 {
 			sum += weight(model, i)
@@ -146,7 +153,7 @@ func perturb(model []byte, ts []tensor, noise, part float64) []byte {
 		spread := math.Sqrt(squares/n - sum/n*sum/n)
 		for i := t.at; i < t.at+t.size; i += 4 {
 			seen += 4
-			if float64(seen) <= float64(total)*(1-part) {
+			if !pick(k, float64(seen)/float64(total)) {
 				continue
 			}
 			w := weight(model, i)*(1-math.Floor(noise)) + rng.NormFloat64()*spread*noise
