@@ -45,9 +45,8 @@ type Target struct {
 // Limits bounds what a patch may cost. Zero is the default.
 type Limits struct {
 	// Memory is how many bytes Apply may hold because of what a patch says: lists,
-	// tables, and what decompression remembers. By default 16 MiB; 6 MiB is enough
-	// for each codec and programs of 100,000 functions, beside zstd with more than
-	// 4 MiB to remember.
+	// tables, and what decompression remembers. By default 16 MiB, which is enough
+	// for all that package make makes; elf and bsdiff mostly do with 6.
 	Memory int64
 	// Size is the longest output in bytes, by default 1 GiB. No codec but zstd makes
 	// more than 4 GiB.

@@ -84,6 +84,7 @@ func TestHostile(t *testing.T) {
 		"an empty copy":             {uvarints(2, 0, 0, 0, 400, 600, 0), zeros[:600], zeros[:400], delta.ErrPatch},
 		"longer than wanted":        {step(400, 601, 0), zeros[:601], zeros[:400], delta.ErrPatch},
 		"length overflows":          {step(math.MaxUint64, 1001, 0), zeros, zeros, delta.ErrPatch},
+		"extra that wraps round":    {uvarints(2, 400, 1<<32+600, 0, 0, math.MaxUint64-1<<32+1, 0), zeros[:600], zeros[:400], delta.ErrPatch},
 		"extra overflows":           {step(400, math.MaxUint64, 0), zeros, zeros, delta.ErrPatch},
 		"shorter than wanted":       {step(400, 599, 0), zeros[:599], zeros[:400], delta.ErrPatch},
 		"before the base":           {step(400, 600, -1), zeros[:600], zeros[:400], delta.ErrPatch},

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -116,6 +117,9 @@ type plan struct {
 // encode writes a patch. It goes through both files once for each stream, so that
 // nothing is held but what was compressed: compressing takes far longer than reading.
 func (p *pair) encode(ctx context.Context, pl *plan) ([]byte, error) {
+	if len(pl.ops) > maxCopies {
+		return nil, fmt.Errorf("%w: %d copies", ErrTooLarge, len(pl.ops))
+	}
 	if p.packer == nil {
 		var err error
 		if p.packer, err = newPacker(); err != nil {

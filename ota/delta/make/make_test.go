@@ -144,6 +144,15 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestManyCopies: what a board could not hold is not made, and auto goes on without it.
+func TestManyCopies(t *testing.T) {
+	t.Parallel()
+	p := &pair{base: section(make([]byte, 10)), target: section(make([]byte, 10))}
+	if _, err := p.encode(t.Context(), &plan{codec: format.BSDiff, width: 1, ops: make([]format.Op, maxCopies+1)}); !errors.Is(err, ErrTooLarge) {
+		t.Error(err)
+	}
+}
+
 // TestVerified: a patch of another target is not returned.
 func TestVerified(t *testing.T) {
 	t.Parallel()
