@@ -72,8 +72,8 @@ var edges = map[string][]string{
 	"ota":                {"ota+", "storage", "trust"},
 	"ota/slot":           {},
 	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
-	"ota/delta":          {},
-	"ota/delta/make":     {"ota/delta"},
+	"ota/delta":          {"ota/delta/internal+"},
+	"ota/delta/make":     {"ota/delta+"},
 	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":             {"models+"},
 	"fleet/ca":           {"trust"},
@@ -164,6 +164,7 @@ var links = map[string]map[string]string{
 		"modernc.org/sqlite":               "the database is the fleet's",
 		"fulmar/inference":                 "the worker's insides stay in the worker",
 		"fulmar/fleet":                     "the server stays in the server",
+		"fulmar/ota/delta/make":            "the fleet makes patches, a board applies them",
 		"fulmar/schema/rest":               "boards speak MQTT",
 		"html/template":                    "pages are the fleet's",
 		"github.com/chromedp/chromedp":     "tests only",
