@@ -251,7 +251,7 @@ func writeRelease(w io.Writer, r *rest.Release) error {
 	return show.Rows(w, new(show.Format), rows,
 		col{Name: "component", Of: func(r row) string { return r.c.Name }},
 		col{Name: "travels", Of: func(r row) string { return r.w.Codec }},
-		col{Name: "from", Of: func(r row) string { return r.w.From }},
+		col{Name: "from", Of: func(r row) string { return r.w.From[:min(len(r.w.From), 16)] }},
 		col{Name: "size", Of: func(r row) string { return source.Size(r.w.Bytes) }},
 		col{Name: "of all of it", Of: func(r row) string { return bar(r.w.Bytes, r.c.Bytes) + "  " + share(r.w.Bytes, r.c.Bytes) }},
 	)
