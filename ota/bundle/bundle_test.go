@@ -254,6 +254,11 @@ func TestBundle(t *testing.T) {
 			t.Errorf("object %s: %d bytes, %v", o.Tree, len(got), err)
 		}
 	}
+	longer := agent.Encodings[0].Object
+	longer.Size++
+	if f.Object(longer) != nil {
+		t.Error("an object of another size under this tree")
+	}
 	if f.Object(agent.Object) != nil {
 		t.Error("the program is there as it is, though packed beside it")
 	}
