@@ -71,9 +71,9 @@ var edges = map[string][]string{
 	"twin":               {"twin+"}, // pure: who signs and what is kept is the caller's
 	"ota":                {"ota+", "storage", "trust"},
 	"ota/slot":           {},
-	"ota/release":        {}, // read by boards, the fleet and the command line: trust is the caller's
-	"ota/delta":          {},
-	"ota/delta/make":     {"ota/delta"},
+	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
+	"ota/delta":          {"ota/delta/internal+"},
+	"ota/delta/make":     {"ota/delta+"},
 	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":             {"models+"},
 	"fleet/ca":           {"trust"},
@@ -97,7 +97,7 @@ var edges = map[string][]string{
 	"fleet/api":          {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
 	"fleet":              {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar/local":   {"cmd/fulmar+", "command", "trust"},
-	"cmd/fulmar":         {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
+	"cmd/fulmar":         {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain", "ota/release", "ota/bundle", "ota/delta+"},
 	"cmd/fulmard":        {"agent+", "device", "device/child"},
 	"cmd/fulmar-infer":   {"inference+", "storage", "models+"},
 	"cmd/fulmar-fleet":   {"cmd/fulmar-fleet/commands", "fleet+", "trust", "trust/chain"},
@@ -164,6 +164,7 @@ var links = map[string]map[string]string{
 		"modernc.org/sqlite":               "the database is the fleet's",
 		"fulmar/inference":                 "the worker's insides stay in the worker",
 		"fulmar/fleet":                     "the server stays in the server",
+		"fulmar/ota/delta/make":            "the fleet makes patches, a board applies them",
 		"fulmar/schema/rest":               "boards speak MQTT",
 		"html/template":                    "pages are the fleet's",
 		"github.com/chromedp/chromedp":     "tests only",
