@@ -24,13 +24,6 @@ func (sl *Slot) Part(name string) string {
 	return sl.Version
 }
 
-// Add is [Store.Write] for a slot of parts: of sl count Version, Origin and Parts. A file
-// that lies in another slot is not copied, it gets a second name: what is not new costs
-// no bytes. Slots in keep are not removed.
-func (s *Store) Add(sl Slot, files map[string]string, keep ...string) (Slot, error) {
-	return s.add(Slot{V: 1, Version: sl.Version, Origin: sl.Origin, Parts: sl.Parts, Files: map[string]File{}}, files, keep)
-}
-
 // Sweep removes all slots but the current one, the previous one and those in keep.
 func (s *Store) Sweep(keep ...string) error {
 	if err := s.Own(); err != nil {

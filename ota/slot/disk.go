@@ -58,9 +58,9 @@ func (e *NoSpaceError) Error() string {
 // Unwrap makes it an ENOSPC for errors.Is.
 func (e *NoSpaceError) Unwrap() error { return syscall.ENOSPC }
 
-// reserve is what stays free beside a new slot: the state has to be written after it,
+// Reserve is what stays free beside a new slot: the state has to be written after it,
 // and the spool of the same disk is not to run into its end by an update.
-const reserve = 4 << 20
+const Reserve = 4 << 20
 
 // space checks that so many bytes in so many files fit under dir.
 func space(dir string, bytes int64, files int) error {
@@ -68,7 +68,7 @@ func space(dir string, bytes int64, files int) error {
 	if err != nil {
 		return err
 	}
-	if need := bytes + int64(files)*block + reserve; need > free {
+	if need := bytes + int64(files)*block + Reserve; need > free {
 		return &NoSpaceError{Dir: dir, Missing: need - free}
 	}
 	if inodes >= 0 && inodes < int64(files) {

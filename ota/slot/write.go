@@ -36,12 +36,21 @@ const writeWait = time.Minute
 //
 // Where it does not fit, a *[NoSpaceError] says how much is missing and nothing is left.
 func (s *Store) Write(version, origin string, files map[string]string) (Slot, error) {
-	return s.add(Slot{V: 1, Version: version, Origin: origin, Files: map[string]File{}}, files, nil)
+	return s.Add(Slot{Version: version, Origin: origin}, files)
 }
 
-func (s *Store) add(sl Slot, files map[string]string, keep []string) (Slot, error) {
+// Add is [Store.Write] for a slot of parts: of sl count Version, Origin, Parts and, where it
+// has some, Files: those are what the files have to be. A file that lies in another slot is
+// not copied, it gets a second name: what is not new costs no bytes. Slots in keep are not
+// removed.
+func (s *Store) Add(sl Slot, files map[string]string, keep ...string) (Slot, error) {
+	wants := sl.Files
+	sl.V, sl.Files = 1, map[string]File{}
 	for name, path := range files {
 		f, err := source(name, path)
+		if want, ok := wants[name]; err == nil && ok && f != want {
+			err = fmt.Errorf("%s is not what it should be, %d bytes with SHA-256 %s", path, want.Size, want.SHA256)
+		}
 		if err != nil {
 			return Slot{}, fmt.Errorf("write slot %s: %w", sl.Version, err)
 		}
