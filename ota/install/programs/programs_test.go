@@ -6,6 +6,7 @@ package programs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -83,7 +84,7 @@ func (b *board) launch() {
 	b.t.Helper()
 	st, err := b.store().Begin()
 	if err != nil {
-		b.t.Fatal(err)
+		panic(err) // a finding, where the power was cut
 	}
 	b.self = st.Current
 	b.process()
@@ -129,8 +130,8 @@ func (b *board) Runs() string {
 		id, name = b.worker, slot.Worker
 	}
 	text, err := os.ReadFile(b.store().Path(id, name))
-	if err != nil {
-		b.t.Fatal(err)
+	if err != nil || len(text) < 64 {
+		return fmt.Sprintf("%s of %s is damaged: %v", name, id, err)
 	}
 	_, version, _ := strings.Cut(string(text[64:]), " ")
 	return version
@@ -383,5 +384,23 @@ func TestLabel(t *testing.T) {
 	v, _ := label("1.9.0", "1.9.1")
 	if slot.CompareVersions("1.9.0", v) >= 0 || slot.CompareVersions("1.9.1", v) <= 0 {
 		t.Errorf("%s has a wrong place", v)
+	}
+}
+
+func TestPowerCuts(t *testing.T) {
+	t.Parallel()
+	for _, which := range []string{Agent, Worker} {
+		t.Run(which, func(t *testing.T) {
+			t.Parallel()
+			installtest.PowerCuts(t, func(t *testing.T, root string, d disk.Disk) installtest.Subject {
+				if _, err := os.Stat(filepath.Join(root, "fulmar")); err != nil {
+					newBoard(t, root, which)
+				}
+				b := &board{t: t, root: root, which: which, disk: d}
+				b.launch()
+				b.worker = b.self
+				return b
+			})
+		})
 	}
 }

@@ -110,7 +110,7 @@ func (t *Tree) Switch(ctx context.Context, token string) (ota.Restart, error) {
 }
 
 func (t *Tree) switchTo(ctx context.Context, token string) error {
-	if token == t.st.Current {
+	if token != "" && token == t.st.Current {
 		return t.set(t.st) // the link, where a cut came before it
 	}
 	if err := t.verify(ctx, token); err != nil {
