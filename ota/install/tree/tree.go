@@ -183,3 +183,13 @@ func (t *Tree) make() error {
 	}
 	return t.o.Disk.SyncDir(filepath.Dir(t.o.Dir))
 }
+
+// Folder is where a version lies that is whole, "" where it is not.
+func (t *Tree) Folder(token string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, err := t.get(token); err != nil {
+		return ""
+	}
+	return t.path(token)
+}
