@@ -167,7 +167,8 @@ var tokenForm = sync.OnceValue(func() *regexp.Regexp {
 
 const hashInToken = 16
 
-func validToken(s string) bool { return len(s) <= ota.MaxToken && tokenForm().MatchString(s) }
+// ValidToken tells that a text has the form of a token of [Token].
+func ValidToken(s string) bool { return len(s) <= ota.MaxToken && tokenForm().MatchString(s) }
 
 func versionOf(token string) string { return token[:len(token)-hashInToken-1] }
 
