@@ -365,6 +365,30 @@ func TestPowerLossInTheFirstBoot(t *testing.T) {
 	}
 }
 
+// TestNothingToGoBackTo: the old system cannot be booted any more: the new one, that nobody
+// confirmed, goes on and can be, and the board is not restarted for ever.
+func TestNothingToGoBackTo(t *testing.T) {
+	t.Parallel()
+	s := newSim(t)
+	token := s.switched("1.0", "image")
+	s.set("RootfsRetryCountA", 0)
+	s.set(varStatus+"A", unbootable)
+	for range MaxBoots + 2 {
+		s.bootUp()
+	}
+	st, why := s.look(token)
+	if st != ota.OnTrial || !strings.Contains(why, "slot A cannot be booted") || s.Runs() != "1.0" {
+		t.Errorf("%v, %q, runs %s", st, why, s.Runs())
+	}
+	if r, err := s.Installer().Back(t.Context(), token, "bad"); err == nil || r != ota.RestartNone {
+		t.Errorf("%v, %v", r, err)
+	}
+	s.must(s.Installer().Confirm(t.Context(), token))
+	if st, _ := s.look(token); st != ota.InForce {
+		t.Error(st)
+	}
+}
+
 // TestNotProven: the firmware says one slot, and / is the other's.
 func TestNotProven(t *testing.T) {
 	t.Parallel()

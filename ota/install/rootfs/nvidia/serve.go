@@ -226,7 +226,11 @@ func (c *call) look(token string) (ota.Standing, string, error) {
 		if err == nil && !proven {
 			err = fmt.Errorf("the firmware says that slot %s runs, and / is not on its partition", slotName(cur))
 		}
-		return ota.OnTrial, fmt.Sprintf("boot %d of %d", t.Boots, MaxBoots), err
+		why := fmt.Sprintf("boot %d of %d", t.Boots, MaxBoots)
+		if t.Boots > MaxBoots {
+			why += "; it cannot be gone back from: " + c.st.Why
+		}
+		return ota.OnTrial, why, err
 	case t != nil && t.Token == token:
 		return ota.NotYet, "the board has to start again", nil
 	case c.st.Fell == token:

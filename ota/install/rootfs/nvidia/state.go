@@ -135,13 +135,24 @@ func (b *Board) settle(ctx context.Context, st *state, s slots) (restart bool, e
 	case s.current == t.To && boot != t.Last:
 		// Also where the word to the firmware was not noted: it was told, or this slot would not run.
 		t.Told, t.Last = true, boot
-		if t.Boots++; t.Boots <= MaxBoots {
+		t.Boots++
+		if err := b.save(*st); err != nil || t.Boots <= MaxBoots {
+			return false, err
+		}
+		if err := b.fall(ctx, st, fmt.Sprintf("not confirmed in %d boots", MaxBoots)); err != nil {
+			st.Why = clip(err.Error()) // a system that nobody confirmed is better than none
 			return false, b.save(*st)
 		}
-		return true, b.fall(ctx, st, fmt.Sprintf("not confirmed in %d boots", MaxBoots))
+		return true, nil
 	case s.current == t.From && t.Told && boot != t.Boot:
 		why := fmt.Sprintf("the firmware went back from slot %s to %s (retry_count %d, %s)", slotName(t.To), slotName(t.From), s.retry[t.To], s.status[t.To])
-		return false, b.fall(ctx, st, why)
+		// The firmware has decided: that it cannot be told so once more changes nothing.
+		err := b.activate(ctx, t.From)
+		if err != nil {
+			why += "; " + err.Error()
+		}
+		st.Fell, st.Why, st.Trial = t.Token, clip(why), nil
+		return false, b.save(*st)
 	}
 	return false, nil
 }
