@@ -41,10 +41,9 @@ const resultEnd = "/r"
 
 // Topic is a parsed topic: f/v1/{tenant}/{board}/{channel}{tail}.
 type Topic struct {
-	Tenant  string
-	Board   string
-	Channel Channel
-	Tail    string // stream, class, blob or command; "" for channels without one
+	Tenant, Board string
+	Channel       Channel
+	Tail          string // stream, class, blob or command; "" for channels without one
 }
 
 // String joins the topic.
@@ -80,11 +79,10 @@ func ParseTopic(s string) (Topic, error) {
 		return Topic{}, fmt.Errorf("topic of %d bytes, at most 256", len(s))
 	}
 	rest, ok := strings.CutPrefix(s, TopicRoot+"/")
+	p := strings.SplitN(rest, "/", 3)
 	if !ok {
 		return Topic{}, fmt.Errorf("topic %q does not begin with %s/", clip(s), TopicRoot)
-	}
-	p := strings.SplitN(rest, "/", 3)
-	if len(p) != 3 {
+	} else if len(p) != 3 {
 		return Topic{}, fmt.Errorf("topic %q has no tenant, board and channel", clip(s))
 	}
 	if err := errors.Join(checkLevel("tenant", p[0]), checkLevel("board", p[1])); err != nil {
