@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"fulmar/ota/release"
 )
@@ -131,11 +132,14 @@ func (r *Record) Encode() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(r)
-	if err == nil && len(b) > maxPayload {
-		err = fmt.Errorf("a record of %d bytes, at most %d", len(b), maxPayload)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // six bytes for one in reasons
+	err := e.Encode(r)
+	if err == nil && b.Len() > maxPayload {
+		err = fmt.Errorf("a record of %d bytes, at most %d", b.Len(), maxPayload)
 	}
-	return b, err
+	return b.Bytes(), err
 }
 
 // Parse reads a payload. [ErrDamaged].
@@ -225,7 +229,7 @@ func name(s string) bool { return s != "" && len(s) <= maxName }
 
 // Clip makes a reason one line of bounded length.
 func Clip(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 	return strings.ToValidUTF8(s[:min(len(s), MaxReason)], "")
 }
 
