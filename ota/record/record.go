@@ -65,6 +65,7 @@ type Work struct {
 	Boots  int            `json:"boots"`  // of the machine, since it began
 
 	Epoch  uint64 `json:"epoch,omitempty"`  // of the manifest
+	Under  uint64 `json:"under,omitempty"`  // the floor when it began
 	Token  string `json:"token,omitempty"`  // of the installer, from Ready on
 	Was    string `json:"was,omitempty"`    // release that ran when it began
 	Notes  []byte `json:"notes,omitempty"`  // of the gate, from Switching on
@@ -84,8 +85,11 @@ type Work struct {
 type Version struct {
 	Rollout string       `json:"rollout,omitempty"`
 	Release string       `json:"release"`
-	Hash    release.Hash `json:"hash,omitzero"`   // of its manifest
-	Token   string       `json:"token,omitempty"` // of the installer; none: it came otherwise
+	Hash    release.Hash `json:"hash,omitzero"` // of its manifest
+	// Epoch is that of its manifest; of what came otherwise, the floor under which it ran. Below
+	// the floor nobody goes back to it.
+	Epoch uint64 `json:"epoch,omitempty"`
+	Token string `json:"token,omitempty"` // of the installer; none: it came otherwise
 }
 
 // Component is what is remembered of one.

@@ -42,7 +42,7 @@ func full() *Record {
 	}
 	r := &Record{V: 1, Boot: 1<<64 - 1, Mono: 1<<63 - 1, Unsure: true, Lost: true, Owed: 1<<64 - 1, Components: map[string]*Component{}}
 	r.Work = &Work{
-		Order: o(0), State: strings.Repeat("s", 32), Since: maxMs, Ends: maxMs, Passes: map[string]int{}, Boots: maxCount, Was: name("w"), Epoch: 1<<64 - 1,
+		Order: o(0), State: strings.Repeat("s", 32), Since: maxMs, Ends: maxMs, Passes: map[string]int{}, Boots: maxCount, Was: name("w"), Epoch: 1<<64 - 1, Under: 1<<64 - 1,
 		Token: strings.Repeat("t", maxToken), Notes: bytes.Repeat([]byte{255}, maxNotes), Reason: strings.Repeat("\"", MaxReason), Path: strings.Repeat("p", MaxPath),
 		Asked: 255, AskedIn: 1<<64 - 1, Free: 1<<63 - 1, There: 1<<63 - 1,
 	}
@@ -52,7 +52,7 @@ func full() *Record {
 	for i := range MaxQueue {
 		r.Queue = append(r.Queue, o(i))
 	}
-	v := &Version{Rollout: name("r"), Release: name("v"), Hash: hash(255), Token: strings.Repeat("t", maxToken)}
+	v := &Version{Rollout: name("r"), Release: name("v"), Hash: hash(255), Epoch: 1<<64 - 1, Token: strings.Repeat("t", maxToken)}
 	for i := range MaxComponents {
 		r.Components["model/"+strings.Repeat("m", 56)+fmt.Sprint(10+i)] = &Component{
 			Attempt: 1<<64 - 1, Rollout: name("r"), Release: name("v"), Word: strings.Repeat("w", 32), Reason: strings.Repeat("\"", MaxReason), Untold: true, Was: name("w"),

@@ -150,8 +150,9 @@ func makeTable() []Transition {
 			// What is in force, or may be, is led to its end: a newer order waits for it.
 			ends, to = []Event{GaveUp, Late, Looped, Abort, Withdrawn, Strange}, RollingBack
 		case Confirming:
-			// It may be confirmed already: a person's word comes too late.
-			ends, to = []Event{GaveUp, Late, Looped, Withdrawn}, RollingBack
+			// It may be confirmed already, and the floor raised: words of people and of the fleet
+			// come too late, and an order to go back is judged by the floor when its turn comes.
+			ends, to = []Event{GaveUp, Late, Looped}, RollingBack
 		case RollingBack:
 			ends = []Event{GaveUp, Late, Looped}
 		}

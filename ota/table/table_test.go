@@ -26,7 +26,7 @@ func TestTable(t *testing.T) {
 		table.Ready:       "clear>switching unfit>failed runs already>committed beside>committed",
 		table.Switching:   "in force>trial fell>rolled-back",
 		table.Trial:       "healthy>confirming sick>rolling-back fell>rolled-back",
-		table.Confirming:  "confirmed>committed fell>rolled-back gave up>rolling-back deadline>rolling-back loop>rolling-back withdrawn>rolling-back",
+		table.Confirming:  "confirmed>committed fell>rolled-back gave up>rolling-back deadline>rolling-back loop>rolling-back",
 		table.RollingBack: "gone back>rolled-back gave up>failed deadline>failed loop>failed",
 	}
 	for _, s := range table.States() {

@@ -60,6 +60,7 @@ type fate struct {
 	abortAt    time.Duration // 0 not
 	undoAt     time.Duration // 0 not; after it has committed, or midway
 	size       int
+	epoch      uint64 // of the release; the board's floor is 3
 }
 
 func (f *fate) unmet(*release.Component) []string {
@@ -74,7 +75,7 @@ func fateOf(seed uint64) fate {
 	r := rand.New(rand.NewPCG(seed, 0x07a))
 	chance := func(p float64) bool { return r.Float64() < p }
 	span := func(a, b time.Duration) time.Duration { return a + time.Duration(r.Int64N(int64(b-a))) }
-	f := fate{seed: seed, act: release.ActInstall, loss: 0.2 * r.Float64(), warmUp: span(0, 3*time.Minute), size: 20_000 + r.IntN(400_000)}
+	f := fate{seed: seed, act: release.ActInstall, loss: 0.2 * r.Float64(), warmUp: span(0, 3*time.Minute), size: 20_000 + r.IntN(400_000), epoch: 7}
 	switch r.IntN(10) {
 	case 0, 1, 2:
 		f.component, f.kind = "model/parcels", ota.RestartNone
@@ -132,6 +133,9 @@ func fateOf(seed uint64) fate {
 		f.undoAt = time.Duration(r.ExpFloat64() * float64(5*time.Minute))
 	case chance(0.1):
 		f.undoAt = deadline + 6*time.Hour
+		if chance(0.7) {
+			f.epoch = 3 // else nobody goes back below it
+		}
 	}
 	return f
 }
