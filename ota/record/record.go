@@ -186,7 +186,7 @@ func (r *Record) check() error {
 
 func (o *Order) check() error {
 	switch {
-	case !name(o.Rollout) || !name(o.Release) || len(o.Before) > maxName || !release.ComponentName(o.Component) || o.Attempt == 0:
+	case !name(o.Rollout) || !name(o.Release) || len(o.Before) > maxName || !release.ComponentName(o.Component) || o.Attempt == 0 && !o.Unnumbered:
 		return fmt.Errorf("order of rollout %.80q, component %.80q, release %.80q, attempt %d", o.Rollout, o.Component, o.Release, o.Attempt)
 	case !slices.Contains([]string{release.ActInstall, release.ActShadow, release.ActUndo}, o.Act), (o.Act == release.ActUndo) != (o.Hash == release.Hash{}):
 		return fmt.Errorf("order to %.40q manifest %s", o.Act, o.Hash)
