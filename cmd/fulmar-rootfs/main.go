@@ -12,7 +12,7 @@
 //	fulmar-rootfs version
 //
 // Experimental: no board has seen it yet; its units are not enabled by the package.
-// docs/rootfs.md tells what a board needs.
+// docs/wire.md tells what a board needs.
 //
 // Exit codes: 0 done, 1 an error that stands on standard error, 2 wrong usage.
 package main
@@ -27,8 +27,8 @@ import (
 	"syscall"
 
 	"fulmar/internal/disk"
-	"fulmar/ota/install/rootfs"
 	"fulmar/ota/install/rootfs/nvidia"
+	"fulmar/ota/install/rootfs/wire"
 )
 
 // release is set by the linker.
@@ -103,7 +103,7 @@ func status(ctx context.Context, b *nvidia.Board, asJSON bool) (string, error) {
 	return table(&s), nil
 }
 
-func table(s *rootfs.Status) string {
+func table(s *wire.Status) string {
 	out := ""
 	for _, x := range s.Slots {
 		word := ""

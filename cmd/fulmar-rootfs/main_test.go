@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"fulmar/internal/disk"
-	"fulmar/ota/install/rootfs"
 	"fulmar/ota/install/rootfs/nvidia"
+	"fulmar/ota/install/rootfs/wire"
 )
 
 func TestWords(t *testing.T) {
@@ -46,7 +46,7 @@ func TestWords(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	t.Parallel()
-	s := &rootfs.Status{Current: "B", Active: "A", Trial: "2-x", Boots: 2, Slots: []rootfs.Slot{
+	s := &wire.Status{Current: "B", Active: "A", Trial: "2-x", Boots: 2, Slots: []wire.Slot{
 		{Name: "A", Retry: 3, Status: "normal", Device: "/dev/p1", Version: "1.0"}, {Name: "B", Retry: 3, Status: "normal", Device: "/dev/p2", Token: "2-x"},
 	}, Obstacles: []string{"a capsule waits"}}
 	want := `slot A: 1.0, normal, 3 tries left, /dev/p1, boots next

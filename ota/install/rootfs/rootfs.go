@@ -1,6 +1,14 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
+// Package rootfs brings the component rootfs into force: the image of a system is written to
+// the partition that does not run, the firmware is told to boot it, and it is confirmed or
+// gone back from (ADR 0058, docs/rootfs.md).
+//
+// fulmard may do nothing of that itself: it asks fulmar-rootfs, which systemd starts as root
+// for one call at a time with rights for just that. Package nvidia is what it does.
+//
+// Experimental: no board has seen it yet (docs/unproven.md).
 package rootfs
 
 import (
@@ -16,6 +24,8 @@ import (
 	"time"
 
 	"fulmar/ota"
+	"fulmar/ota/install/rootfs/wire"
+	"fulmar/ota/install/stamp"
 	"fulmar/ota/install/tree"
 	"fulmar/ota/release"
 )
@@ -32,17 +42,17 @@ const (
 
 // Rootfs asks fulmar-rootfs. It is an [ota.Installer].
 type Rootfs struct {
-	// Dial reaches it; nil is [Socket].
+	// Dial reaches it; nil is [wire.Socket].
 	Dial func(context.Context) (net.Conn, error)
 }
 
 var errGone = errors.New("fulmar-rootfs does not answer: is fulmar-rootfs.socket enabled, and may this user open it?")
 
 // call makes one call without bytes.
-func (r *Rootfs) call(ctx context.Context, q Request) (Answer, error) {
+func (r *Rootfs) call(ctx context.Context, q wire.Request) (wire.Answer, error) {
 	c, err := r.open(ctx, q)
 	if err != nil {
-		return Answer{}, err
+		return wire.Answer{}, err
 	}
 	defer c.close()
 	return c.answer(answerWait)
@@ -61,12 +71,12 @@ func (c *conn) close() {
 	_ = c.Conn.Close()
 }
 
-func (r *Rootfs) open(ctx context.Context, q Request) (*conn, error) {
+func (r *Rootfs) open(ctx context.Context, q wire.Request) (*conn, error) {
 	dial := r.Dial
 	if dial == nil {
 		dial = func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
-			return d.DialContext(ctx, "unix", Socket)
+			return d.DialContext(ctx, "unix", wire.Socket)
 		}
 	}
 	n, err := dial(ctx)
@@ -78,7 +88,7 @@ func (r *Rootfs) open(ctx context.Context, q Request) (*conn, error) {
 	q.V = 1
 	err = n.SetWriteDeadline(time.Now().Add(writeWait))
 	if err == nil {
-		err = Write(n, q)
+		err = wire.Write(n, q)
 	}
 	if err != nil {
 		c.close()
@@ -87,32 +97,32 @@ func (r *Rootfs) open(ctx context.Context, q Request) (*conn, error) {
 	return c, nil
 }
 
-func (c *conn) answer(wait time.Duration) (Answer, error) {
-	var a Answer
+func (c *conn) answer(wait time.Duration) (wire.Answer, error) {
+	var a wire.Answer
 	err := c.SetReadDeadline(time.Now().Add(wait))
 	if err == nil {
-		err = readLine(c.r, &a)
+		err = wire.ReadLine(c.r, &a)
 	}
 	switch {
 	case err != nil:
-		return Answer{}, fmt.Errorf("rootfs: %s: %w", c.verb, err)
+		return wire.Answer{}, fmt.Errorf("rootfs: %s: %w", c.verb, err)
 	case a.Error != "" && a.Full:
-		return Answer{}, fmt.Errorf("rootfs: %s: %s: %w", c.verb, a.Error, syscall.ENOSPC)
+		return wire.Answer{}, fmt.Errorf("rootfs: %s: %s: %w", c.verb, a.Error, syscall.ENOSPC)
 	case a.Error != "":
-		return Answer{}, fmt.Errorf("rootfs: %s: %s", c.verb, a.Error)
+		return wire.Answer{}, fmt.Errorf("rootfs: %s: %s", c.verb, a.Error)
 	}
 	return a, nil
 }
 
 // Status tells how the two systems stand.
-func (r *Rootfs) Status(ctx context.Context) (*Status, error) {
-	a, err := r.call(ctx, Request{Verb: VerbStatus})
+func (r *Rootfs) Status(ctx context.Context) (*wire.Status, error) {
+	a, err := r.call(ctx, wire.Request{Verb: wire.VerbStatus})
 	return a.Status, err
 }
 
 // Running implements [ota.Installer].
 func (r *Rootfs) Running(ctx context.Context) (string, error) {
-	a, err := r.call(ctx, Request{Verb: VerbStatus})
+	a, err := r.call(ctx, wire.Request{Verb: wire.VerbStatus})
 	return a.Version, err
 }
 
@@ -140,7 +150,7 @@ func parts(c *release.Component) (image, capsule *release.File, err error) {
 // Stage implements [ota.Installer]. It goes on where an earlier call was cut.
 func (r *Rootfs) Stage(ctx context.Context, c *release.Component, paths map[string]string) (string, error) {
 	token := tree.Token(c)
-	if c.Name != Component || !tree.ValidToken(token) {
+	if c.Name != Component || !stamp.Valid(token) {
 		return "", fmt.Errorf("stage rootfs: it is %s of version %.80q", c.Name, c.Version)
 	}
 	image, capsule, err := parts(c)
@@ -151,9 +161,9 @@ func (r *Rootfs) Stage(ctx context.Context, c *release.Component, paths map[stri
 		if f == nil {
 			continue
 		}
-		q := Request{Verb: VerbWrite, Token: token, Version: c.Version, Kind: KindImage, Size: f.Size, SHA256: f.SHA256.String()}
+		q := wire.Request{Verb: wire.VerbWrite, Token: token, Version: c.Version, Kind: wire.KindImage, Size: f.Size, SHA256: f.SHA256.String()}
 		if f == capsule {
-			q.Kind = KindCapsule
+			q.Kind = wire.KindCapsule
 		} else if capsule != nil {
 			q.Capsule = capsule.Size
 		}
@@ -165,7 +175,7 @@ func (r *Rootfs) Stage(ctx context.Context, c *release.Component, paths map[stri
 }
 
 // write brings one file over.
-func (r *Rootfs) write(ctx context.Context, q Request, path string) error {
+func (r *Rootfs) write(ctx context.Context, q wire.Request, path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("stage rootfs: %w", err)
@@ -224,7 +234,7 @@ func (r *Rootfs) Base(context.Context, release.Hash) (string, error) {
 	return "", fmt.Errorf("%w: the system has written to its image", ota.ErrNoBase)
 }
 
-func restart(a Answer) ota.Restart {
+func restart(a wire.Answer) ota.Restart {
 	if a.Restart {
 		return ota.RestartMachine
 	}
@@ -233,21 +243,21 @@ func restart(a Answer) ota.Restart {
 
 // Switch implements [ota.Installer].
 func (r *Rootfs) Switch(ctx context.Context, token string) (ota.Restart, error) {
-	a, err := r.named(ctx, Request{Verb: VerbSwitch, Token: token})
+	a, err := r.named(ctx, wire.Request{Verb: wire.VerbSwitch, Token: token})
 	return restart(a), err
 }
 
 // named makes a call about a token.
-func (r *Rootfs) named(ctx context.Context, q Request) (Answer, error) {
-	if !tree.ValidToken(q.Token) {
-		return Answer{}, fmt.Errorf("rootfs: %s: %.140q is no token", q.Verb, q.Token)
+func (r *Rootfs) named(ctx context.Context, q wire.Request) (wire.Answer, error) {
+	if !stamp.Valid(q.Token) {
+		return wire.Answer{}, fmt.Errorf("rootfs: %s: %.140q is no token", q.Verb, q.Token)
 	}
 	return r.call(ctx, q)
 }
 
 // Look implements [ota.Installer].
 func (r *Rootfs) Look(ctx context.Context, token string) (ota.Standing, string, error) {
-	a, err := r.named(ctx, Request{Verb: VerbLook, Token: token})
+	a, err := r.named(ctx, wire.Request{Verb: wire.VerbLook, Token: token})
 	if err != nil {
 		return ota.NotYet, "", err
 	}
@@ -261,19 +271,19 @@ func (r *Rootfs) Look(ctx context.Context, token string) (ota.Standing, string, 
 
 // Confirm implements [ota.Installer].
 func (r *Rootfs) Confirm(ctx context.Context, token string) error {
-	_, err := r.named(ctx, Request{Verb: VerbConfirm, Token: token})
+	_, err := r.named(ctx, wire.Request{Verb: wire.VerbConfirm, Token: token})
 	return err
 }
 
 // Back implements [ota.Installer].
 func (r *Rootfs) Back(ctx context.Context, token, why string) (ota.Restart, error) {
-	a, err := r.named(ctx, Request{Verb: VerbBack, Token: token, Why: why[:min(len(why), 300)]})
+	a, err := r.named(ctx, wire.Request{Verb: wire.VerbBack, Token: token, Why: why[:min(len(why), 300)]})
 	return restart(a), err
 }
 
 // Sweep implements [ota.Installer].
 func (r *Rootfs) Sweep(ctx context.Context, keep []string) error {
-	_, err := r.call(ctx, Request{Verb: VerbSweep, Keep: keep})
+	_, err := r.call(ctx, wire.Request{Verb: wire.VerbSweep, Keep: keep})
 	return err
 }
 
@@ -283,7 +293,7 @@ func (r *Rootfs) Space(ctx context.Context, c *release.Component) (need, free in
 	if err != nil {
 		return 0, 0, fmt.Errorf("rootfs: %w", err)
 	}
-	q := Request{Verb: VerbSpace, Size: image.Size}
+	q := wire.Request{Verb: wire.VerbSpace, Size: image.Size}
 	if capsule != nil {
 		q.Capsule = capsule.Size
 	}

@@ -19,6 +19,7 @@ import (
 	"fulmar/ota"
 	"fulmar/ota/install/installtest"
 	"fulmar/ota/install/rootfs"
+	"fulmar/ota/install/rootfs/wire"
 	"fulmar/ota/release"
 )
 
@@ -564,7 +565,7 @@ func FuzzRequest(f *testing.F) {
 		f.Add([]byte(s + "\n"))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := rootfs.ReadRequest(bufio.NewReader(bytes.NewReader(b))); err != nil {
+		if _, err := wire.ReadRequest(bufio.NewReader(bytes.NewReader(b))); err != nil {
 			return
 		}
 	})

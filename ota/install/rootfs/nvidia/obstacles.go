@@ -81,7 +81,7 @@ func (b *Board) placeObstacles(to int) (out []string) {
 	if at, err := numberOf(b.State); err != nil {
 		out = append(out, err.Error())
 	} else if at == root {
-		out = append(out, fmt.Sprintf("%s lies on the root file system, which is another one after the switch: put /var/lib/fulmar, /var/lib/fulmard and it on a partition of their own (docs/rootfs.md)", b.State))
+		out = append(out, fmt.Sprintf("%s lies on the root file system, which is another one after the switch: put /var/lib/fulmar, /var/lib/fulmard and it on a partition of their own (docs/wire.md)", b.State))
 	}
 	return out
 }

@@ -15,23 +15,22 @@ import (
 	"strings"
 	"syscall"
 
-	"fulmar/ota"
-	"fulmar/ota/install/rootfs"
-	"fulmar/ota/install/tree"
+	"fulmar/ota/install/rootfs/wire"
+	"fulmar/ota/install/stamp"
 )
 
 // Serve answers one call.
 func (b *Board) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	r := bufio.NewReaderSize(in, 64<<10)
-	q, err := rootfs.ReadRequest(r)
-	var a rootfs.Answer
+	q, err := wire.ReadRequest(r)
+	var a wire.Answer
 	if err == nil {
 		a, err = b.answer(ctx, q, r, out)
 	}
 	if err != nil {
-		a = rootfs.Answer{Error: clip(err.Error()), Full: errors.Is(err, syscall.ENOSPC)}
+		a = wire.Answer{Error: clip(err.Error()), Full: errors.Is(err, syscall.ENOSPC)}
 	}
-	return errors.Join(rootfs.Write(out, a), err)
+	return errors.Join(wire.Write(out, a), err)
 }
 
 // call is one that holds the lock and knows how all stands.
@@ -61,40 +60,40 @@ func (b *Board) begin(ctx context.Context) (*call, func(), error) {
 	return c, unlock, nil
 }
 
-func (b *Board) answer(ctx context.Context, q rootfs.Request, in io.Reader, out io.Writer) (rootfs.Answer, error) {
-	named := slices.Contains([]string{rootfs.VerbWrite, rootfs.VerbSwitch, rootfs.VerbLook, rootfs.VerbConfirm, rootfs.VerbBack}, q.Verb)
-	if named && !tree.ValidToken(q.Token) {
-		return rootfs.Answer{}, fmt.Errorf("%.140q is no token", q.Token)
+func (b *Board) answer(ctx context.Context, q wire.Request, in io.Reader, out io.Writer) (wire.Answer, error) {
+	named := slices.Contains([]string{wire.VerbWrite, wire.VerbSwitch, wire.VerbLook, wire.VerbConfirm, wire.VerbBack}, q.Verb)
+	if named && !stamp.Valid(q.Token) {
+		return wire.Answer{}, fmt.Errorf("%.140q is no token", q.Token)
 	}
 	c, unlock, err := b.begin(ctx)
 	if err != nil {
-		return rootfs.Answer{}, err
+		return wire.Answer{}, err
 	}
 	defer unlock()
 	switch q.Verb {
-	case rootfs.VerbStatus:
+	case wire.VerbStatus:
 		st := c.status()
-		return rootfs.Answer{Version: st.Version, Status: &st}, nil
-	case rootfs.VerbWrite:
-		return rootfs.Answer{}, c.write(ctx, q, in, out)
-	case rootfs.VerbSwitch:
+		return wire.Answer{Version: st.Version, Status: &st}, nil
+	case wire.VerbWrite:
+		return wire.Answer{}, c.write(ctx, q, in, out)
+	case wire.VerbSwitch:
 		restart, err := c.switchTo(ctx, q.Token)
-		return rootfs.Answer{Restart: restart}, err
-	case rootfs.VerbLook:
+		return wire.Answer{Restart: restart}, err
+	case wire.VerbLook:
 		s, why, err := c.look(q.Token)
-		return rootfs.Answer{Standing: s.String(), Why: why}, err
-	case rootfs.VerbConfirm:
-		return rootfs.Answer{}, c.confirm(ctx, q.Token)
-	case rootfs.VerbBack:
+		return wire.Answer{Standing: s, Why: why}, err
+	case wire.VerbConfirm:
+		return wire.Answer{}, c.confirm(ctx, q.Token)
+	case wire.VerbBack:
 		restart, err := c.back(ctx, q.Token, q.Why)
-		return rootfs.Answer{Restart: restart}, err
-	case rootfs.VerbSweep:
-		return rootfs.Answer{}, c.sweep(q.Keep)
-	case rootfs.VerbSpace:
+		return wire.Answer{Restart: restart}, err
+	case wire.VerbSweep:
+		return wire.Answer{}, c.sweep(q.Keep)
+	case wire.VerbSpace:
 		need, free, err := c.space(q)
-		return rootfs.Answer{Need: need, Free: free}, err
+		return wire.Answer{Need: need, Free: free}, err
 	}
-	return rootfs.Answer{}, fmt.Errorf("verb %.40q is unknown", q.Verb)
+	return wire.Answer{}, fmt.Errorf("verb %.40q is unknown", q.Verb)
 }
 
 // Boot is called at each start of the board, before fulmard: it counts, and where a system on
@@ -116,21 +115,21 @@ func (b *Board) Boot(ctx context.Context) (did string, err error) {
 }
 
 // Status tells how all stands.
-func (b *Board) Status(ctx context.Context) (rootfs.Status, error) {
+func (b *Board) Status(ctx context.Context) (wire.Status, error) {
 	c, unlock, err := b.begin(ctx)
 	if err != nil {
-		return rootfs.Status{}, err
+		return wire.Status{}, err
 	}
 	defer unlock()
 	return c.status(), nil
 }
 
-func (c *call) status() rootfs.Status {
-	out := rootfs.Status{Current: slotName(c.s.current), Active: slotName(c.s.active), BootID: c.boot(), Obstacles: c.obstacles(c.s, 1-c.s.current)}
+func (c *call) status() wire.Status {
+	out := wire.Status{Current: slotName(c.s.current), Active: slotName(c.s.active), BootID: c.boot(), Obstacles: c.obstacles(c.s, 1-c.s.current)}
 	out.Proven, _ = c.runsFrom(c.s.current) // what cannot be told is not proven
 	for n := range 2 {
 		path, _, size, _ := c.device(n) // an obstacle says what is wrong with it
-		out.Slots = append(out.Slots, rootfs.Slot{
+		out.Slots = append(out.Slots, wire.Slot{
 			Name: slotName(n), Retry: c.s.retry[n], Status: c.s.status[n], Device: path, Size: size,
 			Version: c.st.Slots[n].Version, Token: c.st.Slots[n].Token,
 		})
@@ -218,7 +217,7 @@ func orNone(token string) string {
 	return token
 }
 
-func (c *call) look(token string) (ota.Standing, string, error) {
+func (c *call) look(token string) (string, string, error) {
 	t, cur := c.st.Trial, c.s.current
 	switch {
 	case t != nil && t.Token == token && cur == t.To:
@@ -230,26 +229,26 @@ func (c *call) look(token string) (ota.Standing, string, error) {
 		if t.Boots > MaxBoots {
 			why += "; it cannot be gone back from: " + c.st.Why
 		}
-		return ota.OnTrial, why, err
+		return wire.OnTrial, why, err
 	case t != nil && t.Token == token:
-		return ota.NotYet, "the board has to start again", nil
+		return wire.NotYet, "the board has to start again", nil
 	case c.st.Fell == token:
-		return ota.Fallen, c.st.Why, nil
+		return wire.Fallen, c.st.Why, nil
 	case c.st.Slots[cur].Token == token:
-		return ota.InForce, "", nil
+		return wire.InForce, "", nil
 	case c.st.Done != nil && c.st.Done.Token == token:
-		return ota.Fallen, fmt.Sprintf("the firmware boots slot %s (of %s: retry_count %d, %s)", slotName(cur), slotName(1-cur), c.s.retry[1-cur], c.s.status[1-cur]), nil
+		return wire.Fallen, fmt.Sprintf("the firmware boots slot %s (of %s: retry_count %d, %s)", slotName(cur), slotName(1-cur), c.s.retry[1-cur], c.s.status[1-cur]), nil
 	}
-	return ota.NotYet, "", nil
+	return wire.NotYet, "", nil
 }
 
 func (c *call) confirm(ctx context.Context, token string) error {
 	s, why, err := c.look(token)
-	if err != nil || s == ota.InForce {
+	if err != nil || s == wire.InForce {
 		return err
 	}
-	if s != ota.OnTrial {
-		return fmt.Errorf("%s is %v (%s)", token, s, why)
+	if s != wire.OnTrial {
+		return fmt.Errorf("%s is %s (%s)", token, s, why)
 	}
 	// Gone since L4T 35.2, where NVIDIA's service does it at each boot; before, it ends the count.
 	_, _ = c.nvbootctrl(ctx, "mark-boot-successful")
@@ -293,7 +292,7 @@ func (c *call) sweep(keep []string) error {
 	return errors.Join(err, c.Disk.RemoveAll(filepath.Join(c.State, capsule)))
 }
 
-func (c *call) space(q rootfs.Request) (need, free int64, err error) {
+func (c *call) space(q wire.Request) (need, free int64, err error) {
 	if q.Capsule > 0 {
 		room, err := c.espFree()
 		if err != nil || room < q.Capsule {

@@ -17,7 +17,7 @@ import (
 
 	"fulmar/internal/disk"
 	"fulmar/internal/strictjson"
-	"fulmar/ota/install/tree"
+	"fulmar/ota/install/stamp"
 )
 
 // MaxBoots is how often a system on trial may boot before it is gone back from: its own
@@ -70,7 +70,7 @@ type trial struct {
 }
 
 func (t *trial) valid() bool {
-	return t == nil || tree.ValidToken(t.Token) && t.From|1 == 1 && t.To == 1-t.From && t.Boots >= 0
+	return t == nil || stamp.Valid(t.Token) && t.From|1 == 1 && t.To == 1-t.From && t.Boots >= 0
 }
 
 func (b *Board) load() (st state, err error) {

@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"fulmar/ota/install/rootfs"
+	"fulmar/ota/install/rootfs/wire"
 )
 
 const (
@@ -24,7 +24,7 @@ const (
 )
 
 // write brings an image or a capsule to where it belongs.
-func (c *call) write(ctx context.Context, q rootfs.Request, in io.Reader, out io.Writer) error {
+func (c *call) write(ctx context.Context, q wire.Request, in io.Reader, out io.Writer) error {
 	to := 1 - c.s.current
 	sum, err := hex.DecodeString(q.SHA256)
 	switch t := c.st.Trial; {
@@ -38,16 +38,16 @@ func (c *call) write(ctx context.Context, q rootfs.Request, in io.Reader, out io
 	if err := c.hinder(to); err != nil {
 		return err
 	}
-	if q.Kind == rootfs.KindCapsule {
+	if q.Kind == wire.KindCapsule {
 		return c.writeCapsule(q, to, in, out)
 	}
-	if q.Kind != rootfs.KindImage {
-		return fmt.Errorf("kind %.40q is neither %s nor %s", q.Kind, rootfs.KindImage, rootfs.KindCapsule)
+	if q.Kind != wire.KindImage {
+		return fmt.Errorf("kind %.40q is neither %s nor %s", q.Kind, wire.KindImage, wire.KindCapsule)
 	}
 	return c.writeImage(ctx, q, to, in, out)
 }
 
-func (c *call) writeImage(ctx context.Context, q rootfs.Request, to int, in io.Reader, out io.Writer) error {
+func (c *call) writeImage(ctx context.Context, q wire.Request, to int, in io.Reader, out io.Writer) error {
 	path, _, size, err := c.device(to)
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (c *call) writeImage(ctx context.Context, q rootfs.Request, to int, in io.R
 		return fmt.Errorf("open the partition of slot %s: %w", slotName(to), err)
 	}
 	defer f.Close()
-	if err := rootfs.Write(out, rootfs.Answer{More: true, Offset: x.Written}); err != nil {
+	if err := wire.Write(out, wire.Answer{More: true, Offset: x.Written}); err != nil {
 		return err
 	}
 	if err := c.copyTo(ctx, f, x, in); err != nil {
@@ -145,7 +145,7 @@ func holds(path string, x *content) error {
 }
 
 // writeCapsule keeps a capsule beside the state until the switch.
-func (c *call) writeCapsule(q rootfs.Request, to int, in io.Reader, out io.Writer) error {
+func (c *call) writeCapsule(q wire.Request, to int, in io.Reader, out io.Writer) error {
 	x := &c.st.Slots[to]
 	if x.Token != q.Token || x.Capsule != q.Size {
 		return fmt.Errorf("the capsule belongs to %s, and slot %s holds %s", q.Token, slotName(to), orNone(x.Token))
@@ -153,7 +153,7 @@ func (c *call) writeCapsule(q rootfs.Request, to int, in io.Reader, out io.Write
 	if room, err := c.espFree(); err != nil || room < q.Size {
 		return errors.Join(fmt.Errorf("the ESP has room for %d bytes, the capsule has %d: %w", room, q.Size, syscall.ENOSPC), err)
 	}
-	if err := rootfs.Write(out, rootfs.Answer{More: true}); err != nil {
+	if err := wire.Write(out, wire.Answer{More: true}); err != nil {
 		return err
 	}
 	if err := c.take(filepath.Join(c.State, capsule), io.LimitReader(in, q.Size), q.Size, q.SHA256); err != nil {

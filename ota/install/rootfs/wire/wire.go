@@ -1,15 +1,10 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package rootfs brings the component rootfs into force: the image of a system is written to
-// the partition that does not run, the firmware is told to boot it, and it is confirmed or
-// gone back from (ADR 0058, docs/rootfs.md).
-//
-// fulmard may do nothing of that itself: it asks fulmar-rootfs, which systemd starts as root
-// for one call at a time with rights for just that. Package nvidia is what it does.
-//
-// Experimental: no board has seen it yet (docs/unproven.md).
-package rootfs
+// Package wire is what fulmard and fulmar-rootfs say to each other: one line of JSON each
+// way, and the bytes of an image between them. It is linked by the one program of ours that
+// is root, and imports next to nothing.
+package wire
 
 import (
 	"bufio"
@@ -40,6 +35,14 @@ const (
 const (
 	KindImage   = "image"   // of the root file system, raw
 	KindCapsule = "capsule" // of the boot chain's firmware, UEFI
+)
+
+// The standings, as ota names them.
+const (
+	NotYet  = "not yet"
+	OnTrial = "on trial"
+	InForce = "in force"
+	Fallen  = "fallen"
 )
 
 // maxLine bounds a request or an answer, in bytes.
@@ -101,7 +104,7 @@ type Slot struct {
 // ReadRequest reads one.
 func ReadRequest(r *bufio.Reader) (Request, error) {
 	var q Request
-	if err := readLine(r, &q); err != nil {
+	if err := ReadLine(r, &q); err != nil {
 		return Request{}, fmt.Errorf("request: %w", err)
 	}
 	if q.V != 1 {
@@ -110,7 +113,8 @@ func ReadRequest(r *bufio.Reader) (Request, error) {
 	return q, nil
 }
 
-func readLine(r *bufio.Reader, into any) error {
+// ReadLine reads a line of JSON of bounded length.
+func ReadLine(r *bufio.Reader, into any) error {
 	var line []byte
 	for {
 		part, err := r.ReadSlice('\n')
