@@ -32,7 +32,13 @@ func play(t *testing.T, fn func(r *rig, u *Updater)) {
 // live is one life of the program on the rig.
 func (r *rig) live(fn func(r *rig, u *Updater)) {
 	r.t.Helper()
-	u := r.updater(1, time.Hour+time.Until(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))*-1)
+	r.liveIn(1, time.Hour+time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)), fn)
+}
+
+// liveIn is one in a boot that was so long ago.
+func (r *rig) liveIn(boot uint64, mono time.Duration, fn func(r *rig, u *Updater)) {
+	r.t.Helper()
+	u := r.updater(boot, mono)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- u.Run(ctx) }()
@@ -220,6 +226,52 @@ func TestFullDisk(t *testing.T) {
 			t.Error("fetched with no space")
 		}
 	})
+}
+
+// TestDeadlines: a deadline runs on over starts of the program, and over starts of the board but for
+// what passed since it was written down last.
+func TestDeadlines(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		boots    bool
+		min, max time.Duration
+	}{"program": {false, time.Hour, time.Hour + 2*time.Minute}, "board": {true, 70 * time.Minute, 90 * time.Minute}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			r.against = []Refusal{{Reason: words.Window, Text: "at two", Passes: true}}
+			began := time.Now()
+			for life := uint64(1); ; life++ {
+				boot, mono := uint64(1), time.Hour+time.Since(began)
+				if c.boots {
+					boot, mono = life, time.Minute
+				}
+				r.liveIn(boot, mono, func(r *rig, u *Updater) {
+					if life == 1 {
+						o := testOrder("agent", 9)
+						o.Deadline = time.Hour
+						r.offer(u, o, nil)
+					}
+					for end := time.Now().Add(7 * time.Minute); time.Now().Before(end) && !over(r.last()); {
+						time.Sleep(10 * time.Second)
+					}
+				})
+				if over(r.last()) {
+					break
+				}
+				if life > 20 {
+					t.Fatalf("%s: not over after %s", name, time.Since(began))
+				}
+			}
+			r.ends(9, "failed window")
+			if took := time.Since(began); took < c.min || took > c.max {
+				t.Errorf("%s: over after %s, wants %s to %s", name, took, c.min, c.max)
+			}
+		})
+	}
+}
+
+func over(s words.State) bool {
+	return s.State == words.Committed || s.State == words.RolledBack || s.State == words.Failed
 }
 
 // TestPeople: orders of people at the board have no number; the same one is not tried a third time.

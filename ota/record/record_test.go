@@ -197,9 +197,8 @@ func cuts(t *testing.T, noSync bool) (points, lost int) {
 		from := len(rec.Log)
 		attempt := i + 1
 		r.Work = &Work{Order: order("agent", attempt), State: "offered", Passes: map[string]int{}}
-		for range rng.IntN(40) { // several sectors, more and fewer
-			r.Work.Reason += "more"
-		}
+		// Several sectors, more and fewer, all of them others each time.
+		r.Work.Path = strings.Repeat(string(rune('a'+i)), rng.IntN(MaxPath))
 		if err := s.Save(r); err != nil {
 			t.Fatal(err)
 		}
