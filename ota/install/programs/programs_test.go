@@ -313,6 +313,32 @@ func TestWorkerFollows(t *testing.T) {
 	}
 }
 
+// TestSwept: a slot that fell is removed with the rest, and one on trial that the updater
+// knows nothing of is nobody's any more.
+func TestSwept(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t, t.TempDir(), Agent)
+	token, _ := b.update("1.0")
+	b.launch()
+	must(t, b.Installer().Sweep(t.Context(), []string{token}))
+	if !b.p.Owns(token) {
+		t.Error("the updater names it, and it is nobody's")
+	}
+	_, err := b.Installer().Back(t.Context(), token, "bad")
+	must(t, err)
+	b.launch()
+	must(t, b.Installer().Sweep(t.Context(), nil))
+	if all, err := b.store().List(); err != nil || len(all) != 1 {
+		t.Errorf("%d slots, %v", len(all), err)
+	}
+	token, _ = b.update("2.0")
+	b.launch()
+	must(t, b.Installer().Sweep(t.Context(), nil)) // the record was lost
+	if s, _, err := b.Installer().Look(t.Context(), token); b.p.Owns(token) || s != ota.OnTrial || err != nil {
+		t.Errorf("owned %v, %v, %v", b.p.Owns(token), s, err)
+	}
+}
+
 // TestPackageBetween: a package that a person installs while an update waits or is on trial
 // is not undone by it.
 func TestPackageBetween(t *testing.T) {
