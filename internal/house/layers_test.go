@@ -113,7 +113,7 @@ var edges = map[string][]string{
 	"fleet/alerts/hooks":  {"fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access"},
 
 	"cmd/fulmar-rootfs": {"ota/install/rootfs/nvidia", "ota/install/rootfs/wire"}, // root's: no more than it needs
-	"cmd/fulmar-launch": {"ota/slot"},            // the standard library beside it: it must start where nothing else does
+	"cmd/fulmar-launch": {"ota/slot"},                                             // the standard library beside it: it must start where nothing else does
 }
 
 func allowed(from, to string) bool {
