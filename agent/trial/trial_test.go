@@ -250,3 +250,56 @@ func TestWhereFrom(t *testing.T) {
 	}
 	w.want(t, "slot/fall last-resort 2: the slot that was to run could not be started: there is no slot")
 }
+
+// TestOwned: what an update has on trial is its own to confirm, whatever progress there is;
+// when it owns the slot no more without a word, the slot is confirmed as that of a package.
+func TestOwned(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		confirms bool
+		told     string
+	}{"the update confirms": {true, "confirmed by its update"}, "the update has lost what it knew": {false, "is confirmed"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, ids := store(t, "1.0", "2.0")
+				var mu sync.Mutex
+				owned, n, w := true, uint64(0), &words{}
+				done := make(chan error, 1)
+				sl := slotOf(s, ids[1], "").Unless(func(id string) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return owned && id == ids[1]
+				})
+				go func() {
+					done <- Keep(t.Context(), sl, func() uint64 {
+						mu.Lock()
+						defer mu.Unlock()
+						n++
+						return n
+					}, w.say)
+				}()
+				time.Sleep(10 * Proof)
+				if st, _, err := s.State(); err != nil || !st.Trial {
+					t.Fatalf("%+v, %v: somebody else ended the trial", st, err)
+				}
+				mu.Lock()
+				owned = false
+				if c.confirms {
+					if _, err := s.Confirm(ids[1]); err != nil {
+						t.Error(err)
+					}
+				}
+				mu.Unlock()
+				time.Sleep(2 * Proof)
+				synctest.Wait()
+				if st, _, err := s.State(); err != nil || st.Trial {
+					t.Errorf("%+v, %v", st, err)
+				}
+				if err := <-done; err != nil || !strings.Contains(w.all[len(w.all)-1], c.told) {
+					t.Errorf("%v, %q", err, w.all)
+				}
+			})
+		})
+	}
+}

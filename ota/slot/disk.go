@@ -6,56 +6,14 @@ package slot
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
-	"fulmar/internal/atomicfile"
+	"fulmar/internal/disk"
 )
-
-// disk is everything that changes the folder, step by step: tests stand between the
-// steps and cut the power.
-type disk interface {
-	mkdir(path string) error
-	create(path string, mode fs.FileMode) (file, error) // must not exist
-	rename(from, to string) error
-	symlink(to, path string) error
-	removeAll(path string) error
-	syncDir(path string) error
-}
-
-type file interface {
-	io.WriteCloser
-	Sync() error
-}
-
-type osDisk struct{}
-
-func (osDisk) mkdir(path string) error {
-	if err := os.Mkdir(path, 0o755); err != nil {
-		return err
-	}
-	return os.Chmod(path, 0o755) // whatever the umask: the worker's user reads here
-}
-
-func (osDisk) create(path string, mode fs.FileMode) (file, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Chmod(mode); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-func (osDisk) rename(from, to string) error  { return os.Rename(from, to) }
-func (osDisk) symlink(to, path string) error { return os.Symlink(to, path) }
-func (osDisk) removeAll(path string) error   { return os.RemoveAll(path) }
-func (osDisk) syncDir(path string) error     { return atomicfile.SyncDir(path) }
 
 // lockWait bounds how long a start waits for a change that is going on: changes of the
 // state take milliseconds, and a board that does not start helps nobody.
@@ -100,22 +58,20 @@ func (e *NoSpaceError) Error() string {
 // Unwrap makes it an ENOSPC for errors.Is.
 func (e *NoSpaceError) Unwrap() error { return syscall.ENOSPC }
 
-// reserve is what stays free beside a new slot: the state has to be written after it,
+// Reserve is what stays free beside a new slot: the state has to be written after it,
 // and the spool of the same disk is not to run into its end by an update.
-const reserve = 4 << 20
+const Reserve = 4 << 20
 
 // space checks that so many bytes in so many files fit under dir.
 func space(dir string, bytes int64, files int) error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("free space of %s: %w", dir, err)
+	free, inodes, block, err := disk.Free(dir)
+	if err != nil {
+		return err
 	}
-	block := max(int64(st.Bsize), 1)
-	free := int64(min(st.Bavail, uint64(1)<<62/uint64(block))) * block
-	if need := bytes + int64(files)*block + reserve; need > free {
+	if need := bytes + int64(files)*block + Reserve; need > free {
 		return &NoSpaceError{Dir: dir, Missing: need - free}
 	}
-	if st.Files > 0 && st.Ffree < uint64(files) {
+	if inodes >= 0 && inodes < int64(files) {
 		return &NoSpaceError{Dir: dir, Inodes: true}
 	}
 	return nil
