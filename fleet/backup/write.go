@@ -115,7 +115,7 @@ func (plain) Close() error { return nil }
 
 // elsewhere lists the references of keys that a copy of the folder does not hold.
 func elsewhere(data string) (refs []string, err error) {
-	for _, holder := range [][2]string{{"ca", "ca.ref"}, {"audit", "audit.ref"}, {"trust", "command*.ref"}} {
+	for _, holder := range [][2]string{{"ca", "ca.ref"}, {"audit", "audit.ref"}, {"trust", "*.ref"}} {
 		err = filepath.WalkDir(filepath.Join(data, holder[0]), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
