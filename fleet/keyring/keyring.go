@@ -151,41 +151,8 @@ func (k *Keyring) batch(role trust.Role, t trust.Type, statements [][]byte) ([]t
 	return proofs, nil
 }
 
-// OpenRelease gives the payload of a signed manifest and the ids of the release keys that
-// signed it, good at an epoch at which any of them is. Its own epoch is in the payload:
-// the caller holds it against [Keyring.Good] once it is read.
-func (k *Keyring) OpenRelease(envelope []byte) (payload []byte, err error) {
-	e, err := trust.ParseEnvelope(envelope)
-	if err != nil {
-		return nil, err
-	}
-	set := k.sets[len(k.sets)-1].set
-	epochs := []uint64{0}
-	for _, key := range set.Keys {
-		if key.Role == trust.RoleRelease {
-			epochs = append(epochs, key.From)
-		}
-	}
-	var errs []error
-	for _, epoch := range epochs { // a set has at most 64 keys
-		payload, err := set.Verify(e, trust.TypeRelease, epoch)
-		if err == nil {
-			return payload, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, errs[0]
-}
-
-// Good tells which release keys of the set in force, good at the epoch, signed a manifest.
-func (k *Keyring) Good(envelope []byte, epoch uint64) (signers []string, err error) {
-	e, err := trust.ParseEnvelope(envelope)
-	if err != nil {
-		return nil, err
-	}
-	_, signers, err = k.sets[len(k.sets)-1].set.Signers(e, trust.TypeRelease, epoch)
-	return signers, err
-}
+// Set is the key set in force: what boards go by. It is not to be changed.
+func (k *Keyring) Set() *trust.KeySet { return k.sets[len(k.sets)-1].set }
 
 // OpenTwin gives the payload of what this fleet signed of a twin, also with a command
 // key of an earlier set.

@@ -82,11 +82,10 @@ type ReleaseObject struct {
 // ReleasePatch is a patch that the fleet makes for what boards run.
 type ReleasePatch struct {
 	Component string    `json:"component"`
-	Path      string    `json:"path"`   // of the file
-	From      string    `json:"from"`   // release
-	Boards    int       `json:"boards"` // that run From
-	State     string    `json:"state"`  // waiting, making, made, failed, useless (longer than what is there)
-	Percent   int       `json:"percent,omitempty"`
+	Path      string    `json:"path"`            // of the file
+	From      string    `json:"from"`            // release
+	Boards    int       `json:"boards"`          // that run From
+	State     string    `json:"state"`           // waiting, making, made, failed, useless (longer than what is there)
 	Bytes     int64     `json:"bytes,omitempty"` // of the patch
 	Full      int64     `json:"full,omitempty"`  // of what it stands for: the smallest encoding without it
 	Codec     string    `json:"codec,omitempty"`
