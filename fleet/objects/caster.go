@@ -43,6 +43,8 @@ const (
 	// tellAfter is from what wait on a board is told of it, so that it does not take it for a
 	// loss and ask again.
 	tellAfter = 200 * time.Millisecond
+	// aloneFor is how long a board is served on its own after it waited for others in vain.
+	aloneFor = time.Minute
 	// sweepEvery is how often boards and sites are forgotten that nothing goes to.
 	sweepEvery = time.Minute
 )
@@ -131,6 +133,10 @@ type board struct {
 	rate *bucket.Bucket
 	site *bucket.Bucket // nil: none
 	own  []*transfer
+	http int // answers under way
+	// waited has the objects for a pass over which it waited in vain, a few: it is served on
+	// its own for a while.
+	waited map[release.Hash]time.Time
 }
 
 // NewCaster makes one. It does nothing before [Caster.Run].
@@ -308,7 +314,7 @@ func (c *Caster) sweep(now time.Time) {
 	c.swept = now
 	used := map[*bucket.Bucket]bool{}
 	for k, b := range c.boards {
-		if len(b.own) == 0 && b.rate.Wait(now) == 0 {
+		if len(b.own) == 0 && b.http == 0 && b.rate.Wait(now) == 0 {
 			delete(c.boards, k)
 		} else {
 			used[b.site] = true

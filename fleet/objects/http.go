@@ -78,7 +78,9 @@ func (c *Caster) serve(w http.ResponseWriter, r *http.Request, key target, conte
 	defer o.use(-1)
 	c.mu.Lock()
 	b := c.board(key.boardKey)
+	b.http++
 	c.mu.Unlock()
+	defer c.count(func(*Stats) { b.http-- })
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("ETag", `"`+key.tree.String()+`"`)
 	w.Header().Set("Cache-Control", "private, immutable")

@@ -56,7 +56,7 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, asked []uint32, mis
 		c.hold(key, wait)
 		return true
 	}
-	if missing*mostMissing <= o.Pieces() {
+	if missing*mostMissing <= o.Pieces() || now.Sub(c.board(key.boardKey).waited[key.tree]) < aloneFor {
 		c.mu.Unlock()
 		return false
 	}
@@ -138,6 +138,13 @@ func (c *Caster) begin(g *gathering) bool {
 	boards := g.boards
 	if g.boards = nil; few {
 		delete(c.gathering, g.group)
+		for name := range boards {
+			b := c.board(boardKey{g.tenant, name})
+			if len(b.waited) >= 2*maxOwn || b.waited == nil {
+				b.waited = map[release.Hash]time.Time{}
+			}
+			b.waited[g.tree] = time.Now()
+		}
 	} else {
 		g.running = true
 		g.until = time.Now().Add(g.length(c.rates.Cast))
