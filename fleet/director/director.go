@@ -48,9 +48,10 @@ type Config struct {
 	KeySet            uint64 // version in force
 	// Want gives the hash of the manifest, and patches for what the board runs (before).
 	Want func(tenant, component, name, before string) (release.Hash, []release.Patch, error)
-	// Send gives a board an encoded ota.Assignment, Answer an ota.Down.
-	Send, Answer func(tenant, board string, payload []byte) error
-	Log          *slog.Logger
+	// Send gives a board an encoded ota.Assignment, Answer an answer to its nonce.
+	Send   func(tenant, board string, payload []byte) error
+	Answer func(tenant, board string, d *ota.Down) error
+	Log    *slog.Logger
 }
 
 // Director is the two signers. Its methods may be called from any goroutine.
@@ -321,11 +322,7 @@ func (d *Director) freshen(context.Context) {
 		return
 	}
 	for i, b := range boards {
-		payload, err := schema.Encode(&ota.Down{V: schema.Version, Fresh: proven(statements[i], proofs[i])})
-		if err == nil {
-			err = d.cfg.Answer(b.tenant, b.name, payload)
-		}
-		if err != nil {
+		if err := d.cfg.Answer(b.tenant, b.name, &ota.Down{V: schema.Version, Fresh: proven(statements[i], proofs[i])}); err != nil {
 			d.cfg.Log.Warn("a board is not told what is newest", "board", b.name, "error", err.Error())
 		}
 	}

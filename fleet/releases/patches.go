@@ -232,7 +232,7 @@ func (x *Releases) make(ctx context.Context, d due) {
 		x.mu.Unlock()
 		return
 	}
-	p.row = row
+	p.row, x.ready = row, nil
 	switch {
 	case ctx.Err() != nil:
 		delete(x.patches, d.pair) // begun anew at the next start
@@ -313,6 +313,7 @@ func (x *Releases) trim(ctx context.Context, keep pair) error {
 		sum -= p.row.Size
 		rows = append(rows, p.row)
 		delete(x.patches, pair{p.row.Was, p.row.Became})
+		x.ready = nil
 	}
 	x.mu.Unlock()
 	if len(rows) == 0 {

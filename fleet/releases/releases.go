@@ -56,6 +56,9 @@ var (
 // OffsetError tells where an upload is to go on.
 type OffsetError struct{ Have int64 }
 
+// Offset gives it.
+func (e *OffsetError) Offset() int64 { return e.Have }
+
 func (e *OffsetError) Error() string { return fmt.Sprintf("%d bytes are here; go on there", e.Have) }
 
 // Objects keeps whole objects by their trees.
@@ -92,6 +95,7 @@ type Releases struct {
 	known   map[release.Hash]release.Object // by tree
 	coming  map[release.Hash]bool           // trees of which bytes come right now
 	patches map[pair]*patch
+	ready   map[offer]shown // what boards may have; nil: to be listed anew
 	wake    chan struct{}
 }
 
@@ -167,7 +171,7 @@ func open(set *trust.KeySet, r releaserows.Release) (*entry, error) {
 
 // keep remembers a release; x.mu is held, or nobody else knows x.
 func (x *Releases) keep(e *entry) {
-	x.by[key{e.row.Tenant, e.row.Name}] = e
+	x.by[key{e.row.Tenant, e.row.Name}], x.ready = e, nil
 	for o := range objects(e.manifest) {
 		x.known[o.Tree] = o
 	}
@@ -254,37 +258,64 @@ func (x *Releases) missing(e *entry) (out []release.Object) {
 	return out
 }
 
-// Known gives the object of a tree that a tenant's boards may have: of a release that is
-// complete, or of a patch for one.
-func (x *Releases) Known(tenant string, tree release.Hash) (release.Object, bool) {
+// shown is an object that boards may have, and of which components.
+type shown struct {
+	release.Object
+	components []string
+}
+
+// Known gives the object of a tree that a tenant's boards may have, of a release that is
+// complete or of a patch for one, and the components that have it. It answers from memory.
+func (x *Releases) Known(tenant string, tree release.Hash) (release.Object, []string, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.ready == nil {
+		x.index()
+	}
+	s, ok := x.ready[offer{tenant, tree}]
+	return s.Object, s.components, ok
+}
+
+type offer struct {
+	tenant string
+	tree   release.Hash
+}
+
+// index lists what boards may have; x.mu is held. It is thrown away by what changes it.
+func (x *Releases) index() {
+	x.ready = map[offer]shown{}
+	files := map[release.Hash][][2]string{} // tenants and components, by SHA-256
+	add := func(tenant, component string, o release.Object) {
+		s := x.ready[offer{tenant, o.Tree}]
+		s.Object = o
+		if !slices.Contains(s.components, component) {
+			s.components = append(s.components, component)
+		}
+		x.ready[offer{tenant, o.Tree}] = s
+	}
 	for k, e := range x.by {
-		if k.tenant != tenant || e.row.Ready.IsZero() {
+		if e.row.Ready.IsZero() {
 			continue
 		}
-		for o := range objects(e.manifest) {
-			if o.Tree == tree {
-				return o, true
+		for i := range e.manifest.Components {
+			c := &e.manifest.Components[i]
+			for j := range c.Files {
+				f := &c.Files[j]
+				add(k.tenant, c.Name, f.Object)
+				files[f.SHA256] = append(files[f.SHA256], [2]string{k.tenant, c.Name})
+				for n := range f.Encodings {
+					add(k.tenant, c.Name, f.Encodings[n].Object)
+				}
 			}
 		}
 	}
-	for p, made := range x.patches {
-		if made.row.Size > 0 && made.row.Tree == tree && x.wants(tenant, p.became) {
-			return made.object(), true
+	for p, is := range x.patches {
+		for _, to := range files[p.became] {
+			if is.state == made {
+				add(to[0], to[1], is.object())
+			}
 		}
 	}
-	return release.Object{}, false
-}
-
-// wants tells whether a release of the tenant has a file; x.mu is held.
-func (x *Releases) wants(tenant string, sha release.Hash) bool {
-	for k, e := range x.by {
-		if k.tenant == tenant && e.has(sha) {
-			return true
-		}
-	}
-	return false
 }
 
 func (e *entry) has(sha release.Hash) bool {

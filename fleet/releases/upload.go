@@ -260,6 +260,7 @@ func (x *Releases) Remove(ctx context.Context, by access.Caller, name string) er
 	}
 	x.mu.Lock()
 	delete(x.by, key{by.Tenant, name})
+	x.ready = nil
 	gone := x.unnamed()
 	x.mu.Unlock()
 	return x.drop(ctx, gone)
@@ -297,6 +298,7 @@ func (x *Releases) drop(ctx context.Context, trees []release.Hash) error {
 	for k, p := range x.patches {
 		if p.state != making && !slices.ContainsFunc(x.entries(), func(e *entry) bool { return e.has(k.became) }) {
 			delete(x.patches, k)
+			x.ready = nil
 			rows = append(rows, p.row)
 			if p.row.Size > 0 {
 				trees = append(trees, p.row.Tree)

@@ -90,6 +90,9 @@ var edges = map[string][]string{
 	"fleet/store":        {"fleet/store+", "fleet/web"},
 	"fleet/ingest":       {"fleet/ingest+", "fleet/store+"},
 	"fleet/telemetry":    {"fleet/telemetry+", "fleet/web", "fleet/web/words"}, // web: what a look at the fleet says of a board
+	"fleet/releases":     {"fleet/registry/releaserows", "fleet/access", "ota/release", "trust"},
+	"fleet/director":     {"fleet/registry/releaserows", "ota/release", "trust"},
+	"fleet/updates":      {"fleet+", "ota/release", "trust"}, // fits the parts of an update to each other
 	"fleet/twins":        {"fleet/twins+", "fleet/registry/twinrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "twin+", "trust"},
 	"fleet/commands":     {"fleet/commands+", "fleet/registry/commandrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "command", "trust"},
 	"fleet/keyring":      {"trust"},

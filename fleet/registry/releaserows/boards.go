@@ -6,6 +6,7 @@ package releaserows
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 )
 
@@ -82,12 +83,14 @@ func (t *Table) Attempts(ctx context.Context) (out []Attempt, err error) {
 	return out, err
 }
 
-// Raise notes attempts that are about to be told; a lower one than is known changes
-// nothing. A board that is not enrolled any more is passed over.
+// Raise notes attempts that are about to be told, and how often each board's TPM had been
+// reset by its newest attestation; a lower attempt than is known changes nothing. A board
+// that is not enrolled any more is passed over.
 func (t *Table) Raise(ctx context.Context, list []Attempt) error {
 	return t.within(ctx, func(tx *sql.Tx) error {
-		st, err := tx.PrepareContext(ctx, `INSERT INTO board_attempt (tenant, board, component, attempt) SELECT tenant, name, ?3, ?4 FROM board WHERE tenant = ?1 AND name = ?2
-ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)`)
+		st, err := tx.PrepareContext(ctx, `INSERT INTO board_attempt (tenant, board, component, attempt, resets)
+SELECT tenant, name, ?3, ?4, (SELECT resets FROM proof WHERE proof.tenant = board.tenant AND proof.board = board.name AND good > 0) FROM board WHERE tenant = ?1 AND name = ?2
+ON CONFLICT DO UPDATE SET attempt = excluded.attempt, resets = excluded.resets WHERE excluded.attempt > attempt`)
 		if err != nil {
 			return err
 		}
@@ -99,6 +102,17 @@ ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)`)
 		}
 		return nil
 	})
+}
+
+// Resets gives how often a board's TPM had been reset when its newest attempt for a
+// component was signed; false where that is not known.
+func (t *Table) Resets(ctx context.Context, tenant, board, component string) (n uint32, known bool, err error) {
+	var v sql.NullInt64
+	err = t.db.Read.QueryRowContext(ctx, `SELECT resets FROM board_attempt WHERE tenant = ? AND board = ? AND component = ?`, tenant, board, component).Scan(&v)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	return uint32(v.Int64), v.Valid, err
 }
 
 // Floor is the highest epoch that a board has committed.
@@ -122,17 +136,22 @@ func (t *Table) Floors(ctx context.Context) (out []Floor, err error) {
 	return out, err
 }
 
-// Committed notes that a board has committed a release of a component, of an epoch; a lower
-// one than is known stays.
-func (t *Table) Committed(ctx context.Context, f Floor, component, release string) error {
+// Committed notes that boards have committed a release of a component, each with the epoch
+// of it; a higher one that is known stays.
+func (t *Table) Committed(ctx context.Context, list []Floor, component, release string) error {
 	return t.within(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO board_floor (tenant, board, epoch) SELECT tenant, name, ?3 FROM board WHERE tenant = ?1 AND name = ?2
+		for _, f := range list {
+			_, err := tx.ExecContext(ctx, `INSERT INTO board_floor (tenant, board, epoch) SELECT tenant, name, ?3 FROM board WHERE tenant = ?1 AND name = ?2
 ON CONFLICT DO UPDATE SET epoch = max(epoch, excluded.epoch)`, f.Tenant, f.Board, int64(f.Epoch))
-		if err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `INSERT INTO board_attempt (tenant, board, component, runs) SELECT tenant, name, ?3, ?4 FROM board WHERE tenant = ?1 AND name = ?2
+			if err != nil {
+				return err
+			}
+			_, err = tx.ExecContext(ctx, `INSERT INTO board_attempt (tenant, board, component, runs) SELECT tenant, name, ?3, ?4 FROM board WHERE tenant = ?1 AND name = ?2
 ON CONFLICT DO UPDATE SET runs = excluded.runs`, f.Tenant, f.Board, component, release)
-		return err
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }

@@ -46,9 +46,9 @@ CREATE TABLE release_patch (
   say TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (was, became)
 ) WITHOUT ROWID;
 -- The newest attempt that was signed for a component of a board, and the release that it is
--- known to have committed last.
+-- known to have committed last. resets: of its TPM when that attempt was signed; null: not known.
 CREATE TABLE board_attempt (
-  tenant TEXT NOT NULL, board TEXT NOT NULL, component TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, runs TEXT NOT NULL DEFAULT '', PRIMARY KEY (tenant, board, component),
+  tenant TEXT NOT NULL, board TEXT NOT NULL, component TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, runs TEXT NOT NULL DEFAULT '', resets INTEGER, PRIMARY KEY (tenant, board, component),
   FOREIGN KEY (tenant, board) REFERENCES board(tenant, name) ON DELETE CASCADE
 ) WITHOUT ROWID;
 -- The highest epoch that a board is known to have committed.
