@@ -35,6 +35,7 @@ const (
 	pictures = "pictures"        // copied last
 	parts    = "pictures/parts/" // half sent: their boards send them again
 	series   = "telemetry"       // and series+".damaged": made anew from the ledger
+	incoming = "incoming"        // half uploaded: brought again
 )
 
 // Head is what can be read of a backup without a key.
@@ -208,7 +209,7 @@ func (a *archive) folder(ctx context.Context, data string, want func(rel string)
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case d.IsDir() && (rel == workDir || rel == series || rel == series+".damaged"):
+		case d.IsDir() && (rel == workDir || rel == series || rel == incoming || rel == series+".damaged"):
 			return fs.SkipDir
 		case !d.Type().IsRegular() || rel == "lock" || rel == lockName || strings.HasPrefix(filepath.Base(rel), ".") ||
 			!strings.Contains(rel, "/") && (strings.HasSuffix(rel, ".db") || strings.Contains(rel, ".db-")):

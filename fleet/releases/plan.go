@@ -50,6 +50,14 @@ func (x *Releases) Want(tenant, component, name string) (*Wanted, error) {
 	return w, nil
 }
 
+// Here tells whether all of the release is here still: a disk may have been lost since.
+func (w *Wanted) Here(x *Releases) error {
+	if m := x.missing(w.entry); len(m) > 0 {
+		return fmt.Errorf("%w: %d of release %s are gone from this server's disk; bring them again: fulmar release upload", ErrMissing, len(m), w.entry.row.Name)
+	}
+	return nil
+}
+
 // Runs tells whether what a board says it runs is this.
 func (w *Wanted) Runs(says string) bool { return w.entry.runs(w.Component, says) }
 

@@ -62,6 +62,9 @@ func (u *Updates) running(ctx context.Context, tenant string) (map[string]map[st
 // Fill implements [runner.Releases].
 func (u *Updates) Fill(ctx context.Context, tenant string, s *rest.RolloutSpec) (func(*plan.Candidate), error) {
 	w, err := u.Releases.Want(tenant, s.Component, s.Release)
+	if err == nil {
+		err = w.Here(u.Releases)
+	}
 	if errors.Is(err, releases.ErrUnknown) || errors.Is(err, releases.ErrMissing) || errors.Is(err, releases.ErrUntrusted) {
 		return nil, &plan.Error{Pointer: "/release", Detail: err.Error()}
 	}
