@@ -37,6 +37,8 @@ const (
 	patchShare = 4
 	// largest is the longest file that one is made of, as ota/delta/make has it.
 	largest = 1 << 30
+	// packed is the codec that needs no base: where nothing else is shorter.
+	packed = "zstd"
 )
 
 // Maker makes a patch from base to target into out, and tells its codec.
@@ -341,8 +343,11 @@ func (w *Wanted) Patches(x *Releases, says string) (out []release.Patch) {
 		x.mu.Lock()
 		p := x.patches[d.pair]
 		if p != nil && p.state == made {
-			was := d.was
-			out = append(out, release.Patch{To: f.SHA256, Encoding: release.Encoding{Codec: p.row.Codec, From: &was, Object: p.object()}})
+			e := release.Encoding{Codec: p.row.Codec, From: &d.was, Object: p.object()}
+			if e.Codec == packed {
+				e.From = nil
+			}
+			out = append(out, release.Patch{To: f.SHA256, Encoding: e})
 		}
 		x.mu.Unlock()
 	}
