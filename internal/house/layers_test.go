@@ -55,65 +55,66 @@ func list(t *testing.T, args ...string) []pkg {
 // value means the package and its children. Everybody may import schema and,
 // where it says so, internal.
 var edges = map[string][]string{
-	"schema":                     {},
-	"schema/rest":                {}, // the words of the API: of fleet and of the command line, never of a board
-	"internal":                   {"schema"},
-	"storage":                    {"storage+"},
-	"link":                       {"link+"},
-	"tpm":                        {"tpm+"},
-	"device":                     {"device+"},
-	"device/output/mqtt":         {"link/guard"}, // between a broker and the MQTT client, as on the link
-	"inference/worker":           {},
-	"inference":                  {"inference+", "storage", "models+"},
-	"trust":                      {},
-	"trust/chain":                {"trust"},
-	"command":                    {"command+", "storage/journal"},
-	"twin":                       {"twin+"}, // pure: who signs and what is kept is the caller's
-	"ota":                        {"ota+", "storage", "trust"},
-	"ota/slot":                   {},
-	"ota/release":                {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
-	"ota/delta":                  {},
-	"ota/delta/make":             {"ota/delta"},
-	"agent":                      {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
-	"models":                     {"models+"},
-	"fleet/ca":                   {"trust"},
-	"fleet/access":               {},
-	"fleet/entrance":             {"fleet/access", "fleet/api", "fleet/registry/accounts", "fleet/web"},
-	"fleet/joins":                {"fleet+", "twin/wire"}, // fits parts to each other: it may know all of them
-	"fleet/query":                {},
-	"fleet/audit":                {"fleet/store", "trust", "trust/chain"},
-	"fleet/enrol":                {"fleet/ca", "fleet/registry+", "fleet/audit", "tpm/attest"},
-	"fleet/proof":                {"fleet/registry+", "tpm/attest"},
-	"fleet/rollout":              {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                 // the logic itself imports its children alone
-	"fleet/registry":             {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit", "fleet/access"}, // store: how a database file is opened
-	"fleet/web":                  {"fleet/web+", "fleet/access", "fleet/query+"},
-	"fleet/store":                {"fleet/store+", "fleet/web"},
-	"fleet/ingest":               {"fleet/ingest+", "fleet/store+"},
-	"fleet/telemetry":            {"fleet/telemetry+", "fleet/web", "fleet/web/words"}, // web: what a look at the fleet says of a board
-	"fleet/releases/releasetest": {"fleet/releases", "fleet/keyring", "fleet/access", "ota/release", "trust"},
-	"fleet/releases":             {"fleet/registry/releaserows", "fleet/access", "ota/release", "trust"},
-	"fleet/director":             {"fleet/registry/releaserows", "ota/release", "trust"},
-	"fleet/updates":              {"fleet+", "ota/release", "trust"}, // fits the parts of an update to each other
-	"fleet/twins":                {"fleet/twins+", "fleet/registry/twinrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "twin+", "trust"},
-	"fleet/commands":             {"fleet/commands+", "fleet/registry/commandrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "command", "trust"},
-	"fleet/keyring":              {"trust"},
-	"fleet/objects":              {"ota/release", "fleet/gateway/pieces"},
-	"fleet/gateway":              {"fleet/gateway/pieces", "ota/release", "command", "twin/wire", "fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
-	"fleet/api":                  {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
-	"fleet":                      {"fleet+", "tpm", "tpm/attest", "trust"},
-	"cmd/fulmar/local":           {"cmd/fulmar+", "command", "trust"},
-	"cmd/fulmar":                 {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
-	"cmd/fulmard":                {"agent+", "device", "device/child"},
-	"cmd/fulmar-infer":           {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet":           {"cmd/fulmar-fleet/commands", "fleet+", "trust", "trust/chain", "ota/delta/make"},
-	"cross":                      {},
-	"cross/man":                  {"schema/rest", "cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
-	"tests":                      {"+"}, // tests may look at everything
+	"schema":             {},
+	"schema/rest":        {}, // the words of the API: of fleet and of the command line, never of a board
+	"internal":           {"schema"},
+	"storage":            {"storage+"},
+	"link":               {"link+"},
+	"tpm":                {"tpm+"},
+	"device":             {"device+"},
+	"device/output/mqtt": {"link/guard"}, // between a broker and the MQTT client, as on the link
+	"inference/worker":   {},
+	"inference":          {"inference+", "storage", "models+"},
+	"trust":              {},
+	"trust/chain":        {"trust"},
+	"command":            {"command+", "storage/journal"},
+	"twin":               {"twin+"}, // pure: who signs and what is kept is the caller's
+	"ota":                {"ota+", "storage", "trust"},
+	"ota/slot":           {},
+	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
+	"ota/delta":          {"ota/delta/internal+"},
+	"ota/delta/make":     {"ota/delta+"},
+	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"models":             {"models+"},
+	"fleet/ca":           {"trust"},
+	"fleet/access":       {},
+	"fleet/entrance":     {"fleet/access", "fleet/api", "fleet/registry/accounts", "fleet/web"},
+	"fleet/joins":        {"fleet+", "twin/wire"}, // fits parts to each other: it may know all of them
+	"fleet/query":        {},
+	"fleet/audit":        {"fleet/store", "trust", "trust/chain"},
+	"fleet/enrol":        {"fleet/ca", "fleet/registry+", "fleet/audit", "tpm/attest"},
+	"fleet/proof":        {"fleet/registry+", "tpm/attest"},
+	"fleet/rollout":      {"fleet/rollout+", "fleet/access", "fleet/registry/rollouts"},                 // the logic itself imports its children alone
+	"fleet/registry":     {"fleet/registry+", "fleet/ca", "fleet/store", "fleet/audit", "fleet/access"}, // store: how a database file is opened
+	"fleet/web":          {"fleet/web+", "fleet/access", "fleet/query+"},
+	"fleet/store":        {"fleet/store+", "fleet/web"},
+	"fleet/ingest":       {"fleet/ingest+", "fleet/store+"},
+	"fleet/telemetry":    {"fleet/telemetry+", "fleet/web", "fleet/web/words"}, // web: what a look at the fleet says of a board
+	"fleet/twins":        {"fleet/twins+", "fleet/registry/twinrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "twin+", "trust"},
+	"fleet/commands":     {"fleet/commands+", "fleet/registry/commandrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "command", "trust"},
+	"fleet/keyring":      {"trust"},
+	"fleet/objects":      {"ota/release", "fleet/gateway/pieces"},
+	"fleet/gateway":      {"fleet/gateway/pieces", "ota/release", "command", "twin/wire", "fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/api":          {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
+	"fleet":              {"fleet+", "tpm", "tpm/attest", "trust"},
+	"cmd/fulmar/local":   {"cmd/fulmar+", "command", "trust"},
+	"cmd/fulmar":         {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
+	"cmd/fulmard":        {"agent+", "device", "device/child"},
+	"cmd/fulmar-infer":   {"inference+", "storage", "models+"},
+	"cmd/fulmar-fleet":   {"cmd/fulmar-fleet+", "fleet+", "trust", "trust/chain", "ota/delta/make"},
+	"cross":              {},
+	"cross/man":          {"schema/rest", "cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
+	"tests":              {"+"}, // tests may look at everything
 
 	"fleet/query/boards":  {"fleet/query", "fleet/web+"},
 	"fleet/registry/meta": {"fleet/store", "fleet/audit", "fleet/access", "fleet/query"},
 	"fleet/alerts":        {"fleet/alerts+", "fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
 	"fleet/alerts/hooks":  {"fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access"},
+
+	"fleet/releases":             {"fleet/registry/releaserows", "fleet/access", "ota/release", "trust"},
+	"fleet/releases/releasetest": {"fleet/releases", "fleet/keyring", "fleet/access", "ota/release", "trust"},
+	"fleet/director":             {"fleet/registry/releaserows", "ota/release", "trust"},
+	"fleet/updates":              {"fleet+", "ota/release", "trust"}, // fits the parts of an update to each other
 
 	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
 }
@@ -172,6 +173,7 @@ var links = map[string]map[string]string{
 		"fulmar/schema/rest":               "boards speak MQTT",
 		"html/template":                    "pages are the fleet's",
 		"github.com/chromedp/chromedp":     "tests only",
+		"fulmar/ota/delta/make":            "the fleet makes patches, a board applies them",
 		"github.com/spf13/cobra":           "a board pays for every byte; its few commands need no more than flag",
 		"github.com/expr-lang/expr":        "tests only: it calls methods by name, so the linker keeps all of them, 2.6 MB",
 		"google.golang.org/protobuf/proto": "with client_golang, which brings it, 2.0 MB of binary and 2.4 MB of memory: agent/scrape writes the text format itself",
