@@ -231,7 +231,7 @@ func (c *Caster) Want(tenant, name string, w *ota.Want) {
 	if len(asked) == 0 {
 		return
 	}
-	if w.Cast && c.cfg.Many > 0 && c.gather(key, w, size, asked, missing) {
+	if w.Cast && c.cfg.Many > 0 && c.gather(key, w, size, missing) {
 		return
 	}
 	if !c.add(key, asked) {

@@ -38,13 +38,13 @@ type gathering struct {
 	size    int64
 	begins  time.Time
 	running bool
-	until   time.Time           // when it is over, as far as can be told
-	boards  map[string][]uint32 // and what they asked for; nil while it runs
-	missing []uint64            // pieces that one of them misses
+	until   time.Time       // when it is over, as far as can be told
+	boards  map[string]bool // nil while it runs
+	missing []uint64        // pieces that one of them misses
 }
 
 // gather has a board wait for a pass; false where there is none for it.
-func (c *Caster) gather(key target, w *ota.Want, size int64, asked []uint32, missing int) bool {
+func (c *Caster) gather(key target, w *ota.Want, size int64, missing int) bool {
 	k := group{key.tenant, key.tree}
 	o := release.Object{Size: size}
 	now := time.Now()
@@ -61,11 +61,11 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, asked []uint32, mis
 		return false
 	}
 	if g == nil {
-		g = &gathering{group: k, size: size, begins: now.Add(c.cfg.Linger), boards: map[string][]uint32{}, missing: make([]uint64, (o.Pieces()+63)/64)}
+		g = &gathering{group: k, size: size, begins: now.Add(c.cfg.Linger), boards: map[string]bool{}, missing: make([]uint64, (o.Pieces()+63)/64)}
 		c.gathering[k] = g
 		poke(c.ready)
 	}
-	g.boards[key.board] = asked
+	g.boards[key.board] = true
 	for at, b := range w.Missing {
 		for ; b != 0; b &= b - 1 {
 			if i := int(w.From) + at*8 + bits.TrailingZeros8(b); i < o.Pieces() {
@@ -131,7 +131,7 @@ func (c *Caster) due(now time.Time) (*gathering, time.Duration) {
 	return nil, wait
 }
 
-// begin begins a pass, or has its boards served one by one where they are too few.
+// begin begins a pass, or has its boards ask for themselves where they are too few.
 func (c *Caster) begin(g *gathering) bool {
 	c.mu.Lock()
 	few := len(g.boards) < c.cfg.Many
@@ -152,8 +152,8 @@ func (c *Caster) begin(g *gathering) bool {
 	}
 	c.mu.Unlock()
 	if few {
-		for name, asked := range boards {
-			c.add(target{boardKey{g.tenant, name}, g.tree}, asked)
+		for name := range boards {
+			c.hold(target{boardKey{g.tenant, name}, g.tree}, 0) // they ask now
 		}
 	}
 	return !few

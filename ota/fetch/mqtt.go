@@ -118,6 +118,7 @@ type talk struct {
 	lost      <-chan struct{} // of the connection whose topic is heard
 	hears     bool
 	hearAgain time.Time
+	left      bool // it was heard, and is not needed any more
 	open      bool // the fleet may still be sending
 
 	asked   map[int]bool    // on their way, claimed
@@ -188,7 +189,7 @@ func (t *talk) giveUp() {
 // step does what is to be done now, and tells when there may be more.
 func (t *talk) step(ctx context.Context) (wait time.Duration, err error) {
 	now := time.Now()
-	if !t.hears && !now.Before(t.hearAgain) {
+	if !t.hears && !t.left && !now.Before(t.hearAgain) {
 		lost, err := t.m.line.Hear(ctx, t.j.Tree.String())
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
@@ -212,6 +213,14 @@ func (t *talk) step(ctx context.Context) (wait time.Duration, err error) {
 	}
 	if now.Before(quiet) {
 		return quiet.Sub(now), nil
+	}
+	if have, all := t.j.Have(); t.hears && have*2 > all {
+		// What is missing now is asked for: another pass, for who came late, would bring much
+		// that is here.
+		t.hears, t.left = false, true
+		if err := t.m.line.Leave(ctx, t.j.Tree.String()); ctx.Err() != nil {
+			return 0, errors.Join(ctx.Err(), err)
+		}
 	}
 	if room := t.window.Pieces() - len(t.asked); len(t.asked) == 0 || room > t.window.Pieces()/2 {
 		if err := t.ask(ctx, room); err != nil {
