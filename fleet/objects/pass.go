@@ -18,7 +18,7 @@ import (
 const (
 	// patience is how long a pass waits at a piece where more than one board in slowShare
 	// has not taken those before. One slow board does not slow the others.
-	patience  = 250 * time.Millisecond
+	patience  = time.Second
 	slowShare = 20
 	lookAgain = 2 * time.Millisecond
 	// mostMissing: boards that have more than half of an object get no pass over it.
@@ -53,7 +53,7 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, missing int) bool {
 	if g != nil && g.running {
 		wait := max(g.until.Sub(now), 0) + slack
 		c.mu.Unlock()
-		c.hold(key, wait)
+		c.hold(key, wait, w.ID)
 		return true
 	}
 	if missing*mostMissing <= o.Pieces() || now.Sub(c.board(key.boardKey).waited[key.tree]) < aloneFor {
@@ -75,7 +75,7 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, missing int) bool {
 	}
 	wait := max(g.begins.Sub(now), 0) + slack
 	c.mu.Unlock()
-	c.hold(key, wait)
+	c.hold(key, wait, w.ID)
 	return true
 }
 
@@ -153,7 +153,7 @@ func (c *Caster) begin(g *gathering) bool {
 	c.mu.Unlock()
 	if few {
 		for name := range boards {
-			c.hold(target{boardKey{g.tenant, name}, g.tree}, 0) // they ask now
+			c.hold(target{boardKey{g.tenant, name}, g.tree}, 0, 0) // they ask now
 		}
 	}
 	return !few

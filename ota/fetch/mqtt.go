@@ -90,8 +90,8 @@ func (m *MQTT) Bring(ctx context.Context, j *Job) error {
 	m.jobs[j.Tree] = ch
 	m.mu.Unlock()
 	t := &talk{
-		m: m, j: j, in: ch, answer: timers.Estimate{First: 5 * time.Second, Least: time.Second, Most: time.Minute},
-		gap: timers.Estimate{First: 5 * time.Second, Least: time.Second, Most: 30 * time.Second},
+		m: m, j: j, in: ch, answer: timers.Estimate{First: 5 * time.Second, Least: 2 * time.Second, Most: time.Minute},
+		gap: timers.Estimate{First: 5 * time.Second, Least: 2 * time.Second, Most: 30 * time.Second},
 	}
 	err := t.run(ctx)
 	m.mu.Lock()
@@ -121,7 +121,8 @@ type talk struct {
 	left      bool // it was heard, and is not needed any more
 	open      bool // the fleet may still be sending
 
-	asked   map[int]bool    // on their way, claimed
+	asked   map[int]uint32  // on their way, claimed, and by which word
+	id      uint32          // of the last word
 	first   bool            // nothing has come yet of what was asked last
 	at      time.Time       // of the last word
 	due     time.Time       // when what is on its way is lost
@@ -137,7 +138,7 @@ type talk struct {
 }
 
 func (t *talk) run(ctx context.Context) error {
-	t.asked = map[int]bool{}
+	t.asked = map[int]uint32{}
 	for {
 		select {
 		case <-t.j.Over():
@@ -261,12 +262,10 @@ func (t *talk) ask(ctx context.Context, room int) error {
 		t.j.Yield(own...)
 		return err
 	}
-	if len(t.asked) == 0 || time.Since(t.came) > t.gap.Timeout() {
-		t.due = time.Now().Add(t.answer.Timeout())
-	}
+	t.due = time.Now().Add(t.answer.Timeout())
 	t.first, t.open, t.pause, t.at = true, true, 0, begun
 	for _, i := range own {
-		t.asked[i] = true
+		t.asked[i] = t.id
 	}
 	return nil
 }
@@ -277,7 +276,8 @@ func (t *talk) want(ctx context.Context, own []int) error {
 	w := ota.Want{V: schema.Version, Object: t.j.Tree[:], Size: t.j.Size, Cast: t.hears}
 	if len(own) > 0 {
 		from, bitmap := t.j.Missing(own, ota.MaxMissing)
-		w.From, w.Missing, w.Credit = uint32(from), bitmap, uint16(len(own))
+		t.id++
+		w.From, w.Missing, w.Credit, w.ID = uint32(from), bitmap, uint16(len(own)), t.id
 	}
 	b, err := schema.Encode(&w)
 	if err != nil {
@@ -293,10 +293,20 @@ func (t *talk) take(d *ota.Down) error {
 		if h.Refused != "" {
 			return fmt.Errorf("%w: %.200q", ErrRefused, h.Refused)
 		}
+		for i, id := range t.asked {
+			if id <= h.Done {
+				t.j.Yield(i)
+				delete(t.asked, i)
+			}
+		}
+		t.silence = 0
+		if h.ForMs == 0 { // there is nothing to wait for
+			return nil
+		}
 		// Half of it is jitter: all who hear a topic are told the same.
 		d := min(time.Duration(h.ForMs)*time.Millisecond, maxHold)
-		t.until, t.stray, t.silence = now.Add(d/2+rand.N(d/2+1)), time.Time{}, 0
-		t.giveUp()
+		t.until, t.stray = now.Add(d/2+rand.N(d/2+1)), time.Time{}
+		t.due = t.until.Add(t.answer.Timeout())
 		return nil
 	}
 	if d.Piece == nil {
@@ -314,7 +324,7 @@ func (t *talk) take(d *ota.Down) error {
 		return err
 	}
 	t.silence = 0
-	if !t.asked[i] { // of a pass, or late
+	if _, ok := t.asked[i]; !ok { // of a pass, or late
 		if !t.came.IsZero() && t.stray.After(now) {
 			t.gap.Take(now.Sub(t.came))
 		}
@@ -330,6 +340,6 @@ func (t *talk) take(d *ota.Down) error {
 	} else {
 		t.gap.Take(now.Sub(t.came))
 	}
-	t.came, t.due = now, now.Add(t.gap.Timeout())
+	t.came, t.due = now, now.Add(t.answer.Timeout())
 	return nil
 }
