@@ -21,6 +21,8 @@ const (
 	patience  = time.Second
 	slowShare = 20
 	lookAgain = 2 * time.Millisecond
+	// maxLinger is how many lingers a pass is put off at most while boards still come.
+	maxLinger = 5
 	// mostMissing: boards that have more than half of an object get no pass over it.
 	mostMissing = 2
 	// spreadEach and maxSpread are over what time boards ask for what they miss when a pass
@@ -36,7 +38,8 @@ const (
 type gathering struct {
 	group
 	size    int64
-	begins  time.Time
+	begins  time.Time // put off with each board that comes
+	latest  time.Time // but no further
 	running bool
 	until   time.Time       // when it is over, as far as can be told
 	boards  map[string]bool // nil while it runs
@@ -61,9 +64,12 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, missing int) bool {
 		return false
 	}
 	if g == nil {
-		g = &gathering{group: k, size: size, begins: now.Add(c.cfg.Linger), boards: map[string]bool{}, missing: make([]uint64, (o.Pieces()+63)/64)}
+		g = &gathering{group: k, size: size, latest: now.Add(maxLinger * c.cfg.Linger), boards: map[string]bool{}, missing: make([]uint64, (o.Pieces()+63)/64)}
 		c.gathering[k] = g
 		poke(c.ready)
+	}
+	if g.begins = now.Add(c.cfg.Linger); g.begins.After(g.latest) {
+		g.begins = g.latest
 	}
 	g.boards[key.board] = true
 	for at, b := range w.Missing {

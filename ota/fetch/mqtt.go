@@ -118,6 +118,7 @@ type talk struct {
 	lost      <-chan struct{} // of the connection whose topic is heard
 	hears     bool
 	hearAgain time.Time
+	leave     bool // it is to be left
 	left      bool // it was heard, and is not needed any more
 	open      bool // the fleet may still be sending
 
@@ -208,20 +209,20 @@ func (t *talk) step(ctx context.Context) (wait time.Duration, err error) {
 			return 0, fmt.Errorf("the fleet does not answer: %d words for object %s without a piece", t.silence, t.j.Tree)
 		}
 	}
+	if t.leave {
+		// What is missing now is asked for: another pass, for who came late, would bring much
+		// that is here.
+		t.hears, t.left, t.leave = false, true, false
+		if err := t.m.line.Leave(ctx, t.j.Tree.String()); ctx.Err() != nil {
+			return 0, errors.Join(ctx.Err(), err)
+		}
+	}
 	quiet := t.until
 	if t.stray.After(quiet) {
 		quiet = t.stray
 	}
 	if now.Before(quiet) {
 		return quiet.Sub(now), nil
-	}
-	if have, all := t.j.Have(); t.hears && have*2 > all {
-		// What is missing now is asked for: another pass, for who came late, would bring much
-		// that is here.
-		t.hears, t.left = false, true
-		if err := t.m.line.Leave(ctx, t.j.Tree.String()); ctx.Err() != nil {
-			return 0, errors.Join(ctx.Err(), err)
-		}
 	}
 	if room := t.window.Pieces() - len(t.asked); len(t.asked) == 0 || room > t.window.Pieces()/2 {
 		if err := t.ask(ctx, room); err != nil {
@@ -300,6 +301,8 @@ func (t *talk) take(d *ota.Down) error {
 			}
 		}
 		t.silence = 0
+		have, all := t.j.Have()
+		t.leave = t.hears && have*2 > all
 		if h.ForMs == 0 { // there is nothing to wait for
 			return nil
 		}
