@@ -25,35 +25,61 @@ import (
 // Begin takes a signed manifest and tells which objects are to be brought. The same one
 // again is the same release.
 func (x *Releases) Begin(ctx context.Context, by access.Caller, envelope []byte) (*rest.Release, error) {
-	if err := by.May(rest.ReleasesWrite); err != nil {
+	e, old, err := x.judge(by, envelope)
+	if err != nil {
 		return nil, err
 	}
-	if len(envelope) > ota.MaxEnvelope {
-		return nil, fmt.Errorf("%w: the signed manifest has %d bytes, and at most %d fit an assignment: put small files into one that is unpacked, or drop encodings", ErrUntrusted, len(envelope), ota.MaxEnvelope)
-	}
-	o, err := release.Open(x.cfg.Set, envelope, 0)
-	if errors.Is(err, trust.ErrSignatures) {
-		err = fmt.Errorf("%w; fulmar-fleet keys show lists the release keys that are taken, keys add-release adds one", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
-	}
-	if o.Epoch > maxEpoch {
-		return nil, fmt.Errorf("%w: epoch %d is over %d", ErrUntrusted, o.Epoch, uint64(maxEpoch))
-	}
-	e := &entry{manifest: o.Manifest, signers: o.Signers, trusted: true, row: releaserows.Release{
-		Tenant: by.Tenant, Name: o.Release, Epoch: o.Epoch, Hash: o.Hash, Envelope: envelope, Actor: by.Who, Created: time.Now().UTC().Truncate(time.Millisecond),
-	}}
-	if old, err := x.find(by.Tenant, o.Release); err == nil {
-		if old.row.Hash != e.row.Hash {
-			return nil, fmt.Errorf("%w: release %s is here with manifest %x; another content wants another name", ErrTaken, o.Release, old.row.Hash)
-		}
+	if old != nil {
 		return x.view(ctx, old, true)
 	}
 	if err := x.add(ctx, e); err != nil {
 		return nil, err
 	}
 	return x.view(ctx, e, true)
+}
+
+// Check is [Releases.Begin] that keeps nothing.
+func (x *Releases) Check(by access.Caller, envelope []byte) (would string, err error) {
+	e, old, err := x.judge(by, envelope)
+	switch {
+	case err != nil:
+		return "", err
+	case old != nil:
+		return "Nothing: release " + old.row.Name + " is here.", nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return fmt.Sprintf("Release %s of epoch %d would begin to come.", e.row.Name, e.row.Epoch), x.room(e)
+}
+
+// judge opens a signed manifest for the caller; old is the release where it is here.
+func (x *Releases) judge(by access.Caller, envelope []byte) (e, old *entry, err error) {
+	if err := by.May(rest.ReleasesWrite); err != nil {
+		return nil, nil, err
+	}
+	if len(envelope) > ota.MaxEnvelope {
+		return nil, nil, fmt.Errorf("%w: the signed manifest has %d bytes, and at most %d fit an assignment: put small files into one that is unpacked, or drop encodings", ErrUntrusted, len(envelope), ota.MaxEnvelope)
+	}
+	o, err := release.Open(x.cfg.Set, envelope, 0)
+	if errors.Is(err, trust.ErrSignatures) {
+		err = fmt.Errorf("%w; fulmar-fleet keys show lists the release keys that are taken, keys add-release adds one", err)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
+	if o.Epoch > maxEpoch {
+		return nil, nil, fmt.Errorf("%w: epoch %d is over %d", ErrUntrusted, o.Epoch, uint64(maxEpoch))
+	}
+	e = &entry{manifest: o.Manifest, signers: o.Signers, trusted: true, row: releaserows.Release{
+		Tenant: by.Tenant, Name: o.Release, Epoch: o.Epoch, Hash: o.Hash, Envelope: envelope, Actor: by.Who, Created: time.Now().UTC().Truncate(time.Millisecond),
+	}}
+	if old, err := x.find(by.Tenant, o.Release); err == nil {
+		if old.row.Hash != e.row.Hash {
+			return nil, nil, fmt.Errorf("%w: release %s is here with manifest %x; another content wants another name", ErrTaken, o.Release, old.row.Hash)
+		}
+		return e, old, nil
+	}
+	return e, nil, nil
 }
 
 // add keeps a new release.

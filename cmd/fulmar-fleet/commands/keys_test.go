@@ -56,7 +56,7 @@ func TestKeys(t *testing.T) {
 	run(exitWrong, "keys", "show", "--out", set)  // never written over
 	run(exitWrong, "keys", "install", set)        // in force already
 	run(exitUsage, "keys", "rotate-command", "x") // no such word
-	run(exitWrong, "keys", "complete") // nothing is lacking
+	run(exitWrong, "keys", "complete")            // nothing is lacking
 	if out := run(0, "keys", "rotate-director"); !strings.HasPrefix(out, "key set 4\n") || strings.Count(out, "director") != 2 {
 		t.Errorf("%q", out)
 	}

@@ -32,6 +32,8 @@ type Releases interface {
 	List(ctx context.Context, by access.Caller) ([]rest.Release, error)
 	Get(ctx context.Context, by access.Caller, name string) (*rest.Release, error)
 	Begin(ctx context.Context, by access.Caller, envelope []byte) (*rest.Release, error)
+	// Check is Begin that keeps nothing: it says what would come.
+	Check(by access.Caller, envelope []byte) (would string, err error)
 	Object(by access.Caller, tree string) (rest.ReleaseObject, error)
 	// Put takes an object's bytes from offset on.
 	Put(ctx context.Context, by access.Caller, tree string, offset int64, r io.Reader) (rest.ReleaseObject, error)
@@ -77,9 +79,19 @@ func (r routes) get(ctx context.Context, by access.Caller, in *nameIn) (*out, er
 	return &out{v}, err
 }
 
-type beginIn struct{ Body rest.ReleaseSpec }
+type beginIn struct {
+	Dry  bool `query:"dry_run" doc:"Check all and keep nothing"`
+	Body rest.ReleaseSpec
+}
 
 func (r routes) begin(ctx context.Context, by access.Caller, in *beginIn) (*out, error) {
+	if in.Dry {
+		would, err := r.x.Check(by, in.Body.Envelope)
+		if err != nil {
+			return nil, err
+		}
+		return nil, door.Would(would)
+	}
 	v, err := r.x.Begin(ctx, by, in.Body.Envelope)
 	return &out{v}, err
 }
@@ -132,12 +144,13 @@ func (r routes) object(_ context.Context, by access.Caller, in *treeIn) (*object
 func describe(op *huma.Operation) {
 	op.Parameters = append(op.Parameters,
 		&huma.Param{Name: "tree", In: "path", Required: true, Description: "Root over its pieces, 64 hex digits", Schema: &huma.Schema{Type: huma.TypeString}},
-		&huma.Param{Name: "offset", In: "query", Description: "Bytes that are here, as the answers tell", Schema: &huma.Schema{Type: huma.TypeInteger}})
+		&huma.Param{Name: "offset", In: "query", Description: "Bytes that are here, as the answers tell", Schema: &huma.Schema{Type: huma.TypeInteger}},
+		&huma.Param{Name: "dry_run", In: "query", Description: "Check all and keep nothing", Schema: &huma.Schema{Type: huma.TypeBoolean}})
 	op.RequestBody = &huma.RequestBody{Required: true, Description: "The rest of the object, or a part of it", Content: map[string]*huma.MediaType{
 		"application/octet-stream": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
 	}}
 	op.Responses["200"] = &huma.Response{Description: "How much is here now", Content: map[string]*huma.MediaType{
-		"application/json": {Schema: &huma.Schema{Ref: "#/components/schemas/ReleaseObject"}},
+		"application/json": {Schema: &huma.Schema{AnyOf: []*huma.Schema{{Ref: "#/components/schemas/ReleaseObject"}, {Ref: "#/components/schemas/DryRun"}}}},
 	}}
 }
 
@@ -149,6 +162,13 @@ func (r routes) put(w http.ResponseWriter, req *http.Request, by access.Caller) 
 			return door.Wrong("offset", "wants a number of bytes")
 		}
 	}
+	if req.URL.Query().Get("dry_run") == "true" {
+		v, err := r.x.Object(by, req.PathValue("tree"))
+		if err != nil {
+			return err
+		}
+		return answer(w, rest.DryRun{Would: fmt.Sprintf("Up to %d bytes would be taken from %d on.", v.Size-v.Have, v.Have)})
+	}
 	v, err := r.x.Put(req.Context(), by, req.PathValue("tree"), offset, &patient{w: http.NewResponseController(w), r: req.Body})
 	var at Offset
 	switch {
@@ -157,6 +177,10 @@ func (r routes) put(w http.ResponseWriter, req *http.Request, by access.Caller) 
 	case err != nil:
 		return err
 	}
+	return answer(w, v)
+}
+
+func answer(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // a client that has gone is no error of ours
 	return nil

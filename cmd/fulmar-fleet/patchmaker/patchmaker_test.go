@@ -1,11 +1,12 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package commands
+package patchmaker
 
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -18,15 +19,21 @@ import (
 
 // TestMain is the program itself where it is started as the child that makes patches.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == patchWord {
-		os.Exit(Run(context.Background(), "test", os.Args[1:], os.Stdout, os.Stderr))
+	if len(os.Args) == 2 && os.Args[1] == Word {
+		c := Command()
+		c.SetArgs([]string{})
+		if err := c.ExecuteContext(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "fulmar-fleet:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-// TestMakePatch: the child's patch makes the target of the base; a child that fails says
+// TestMake: the child's patch makes the target of the base; a child that fails says
 // why.
-func TestMakePatch(t *testing.T) {
+func TestMake(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := func(name string, b []byte) *os.File {
@@ -47,7 +54,7 @@ func TestMakePatch(t *testing.T) {
 	next := bytes.Clone(old)
 	copy(next[100_000:], "another text in the middle of it")
 	base, target, out := file("base", old), file("target", next), file("out", nil)
-	codec, err := makePatch(t.Context(), base, target, out)
+	codec, err := Make(t.Context(), base, target, out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,12 +72,12 @@ func TestMakePatch(t *testing.T) {
 		t.Errorf("codec %s: %v", codec, err)
 	}
 	empty := file("empty", nil)
-	if _, err := makePatch(t.Context(), base, empty, file("none", nil)); err != nil && !strings.Contains(err.Error(), "fulmar-fleet") {
+	if _, err := Make(t.Context(), base, empty, file("none", nil)); err != nil && !strings.Contains(err.Error(), "fulmar-fleet") {
 		t.Logf("an empty target: %v", err) // whatever it says, it is an error or a patch, and no crash
 	}
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := makePatch(over, base, target, file("late", nil)); err == nil {
+	if _, err := Make(over, base, target, file("late", nil)); err == nil {
 		t.Error("made after it was cancelled")
 	}
 }

@@ -1,7 +1,9 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package commands
+// Package keysets is the commands on the key set of a server: whose commands, settings,
+// assignments and releases the boards take.
+package keysets
 
 import (
 	"context"
@@ -15,24 +17,48 @@ import (
 
 	"fulmar/fleet"
 	"fulmar/fleet/keyring"
-	"fulmar/fleet/registry"
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/cli"
 	"fulmar/trust"
 )
 
-// keyDesk is where key sets are worked on.
-type keyDesk struct {
-	office
-	draft  string
-	stolen bool
-	from   uint64 // epoch of a release key
+// Hall is where the commands work: the data folder of a server.
+type Hall interface {
+	// Data gives the folder.
+	Data() string
+	// HeldKey gives the reference of a key that a flag names, and makes one in the TPM where
+	// it is not there.
+	HeldKey(key, chip string, talk io.Writer) (ref string, err error)
+	// Noted writes what was done into the audit log.
+	Noted(ctx context.Context, what string) error
 }
 
-func (o *keyDesk) dir() string { return filepath.Join(o.data, keyring.Dir) }
+// keyDesk is where key sets are worked on.
+type keyDesk struct {
+	hall      Hall
+	key, chip string
+	draft     string
+	stolen    bool
+	from      uint64 // epoch of a release key
+	out, talk io.Writer
+}
 
-func (d *desk) keysCommand() *cobra.Command {
-	o := &keyDesk{office: office{desk: d}}
+func (o *keyDesk) dir() string { return filepath.Join(o.hall.Data(), keyring.Dir) }
+
+// command makes one command of the group.
+func (o *keyDesk) command(use, short, example string, do func(ctx context.Context, words []string) error, names ...string) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Example: example, Args: cli.Words(names...),
+		RunE: func(c *cobra.Command, words []string) error {
+			o.out, o.talk = c.OutOrStdout(), c.ErrOrStderr()
+			return do(c.Context(), words)
+		},
+	}
+}
+
+// Command is the group.
+func Command(h Hall) *cobra.Command {
+	o := &keyDesk{hall: h}
 	c := cli.Group(&cobra.Command{
 		Use: "keys", Short: "the key set: whose commands and settings the boards take",
 		Long: "docs/keys.md tells how a team takes the root over, and what a theft costs.",
@@ -143,7 +169,7 @@ func (o *keyDesk) install(ctx context.Context, path string) error {
 }
 
 func (o *keyDesk) rotate(ctx context.Context, role trust.Role) error {
-	ref, err := o.heldKey()
+	ref, err := o.hall.HeldKey(o.key, o.chip, o.talk)
 	if err != nil {
 		return err
 	}
@@ -199,8 +225,7 @@ func (o *keyDesk) followed(ctx context.Context, set *trust.KeySet, draft []byte,
 
 // noted writes what was done into the audit log.
 func (o *keyDesk) noted(ctx context.Context, what string) error {
-	err := o.tool(func(reg *registry.Registry) error { return reg.KeysChanged(ctx, who(), what) })
-	if err != nil {
+	if err := o.hall.Noted(ctx, what); err != nil {
 		return fmt.Errorf("done (%s), but not noted in the audit log: %w", what, err)
 	}
 	return nil

@@ -1,7 +1,8 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package commands
+// Package patchmaker makes patches between releases in a child of the server.
+package patchmaker
 
 import (
 	"bytes"
@@ -21,22 +22,22 @@ import (
 )
 
 const (
-	// patchWord is the command that makes a patch: not for people.
-	patchWord = "make-patch"
+	// Word is the command that makes a patch: not for people.
+	Word = "make-patch"
 	// maxPatchMemory bounds its address space, in bytes: sorting the suffixes of the largest
 	// program takes 2.5 GB.
 	maxPatchMemory = 4 << 30
 	maxSaid        = 4 << 10 // bytes of its last words that are kept
 )
 
-// makePatch makes a patch in a child: one processor, lowest priority, bounded memory, first
+// Make makes a patch in a child: one processor, lowest priority, bounded memory, first
 // to go where memory ends; and the memory is given back when it ends.
-func makePatch(ctx context.Context, base, target, out *os.File) (string, error) {
+func Make(ctx context.Context, base, target, out *os.File) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
-	c := exec.CommandContext(ctx, self, patchWord)
+	c := exec.CommandContext(ctx, self, Word)
 	c.ExtraFiles = []*os.File{base, target, out}
 	c.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=50")
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -55,10 +56,10 @@ func tail(b []byte) string {
 	return string(b)
 }
 
-// patchCommand is the child: base, target and what comes out are its descriptors 3 to 5.
-func (d *desk) patchCommand() *cobra.Command {
+// Command is the child: base, target and what comes out are its descriptors 3 to 5.
+func Command() *cobra.Command {
 	return &cobra.Command{
-		Use: patchWord, Hidden: true, Short: "make a patch between two files; the server starts it", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
+		Use: Word, Hidden: true, SilenceUsage: true, SilenceErrors: true, Short: "make a patch between two files; the server starts it", Args: cli.Words(), ValidArgsFunction: cli.Nothing,
 		RunE: func(c *cobra.Command, _ []string) error { return patch(c.Context(), c.OutOrStdout()) },
 	}
 }
