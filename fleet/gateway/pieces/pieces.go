@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ const (
 	maxQueue = 4
 	// notSent is how much of a connection waits in this kernel, in bytes: what is written
 	// behind pieces, a PUBACK above all, comes after no more than that, however slow the line.
-	notSent = 64 << 10
+	notSent = 16 << 10
 )
 
 var (
@@ -323,6 +324,7 @@ func (h *Hall) write(l *lane) {
 		l.client.Lock()
 		n, err := l.client.Net.Conn.Write(p)
 		l.client.Unlock()
+		runtime.Gosched() // to who waits for the lock with a word of the fleet
 		if err != nil {
 			l.client.Stop(err) // part of a packet may be on the line
 		}
