@@ -318,7 +318,7 @@ func (l *lane) next() (p []byte, told bool) {
 // has its turn.
 func (h *Hall) write(l *lane) {
 	for p, told := l.next(); p != nil; p, told = l.next() {
-		if told {
+		if told && h.objects != nil {
 			h.objects.Room(l.tenant, l.board)
 		}
 		l.client.Lock()
