@@ -16,11 +16,13 @@ import (
 )
 
 const (
-	// patience is how long a pass waits at a piece where more than one board in slowShare
-	// has not taken those before. One slow board does not slow the others.
-	patience  = time.Second
-	slowShare = 20
-	lookAgain = 2 * time.Millisecond
+	// A pass waits at a piece while more than one board in slowShare has not taken those
+	// before: as long as they get fewer (it is this server that is slow) within patience,
+	// and maxPatience in all. One slow board does not slow the others.
+	patience    = 500 * time.Millisecond
+	maxPatience = 10 * time.Second
+	slowShare   = 20
+	lookAgain   = 2 * time.Millisecond
 	// maxLinger is how many lingers a pass is put off at most while boards still come.
 	maxLinger = 5
 	// mostMissing: boards that have more than half of an object get no pass over it.
@@ -224,10 +226,15 @@ func (c *Caster) pass(ctx context.Context, g *gathering) {
 // roomy waits, but not long, until nearly all who hear an object have taken what was cast
 // before.
 func (c *Caster) roomy(ctx context.Context, g *gathering, tree string) error {
-	for end := time.Now().Add(patience); ; {
+	begun := time.Now()
+	for better, least := begun, 0; ; {
 		all, busy := c.cfg.Gate.Hearing(g.tenant, tree)
-		if busy*slowShare <= all || time.Now().After(end) {
+		now := time.Now()
+		if busy*slowShare <= all || now.Sub(better) > patience || now.Sub(begun) > maxPatience {
 			return ctx.Err()
+		}
+		if busy < least || least == 0 {
+			better, least = now, busy
 		}
 		t := time.NewTimer(lookAgain)
 		select {

@@ -52,6 +52,8 @@ type Store struct {
 	dir   string
 	quota int64 // bytes in all; 0 none
 
+	keep sync.Mutex // of who makes an upload an object
+
 	mu    sync.Mutex
 	used  int64 // bytes of objects, with those that come in
 	open  map[release.Hash]*object
@@ -128,11 +130,14 @@ func (s *Store) Put(r io.Reader, want release.Object) (o release.Object, err err
 		return o, fmt.Errorf("keep object: %w", err)
 	case want.Size > 0 && o.Size != want.Size, want.SHA256 != release.Hash{} && o.SHA256 != want.SHA256, want.Tree != release.Hash{} && o.Tree != want.Tree:
 		return o, fmt.Errorf("keep object %s: %w: %d bytes of SHA-256 %s came, %d of %s were told", want.Tree, ErrOther, o.Size, o.SHA256, want.Size, want.SHA256)
-	case s.Has(o.Tree):
-		return o, nil
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return o, fmt.Errorf("keep object: %w", err)
+	}
+	s.keep.Lock()
+	defer s.keep.Unlock()
+	if s.Has(o.Tree) {
+		return o, nil
 	}
 	// The tree first: an object is here when its file is.
 	if err := atomicfile.WriteFile(s.path(o.Tree)+treeSuffix, flat(tree), 0o600); err != nil {

@@ -21,9 +21,13 @@ const (
 	// inbox is how many pieces wait to be written; one more is as one that was lost: the
 	// reader of the link does not wait.
 	inbox = 16
-	// maxSilence is how many words in a row may stay without any answer before other ways
+	// silence is how long nothing may come, at least, before pieces are taken for lost: the
+	// fleet says when it has sent them all, and a connection that ends says so too. A late
+	// piece that is asked for again comes twice.
+	silence = 10 * time.Second
+	// maxSilence is how often in a row words may stay without any answer before other ways
 	// have their turn.
-	maxSilence = 6
+	maxSilence = 4
 	// maxWrong is how many pieces that are not of the object are passed over.
 	maxWrong = 16
 	// maxHold bounds what the fleet may ask to wait.
@@ -90,7 +94,7 @@ func (m *MQTT) Bring(ctx context.Context, j *Job) error {
 	m.jobs[j.Tree] = ch
 	m.mu.Unlock()
 	t := &talk{
-		m: m, j: j, in: ch, answer: timers.Estimate{First: 5 * time.Second, Least: 2 * time.Second, Most: time.Minute},
+		m: m, j: j, in: ch, answer: timers.Estimate{First: 15 * time.Second, Least: silence, Most: time.Minute},
 		gap: timers.Estimate{First: 5 * time.Second, Least: 2 * time.Second, Most: 30 * time.Second},
 	}
 	err := t.run(ctx)

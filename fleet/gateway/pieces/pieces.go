@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ const (
 	maxQueue = 4
 	// notSent is how much of a connection waits in this kernel, in bytes: what is written
 	// behind pieces, a PUBACK above all, comes after no more than that, however slow the line.
-	notSent = 64 << 10
+	notSent = 16 << 10
 )
 
 var (
@@ -317,12 +318,13 @@ func (l *lane) next() (p []byte, told bool) {
 // has its turn.
 func (h *Hall) write(l *lane) {
 	for p, told := l.next(); p != nil; p, told = l.next() {
-		if told {
+		if told && h.objects != nil {
 			h.objects.Room(l.tenant, l.board)
 		}
 		l.client.Lock()
 		n, err := l.client.Net.Conn.Write(p)
 		l.client.Unlock()
+		runtime.Gosched() // to who waits for the lock with a word of the fleet
 		if err != nil {
 			l.client.Stop(err) // part of a packet may be on the line
 		}

@@ -53,8 +53,8 @@ const (
 	firstWindow = 4
 	maxWindow   = 64 // 4 MiB
 	// targetDelay is how long pieces may wait on the line: what the fleet acknowledges comes
-	// behind them. With a piece on its way in front that stays below 120 ms from 8 Mbit/s on.
-	targetDelay = 50 * time.Millisecond
+	// behind them.
+	targetDelay = 30 * time.Millisecond
 	// recent is how long the shortest delay is remembered, once to twice: routes change.
 	recent = 15 * time.Second
 )

@@ -34,7 +34,7 @@ type Line struct {
 
 // Line connects a board. take is given each word on its objects.
 func (f *Fleet) Line(ctx context.Context, board string, take func(*ota.Down)) (*Line, error) {
-	dial, err := f.Dial(board)
+	dial, err := f.Dial(board, f.Addr)
 	if err != nil {
 		return nil, err
 	}

@@ -195,8 +195,8 @@ func (f *Fleet) Board(name string) (*tls.Config, error) {
 	}, nil
 }
 
-// Dial gives a way for a board to connect.
-func (f *Fleet) Dial(name string) (func(ctx context.Context) (net.Conn, error), error) {
+// Dial gives a way for a board to connect to an address, by which the fleet is reached.
+func (f *Fleet) Dial(name, addr string) (func(ctx context.Context) (net.Conn, error), error) {
 	cfg, err := f.Board(name)
 	if err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func (f *Fleet) Dial(name string) (func(ctx context.Context) (net.Conn, error), 
 	return func(ctx context.Context) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
-		c, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", f.Addr)
+		c, err := (&tls.Dialer{Config: cfg}).DialContext(ctx, "tcp", addr)
 		if err != nil {
 			return nil, fmt.Errorf("board %s: %w", name, err)
 		}
