@@ -41,7 +41,7 @@ func (u *Updates) Prove(c runner.Claim) {
 	u.claims[k] = list
 	u.mu.Unlock()
 	if u.cfg.Proofs.Demand(c.Tenant, c.Board) {
-		go u.askNow(c.Tenant, c.Board)
+		u.tasks.Go("ask", func(context.Context) error { u.askNow(c.Tenant, c.Board); return nil })
 	}
 }
 
@@ -77,13 +77,13 @@ func (u *Updates) attested(tenant, board string, p proofs.Proof, why string) {
 		if why == "" {
 			say = u.mismatch(c, p)
 		}
-		go u.settle(c, level, say)
+		u.tasks.Go("settle", func(ctx context.Context) error { u.settle(ctx, c, level, say); return nil })
 	}
 }
 
 // settle tells the rollout. Where that fails the board says its word again.
-func (u *Updates) settle(c runner.Claim, level, why string) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeLimit)
+func (u *Updates) settle(ctx context.Context, c runner.Claim, level, why string) {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
 	if err := u.cfg.Rollouts().Proven(ctx, c, level, why); err != nil {
 		u.cfg.Log.Warn("proof not taken; the board is asked again", "rollout", c.Rollout, "board", c.Board, "error", err.Error())

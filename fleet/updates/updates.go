@@ -68,6 +68,7 @@ type Updates struct {
 	Store    *objects.Store
 	director *director.Director
 	caster   *objects.Caster
+	tasks    *run.Group // questions and answers under way
 
 	mu     sync.Mutex
 	runs   map[place]string              // release that a component of a board has committed last
@@ -108,7 +109,7 @@ type place struct{ tenant, board, component string }
 
 // New opens the updates of a data folder. Serve has to be called before boards are let in.
 func New(ctx context.Context, cfg Config) (_ *Updates, err error) {
-	u := &Updates{cfg: cfg, runs: map[place]string{}, sites: map[[2]string]string{}, parts: map[[2]string]map[string]bool{}, claims: map[[2]string][]runner.Claim{}}
+	u := &Updates{cfg: cfg, tasks: run.New(context.Background()), runs: map[place]string{}, sites: map[[2]string]string{}, parts: map[[2]string]map[string]bool{}, claims: map[[2]string][]runner.Claim{}}
 	if cfg.Bytes <= 0 {
 		cfg.Bytes = releases.DefaultBytes
 	}
@@ -171,7 +172,13 @@ func (u *Updates) Run(ctx context.Context) error {
 }
 
 // Close closes what is open.
-func (u *Updates) Close() { u.Store.Close() }
+func (u *Updates) Close() {
+	u.tasks.Stop()
+	if err := u.tasks.Wait(grace); err != nil {
+		u.cfg.Log.Warn("updates", "error", err.Error())
+	}
+	u.Store.Close()
+}
 
 // site names the site of a board, as it was last looked at.
 func (u *Updates) site(tenant, board string) string {
