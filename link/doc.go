@@ -19,12 +19,11 @@
 //
 // # Goroutines
 //
-// A [Session] lives in [Session.Run]; only [Session.Status] may be called from
-// elsewhere, and [Session.Send]. Per generation it has a publisher, which also reads what comes in, and
-// an acker, which waits for the oldest message in flight; there is no goroutine for
-// a message. At most [Config.Window] messages and [Config.WindowBytes] bytes are in
-// flight; nothing else is queued here, the spool is the queue. A publisher stuck in
-// the client when a connection is lost is given up and ends by itself after ten seconds.
+// A [Session] lives in [Session.Run]; its other methods may be called from elsewhere. Per
+// generation it has a publisher, which also reads what comes in, and an acker, which waits
+// for the oldest message in flight; there is no goroutine for a message. At most
+// [Config.Window] messages and [Config.WindowBytes] bytes are in flight; the spool is the
+// queue. A publisher stuck in the client at a loss is given up and ends after ten seconds.
 //
 // # Order and pace
 //

@@ -271,7 +271,7 @@ func openWith(tb testing.TB, t *town, hub *Hub) *Handler {
 	p := partsOf{t}
 	h, err := New(Config{
 		Caller: people, Source: t, Hub: hub, Log: slog.New(slog.DiscardHandler), Keys: idem.New(db), Known: known(), Parse: parse,
-		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p, Twins: twinsOf{t}, Commands: orders{t}},
+		Check: t.Check, Keeper: t, Parts: parts.Parts{Metas: p, Rollouts: rolls{t}, Accounts: p, Audit: p, Alerts: p, Hooks: p, Joins: p, Twins: twinsOf{t}, Commands: orders{t}, Releases: stock{t}},
 		Prometheus: told("prometheus"), Targets: told("targets"), Within: within,
 	})
 	if err != nil {

@@ -60,7 +60,7 @@ func descriptions(t *testing.T, h *Handler) (out []described) {
 func where(path string) string {
 	for from, to := range map[string]string{
 		"boards/{board}": "boards/b1", "requests/{id}": "requests/7", "rollouts/{id}": "rollouts/r-1", "commands/{id}": "commands/c-1", "users/{id}": "users/ann", "tokens/{id}": "tokens/t1",
-		"alert-rules/{id}": "alert-rules/hot", "webhooks/{id}": "webhooks/w1", "operations/{id}": "operations/none", "{delivery}": "9",
+		"alert-rules/{id}": "alert-rules/hot", "webhooks/{id}": "webhooks/w1", "operations/{id}": "operations/none", "{delivery}": "9", "releases/{release}": "releases/1.9.0", "{tree}": strings.Repeat("9f86d081", 8),
 		"{board}/{class}/{epoch}/{seq}": "b1/event/1/30", "{name}": "x", "{endpoint}": "query", "{what}": "buildinfo",
 	} {
 		path = strings.Replace(path, from, to, 1)
@@ -221,6 +221,9 @@ func TestTraffic(t *testing.T) {
 				r.Header.Set("If-Match", "*")
 				if bodyOf(d.ID) != "" {
 					r.Header.Set("Content-Type", "application/json")
+				}
+				if d.ID == "put-object" {
+					r.Header.Set("Content-Type", "application/octet-stream")
 				}
 				w := httptest.NewRecorder()
 				h.ServeHTTP(w, r)

@@ -33,6 +33,7 @@ func bodyOf(id string) string {
 		"make-token": `{"name":"ci","rights":["boards:read"]}`, "put-alert-rule": `{"summary":"hot","severity":"warning","q":"b1"}`,
 		"add-webhook": `{"name":"pager","url":"https://x.example/","kind":"webhook"}`, "put-webhook": `{"name":"pager","url":"https://x.example/","kind":"webhook"}`,
 		"patch-twin": `{"set":{"app.rate":7,"app.old":null},"reason":"so"}`, "patch-twins": `{"boards":["b1"],"set":{"app.rate":7}}`,
+		"begin-release": `{"envelope":"c2lnbmVk"}`, "put-object": "bytes",
 		"decide-conflict": `{"board":"b1","key":"app.hold","choose":"value","value":3}`,
 	}[id]
 }

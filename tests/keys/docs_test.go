@@ -57,7 +57,7 @@ func TestCommandsOfTheDocs(t *testing.T) {
 	// Each command of the table's words must be among those that are tried.
 	for _, want := range []string{
 		"fulmar recovery new", "fulmar key new", "fulmar key rotate", "fulmar-fleet ca init", "fulmar-fleet ca next", "fulmar-fleet ca switch", "fulmar-fleet ca drop",
-		"fulmar-fleet ca install", "fulmar-fleet revoke", "fulmar-fleet reset-password", "fulmar-fleet keys show", "fulmar-fleet keys install", "fulmar-fleet keys rotate-command", "fulmar-fleet api-token", "fulmar-fleet backup", "fulmar-fleet restore",
+		"fulmar-fleet ca install", "fulmar-fleet revoke", "fulmar-fleet reset-password", "fulmar-fleet keys show", "fulmar-fleet keys install", "fulmar-fleet keys rotate-command", "fulmar-fleet keys rotate-director", "fulmar-fleet keys add-release", "fulmar-fleet api-token", "fulmar-fleet backup", "fulmar-fleet restore",
 	} {
 		if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, want) }) {
 			t.Errorf("docs/keys.md does not show %s", want)

@@ -113,8 +113,7 @@ func (o *office) drop(ctx context.Context, _ []string) error {
 }
 
 // heldKey gives the reference that --key or --tpm mean; "" for a key file of ours.
-func (o *office) heldKey() (string, error) {
-	key, chip := o.key, o.chip
+func heldKey(key, chip string, talk io.Writer) (string, error) {
 	switch {
 	case key != "" && chip != "":
 		return "", fmt.Errorf("%w: --key or --tpm, not both", cli.ErrUsage)
@@ -134,13 +133,13 @@ func (o *office) heldKey() (string, error) {
 		if err := fleet.MakeTPMKey(file); err != nil {
 			return "", err
 		}
-		fmt.Fprintf(o.talk, "made a key in the TPM; %s names it and is of no use on another machine\n", path)
+		fmt.Fprintf(talk, "made a key in the TPM; %s names it and is of no use on another machine\n", path)
 	}
 	return "tpm:" + file, nil
 }
 
 func (o *office) make(first bool) error {
-	ref, err := o.heldKey()
+	ref, err := heldKey(o.key, o.chip, o.talk)
 	if err != nil {
 		return err
 	}

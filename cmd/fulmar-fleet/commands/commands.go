@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fulmar/cmd/fulmar-fleet/keysets"
+	"fulmar/cmd/fulmar-fleet/patchmaker"
 	"fulmar/fleet"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
@@ -43,7 +45,7 @@ error. Exit codes: 0 all is well, 1 something is wrong, 2 wrong usage.`,
 	}, release)
 	c.PersistentFlags().StringVar(&d.data, "data", fleet.Default().Data, "folder of databases, keys and pictures")
 	cli.Folder(c, "data")
-	c.AddCommand(d.serveCommand(release), d.tokenCommand(), d.apiTokenCommand(), d.userCommand(), d.resetCommand(), d.caCommand(), d.keysCommand(), d.backupCommand(release), d.restoreCommand())
+	c.AddCommand(d.serveCommand(release), d.tokenCommand(), d.apiTokenCommand(), d.userCommand(), d.resetCommand(), d.caCommand(), keysets.Command(hall{d}), patchmaker.Command(), d.backupCommand(release), d.restoreCommand())
 	for _, k := range keepings() {
 		c.AddCommand(d.keepCommand(k))
 	}
@@ -77,6 +79,22 @@ func (d *desk) tool(do func(*registry.Registry) error) error {
 		return err
 	}
 	return errors.Join(do(reg), reg.Close())
+}
+
+// hall is the desk as the commands on key sets want it.
+type hall struct{ d *desk }
+
+// Data implements [keysets.Hall].
+func (h hall) Data() string { return h.d.data }
+
+// HeldKey implements [keysets.Hall].
+func (h hall) HeldKey(key, chip string, talk io.Writer) (string, error) {
+	return heldKey(key, chip, talk)
+}
+
+// Noted implements [keysets.Hall].
+func (h hall) Noted(ctx context.Context, what string) error {
+	return h.d.tool(func(reg *registry.Registry) error { return reg.KeysChanged(ctx, who(), what) })
 }
 
 func (d *desk) tokenCommand() *cobra.Command {

@@ -298,11 +298,15 @@ func showBoards(ctx context.Context, fl *remote.Client, o *options) error {
 		col{Name: "since", Of: func(b rest.RolloutBoard) string { return show.Age(b.Since, now) }},
 		col{Name: "tries", Wide: true, Of: func(b rest.RolloutBoard) string { return strconv.Itoa(b.Tries) }},
 		col{Name: "runs", Of: func(b rest.RolloutBoard) string { return b.Release }},
+		col{Name: "level", Of: func(b rest.RolloutBoard) string { return b.Level }},
 		col{Name: "reason", Of: func(b rest.RolloutBoard) string { return b.Reason }},
 	)
 }
 
 func phaseOf(b rest.RolloutBoard) string {
+	if b.Proving {
+		return "proves what it runs"
+	}
 	if b.Phase == "" || b.Progress == 0 {
 		return b.Phase
 	}

@@ -83,6 +83,11 @@ func write(w io.Writer, r *rest.Rollout, now time.Time) {
 			fmt.Fprintf(w, "  guard %s: %s\n", show.Clean(g.Name), show.Clean(g.Sentence))
 		}
 	}
+	for _, l := range []string{"measured", "bound", "claimed"} { // the chips' words first
+		if n := r.Levels[l]; n > 0 {
+			fmt.Fprintf(w, "  good   %4d  %s\n", n, l)
+		}
+	}
 	for _, f := range r.Reasons {
 		fmt.Fprintf(w, "  failed %4d  %s: %s\n", f.Boards, show.Clean(f.Reason), show.Clean(strings.Join(f.Names[:min(len(f.Names), 5)], ", ")))
 	}
