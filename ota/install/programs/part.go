@@ -238,12 +238,13 @@ func (c *part) Back(ctx context.Context, token, why string) (ota.Restart, error)
 	return c.restart(st.Current), nil
 }
 
-// Sweep implements [ota.Installer].
+// Sweep implements [ota.Installer]. What is not kept is not known of any more either: the
+// updater names all that it knows, so a slot on trial that it does not name is nobody's.
 func (c *part) Sweep(_ context.Context, keep []string) error {
 	c.p.mu.Lock()
 	defer c.p.mu.Unlock()
 	n, _ := c.p.notes()
-	if x := n.of(c.name); x.Phase == phaseStaged && !slices.Contains(keep, x.Token) {
+	if x := n.of(c.name); x.Token != "" && !slices.Contains(keep, x.Token) {
 		*x = note{}
 		if err := c.p.save(n); err != nil {
 			return err

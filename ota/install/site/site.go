@@ -51,6 +51,7 @@ import (
 	"fulmar/device/child"
 	"fulmar/internal/strictjson"
 	"fulmar/ota"
+	"fulmar/ota/install/stamp"
 	"fulmar/ota/install/tree"
 	"fulmar/ota/release"
 )
@@ -243,7 +244,7 @@ func (p *Program) run(ctx context.Context, q question) (answer, error) {
 
 // token refuses what is none before the program sees it.
 func (p *Program) token(token string) error {
-	if !tree.ValidToken(token) {
+	if !stamp.Valid(token) {
 		return fmt.Errorf("%s: %.140q is no token", p.m.Component, token)
 	}
 	return nil

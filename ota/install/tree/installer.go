@@ -12,6 +12,7 @@ import (
 
 	"fulmar/internal/disk"
 	"fulmar/ota"
+	"fulmar/ota/install/stamp"
 	"fulmar/ota/release"
 )
 
@@ -37,7 +38,7 @@ func (t *Tree) stage(ctx context.Context, c *release.Component, paths map[string
 		return "", fmt.Errorf("it is %s", c.Name)
 	}
 	token := Token(c)
-	if !ValidToken(token) {
+	if !stamp.Valid(token) {
 		return "", fmt.Errorf("version %.80q makes no name of a folder", c.Version)
 	}
 	if err := errors.Join(t.make(), t.o.Disk.RemoveAll(t.path(newDir))); err != nil {
@@ -99,9 +100,13 @@ func (t *Tree) Base(ctx context.Context, sha release.Hash) (string, error) {
 // Switch implements [ota.Installer]. What was checked when it was staged is checked again:
 // what it has to fit to may have changed since.
 func (t *Tree) Switch(ctx context.Context, token string) (ota.Restart, error) {
+	mark := "" // whoever gives it may ask back
+	if t.o.Mark != nil {
+		mark = t.o.Mark()
+	}
 	t.mu.Lock()
 	from := t.st.Current
-	err := t.switchTo(ctx, token)
+	err := t.switchTo(ctx, token, mark)
 	t.mu.Unlock()
 	if err != nil {
 		return ota.RestartNone, fmt.Errorf("switch %s: %w", t.o.Component, err)
@@ -109,7 +114,7 @@ func (t *Tree) Switch(ctx context.Context, token string) (ota.Restart, error) {
 	return t.changed(from, token), nil
 }
 
-func (t *Tree) switchTo(ctx context.Context, token string) error {
+func (t *Tree) switchTo(ctx context.Context, token, mark string) error {
 	if token != "" && token == t.st.Current {
 		return t.set(t.st) // the link, where a cut came before it
 	}
@@ -126,10 +131,7 @@ func (t *Tree) switchTo(ctx context.Context, token string) error {
 	if next.Previous == token {
 		next.Trial, next.Previous, next.PreviousMark = false, "", "" // it was confirmed once
 	}
-	if t.o.Mark != nil {
-		next.Mark = t.o.Mark()
-	}
-	if len(next.Mark) > maxMark {
+	if next.Mark = mark; len(next.Mark) > maxMark {
 		return fmt.Errorf("a mark of %d bytes, at most %d", len(next.Mark), maxMark)
 	}
 	return t.set(next)

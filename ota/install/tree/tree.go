@@ -18,11 +18,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sync"
 
 	"fulmar/internal/disk"
-	"fulmar/ota"
+	"fulmar/ota/install/stamp"
 )
 
 // Names in the folder. Tokens and files of components begin with no dot.
@@ -62,7 +61,7 @@ type Options struct {
 	Disk  disk.Disk // nil is the machine's
 }
 
-// Tree is the versions of one component: an [ota.Installer]. Safe for concurrent use by one
+// Tree is the versions of one component: an ota.Installer. Safe for concurrent use by one
 // process; others may read.
 type Tree struct {
 	o Options
@@ -93,7 +92,7 @@ func (t *Tree) InForce() (dir, version string) {
 	if t.st.Current == "" {
 		return "", ""
 	}
-	return t.path(t.st.Current), versionOf(t.st.Current)
+	return t.path(t.st.Current), stamp.Version(t.st.Current)
 }
 
 // Mark is Options.Mark's word of when the version in force was switched to.
@@ -159,18 +158,6 @@ func orNone(token string) string {
 	}
 	return token
 }
-
-// tokenForm: the version and 16 hex digits of what is in it.
-var tokenForm = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^[0-9A-Za-z+~_][0-9A-Za-z.+~_-]{0,63}-[0-9a-f]{16}$`)
-})
-
-const hashInToken = 16
-
-// ValidToken tells that a text has the form of a token of [Token].
-func ValidToken(s string) bool { return len(s) <= ota.MaxToken && tokenForm().MatchString(s) }
-
-func versionOf(token string) string { return token[:len(token)-hashInToken-1] }
 
 var errNotThere = errors.New("is not staged here")
 

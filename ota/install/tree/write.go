@@ -22,6 +22,7 @@ import (
 	"fulmar/internal/disk"
 	"fulmar/internal/strictjson"
 	"fulmar/ota"
+	"fulmar/ota/install/stamp"
 	"fulmar/ota/release"
 )
 
@@ -49,21 +50,16 @@ type inside struct {
 
 // Token names a component by its version and content.
 func Token(c *release.Component) string {
-	h := sha256.New()
-	lines := make([]string, 0, len(c.Files))
+	files := make([]stamp.File, 0, len(c.Files))
 	for i := range c.Files {
-		lines = append(lines, fmt.Sprintf("%s %s %v\n", c.Files[i].Path, c.Files[i].SHA256, c.Files[i].Unpack))
+		files = append(files, stamp.File{Path: c.Files[i].Path, SHA256: c.Files[i].SHA256.String(), Unpack: c.Files[i].Unpack})
 	}
-	slices.Sort(lines)
-	for _, l := range lines {
-		_, _ = io.WriteString(h, l)
-	}
-	return c.Version + "-" + hex.EncodeToString(h.Sum(nil))[:hashInToken]
+	return stamp.Of(c.Version, files)
 }
 
 // get reads what a version is and looks whether its files are there in their size.
 func (t *Tree) get(token string) (*info, error) {
-	if !ValidToken(token) {
+	if !stamp.Valid(token) {
 		return nil, fmt.Errorf("%s: %.140q is no token", t.o.Component, token)
 	}
 	b, err := readAtMost(t.path(token, infoFile), maxInfo)
@@ -312,7 +308,7 @@ func (t *Tree) names() ([]string, error) {
 	}
 	var out []string
 	for _, e := range ents {
-		if ValidToken(e.Name()) {
+		if stamp.Valid(e.Name()) {
 			out = append(out, e.Name())
 		}
 	}
