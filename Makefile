@@ -91,13 +91,14 @@ bench: build ort ## the measures, as a table (docs/benchmarks.md keeps them)
 	@cross/need e2fsprogs mount
 	@cross/bench
 
-soak: build ort packages ## the long runs: FULMAR_BOARDS (as many as there may be open files), FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher, FULMAR_CUT (17m) without a network
+soak: build ort packages ## the long runs: FULMAR_BOARDS (as many as there may be open files), FULMAR_SOAK (1h) of kills, FULMAR_SIM_SEEDS (5000), 1,000 power losses, 10,000 kills of the launcher, 10,000 simulated updates and as many kills of them, FULMAR_CUT (17m) without a network
 	@cross/need g++ mosquitto e2fsprogs mount
 	CI=true FULMAR_BOARDS=$${FULMAR_BOARDS:-max} $(GO) test -timeout 1h -v -count 1 -run Thousands ./tests/fleet
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 6h -v -count 1 -run Soak ./tests/e2e ./link
 	CI=true FULMAR_SIM_SEEDS=$${FULMAR_SIM_SEEDS:-5000} $(GO) test -timeout 2h -count 1 -run 'RandomFaults|Thousand' ./tests/sim ./link/internal/pace
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'PowerLoss|Control' ./tests/powerloss
 	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 1h -v -count 1 -run 'Killed|PowerLoss' ./tests/slots
+	CI=true FULMAR_SOAK=$${FULMAR_SOAK:-1h} $(GO) test -timeout 2h -v -count 1 -run 'Updates|PowerCuts|Kills' ./tests/ota
 	CI=true FULMAR_CUT=$${FULMAR_CUT:-17m} $(GO) test -timeout 1h -v -count 1 -run 'Cut|SeventeenMinutes' ./tests/autonomy
 	CI=true FULMAR_PACKAGES=1 FULMAR_CUTS=$${FULMAR_CUTS:-200} FULMAR_VM=amd64 $(GO) test -timeout 3h -v -count 1 -run 'Cut|Systemd' ./tests/packages
 

@@ -106,11 +106,15 @@ func (r *rig) Back(_ context.Context, token, _ string) (got Restart, err error) 
 		return nil
 	})
 }
+
 func (r *rig) Sweep(context.Context, []string) error {
 	return r.call("sweep", func() error { return nil })
 }
+
 func (r *rig) Space(context.Context, *release.Component) (int64, int64, error) {
-	return 1000, r.free, r.call("space", func() error { return nil })
+	err := r.call("space", func() error { return nil })
+	free, _ := r.space()
+	return 1000, free, err
 }
 
 func (r *rig) Shadow(_ context.Context, token string) error {
@@ -125,18 +129,34 @@ func (r *rig) Fetch(_ context.Context, o release.Object, progress func(have, all
 }
 func (r *rig) Drop(release.Object) error { return nil }
 func (r *rig) Before(string) []byte      { return []byte("before") }
-func (r *rig) Floor() (uint64, error)    { return r.floor, nil }
-func (r *rig) tell(s words.State) error  { r.mu.Lock(); defer r.mu.Unlock(); return r.take(s) }
+func (r *rig) Floor() (uint64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.floor, nil
+}
+
+func (r *rig) space() (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.free, nil
+}
+
+func (r *rig) tell(s words.State) error { r.mu.Lock(); defer r.mu.Unlock(); return r.take(s) }
 func (r *rig) Raise(to uint64) error {
 	return r.call("raise", func() error { r.floor = to; return nil })
 }
 func (r *rig) take(s words.State) error { r.told = append(r.told, s); return r.failing["tell"] }
-func (r *rig) last() words.State        { r.mu.Lock(); defer r.mu.Unlock(); return r.told[len(r.told)-1] }
+func (r *rig) words() int               { r.mu.Lock(); defer r.mu.Unlock(); return len(r.told) }
+
+func (r *rig) at() uint64 { f, _ := r.Floor(); return f }
+
+func (r *rig) last() words.State { r.mu.Lock(); defer r.mu.Unlock(); return r.told[len(r.told)-1] }
+
 func (r *rig) count(what string) (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.calls {
-		if c == what {
+		if c == what || what == "" {
 			n++
 		}
 	}
@@ -160,8 +180,8 @@ func (r *rig) updater(boot uint64, mono time.Duration) *Updater {
 			}
 			return nil
 		},
-		Fetch: r, Gate: gate{r}, Floor: r, Tell: r.tell, Warn: func(string, string) {}, Free: func() (int64, error) { return r.free, nil },
-		Unmet:      func(*release.Component) []string { return r.unmet },
+		Fetch: r, Gate: gate{r}, Floor: r, Tell: r.tell, Warn: func(string, string) {}, Free: r.space,
+		Unmet:      func(*release.Component) []string { r.mu.Lock(); defer r.mu.Unlock(); return r.unmet },
 		Conditions: func(string, Moment) []Refusal { r.mu.Lock(); defer r.mu.Unlock(); return r.against },
 		Apply: func(context.Context, string, string, string, string, release.Object) error {
 			return errors.ErrUnsupported
@@ -329,7 +349,7 @@ func start(t *testing.T, from table.State, standing Standing, asked Restart, boo
 			}
 		case <-time.After(time.Second):
 		}
-		if s := u.Status(); s.Work == nil && s.Trouble == "" && len(r.told) > 0 {
+		if s := u.Status(); s.Work == nil && s.Trouble == "" && r.words() > 0 {
 			break
 		}
 	}
@@ -347,7 +367,7 @@ func start(t *testing.T, from table.State, standing Standing, asked Restart, boo
 		t.Errorf("asked %d times for a restart", asks)
 	}
 	if committed := want == words.Committed; (r.floor == 4) != committed {
-		t.Errorf("%s, and the floor is %d", want, r.floor)
+		t.Errorf("%s, and the floor is %d", want, r.at())
 	}
 	if n := r.count("switch"); n > 1 || n == 1 && from == table.Trial {
 		t.Errorf("switched %d times", n)
@@ -408,13 +428,13 @@ func TestBroken(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		d.set(errors.New("input/output error"))
 		time.Sleep(5 * time.Minute)
-		if got := r.last(); got.State != words.Trial || r.floor != 2 || u.Status().Trouble == "" {
-			t.Errorf("%+v, floor %d, %q", got, r.floor, u.Status().Trouble)
+		if got := r.last(); got.State != words.Trial || r.at() != 2 || u.Status().Trouble == "" {
+			t.Errorf("%+v, floor %d, %q", got, r.at(), u.Status().Trouble)
 		}
 		d.set(nil)
 		time.Sleep(time.Minute)
-		if got := r.last(); got.State != words.Committed || r.floor != 4 || u.Status().Trouble != "" {
-			t.Errorf("%+v, floor %d, %q", got, r.floor, u.Status().Trouble)
+		if got := r.last(); got.State != words.Committed || r.at() != 4 || u.Status().Trouble != "" {
+			t.Errorf("%+v, floor %d, %q", got, r.at(), u.Status().Trouble)
 		}
 		cancel()
 		<-done

@@ -80,32 +80,37 @@ func (r *rig) ends(attempt uint64, want string) {
 
 func (r *rig) set(fn func()) { r.mu.Lock(); defer r.mu.Unlock(); fn() }
 
+func (r *rig) stands() Standing { r.mu.Lock(); defer r.mu.Unlock(); return r.standing["new"] }
+
 // TestLife: the words in their order, and the floor only behind the commit.
 func TestLife(t *testing.T) {
 	t.Parallel()
 	play(t, func(r *rig, u *Updater) {
 		r.offer(u, testOrder("agent", 9), nil)
 		time.Sleep(30 * time.Second)
-		if s := u.Status(); s.Work == nil || s.Work.State != words.Trial || s.Work.Ends > 10*time.Minute || r.floor != 2 {
-			t.Errorf("%+v, floor %d", s.Work, r.floor)
+		if s := u.Status(); s.Work == nil || s.Work.State != words.Trial || s.Work.Ends > 10*time.Minute || r.at() != 2 {
+			t.Errorf("%+v, floor %d", s.Work, r.at())
 		}
 		time.Sleep(time.Minute)
 		want := []string{"offered", "admitted", "fetching", "staged", "ready", "switching", "trial", "trial", "committed"}
 		if got := r.of(9); !slices.Equal(got, want) {
 			t.Errorf("told %q, wants %q", got, want)
 		}
-		if c, f := slices.Index(r.calls, "confirm"), slices.Index(r.calls, "raise"); c < 0 || f < c || r.floor != 4 {
-			t.Errorf("floor %d, calls %q", r.floor, r.calls)
+		r.mu.Lock()
+		done := slices.Clone(r.calls)
+		r.mu.Unlock()
+		if c, f := slices.Index(done, "confirm"), slices.Index(done, "raise"); c < 0 || f < c || r.at() != 4 {
+			t.Errorf("floor %d, calls %q", r.at(), done)
 		}
 		if last := r.last(); last.Release != "2.0" || last.Floor != 4 || last.Component != "agent" {
 			t.Errorf("%+v", last)
 		}
 		// What is told again, and what is not taken.
-		told, calls := len(r.told), len(r.calls)
+		told, calls := r.words(), r.count("")
 		r.offer(u, testOrder("agent", 9), nil)
 		r.offer(u, testOrder("agent", 8), ErrOld)
-		if len(r.told) != told+1 || r.last().State != words.Committed || len(r.calls) != calls {
-			t.Errorf("told %d more, %d calls", len(r.told)-told, len(r.calls)-calls)
+		if r.words() != told+1 || r.last().State != words.Committed || r.count("") != calls {
+			t.Errorf("told %d more, %d calls", r.words()-told, r.count("")-calls)
 		}
 		if n, known := u.Attempts("agent"); n != 9 || !known {
 			t.Errorf("attempt %d, %v", n, known)
@@ -157,8 +162,8 @@ func TestUndo(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.ends(9, "rolled-back undone")
 		r.ends(10, "rolled-back nothing of this rollout runs here")
-		if r.standing["new"] != Fallen || r.floor != 2 {
-			t.Errorf("%s, floor %d", r.standing["new"], r.floor)
+		if r.stands() != Fallen || r.at() != 2 {
+			t.Errorf("%s, floor %d", r.stands(), r.at())
 		}
 		r.offer(u, testOrder("agent", 11), nil)
 		time.Sleep(2 * time.Minute)
@@ -170,7 +175,7 @@ func TestUndo(t *testing.T) {
 		r.offer(u, undo(13), nil)
 		time.Sleep(time.Minute)
 		r.ends(13, "rolled-back undone")
-		if last := r.last(); last.Release != "1.0" || r.standing["new"] != Fallen {
+		if last := r.last(); last.Release != "1.0" || r.stands() != Fallen {
 			t.Errorf("%+v", last)
 		}
 	})
@@ -185,8 +190,8 @@ func TestShadow(t *testing.T) {
 		r.offer(u, o, nil)
 		time.Sleep(time.Minute)
 		r.ends(9, "committed")
-		if r.count("shadow new") != 1 || r.count("switch") != 0 || r.floor != 2 || r.last().Release != "1.0" {
-			t.Errorf("%q, floor %d, %+v", r.calls, r.floor, r.last())
+		if r.count("shadow new") != 1 || r.count("switch") != 0 || r.at() != 2 || r.last().Release != "1.0" {
+			t.Errorf("%q, floor %d, %+v", r.calls, r.at(), r.last())
 		}
 		r.offer(u, Order{Rollout: "r-1", Component: "model/parcels", Release: "2.0", Attempt: 10, Act: release.ActUndo}, nil)
 		time.Sleep(time.Minute)
@@ -442,7 +447,7 @@ func TestLost(t *testing.T) {
 			if _, known := u.Attempts("agent"); known && warned == 1 && r.count("stage") == 1 {
 				t.Error("the attempts are known")
 			}
-			r.standing["new"] = NotYet
+			r.set(func() { r.standing["new"] = NotYet })
 			r.offer(u, testOrder("agent", 9), nil)
 			time.Sleep(2 * time.Minute)
 			r.ends(9, "committed")

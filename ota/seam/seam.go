@@ -205,7 +205,7 @@ type Gate interface {
 // MaxBefore bounds the notes of a [Gate], in bytes.
 const MaxBefore = 1 << 10
 
-// Floor is the lowest epoch that may be installed: trust.Floor.
+// Floor is the lowest epoch that may be installed: trust.Floor. It is safe for concurrent use.
 type Floor interface {
 	Floor() (uint64, error)
 	// Raise sets it, durably; the present value is no error.

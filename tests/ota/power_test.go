@@ -124,9 +124,18 @@ func (s *site) apply(_ context.Context, _, _, patch, out string, _ release.Objec
 	return errors.Join(err, f.Close())
 }
 
-func (s *site) Floor() (uint64, error) { return s.floor, nil }
+func (s *site) Floor() (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.floor, nil
+}
 
-func (s *site) Raise(to uint64) error { s.floor = max(s.floor, to); return nil }
+func (s *site) Raise(to uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.floor = max(s.floor, to)
+	return nil
+}
 
 func (s *site) tell(w words.State) error {
 	s.mu.Lock()
