@@ -95,6 +95,57 @@ type State struct {
 	Progress uint8  `cbor:"5,keyasint,omitempty"` // per cent of the state
 	Reason   string `cbor:"6,keyasint,omitempty"` // at most schema.MaxText bytes
 	Release  string `cbor:"7,keyasint,omitempty"` // of the component, running now
+
+	Component string `cbor:"8,keyasint,omitempty"`
+	// Floor is the board's epoch floor now: the fleet keeps the highest one, since a TPM whose
+	// state was put back does not know it any more.
+	Floor uint64 `cbor:"9,keyasint,omitempty"`
+	// Runs is the SHA-256 of what runs now, as the board found it, and Level how far that can
+	// be believed. Nil where it was not looked at.
+	Runs  []byte `cbor:"10,keyasint,omitempty"`
+	Level uint8  `cbor:"11,keyasint,omitempty"` // Claimed and so on
+}
+
+// How far a board's word on what runs can be believed. On the wire, append-only.
+const (
+	Claimed  uint8 = 1 // the program says so
+	Bound    uint8 = 2 // the board's TPM signed it over the fleet's nonce
+	Measured uint8 = 3 // and its registers hold what was started
+)
+
+// The words at the front of a reason, before a colon and a sentence. Stable: people and
+// programs go by them.
+const (
+	NoSpace     = "no-space"
+	Needs       = "needs"       // the board lacks what the manifest needs
+	Window      = "window"      // outside the board's hours of maintenance
+	Power       = "power"       // battery or power mode
+	Temperature = "temperature" // too hot, or throttled
+	Busy        = "busy"        // work that must not be cut
+	Refused     = "refused"     // by trust: a signature, the address, the epoch
+	Stale       = "stale"       // it could not be proven to be the newest
+	Fetch       = "fetch"       // objects did not come
+	Base        = "base"        // what runs here is not what the patches want, and all else failed
+	Patch       = "patch"       // no encoding gave the file
+	HashWrong   = "hash"        // what came is not what was signed
+	Stage       = "stage"       // it could not be put beside what runs
+	Switch      = "switch"      // it could not be put in force
+	Unhealthy   = "health"      // it was on trial and did not prove itself
+	Deadline    = "deadline"    // it did not get on in time
+	Loop        = "loop"        // it came by the same state too often
+	Aborted     = "aborted"     // by a person at the board
+	Superseded  = "superseded"  // a newer order for the component came
+	Undone      = "undone"      // the fleet took it back
+	Disk        = "disk"        // the board's disk fails, or its record was lost
+	Launcher    = "launcher"    // what starts it went back from it
+)
+
+// Reasons lists the words.
+func Reasons() []string {
+	return []string{
+		NoSpace, Needs, Window, Power, Temperature, Busy, Refused, Stale, Fetch, Base, Patch, HashWrong, Stage, Switch, Unhealthy,
+		Deadline, Loop, Aborted, Superseded, Undone, Disk, Launcher,
+	}
 }
 
 // Validate checks the limits and the word.
@@ -107,6 +158,9 @@ func (s *State) Validate() error {
 	}
 	if !slices.Contains(Words(), s.State) {
 		return fmt.Errorf("update state of rollout %s: unknown word %.40q", s.Rollout, s.State)
+	}
+	if len(s.Component) > schema.MaxName || len(s.Runs) != 0 && len(s.Runs) != HashSize || s.Level > Measured {
+		return fmt.Errorf("update state of rollout %s: component %.40q, a hash of %d bytes, level %d", s.Rollout, s.Component, len(s.Runs), s.Level)
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ func vectors() map[string]any {
 		"down-fresh":       &Down{V: 1, Fresh: &Proven{Statement: []byte(`{"v":1}`), Proof: Proof{Envelope: []byte(`{}`), Count: 1}}},
 		"down-hold":        &Down{V: 1, Hold: &Hold{Object: bytes.Repeat([]byte{1}, 32), ForMs: 2000}},
 		"ota-state":        &State{V: 1, Rollout: "r-31", Attempt: 3<<24 | 9, State: Fetching, Progress: 42, Release: "parcels-6"},
+		"ota-state-proven": &State{V: 1, Rollout: "r-31", Attempt: 3<<24 | 9, State: Committed, Release: "parcels-7", Component: "model/parcels", Floor: 4, Runs: bytes.Repeat([]byte{5}, 32), Level: Bound},
 		"ota-state-failed": &State{V: 1, Rollout: "r-31", Attempt: 3<<24 | 9, State: Failed, Reason: "no space: 212 MB free, wants 388", Release: "parcels-6"},
 	}
 }
@@ -137,6 +138,8 @@ func TestLimits(t *testing.T) {
 		"another word":              &State{V: 1, Rollout: "r-1", Attempt: 1, State: "happy"},
 		"progress":                  &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Progress: 101},
 		"a long reason":             &State{V: 1, Rollout: "r-1", Attempt: 1, State: Failed, Reason: strings.Repeat("x", schema.MaxText+1)},
+		"half a hash":               &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Runs: []byte{1}},
+		"another level":             &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Level: 4},
 		"a state of no attempt":     &State{V: 1, Rollout: "r-1", State: Trial},
 		"a state of no rollout":     &State{V: 1, Attempt: 1, State: Trial},
 		"a running long name":       &State{V: 1, Rollout: "r-1", Attempt: 1, State: Trial, Release: long},
