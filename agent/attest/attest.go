@@ -39,9 +39,19 @@ type Attestor struct {
 	Boot    uint64                      // as in schema.Time
 	Program string                      // Self
 	Models  func() []worker.ModelStatus // as the worker tells them now
+	// Updates tells what updates are proven by; nil: nothing.
+	Updates func() Updates
 
 	mu  sync.Mutex
 	sum []byte // of Program, once
+}
+
+// Updates is what the report tells of what was brought into force. That a machine started
+// anew stands in the quote itself: its reset count.
+type Updates struct {
+	Slot       string            // fulmard runs from it; "" from none
+	Components map[string]string // versions
+	Floor      uint64
 }
 
 // Answer gives the encoded schema.Attestation for a nonce.
@@ -54,7 +64,12 @@ func (a *Attestor) Answer(ctx context.Context, p Prover, nonce []byte) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
+	var up Updates
+	if a.Updates != nil {
+		up = a.Updates()
+	}
 	report, err := schema.Encode(&schema.AttestReport{
+		Slot: up.Slot, Components: up.Components, Floor: up.Floor,
 		V: schema.Version, Release: a.Release, Program: sum, Models: models(a.Models()), Boot: a.Boot,
 		Kind: info.Kind, Maker: info.Maker, Firmware: info.Firmware, Rollback: info.Rollback,
 	})
@@ -74,6 +89,9 @@ func (a *Attestor) Answer(ctx context.Context, p Prover, nonce []byte) ([]byte, 
 	}
 	return b, nil
 }
+
+// Hash is the SHA-256 of the running program.
+func (a *Attestor) Hash() ([]byte, error) { return a.program() }
 
 // program hashes the running program, the first time only.
 func (a *Attestor) program() ([]byte, error) {

@@ -68,6 +68,12 @@ func find(program, env string, pid int) Slot {
 	return s
 }
 
+// ID is the slot's; "" where this process runs from none.
+func (s Slot) ID() string { return s.id }
+
+// Store is where the slot lies; nil where this process runs from none.
+func (s Slot) Store() *slot.Store { return s.store }
+
 // Say tells the fleet a state of the board, once per change.
 type Say func(subject, state string, sev schema.Severity, text string)
 
@@ -79,9 +85,10 @@ const (
 
 // Keep tells of the slot and, where it is on trial, confirms it: with the first progress
 // that comes [Proof] or more after the first progress. progress is a number that grows
-// with it, what the watchdog is fed by. Keep ends with the context or when nothing is
-// left to do, and returns nil.
-func Keep(ctx context.Context, s Slot, progress func() uint64, say Say) error {
+// with it, what the watchdog is fed by. A slot that judged tells to be judged by others, an
+// update that is on trial itself, is left to them. Keep ends with the context or when
+// nothing is left to do, and returns nil.
+func Keep(ctx context.Context, s Slot, progress func() uint64, judged func(id string) bool, say Say) error {
 	if s.why != "" {
 		say(subjectFall, "last-resort", schema.SeverityAlarm, "the slot that was to run could not be started: "+s.why)
 	}
@@ -112,7 +119,10 @@ func Keep(ctx context.Context, s Slot, progress func() uint64, say Say) error {
 		return nil
 	}
 	say(subject, "trial", schema.SeverityInfo, fmt.Sprintf("runs from slot %s on trial, start %d of %d", s.id, st.Tries, slot.MaxTries))
-	if !prove(ctx, progress) {
+	if judged(s.id) {
+		return nil
+	}
+	if !prove(ctx, progress) || judged(s.id) {
 		return nil
 	}
 	s.confirm(ctx, say)

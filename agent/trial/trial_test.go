@@ -72,6 +72,30 @@ func (w *words) want(t *testing.T, want ...string) {
 	}
 }
 
+// nobody judges a slot but Keep.
+func nobody(string) bool { return false }
+
+// TestJudged: a slot whose update is on trial is not confirmed here.
+func TestJudged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, ids := store(t, "1.0", "2.0")
+		n := uint64(0)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
+		defer cancel()
+		for _, late := range []uint64{0, 30} { // from the start on, or known later
+			var w words
+			n = 0
+			if err := Keep(ctx, slotOf(s, ids[1], ""), func() uint64 { n++; return n }, func(id string) bool { return id == ids[1] && n >= late }, w.say); err != nil {
+				t.Error(err)
+			}
+		}
+		if st, _, err := s.State(); err != nil || !st.Trial {
+			t.Errorf("%+v, %v: wants a slot on trial", st, err)
+		}
+	})
+}
+
 // onTrial runs Keep for a while with a progress that moves at the given seconds, and
 // tells whether the slot is still on trial then.
 func onTrial(t *testing.T, w *words, seconds int, moves func(second int) bool) (still bool) {
@@ -86,7 +110,7 @@ func onTrial(t *testing.T, w *words, seconds int, moves func(second int) bool) (
 				mu.Lock()
 				defer mu.Unlock()
 				return n
-			}, w.say)
+			}, nobody, w.say)
 		}()
 		for i := range seconds {
 			if moves(i) {
@@ -154,7 +178,7 @@ func TestFallIsToldOnce(t *testing.T) {
 			n := uint64(0)
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 			defer cancel()
-			if err := Keep(ctx, slotOf(s, id, ""), func() uint64 { n++; return n }, w.say); err != nil {
+			if err := Keep(ctx, slotOf(s, id, ""), func() uint64 { n++; return n }, nobody, w.say); err != nil {
 				t.Error(err)
 			}
 		})
@@ -185,7 +209,7 @@ func TestSwitchedMeanwhile(t *testing.T) {
 				}
 			}
 			return n
-		}, w.say)
+		}, nobody, w.say)
 		if st, _, _ := s.State(); err != nil || !st.Trial || st.Current != ids[0] {
 			t.Errorf("%v, %+v: wants slot 1.0 on trial", err, st)
 		}
@@ -216,7 +240,7 @@ func TestDiskAway(t *testing.T) {
 				})
 			}
 			return n
-		}, w.say)
+		}, nobody, w.say)
 		if st, _, serr := s.State(); err != nil || serr != nil || st.Trial {
 			t.Errorf("%v, %v: still on trial: %v", err, serr, st.Trial)
 		}
@@ -245,7 +269,7 @@ func TestWhereFrom(t *testing.T) {
 		}
 	}
 	var w words
-	if err := Keep(t.Context(), find("/usr/lib/fulmar/seed/fulmard", "7 there is no slot", 7), nil, w.say); err != nil {
+	if err := Keep(t.Context(), find("/usr/lib/fulmar/seed/fulmard", "7 there is no slot", 7), nil, nobody, w.say); err != nil {
 		t.Error(err)
 	}
 	w.want(t, "slot/fall last-resort 2: the slot that was to run could not be started: there is no slot")

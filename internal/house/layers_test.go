@@ -74,7 +74,7 @@ var edges = map[string][]string{
 	"ota/release":        {}, // read by boards, the fleet and the command line: trust is the caller's
 	"ota/delta":          {},
 	"ota/delta/make":     {"ota/delta"},
-	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":             {"models+"},
 	"fleet/ca":           {"trust"},
 	"fleet/access":       {},
