@@ -71,7 +71,7 @@ var edges = map[string][]string{
 	"twin":               {"twin+"}, // pure: who signs and what is kept is the caller's
 	"ota":                {"ota+", "storage", "trust"},
 	"ota/slot":           {},
-	"ota/release":        {}, // read by boards, the fleet and the command line: trust is the caller's
+	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
 	"ota/delta":          {},
 	"ota/delta/make":     {"ota/delta"},
 	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},

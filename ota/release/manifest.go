@@ -80,7 +80,7 @@ type Needs struct {
 	Arch     string `json:"arch,omitempty"`     // arm64, amd64
 	Board    string `json:"board,omitempty"`    // what the fact "model" of the board begins with
 	L4TMin   string `json:"l4t_min,omitempty"`  // 35.4.1, both ends included
-	L4TMax   string `json:"l4t_max,omitempty"`  //
+	L4TMax   string `json:"l4t_max,omitempty"`  // 36.4 takes 36.4.3
 	TensorRT string `json:"tensorrt,omitempty"` // at least
 	// Components are other components of the board and the least version of each.
 	Components map[string]string `json:"components,omitempty"`
@@ -229,6 +229,13 @@ func (c *Component) check() error {
 		}
 		if err := f.check(); err != nil {
 			return fmt.Errorf("file %.80q: %w", f.Path, err)
+		}
+	}
+	for name := range seen {
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if seen[dir] {
+				return fmt.Errorf("file %s lies in file %s", name, dir)
+			}
 		}
 	}
 	return errors.Join(c.Needs.check(), c.Health.check())

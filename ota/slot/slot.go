@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"fulmar/internal/debversion"
 )
 
 const (
@@ -113,7 +115,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 // plain: a letter or digit, then those and extra, at most maxName bytes.
 func plain(s, extra string) bool {
 	for i, c := range []byte(s) {
-		if !digit(c) && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (i == 0 || strings.IndexByte(extra, c) < 0) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (i == 0 || strings.IndexByte(extra, c) < 0) {
 			return false
 		}
 	}
@@ -221,6 +223,10 @@ func (s *Store) Verify(id string, names ...string) error {
 	}
 	return nil
 }
+
+// CompareVersions orders versions as Debian does: below 0 if a is older than b, 0 if
+// neither is, above 0 if a is newer.
+func CompareVersions(a, b string) int { return debversion.Compare(a, b) }
 
 // List gives the slots that are whole by [Store.Get], the newest version first.
 func (s *Store) List() ([]Slot, error) {

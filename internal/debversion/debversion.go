@@ -1,15 +1,17 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package slot
+// Package debversion orders versions as Debian does: those of programs in slots, and
+// those that a release needs. It is the standard library alone.
+package debversion
 
 import "strings"
 
-// CompareVersions orders versions as dpkg does: below 0 if a is older than b, 0 if
+// Compare orders versions as dpkg does: below 0 if a is older than b, 0 if
 // neither is, above 0 if a is newer. Epoch, upstream version and Debian revision are
 // compared in this order (deb-version(7), the algorithm of verrevcmp in dpkg's
 // lib/dpkg/version.c). It is total: any two texts have an order.
-func CompareVersions(a, b string) int {
+func Compare(a, b string) int {
 	ea, ua, ra := splitVersion(a)
 	eb, ub, rb := splitVersion(b)
 	if c := compareNumbers(ea, eb); c != 0 {

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package slot
+package debversion
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 
 // From dpkg's own tests (lib/dpkg/t/t-version.c, test_version_compare, and
 // scripts/t/Dpkg_Version/versions.t), our forms of development versions, and hard cases.
-func TestCompareVersions(t *testing.T) {
+func TestCompare(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		a, b string
@@ -73,10 +73,10 @@ func TestCompareVersions(t *testing.T) {
 		{"99999999999999999999999", "100000000000000000000000", -1},
 		{"", "", 0},
 	} {
-		if got := sign(CompareVersions(c.a, c.b)); got != c.want {
+		if got := sign(Compare(c.a, c.b)); got != c.want {
 			t.Errorf("%s against %s: %d, wants %d", c.a, c.b, got, c.want)
 		}
-		if got := sign(CompareVersions(c.b, c.a)); got != -c.want {
+		if got := sign(Compare(c.b, c.a)); got != -c.want {
 			t.Errorf("%s against %s: %d, wants %d", c.b, c.a, got, -c.want)
 		}
 	}
@@ -114,7 +114,7 @@ func TestAgainstDpkg(t *testing.T) {
 	}
 	for range 150 {
 		a, b := random(), random()
-		got := sign(CompareVersions(a, b))
+		got := sign(Compare(a, b))
 		op := []string{"lt", "eq", "gt"}[got+1]
 		out, err := exec.Command(dpkg, "--compare-versions", a, op, b).CombinedOutput()
 		var exit *exec.ExitError
@@ -127,15 +127,15 @@ func TestAgainstDpkg(t *testing.T) {
 	}
 }
 
-func FuzzCompareVersions(f *testing.F) {
+func FuzzCompare(f *testing.F) {
 	f.Add("1.0", "1.0~rc1", "1:0")
 	f.Fuzz(func(t *testing.T, a, b, c string) {
-		if sign(CompareVersions(a, b)) != -sign(CompareVersions(b, a)) {
+		if sign(Compare(a, b)) != -sign(Compare(b, a)) {
 			t.Errorf("%q and %q: each is older than the other", a, b)
 		}
 		all := []string{a, b, c}
-		slices.SortFunc(all, CompareVersions)
-		if CompareVersions(all[0], all[2]) > 0 {
+		slices.SortFunc(all, Compare)
+		if Compare(all[0], all[2]) > 0 {
 			t.Errorf("%q: no order", all)
 		}
 	})
