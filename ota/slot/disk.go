@@ -6,56 +6,12 @@ package slot
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
-
-	"fulmar/internal/atomicfile"
 )
-
-// disk is everything that changes the folder, step by step: tests stand between the
-// steps and cut the power.
-type disk interface {
-	mkdir(path string) error
-	create(path string, mode fs.FileMode) (file, error) // must not exist
-	rename(from, to string) error
-	symlink(to, path string) error
-	removeAll(path string) error
-	syncDir(path string) error
-}
-
-type file interface {
-	io.WriteCloser
-	Sync() error
-}
-
-type osDisk struct{}
-
-func (osDisk) mkdir(path string) error {
-	if err := os.Mkdir(path, 0o755); err != nil {
-		return err
-	}
-	return os.Chmod(path, 0o755) // whatever the umask: the worker's user reads here
-}
-
-func (osDisk) create(path string, mode fs.FileMode) (file, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Chmod(mode); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-func (osDisk) rename(from, to string) error  { return os.Rename(from, to) }
-func (osDisk) symlink(to, path string) error { return os.Symlink(to, path) }
-func (osDisk) removeAll(path string) error   { return os.RemoveAll(path) }
-func (osDisk) syncDir(path string) error     { return atomicfile.SyncDir(path) }
 
 // lockWait bounds how long a start waits for a change that is going on: changes of the
 // state take milliseconds, and a board that does not start helps nobody.

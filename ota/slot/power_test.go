@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"fulmar/internal/disk/crash"
 )
 
 // A life is what a board goes through: the first package, an upgrade, one that fails
@@ -109,13 +111,13 @@ func cuts(t *testing.T, noSync, noSyncDir bool, each int) (points int, wrong []s
 	dir := memory(t)
 	seeds := memory(t)
 	seed := func(v string) string { return packageOf(t, seeds, v) }
-	rec := &recorder{t: t, root: dir, noSync: noSync, noSyncDir: noSyncDir}
+	rec := &crash.Recorder{T: t, Root: dir, NoSync: noSync, NoSyncDir: noSyncDir}
 	s := &Store{dir: dir, disk: rec}
-	base := func() *node { return newDirNode() }
+	base := crash.Empty
 	before := told(State{})
 	r := rand.New(rand.NewPCG(11, 12))
 	for i, act := range life {
-		from := len(rec.log)
+		from := len(rec.Log)
 		if err := act.do(s, seed); err != nil {
 			t.Fatalf("%d %s: %v", i, act.name, err)
 		}
@@ -124,15 +126,15 @@ func cuts(t *testing.T, noSync, noSyncDir bool, each int) (points int, wrong []s
 			t.Fatal(err)
 		}
 		after := told(st)
-		for k := from; k <= len(rec.log); k++ {
+		for k := from; k <= len(rec.Log); k++ {
 			for n := range each {
 				share := []float64{0.5, 0, 1, 0.8, 0.2}[n%5]
 				at := memory(t)
-				picture(base(), rec.log[:k]).crash(t, at, r, share)
+				crash.Picture(base(), rec.Log[:k]).Crash(t, at, r, share)
 				points++
-				where := fmt.Sprintf("%d %s, step %d of %d, share %.1f", i, act.name, k-from, len(rec.log)-from, share)
+				where := fmt.Sprintf("%d %s, step %d of %d, share %.1f", i, act.name, k-from, len(rec.Log)-from, share)
 				allowed := []string{before, after}
-				if k == len(rec.log) {
+				if k == len(rec.Log) {
 					allowed = allowed[1:]
 				}
 				if found := append(look(t, at, where, i == 0, allowed), again(t, at, where, r, rec)...); len(found) > 0 {
@@ -177,32 +179,32 @@ func look(t *testing.T, at, where string, fresh bool, allowed []string) (wrong [
 }
 
 // again starts the board after the cut, with the power failing once more in between.
-func again(t *testing.T, at, where string, r *rand.Rand, like *recorder) (wrong []string) {
+func again(t *testing.T, at, where string, r *rand.Rand, like *crash.Recorder) (wrong []string) {
 	t.Helper()
 	state, note, err := Open(at).State()
 	if err != nil {
 		return []string{fmt.Sprintf("%s: %v", where, err)}
 	}
 	fresh := note != "" || Open(at).link() == ""
-	base := load(t, at)
-	rec := &recorder{t: t, root: at, noSync: like.noSync, noSyncDir: like.noSyncDir}
+	base := crash.Load(t, at)
+	rec := &crash.Recorder{T: t, Root: at, NoSync: like.NoSync, NoSyncDir: like.NoSyncDir}
 	next, err := (&Store{dir: at, disk: rec}).Begin()
 	if err != nil || next.Current == "" && state.Current != "" {
 		return []string{fmt.Sprintf("%s: the next start: %+v, %v", where, next, err)}
 	}
-	k := r.IntN(len(rec.log) + 1)
+	k := r.IntN(len(rec.Log) + 1)
 	second := memory(t)
-	picture(base, rec.log[:k]).crash(t, second, r, 0.5)
+	crash.Picture(base, rec.Log[:k]).Crash(t, second, r, 0.5)
 	defer os.RemoveAll(second)
 	allowed := []string{told(state), told(next)}
-	if k == len(rec.log) {
+	if k == len(rec.Log) {
 		allowed = allowed[1:]
 	}
 	if wrong = look(t, second, where+", again", fresh, allowed); wrong != nil {
 		return wrong
 	}
 	// And a package that is installed then heals everything.
-	s := &Store{dir: second, disk: &recorder{t: t, root: second}}
+	s := &Store{dir: second, disk: &crash.Recorder{T: t, Root: second}}
 	if _, err := s.Seed(packageOf(t, memory(t), "4.0")); err != nil {
 		return []string{fmt.Sprintf("%s: install after it: %v", where, err)}
 	}

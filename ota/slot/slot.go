@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"fulmar/internal/debversion"
+	"fulmar/internal/disk"
 )
 
 const (
@@ -65,11 +66,14 @@ type File struct {
 // changes take a lock in the folder.
 type Store struct {
 	dir  string
-	disk disk
+	disk disk.Disk
 }
 
 // Open gives the store in a folder, /var/lib/fulmar on a board. It touches nothing.
-func Open(dir string) *Store { return &Store{dir: dir, disk: osDisk{}} }
+func Open(dir string) *Store { return OpenOn(dir, disk.OS{}) }
+
+// OpenOn is [Open] on another disk.
+func OpenOn(dir string, d disk.Disk) *Store { return &Store{dir: dir, disk: d} }
 
 // Dir is the store's folder.
 func (s *Store) Dir() string { return s.dir }

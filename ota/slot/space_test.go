@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"fulmar/internal/disk"
 )
 
 // small mounts a file system of so many bytes in memory.
@@ -78,17 +80,17 @@ func onlyWhole(t *testing.T, s *Store, id string) {
 // fillsUp is a disk on which somebody else takes the space while a slot is written:
 // after so many files and bytes there is none.
 type fillsUp struct {
-	osDisk
+	disk.OS
 	bytes int
 }
 
 type fillingFile struct {
-	file
+	disk.File
 	d *fillsUp
 }
 
-func (d *fillsUp) create(path string, mode fs.FileMode) (file, error) {
-	f, err := d.osDisk.create(path, mode)
+func (d *fillsUp) Create(path string, mode fs.FileMode) (disk.File, error) {
+	f, err := d.OS.Create(path, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +100,7 @@ func (d *fillsUp) create(path string, mode fs.FileMode) (file, error) {
 func (f *fillingFile) Write(b []byte) (int, error) {
 	n := min(len(b), f.d.bytes)
 	f.d.bytes -= n
-	if n, err := f.file.Write(b[:n]); n < len(b) || err != nil {
+	if n, err := f.File.Write(b[:n]); n < len(b) || err != nil {
 		return n, errors.Join(err, syscall.ENOSPC)
 	}
 	return n, nil
@@ -113,7 +115,7 @@ func TestFillsUp(t *testing.T) {
 		one := add(t, s, "1.0", FromDeb)
 		s.disk = &fillsUp{bytes: room}
 		_, err := s.Seed(files)
-		s.disk = osDisk{}
+		s.disk = disk.OS{}
 		st, _, serr := s.State()
 		if serr != nil || s.Verify(st.Current) != nil || s.link() != st.Current {
 			t.Fatalf("room for %d bytes: %+v, %v", room, st, serr)

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"fulmar/internal/disk"
 )
 
 const (
@@ -141,13 +143,13 @@ func (s *Store) save(st State) error {
 	}
 	path := filepath.Join(s.dir, stateFile)
 	tmp := filepath.Join(s.dir, "."+stateFile+".new")
-	if err := s.put(tmp, 0o644, b); err != nil {
+	if err := disk.Put(s.disk, tmp, 0o644, b); err != nil {
 		return fmt.Errorf("keep the choice of slot: %w", err)
 	}
-	if err := s.disk.rename(tmp, path); err != nil {
+	if err := s.disk.Rename(tmp, path); err != nil {
 		return fmt.Errorf("keep the choice of slot: %w", err)
 	}
-	return s.disk.syncDir(s.dir)
+	return s.disk.SyncDir(s.dir)
 }
 
 // relink makes current name the slot, durably.
@@ -156,30 +158,14 @@ func (s *Store) relink(id string) error {
 		return nil
 	}
 	tmp := filepath.Join(s.dir, "."+linkName+".new")
-	if err := s.disk.removeAll(tmp); err != nil {
+	if err := s.disk.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("point current to slot %s: %w", id, err)
 	}
-	if err := s.disk.symlink(slotsDir+"/"+id, tmp); err != nil {
+	if err := s.disk.Symlink(slotsDir+"/"+id, tmp); err != nil {
 		return fmt.Errorf("point current to slot %s: %w", id, err)
 	}
-	if err := s.disk.rename(tmp, filepath.Join(s.dir, linkName)); err != nil {
+	if err := s.disk.Rename(tmp, filepath.Join(s.dir, linkName)); err != nil {
 		return fmt.Errorf("point current to slot %s: %w", id, err)
 	}
-	return s.disk.syncDir(s.dir)
-}
-
-// put writes a small file and makes its content durable, not its name.
-func (s *Store) put(path string, mode fs.FileMode, b []byte) error {
-	if err := s.disk.removeAll(path); err != nil {
-		return err
-	}
-	f, err := s.disk.create(path, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
+	return s.disk.SyncDir(s.dir)
 }

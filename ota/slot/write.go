@@ -16,6 +16,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"fulmar/internal/disk"
 )
 
 const (
@@ -85,14 +87,14 @@ func source(name, path string) (File, error) {
 // clean makes the folder of slots and removes what a writer left that was cut off.
 func (s *Store) clean() error {
 	dir := filepath.Join(s.dir, slotsDir)
-	if err := s.disk.mkdir(dir); err == nil {
-		if err := s.disk.syncDir(s.dir); err != nil {
+	if err := s.disk.Mkdir(dir); err == nil {
+		if err := s.disk.SyncDir(s.dir); err != nil {
 			return err
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return s.disk.removeAll(filepath.Join(dir, newDir))
+	return s.disk.RemoveAll(filepath.Join(dir, newDir))
 }
 
 func (s *Store) write(sl Slot, files map[string]string) error {
@@ -105,7 +107,7 @@ func (s *Store) write(sl Slot, files map[string]string) error {
 		return err
 	}
 	tmp := filepath.Join(dir, newDir)
-	if err := s.disk.mkdir(tmp); err != nil {
+	if err := s.disk.Mkdir(tmp); err != nil {
 		return err
 	}
 	for name, path := range files {
@@ -117,19 +119,19 @@ func (s *Store) write(sl Slot, files map[string]string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.put(filepath.Join(tmp, slotFile), 0o644, append(b, '\n')); err != nil {
+	if err := disk.Put(s.disk, filepath.Join(tmp, slotFile), 0o644, append(b, '\n')); err != nil {
 		return err
 	}
-	if err := s.disk.syncDir(tmp); err != nil {
+	if err := s.disk.SyncDir(tmp); err != nil {
 		return err
 	}
 	if err := s.remove(sl.ID); err != nil { // one of this name that is damaged
 		return err
 	}
-	if err := s.disk.rename(tmp, filepath.Join(dir, sl.ID)); err != nil {
+	if err := s.disk.Rename(tmp, filepath.Join(dir, sl.ID)); err != nil {
 		return err
 	}
-	return s.disk.syncDir(dir)
+	return s.disk.SyncDir(dir)
 }
 
 // copy copies a file and makes its content durable.
@@ -147,7 +149,7 @@ func (s *Store) copy(to, from string, want File) error {
 	if fi.Mode()&0o111 != 0 {
 		mode = 0o755
 	}
-	out, err := s.disk.create(to, mode)
+	out, err := s.disk.Create(to, mode)
 	if err != nil {
 		return err
 	}
@@ -209,7 +211,7 @@ func (s *Store) prune(keep ...string) error {
 // remove takes a slot away. A power cut on the way leaves one that is not whole: none to
 // [Store.Get], and gone with the next write.
 func (s *Store) remove(id string) error {
-	if err := s.disk.removeAll(filepath.Join(s.dir, slotsDir, id)); err != nil {
+	if err := s.disk.RemoveAll(filepath.Join(s.dir, slotsDir, id)); err != nil {
 		return fmt.Errorf("remove slot %s: %w", id, err)
 	}
 	return nil
