@@ -76,6 +76,7 @@ type Config struct {
 	State    State
 	Commands func() Commands
 	Twin     func() Twin
+	Updates  func() Updates // nil: the board has none
 	// Allow is the board's policy: an error, best a *command.Error, says why an actor may
 	// not have a command done now. nil: all may.
 	Allow func(actor, name string) error
@@ -179,6 +180,12 @@ func (s *Server) routes() http.Handler {
 		{"DELETE /v1/twin/keys/{key}", onboard.RoleOperator, s.clear},
 		{"GET /v1/twin/conflicts", onboard.RoleViewer, s.conflicts},
 		{"GET /v1/twin/history", onboard.RoleViewer, s.history},
+		{"GET /v1/updates", onboard.RoleViewer, s.updateState},
+		{"GET /v1/updates/history", onboard.RoleViewer, s.updateHistory},
+		{"POST /v1/updates/abort", onboard.RoleOperator, s.abortUpdate},
+		{"POST /v1/updates/hold", onboard.RoleOperator, s.holdUpdates},
+		{"POST /v1/updates/floor", onboard.RoleOperator, s.repairFloor},
+		{"POST " + onboard.BundlePath, onboard.RoleOperator, s.bundle},
 	} {
 		mux.Handle(r.pattern, s.guarded(r.need, r.do))
 	}
@@ -194,7 +201,11 @@ func (s *Server) guarded(need onboard.Role, do func(a *answer, r *http.Request, 
 		a := &answer{w: w, c: http.NewResponseController(w), patience: s.times.write}
 		// Longer than any answer of one value may take to be made.
 		_ = a.c.SetWriteDeadline(time.Now().Add(s.times.body + takeTime + s.times.write))
-		r.Body = http.MaxBytesReader(w, r.Body, onboard.MaxBody)
+		most := int64(onboard.MaxBody)
+		if r.URL.Path == onboard.BundlePath {
+			most = onboard.MaxBundle
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		c, known := s.who(r)
 		err := error(nil)
 		switch {
