@@ -179,3 +179,13 @@ type Refusal struct {
 	// Passes: it may pass by waiting; the update is scheduled and asks again.
 	Passes bool
 }
+
+// Moment is what an update is about to do when it asks whether anything speaks against it.
+type Moment uint8
+
+// The moments.
+const (
+	ToFetch  Moment = iota // bring and rebuild: network, processor, disk
+	ToSwitch               // put it in force: what runs may be cut
+	ToGoBack               // the fleet takes a release back: it should not wait for office hours
+)

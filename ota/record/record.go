@@ -22,6 +22,7 @@ const (
 	// MaxComponents is how many components a board remembers: the four programs and 44 models.
 	MaxComponents = 48
 	MaxReason     = 240     // bytes
+	MaxPath       = 2 << 10 // bytes of the words that an update came by
 	maxNotes      = 1 << 10 // ota.MaxBefore
 	maxToken      = 128     // ota.MaxToken
 	maxName       = 128     // bytes of a rollout's or release's name
@@ -44,8 +45,12 @@ type Order struct {
 	Patches   []release.Patch `json:"patches,omitempty"`
 	Before    string          `json:"before,omitempty"`
 	Local     bool            `json:"local,omitempty"`
-	// Left is what is left of its own deadline, ms, when this was written.
-	Left int64 `json:"left"`
+	// Lasts is its own deadline from when it was taken, Left what was left of it when this was
+	// written, ms.
+	Lasts int64 `json:"lasts"`
+	Left  int64 `json:"left"`
+	// Unnumbered: a person's at the board; Attempt is not raised by it.
+	Unnumbered bool `json:"unnumbered,omitempty"`
 }
 
 // Work is the update in work.
@@ -58,8 +63,9 @@ type Work struct {
 	Passes map[string]int `json:"passes"` // how often it came by each state
 	Boots  int            `json:"boots"`  // of the machine, since it began
 
+	Epoch  uint64 `json:"epoch,omitempty"`  // of the manifest
 	Token  string `json:"token,omitempty"`  // of the installer, from Ready on
-	Before string `json:"was,omitempty"`    // release that ran when it began
+	Was    string `json:"was,omitempty"`    // release that ran when it began
 	Notes  []byte `json:"notes,omitempty"`  // of the gate, from Switching on
 	Reason string `json:"reason,omitempty"` // why it waits, or goes back
 	Path   string `json:"path,omitempty"`   // the words of the states that it came by, for people
@@ -89,6 +95,7 @@ type Component struct {
 	Word    string `json:"word"`    // last word on it; "" none yet
 	Reason  string `json:"reason,omitempty"`
 	Untold  bool   `json:"untold,omitempty"` // the fleet has not been told
+	Was     string `json:"was,omitempty"`    // what ran, where nothing was put in force by this
 
 	Runs   *Version `json:"runs,omitempty"`
 	Past   *Version `json:"past,omitempty"` // what ran before it
@@ -110,8 +117,10 @@ type Record struct {
 	Work       *Work                 `json:"work,omitempty"`
 	Queue      []Order               `json:"queue,omitempty"`
 	Components map[string]*Component `json:"components,omitempty"`
-	// Unsure: what was known before got lost: the highest attempts are not known.
+	// Unsure: this is not all that ever was: of a component that is not in it the highest
+	// attempt is not known. Lost: because it was damaged.
 	Unsure bool `json:"unsure,omitempty"`
+	Lost   bool `json:"lost,omitempty"`
 	// Owed is an epoch that was committed and to which the floor could not be raised yet.
 	Owed uint64 `json:"owed,omitempty"`
 }
@@ -173,7 +182,7 @@ func (o *Order) check() error {
 		return fmt.Errorf("order of rollout %.80q, component %.80q, release %.80q, attempt %d", o.Rollout, o.Component, o.Release, o.Attempt)
 	case !slices.Contains([]string{release.ActInstall, release.ActShadow, release.ActUndo}, o.Act), (o.Act == release.ActUndo) != (o.Hash == release.Hash{}):
 		return fmt.Errorf("order to %.40q manifest %s", o.Act, o.Hash)
-	case len(o.Patches) > release.MaxPatches, o.Left < 0, o.Left > maxMs:
+	case len(o.Patches) > release.MaxPatches, o.Left < 0, o.Left > maxMs, o.Lasts < 0, o.Lasts > maxMs:
 		return fmt.Errorf("order with %d patches and %d ms left", len(o.Patches), o.Left)
 	}
 	for i := range o.Patches {
@@ -189,7 +198,7 @@ func (w *Work) check() error {
 		return err
 	}
 	if w.State == "" || len(w.State) > 32 || len(w.Passes) > maxPasses || w.Ends < 0 || w.Ends > maxMs || w.Since < 0 || w.Since > maxMs || w.Boots < 0 || w.Boots > maxCount ||
-		len(w.Token) > maxToken || len(w.Before) > maxName || len(w.Notes) > maxNotes || len(w.Reason) > MaxReason || len(w.Path) > maxPath || w.Free < 0 || w.There < 0 {
+		len(w.Token) > maxToken || len(w.Was) > maxName || len(w.Notes) > maxNotes || len(w.Reason) > MaxReason || len(w.Path) > MaxPath || w.Free < 0 || w.There < 0 {
 		return fmt.Errorf("work in state %.40q with %d passes, %d ms left", w.State, len(w.Passes), w.Ends)
 	}
 	for s, n := range w.Passes {
@@ -201,7 +210,7 @@ func (w *Work) check() error {
 }
 
 func (c *Component) check() error {
-	if len(c.Rollout) > maxName || len(c.Release) > maxName || len(c.Word) > 32 || len(c.Reason) > MaxReason || c.Failed < 0 || c.Failed > maxCount {
+	if len(c.Rollout) > maxName || len(c.Release) > maxName || len(c.Was) > maxName || len(c.Word) > 32 || len(c.Reason) > MaxReason || c.Failed < 0 || c.Failed > maxCount {
 		return fmt.Errorf("rollout %.80q, release %.80q, word %.40q", c.Rollout, c.Release, c.Word)
 	}
 	for _, v := range []*Version{c.Runs, c.Past, c.Shadow} {
@@ -252,4 +261,13 @@ func (c *Component) worth() uint64 {
 		return 1<<62 | c.Attempt>>2
 	}
 	return c.Attempt >> 2
+}
+
+// Clone gives a copy that shares nothing.
+func (r *Record) Clone() (*Record, error) {
+	b, err := r.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return Parse(b)
 }

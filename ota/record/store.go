@@ -23,7 +23,6 @@ const (
 	magic      = "FULMOTA1"
 	header     = len(magic) + 8 + 4 + 4
 	maxPayload = FileSize - header
-	maxPath    = 2 << 10
 )
 
 func copies() [2]string { return [2]string{"record.a", "record.b"} }
@@ -39,8 +38,8 @@ type Store struct {
 }
 
 // Open reads the record in a folder, which has to be there. Where there is none, or
-// neither copy is whole, it begins a new one, of which not is known what was before: Unsure.
-// note says what was found damaged, "" for nothing: it is for the fleet.
+// neither copy is whole, it begins a new one, Unsure, and Lost where there was one. note says
+// what was found damaged, "" for nothing: one copy is what a power cut leaves.
 //
 // An error is one of the disk: nothing is known, and nothing was changed.
 func Open(d disk.Disk, dir string) (s *Store, r *Record, note string, err error) {
@@ -75,7 +74,7 @@ func Open(d disk.Disk, dir string) (s *Store, r *Record, note string, err error)
 		note = errors.Join(bad...).Error()
 	}
 	if r == nil {
-		r = &Record{V: 1, Unsure: true}
+		r = &Record{V: 1, Unsure: true, Lost: note != ""}
 		s.whole = false
 	}
 	if !s.whole {
