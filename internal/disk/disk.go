@@ -8,9 +8,12 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"fulmar/internal/atomicfile"
 )
@@ -23,6 +26,7 @@ type Disk interface {
 	Open(path string) (File, error)                     // to change in place; must exist
 	Rename(from, to string) error                       // within a folder
 	Symlink(to, path string) error
+	Link(from, to string) error // a second name for a file
 	RemoveAll(path string) error
 	SyncDir(path string) error
 }
@@ -72,6 +76,9 @@ func (OS) Rename(from, to string) error { return os.Rename(from, to) }
 // Symlink implements [Disk].
 func (OS) Symlink(to, path string) error { return os.Symlink(to, path) }
 
+// Link implements [Disk].
+func (OS) Link(from, to string) error { return os.Link(from, to) }
+
 // RemoveAll implements [Disk].
 func (OS) RemoveAll(path string) error { return os.RemoveAll(path) }
 
@@ -98,4 +105,33 @@ func Put(d Disk, path string, mode fs.FileMode, b []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// Replace writes a small file so that there is the old one or the new one, whole, and
+// durable when it returns. One writer at a time: the file beside it has one name.
+func Replace(d Disk, path string, mode fs.FileMode, b []byte) error {
+	dir, base := filepath.Split(filepath.Clean(path))
+	tmp := filepath.Join(dir, "."+base+".new")
+	if err := Put(d, tmp, mode, b); err != nil {
+		return err
+	}
+	if err := d.Rename(tmp, path); err != nil {
+		return err
+	}
+	return d.SyncDir(filepath.Dir(path))
+}
+
+// Free tells the bytes and files that whoever is not root may still write under dir, and
+// the size of a block. files is negative where the file system has no bound of its own.
+func Free(dir string) (bytes, files, block int64, err error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, 0, 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	block = max(int64(st.Bsize), 1)
+	bytes = int64(min(st.Bavail, uint64(1)<<62/uint64(block))) * block
+	if files = -1; st.Files > 0 {
+		files = int64(min(st.Ffree, uint64(1)<<62))
+	}
+	return bytes, files, block, nil
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"fulmar/internal/disk"
 )
 
 // lockWait bounds how long a start waits for a change that is going on: changes of the
@@ -56,22 +58,20 @@ func (e *NoSpaceError) Error() string {
 // Unwrap makes it an ENOSPC for errors.Is.
 func (e *NoSpaceError) Unwrap() error { return syscall.ENOSPC }
 
-// reserve is what stays free beside a new slot: the state has to be written after it,
+// Reserve is what stays free beside a new slot: the state has to be written after it,
 // and the spool of the same disk is not to run into its end by an update.
-const reserve = 4 << 20
+const Reserve = 4 << 20
 
 // space checks that so many bytes in so many files fit under dir.
 func space(dir string, bytes int64, files int) error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("free space of %s: %w", dir, err)
+	free, inodes, block, err := disk.Free(dir)
+	if err != nil {
+		return err
 	}
-	block := max(int64(st.Bsize), 1)
-	free := int64(min(st.Bavail, uint64(1)<<62/uint64(block))) * block
-	if need := bytes + int64(files)*block + reserve; need > free {
+	if need := bytes + int64(files)*block + Reserve; need > free {
 		return &NoSpaceError{Dir: dir, Missing: need - free}
 	}
-	if st.Files > 0 && st.Ffree < uint64(files) {
+	if inodes >= 0 && inodes < int64(files) {
 		return &NoSpaceError{Dir: dir, Inodes: true}
 	}
 	return nil

@@ -49,11 +49,14 @@ const (
 
 // Slot is one version of the programs, as its slot.json has it.
 type Slot struct {
-	ID      string          `json:"-"`
-	V       int             `json:"v"`
-	Version string          `json:"version"`
-	Origin  string          `json:"origin"` // FromDeb or FromOTA
-	Files   map[string]File `json:"files"`
+	ID      string `json:"-"`
+	V       int    `json:"v"`
+	Version string `json:"version"`
+	Origin  string `json:"origin"` // FromDeb or FromOTA
+	// Parts are the versions of what it was put together of, agent and worker, where they
+	// are not Version.
+	Parts map[string]string `json:"parts,omitempty"`
+	Files map[string]File   `json:"files"`
 }
 
 // File is a program or library of a slot.
@@ -154,6 +157,9 @@ func (sl *Slot) valid() error {
 	}
 	if _, ok := sl.Files[Agent]; !ok || len(sl.Files) > maxFiles {
 		return fmt.Errorf("%d files, wants %s and at most %d", len(sl.Files), Agent, maxFiles)
+	}
+	if len(sl.Parts) > maxParts {
+		return fmt.Errorf("versions of %d parts, at most %d", len(sl.Parts), maxParts)
 	}
 	for name, f := range sl.Files {
 		if err := validFile(name, f.Size); err != nil {

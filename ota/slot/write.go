@@ -36,18 +36,30 @@ const writeWait = time.Minute
 //
 // Where it does not fit, a *[NoSpaceError] says how much is missing and nothing is left.
 func (s *Store) Write(version, origin string, files map[string]string) (Slot, error) {
-	sl := Slot{V: 1, Version: version, Origin: origin, Files: map[string]File{}}
+	return s.Add(Slot{Version: version, Origin: origin}, files)
+}
+
+// Add is [Store.Write] for a slot of parts: of sl count Version, Origin, Parts and, where it
+// has some, Files: those are what the files have to be. A file that lies in another slot is
+// not copied, it gets a second name: what is not new costs no bytes. Slots in keep are not
+// removed.
+func (s *Store) Add(sl Slot, files map[string]string, keep ...string) (Slot, error) {
+	wants := sl.Files
+	sl.V, sl.Files = 1, map[string]File{}
 	for name, path := range files {
 		f, err := source(name, path)
+		if want, ok := wants[name]; err == nil && ok && f != want {
+			err = fmt.Errorf("%s is not what it should be, %d bytes with SHA-256 %s", path, want.Size, want.SHA256)
+		}
 		if err != nil {
-			return Slot{}, fmt.Errorf("write slot %s: %w", version, err)
+			return Slot{}, fmt.Errorf("write slot %s: %w", sl.Version, err)
 		}
 		sl.Files[name] = f
 	}
 	if err := sl.valid(); err != nil {
 		return Slot{}, fmt.Errorf("write slot: %w", err)
 	}
-	sl.ID = makeID(version, sl.Files)
+	sl.ID = makeID(sl.Version, sl.Files)
 	unlock, err := s.lock(writeLock, writeWait)
 	if err != nil {
 		return Slot{}, err
@@ -60,11 +72,11 @@ func (s *Store) Write(version, origin string, files map[string]string) (Slot, er
 		have, err := s.Get(sl.ID)
 		return have, err
 	}
-	if err := s.prune(sl.ID); err != nil {
+	if err := s.prune(append(keep, sl.ID)...); err != nil {
 		return Slot{}, err
 	}
 	if err := s.write(sl, files); err != nil {
-		return Slot{}, errors.Join(fmt.Errorf("write slot %s: %w", sl.ID, s.full(err, sl)), s.clean())
+		return Slot{}, errors.Join(fmt.Errorf("write slot %s: %w", sl.ID, s.full(err, sl, files)), s.clean())
 	}
 	return sl, nil
 }
@@ -99,11 +111,7 @@ func (s *Store) clean() error {
 
 func (s *Store) write(sl Slot, files map[string]string) error {
 	dir := filepath.Join(s.dir, slotsDir)
-	total := int64(0)
-	for _, f := range sl.Files {
-		total += f.Size
-	}
-	if err := space(dir, total, len(files)+2); err != nil {
+	if err := space(dir, s.fresh(sl, files), len(files)+2); err != nil {
 		return err
 	}
 	tmp := filepath.Join(dir, newDir)
@@ -111,7 +119,7 @@ func (s *Store) write(sl Slot, files map[string]string) error {
 		return err
 	}
 	for name, path := range files {
-		if err := s.copy(filepath.Join(tmp, name), path, sl.Files[name]); err != nil {
+		if err := s.bring(filepath.Join(tmp, name), path, sl.Files[name]); err != nil {
 			return err
 		}
 	}
@@ -134,6 +142,16 @@ func (s *Store) write(sl Slot, files map[string]string) error {
 	return s.disk.SyncDir(dir)
 }
 
+// bring gives a file that another slot has a second name, and copies any other.
+func (s *Store) bring(to, from string, want File) error {
+	if s.ours(from) {
+		if shared, err := s.share(to, from); shared || err != nil {
+			return err
+		}
+	}
+	return s.copy(to, from, want)
+}
+
 // copy copies a file and makes its content durable.
 func (s *Store) copy(to, from string, want File) error {
 	in, err := os.Open(from)
@@ -145,11 +163,7 @@ func (s *Store) copy(to, from string, want File) error {
 	if err != nil {
 		return err
 	}
-	mode := fs.FileMode(0o644)
-	if fi.Mode()&0o111 != 0 {
-		mode = 0o755
-	}
-	out, err := s.disk.Create(to, mode)
+	out, err := s.disk.Create(to, modeOf(filepath.Base(to), fi.Mode()))
 	if err != nil {
 		return err
 	}
@@ -167,18 +181,24 @@ func (s *Store) copy(to, from string, want File) error {
 	return nil
 }
 
+// fresh is how many bytes a slot takes beside what is there.
+func (s *Store) fresh(sl Slot, files map[string]string) (n int64) {
+	for name, path := range files {
+		if !s.ours(path) {
+			n += sl.Files[name].Size
+		}
+	}
+	return n
+}
+
 // full says of an error by a full disk how much is missing.
-func (s *Store) full(err error, sl Slot) error {
+func (s *Store) full(err error, sl Slot, files map[string]string) error {
 	var known *NoSpaceError
 	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) || errors.As(err, &known) {
 		return err
 	}
-	total := int64(0)
-	for _, f := range sl.Files {
-		total += f.Size
-	}
 	cerr := s.clean() // what was written so far counts as free again
-	if serr := space(filepath.Join(s.dir, slotsDir), total, len(sl.Files)+2); serr != nil {
+	if serr := space(filepath.Join(s.dir, slotsDir), s.fresh(sl, files), len(sl.Files)+2); serr != nil {
 		return errors.Join(serr, cerr)
 	}
 	return errors.Join(err, cerr) // a quota, or somebody else took the space for a moment

@@ -37,7 +37,7 @@ type Recorder struct {
 
 // Step is one that was done.
 type Step struct {
-	What     string // mkdir create write patch sync rename symlink remove syncdir
+	What     string // mkdir create write patch sync rename symlink link remove syncdir
 	Path, To string // relative to the root
 	Data     []byte
 	At       int64 // of a patch
@@ -93,6 +93,11 @@ func (r *Recorder) Rename(from, to string) error {
 // Symlink implements [disk.Disk].
 func (r *Recorder) Symlink(to, path string) error {
 	return r.do(Step{What: "symlink", Path: r.rel(path), To: to}, func() error { return r.OS.Symlink(to, path) })
+}
+
+// Link implements [disk.Disk].
+func (r *Recorder) Link(from, to string) error {
+	return r.do(Step{What: "link", Path: r.rel(from), To: r.rel(to)}, func() error { return r.OS.Link(from, to) })
 }
 
 // RemoveAll implements [disk.Disk].
@@ -175,6 +180,14 @@ func (n *Node) change(fn func(map[string]*Node)) {
 	n.pending = append(n.pending, fn)
 }
 
+// empty takes everything out of a folder, one by one, in any order.
+func (n *Node) empty() {
+	for name, child := range n.names {
+		child.empty()
+		n.change(func(m map[string]*Node) { delete(m, name) })
+	}
+}
+
 // Picture makes the volatile picture of a log.
 func Picture(base *Node, log []Step) *Node {
 	for _, s := range log {
@@ -189,6 +202,9 @@ func Picture(base *Node, log []Step) *Node {
 		case "symlink":
 			l := &Node{link: s.To}
 			dir.change(func(m map[string]*Node) { m[name] = l })
+		case "link":
+			was, to, toName := base.at(s.Path), base.at(filepath.Dir(s.To)), filepath.Base(s.To)
+			to.change(func(m map[string]*Node) { m[toName] = was })
 		case "write":
 			f := base.at(s.Path)
 			f.data = append(f.data, s.Data...)
@@ -209,10 +225,7 @@ func Picture(base *Node, log []Step) *Node {
 			}
 			dir.change(func(m map[string]*Node) { delete(m, name); m[toName] = moved })
 		case "remove":
-			gone := base.at(s.Path)
-			for child := range gone.names { // one by one, in any order
-				gone.change(func(m map[string]*Node) { delete(m, child) })
-			}
+			base.at(s.Path).empty()
 			dir.change(func(m map[string]*Node) { delete(m, name) })
 		case "syncdir":
 			d := base.at(s.Path)
