@@ -251,7 +251,7 @@ func (a *Agent) startMakers(g *run.Group) {
 		})
 	})
 	g.Go("trial", func(ctx context.Context) error {
-		return trial.Keep(ctx, trial.Self(), func() uint64 { return a.scheduler.Stats().Ticks }, func(string) bool { return false }, a.say)
+		return trial.Keep(ctx, trial.Self(), func() uint64 { return a.scheduler.Stats().Ticks }, a.say)
 	})
 	if a.opt.ConfigPath != "" {
 		g.Go("config", a.watchConfig)

@@ -109,7 +109,10 @@ func New(cfg Config, deps Deps) *Updater {
 		deps.Disk = disk.OS{}
 	}
 	if deps.Free == nil {
-		deps.Free = func() (int64, error) { return disk.Free(cfg.Dir) }
+		deps.Free = func() (int64, error) {
+			free, _, _, err := disk.Free(cfg.Dir)
+			return free, err
+		}
 	}
 	if deps.Log == nil {
 		deps.Log = slog.New(slog.DiscardHandler)

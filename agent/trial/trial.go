@@ -40,6 +40,18 @@ type Slot struct {
 	store *slot.Store
 	id    string
 	why   string // what the launcher could not start instead of this program
+	owned func(id string) bool
+}
+
+// ID is the slot's, "" where the process runs out of none.
+func (s Slot) ID() string { return s.id }
+
+// Unless gives the slot to an update while owned says so of its ID: the update ends its
+// trial, by its own idea of health, and [Keep] waits. When it owns the slot no more and the
+// trial still goes on (it has lost what it knew), Keep ends it as that of a package.
+func (s Slot) Unless(owned func(id string) bool) Slot {
+	s.owned = owned
+	return s
 }
 
 // Self finds the slot of this process: its program lies in STORE/slots/ID. The store is
@@ -68,12 +80,6 @@ func find(program, env string, pid int) Slot {
 	return s
 }
 
-// ID is the slot's; "" where this process runs from none.
-func (s Slot) ID() string { return s.id }
-
-// Store is where the slot lies; nil where this process runs from none.
-func (s Slot) Store() *slot.Store { return s.store }
-
 // Say tells the fleet a state of the board, once per change.
 type Say func(subject, state string, sev schema.Severity, text string)
 
@@ -85,10 +91,9 @@ const (
 
 // Keep tells of the slot and, where it is on trial, confirms it: with the first progress
 // that comes [Proof] or more after the first progress. progress is a number that grows
-// with it, what the watchdog is fed by. A slot that judged tells to be judged by others, an
-// update that is on trial itself, is left to them. Keep ends with the context or when
-// nothing is left to do, and returns nil.
-func Keep(ctx context.Context, s Slot, progress func() uint64, judged func(id string) bool, say Say) error {
+// with it, what the watchdog is fed by. Keep ends with the context or when nothing is
+// left to do, and returns nil.
+func Keep(ctx context.Context, s Slot, progress func() uint64, say Say) error {
 	if s.why != "" {
 		say(subjectFall, "last-resort", schema.SeverityAlarm, "the slot that was to run could not be started: "+s.why)
 	}
@@ -119,14 +124,35 @@ func Keep(ctx context.Context, s Slot, progress func() uint64, judged func(id st
 		return nil
 	}
 	say(subject, "trial", schema.SeverityInfo, fmt.Sprintf("runs from slot %s on trial, start %d of %d", s.id, st.Tries, slot.MaxTries))
-	if judged(s.id) {
-		return nil
-	}
-	if !prove(ctx, progress) || judged(s.id) {
-		return nil
+	for {
+		if !s.wait(ctx, say) || !prove(ctx, progress) {
+			return nil
+		}
+		if s.owned == nil || !s.owned(s.id) {
+			break
+		}
 	}
 	s.confirm(ctx, say)
 	return nil
+}
+
+// wait waits while an update owns the trial; false if there is nothing left to do then.
+func (s Slot) wait(ctx context.Context, say Say) bool {
+	if s.owned == nil {
+		return true
+	}
+	for s.owned(s.id) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(look):
+		}
+	}
+	st, note, err := s.store.State()
+	if err == nil && note == "" && st.Current == s.id && !st.Trial {
+		say(subject, "confirmed", schema.SeverityInfo, "slot "+s.id+" is confirmed by its update")
+	}
+	return err != nil || note != "" || st.Current == s.id && st.Trial
 }
 
 // prove waits for the proof; false if the context ended before.

@@ -72,30 +72,6 @@ func (w *words) want(t *testing.T, want ...string) {
 	}
 }
 
-// nobody judges a slot but Keep.
-func nobody(string) bool { return false }
-
-// TestJudged: a slot whose update is on trial is not confirmed here.
-func TestJudged(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		s, ids := store(t, "1.0", "2.0")
-		n := uint64(0)
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
-		defer cancel()
-		for _, late := range []uint64{0, 30} { // from the start on, or known later
-			var w words
-			n = 0
-			if err := Keep(ctx, slotOf(s, ids[1], ""), func() uint64 { n++; return n }, func(id string) bool { return id == ids[1] && n >= late }, w.say); err != nil {
-				t.Error(err)
-			}
-		}
-		if st, _, err := s.State(); err != nil || !st.Trial {
-			t.Errorf("%+v, %v: wants a slot on trial", st, err)
-		}
-	})
-}
-
 // onTrial runs Keep for a while with a progress that moves at the given seconds, and
 // tells whether the slot is still on trial then.
 func onTrial(t *testing.T, w *words, seconds int, moves func(second int) bool) (still bool) {
@@ -110,7 +86,7 @@ func onTrial(t *testing.T, w *words, seconds int, moves func(second int) bool) (
 				mu.Lock()
 				defer mu.Unlock()
 				return n
-			}, nobody, w.say)
+			}, w.say)
 		}()
 		for i := range seconds {
 			if moves(i) {
@@ -178,7 +154,7 @@ func TestFallIsToldOnce(t *testing.T) {
 			n := uint64(0)
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Second)
 			defer cancel()
-			if err := Keep(ctx, slotOf(s, id, ""), func() uint64 { n++; return n }, nobody, w.say); err != nil {
+			if err := Keep(ctx, slotOf(s, id, ""), func() uint64 { n++; return n }, w.say); err != nil {
 				t.Error(err)
 			}
 		})
@@ -209,7 +185,7 @@ func TestSwitchedMeanwhile(t *testing.T) {
 				}
 			}
 			return n
-		}, nobody, w.say)
+		}, w.say)
 		if st, _, _ := s.State(); err != nil || !st.Trial || st.Current != ids[0] {
 			t.Errorf("%v, %+v: wants slot 1.0 on trial", err, st)
 		}
@@ -240,7 +216,7 @@ func TestDiskAway(t *testing.T) {
 				})
 			}
 			return n
-		}, nobody, w.say)
+		}, w.say)
 		if st, _, serr := s.State(); err != nil || serr != nil || st.Trial {
 			t.Errorf("%v, %v: still on trial: %v", err, serr, st.Trial)
 		}
@@ -269,8 +245,61 @@ func TestWhereFrom(t *testing.T) {
 		}
 	}
 	var w words
-	if err := Keep(t.Context(), find("/usr/lib/fulmar/seed/fulmard", "7 there is no slot", 7), nil, nobody, w.say); err != nil {
+	if err := Keep(t.Context(), find("/usr/lib/fulmar/seed/fulmard", "7 there is no slot", 7), nil, w.say); err != nil {
 		t.Error(err)
 	}
 	w.want(t, "slot/fall last-resort 2: the slot that was to run could not be started: there is no slot")
+}
+
+// TestOwned: what an update has on trial is its own to confirm, whatever progress there is;
+// when it owns the slot no more without a word, the slot is confirmed as that of a package.
+func TestOwned(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		confirms bool
+		told     string
+	}{"the update confirms": {true, "confirmed by its update"}, "the update has lost what it knew": {false, "is confirmed"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s, ids := store(t, "1.0", "2.0")
+				var mu sync.Mutex
+				owned, n, w := true, uint64(0), &words{}
+				done := make(chan error, 1)
+				sl := slotOf(s, ids[1], "").Unless(func(id string) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return owned && id == ids[1]
+				})
+				go func() {
+					done <- Keep(t.Context(), sl, func() uint64 {
+						mu.Lock()
+						defer mu.Unlock()
+						n++
+						return n
+					}, w.say)
+				}()
+				time.Sleep(10 * Proof)
+				if st, _, err := s.State(); err != nil || !st.Trial {
+					t.Fatalf("%+v, %v: somebody else ended the trial", st, err)
+				}
+				mu.Lock()
+				owned = false
+				if c.confirms {
+					if _, err := s.Confirm(ids[1]); err != nil {
+						t.Error(err)
+					}
+				}
+				mu.Unlock()
+				time.Sleep(2 * Proof)
+				synctest.Wait()
+				if st, _, err := s.State(); err != nil || st.Trial {
+					t.Errorf("%+v, %v", st, err)
+				}
+				if err := <-done; err != nil || !strings.Contains(w.all[len(w.all)-1], c.told) {
+					t.Errorf("%v, %q", err, w.all)
+				}
+			})
+		})
+	}
 }
