@@ -56,8 +56,8 @@ func (u *Updates) Rules() admit.Rules {
 	return admit.Rules{Windows: ws, MaxCelsius: u.MaxCelsius, PowerModes: u.PowerModes, MinBattery: u.MinBattery}
 }
 
-// UpdateDir is where updates keep their record and what they bring; see [Config.SpoolDir].
-func (c *Config) UpdateDir() string { return filepath.Join(c.Data, "ota") }
+// OTADir is where updates keep their record and what they bring; see [Config.SpoolDir].
+func (c *Config) OTADir() string { return filepath.Join(c.Data, "ota") }
 
 // FloorDir is where the lowest release that may be installed is kept; see [Config.SpoolDir].
 func (c *Config) FloorDir() string { return filepath.Join(c.Data, "floor") }
