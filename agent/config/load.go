@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -35,8 +36,17 @@ func Load(path string) (*Config, error) {
 	return c, err
 }
 
-func load(path string) (*Config, origins, error) {
-	sources, err := readAll(path)
+func load(path string) (*Config, origins, error) { return loadWith(path, UpdateDir(path)) }
+
+// With reads the config at path with the drop-ins of a folder as what came over the air, ""
+// for none: so an update is checked before it is in force.
+func With(path, update string) (*Config, error) {
+	c, _, err := loadWith(path, update)
+	return c, err
+}
+
+func loadWith(path, update string) (*Config, origins, error) {
+	sources, err := readAll(path, update)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -61,6 +71,9 @@ func parse(sources []source) (*Config, origins, error) {
 	c, from := Default(), origins{}
 	for i, s := range sources {
 		root, err := tree(s.text)
+		if err == nil && s.air {
+			err = mayUpdate(root)
+		}
 		if err == nil && root != nil {
 			err = decode(root, &c)
 		}
@@ -73,6 +86,20 @@ func parse(sources []source) (*Config, origins, error) {
 		from.note("", root, s.path)
 	}
 	return &c, from, from.blame(c.Validate(), sources)
+}
+
+// mayUpdate refuses keys that say which board this is and where it keeps what: of those
+// each board has its own, and an update is for many.
+func mayUpdate(root *ast.MappingNode) error {
+	if root == nil {
+		return nil
+	}
+	for _, v := range root.Values {
+		if key := v.Key.String(); slices.Contains([]string{"board", "data", "key", "tpm", "<<"}, key) {
+			return fmt.Errorf("%s%s: is of the board itself and cannot come over the air; set it in the config file", place(v.Key.GetToken()), key)
+		}
+	}
+	return nil
 }
 
 // tree parses one file into its map; nil where it holds only comments.
@@ -232,7 +259,7 @@ func LoadOrLastGood(path string) (c *Config, broken, err error) {
 // KeepLastGood keeps a copy of a config that was loaded from path and applied: the file
 // as it is, or where there are drop-ins the keys of all of them put together.
 func KeepLastGood(path string, c *Config) error {
-	sources, err := readAll(path)
+	sources, err := readAll(path, UpdateDir(path))
 	if err != nil {
 		return fmt.Errorf("keep last good config: %w", err)
 	}

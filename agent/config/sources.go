@@ -26,6 +26,7 @@ const (
 type source struct {
 	path string // "" where there is no file
 	text []byte
+	air  bool // it came over the air
 }
 
 // DropInDir is the folder whose *.yaml are read over the config file at path, in the
@@ -51,40 +52,59 @@ func IsDropIn(name string) bool {
 	return strings.HasSuffix(name, ".yaml") && !strings.HasPrefix(name, ".")
 }
 
-// Files are the config file at path and its drop-ins, in the order in which they are
-// read. A folder that is not there holds none.
+// UpdateDir is the folder of the drop-ins that came over the air, in the data folder of the
+// config at path: they are read after the file and before the drop-ins beside it, so that
+// people at the board have the last word.
+func UpdateDir(path string) string { return filepath.Join(dataOf(path), "config", "current") }
+
+// Files are the config file at path, the drop-ins that came over the air and those beside
+// the file, in the order in which they are read. A folder that is not there holds none.
 func Files(path string) ([]string, error) {
-	dir := DropInDir(path)
+	air, err := dropIns(UpdateDir(path))
+	if err != nil {
+		return nil, err
+	}
+	beside, err := dropIns(DropInDir(path))
+	return append(append([]string{path}, air...), beside...), err
+}
+
+// dropIns are the drop-ins of a folder, in order. One that is not there holds none, nor does
+// one of the data folder that this user may not look into: fulmard may.
+func dropIns(dir string) (out []string, err error) {
 	entries, err := os.ReadDir(dir) // sorted by name
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("read config folder: %w", err)
 	}
-	out := []string{path}
 	for _, e := range entries {
 		if IsDropIn(e.Name()) {
 			out = append(out, filepath.Join(dir, e.Name()))
 		}
 	}
-	if n := len(out) - 1; n > maxDropIns {
-		return nil, fmt.Errorf("config folder %s holds %d files, at most %d are read; put them together", dir, n, maxDropIns)
+	if len(out) > maxDropIns {
+		return nil, fmt.Errorf("config folder %s holds %d files, at most %d are read; put them together", dir, len(out), maxDropIns)
 	}
 	return out, nil
 }
 
-// readAll reads the config file at path and its drop-ins.
-func readAll(path string) ([]source, error) {
-	files, err := Files(path)
+// readAll reads the config file at path and its drop-ins, with those of a folder as what
+// came over the air.
+func readAll(path, update string) ([]source, error) {
+	air, err := dropIns(update)
+	if err != nil {
+		return nil, err
+	}
+	beside, err := dropIns(DropInDir(path))
 	if err != nil {
 		return nil, err
 	}
 	var out []source
 	left := maxConfigBytes
-	for _, f := range files {
+	for i, f := range append(append([]string{path}, air...), beside...) {
 		b, err := readFile(f, left)
 		if err != nil {
 			return nil, err
 		}
-		out, left = append(out, source{f, b}), left-len(b)
+		out, left = append(out, source{f, b, i > 0 && i <= len(air)}), left-len(b)
 	}
 	return out, nil
 }
@@ -113,11 +133,8 @@ func readFile(path string, limit int) ([]byte, error) {
 // on it counts.
 func dataOf(path string) string {
 	data := Default().Data
-	files, err := Files(path)
-	if err != nil {
-		files = []string{path}
-	}
-	for _, f := range files {
+	beside, _ := dropIns(DropInDir(path)) // what came over the air lies in it, and may not set it
+	for _, f := range append([]string{path}, beside...) {
 		b, _ := readFile(f, maxConfigBytes)
 		for line := range strings.Lines(string(b)) {
 			if v, ok := strings.CutPrefix(line, "data:"); ok {

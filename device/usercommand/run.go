@@ -165,7 +165,7 @@ func (c *Command) ask(ctx context.Context, what string, call Call) ([]byte, erro
 		return nil, err
 	}
 	// Anew: whose the files are may have changed since the start.
-	if _, err := trusted(c.program); err != nil {
+	if _, err := child.Trusted(c.program); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	in, err := json.Marshal(question{what, c.Name, call.ID, call.Actor, call.Again, args})

@@ -36,8 +36,8 @@ func (t *Tree) stage(ctx context.Context, c *release.Component, paths map[string
 	if c.Name != t.o.Component {
 		return "", fmt.Errorf("it is %s", c.Name)
 	}
-	token := tokenOf(c)
-	if !validToken(token) {
+	token := Token(c)
+	if !ValidToken(token) {
 		return "", fmt.Errorf("version %.80q makes no name of a folder", c.Version)
 	}
 	if err := errors.Join(t.make(), t.o.Disk.RemoveAll(t.path(newDir))); err != nil {

@@ -53,7 +53,7 @@ func decodeState(b []byte) (st state, err error) {
 		return state{}, fmt.Errorf("is of version %d with %d tries, this program reads 1", st.V, st.Tries)
 	}
 	for _, token := range []string{st.Current, st.Previous, st.Fell} {
-		if token != "" && !validToken(token) {
+		if token != "" && !ValidToken(token) {
 			return state{}, fmt.Errorf("is damaged: %.140q is no token", token)
 		}
 	}
@@ -91,7 +91,7 @@ func (t *Tree) read() (st state, note string, err error) {
 
 // link is what current names, "" for none.
 func (t *Tree) link() string {
-	if to, err := os.Readlink(t.path(linkName)); err == nil && validToken(to) {
+	if to, err := os.Readlink(t.path(linkName)); err == nil && ValidToken(to) {
 		return to
 	}
 	return ""

@@ -167,7 +167,8 @@ var tokenForm = sync.OnceValue(func() *regexp.Regexp {
 
 const hashInToken = 16
 
-func validToken(s string) bool { return len(s) <= ota.MaxToken && tokenForm().MatchString(s) }
+// ValidToken tells that a text has the form of a token of [Token].
+func ValidToken(s string) bool { return len(s) <= ota.MaxToken && tokenForm().MatchString(s) }
 
 func versionOf(token string) string { return token[:len(token)-hashInToken-1] }
 
@@ -182,4 +183,14 @@ func (t *Tree) make() error {
 		return err
 	}
 	return t.o.Disk.SyncDir(filepath.Dir(t.o.Dir))
+}
+
+// Folder is where a version lies that is whole, "" where it is not.
+func (t *Tree) Folder(token string) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, err := t.get(token); err != nil {
+		return ""
+	}
+	return t.path(token)
 }

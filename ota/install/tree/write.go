@@ -47,8 +47,8 @@ type inside struct {
 	sure   bool   // its SHA256 is known before it is read
 }
 
-// tokenOf names a component by its version and content.
-func tokenOf(c *release.Component) string {
+// Token names a component by its version and content.
+func Token(c *release.Component) string {
 	h := sha256.New()
 	lines := make([]string, 0, len(c.Files))
 	for i := range c.Files {
@@ -63,7 +63,7 @@ func tokenOf(c *release.Component) string {
 
 // get reads what a version is and looks whether its files are there in their size.
 func (t *Tree) get(token string) (*info, error) {
-	if !validToken(token) {
+	if !ValidToken(token) {
 		return nil, fmt.Errorf("%s: %.140q is no token", t.o.Component, token)
 	}
 	b, err := readAtMost(t.path(token, infoFile), maxInfo)
@@ -312,11 +312,31 @@ func (t *Tree) names() ([]string, error) {
 	}
 	var out []string
 	for _, e := range ents {
-		if validToken(e.Name()) {
+		if ValidToken(e.Name()) {
 			out = append(out, e.Name())
 		}
 	}
 	return out, err
+}
+
+// Holds checks that what lies at a path is a file of a component: its bytes, or for one that
+// is unpacked a folder.
+func Holds(ctx context.Context, f *release.File, path string) error {
+	fi, err := os.Lstat(path)
+	switch {
+	case path == "" || err != nil:
+		return errors.Join(errors.New("was not brought"), err)
+	case f.Unpack && fi.IsDir():
+		return nil
+	case f.Unpack || !fi.Mode().IsRegular() || fi.Size() != f.Size:
+		return fmt.Errorf("%s is not the file of %d bytes that the release says", path, f.Size)
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	if sum, err := hashFile(path); err != nil || sum != f.SHA256.String() {
+		return errors.Join(fmt.Errorf("%s is not what the release says, SHA-256 %s", path, f.SHA256), err)
+	}
+	return nil
 }
 
 func hashFile(name string) (string, error) {
