@@ -97,7 +97,7 @@ var edges = map[string][]string{
 	"fleet/api":          {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
 	"fleet":              {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar/local":   {"cmd/fulmar+", "command", "trust"},
-	"cmd/fulmar":         {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain"},
+	"cmd/fulmar":         {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain", "ota/release", "ota/bundle", "ota/delta+"},
 	"cmd/fulmard":        {"agent+", "device", "device/child"},
 	"cmd/fulmar-infer":   {"inference+", "storage", "models+"},
 	"cmd/fulmar-fleet":   {"cmd/fulmar-fleet/commands", "fleet+", "trust", "trust/chain"},

@@ -25,6 +25,7 @@ import (
 	"fulmar/cmd/fulmar/local"
 	"fulmar/cmd/fulmar/ota"
 	"fulmar/cmd/fulmar/people"
+	"fulmar/cmd/fulmar/release"
 	"fulmar/cmd/fulmar/remote"
 	"fulmar/cmd/fulmar/rollout"
 	"fulmar/cmd/fulmar/spool"
@@ -33,7 +34,7 @@ import (
 )
 
 // Root gives all commands of fulmar.
-func Root(release string) *cobra.Command {
+func Root(version string) *cobra.Command {
 	c := cli.Root(&cobra.Command{
 		Use: "fulmar", Short: "look after boards: their records, keys, fleet, TPM and models",
 		Long: `What was asked for goes to standard output, all talk to standard error. Exit codes:
@@ -47,15 +48,15 @@ is over. An error ends with its code in brackets: fulmar explain CODE says more.
   fulmar board list -q 'not state=healthy'
   fulmar local status
   fulmar tpm test`,
-	}, release)
-	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), board.Command(), command.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
+	}, version)
+	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), release.Command(), board.Command(), command.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
 		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), local.Command(), ota.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
 
 // Run runs one command and gives its exit code.
-func Run(ctx context.Context, release string, args []string, stdout, stderr io.Writer) int {
-	at, err := cli.Execute(ctx, Root(release), args, stdout, stderr)
+func Run(ctx context.Context, version string, args []string, stdout, stderr io.Writer) int {
+	at, err := cli.Execute(ctx, Root(version), args, stdout, stderr)
 	switch {
 	case err == nil:
 		return 0

@@ -79,6 +79,7 @@ func Table() []Row {
 	rows = append(rows, keyRows()...)
 	rows = append(rows, boardRows()...)
 	rows = append(rows, tpmRows()...)
+	rows = append(rows, releaseRows()...)
 	rows = append(rows, enrolRows()...)
 	rows = append(rows, auditRows()...)
 	rows = append(rows, onboardRows()...)

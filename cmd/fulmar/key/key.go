@@ -201,7 +201,7 @@ func (v *verifying) run(path string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s, err := openSet(v.set, v.pin)
+	s, err := OpenSet(v.set, v.pin)
 	if err != nil {
 		return err
 	}
@@ -228,8 +228,8 @@ func (v *verifying) run(path string, stdout io.Writer) error {
 	return nil
 }
 
-// openSet opens a key set file. Without a pin it is what the person says it is.
-func openSet(path, pin string) (*trust.KeySet, error) {
+// OpenSet opens a key set file. Without a pin it is what the person says it is.
+func OpenSet(path, pin string) (*trust.KeySet, error) {
 	if path == "" {
 		return nil, fmt.Errorf("%w: --set FILE names the key set", cli.ErrUsage)
 	}

@@ -85,7 +85,7 @@ func (r *rotating) run(stdout io.Writer) error {
 	}
 	next := &trust.KeySet{Version: 1, Thresholds: map[trust.Role]int{}}
 	if r.from != "" {
-		old, err := openSet(r.from, "")
+		old, err := OpenSet(r.from, "")
 		if err != nil {
 			return err
 		}

@@ -51,7 +51,9 @@ type Request struct {
 	Method  string // "" is GET
 	Path    string // from /api/v1/ on
 	Query   url.Values
-	Body    any    // sent as JSON; nil for none
+	Body    any       // sent as JSON; nil for none
+	Stream  io.Reader // in place of Body: Length bytes as they are
+	Length  int64
 	IfMatch string // what was seen before: a change of something that changed meanwhile is refused
 	Accept  string // "" is JSON
 }
@@ -101,6 +103,9 @@ func (c *Client) build(ctx context.Context, r *Request) (*http.Request, error) {
 		}
 		body = bytes.NewReader(b)
 	}
+	if r.Stream != nil {
+		body = r.Stream
+	}
 	method := r.Method
 	if method == "" {
 		method = http.MethodGet
@@ -114,7 +119,11 @@ func (c *Client) build(ctx context.Context, r *Request) (*http.Request, error) {
 		return nil, fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
-	if r.Body != nil {
+	switch {
+	case r.Stream != nil:
+		req.ContentLength = r.Length
+		req.Header.Set("Content-Type", "application/octet-stream")
+	case r.Body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if method == http.MethodPost { // one that is sent twice is done once
