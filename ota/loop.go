@@ -14,6 +14,7 @@ import (
 	"fulmar/ota/bring"
 	"fulmar/ota/record"
 	"fulmar/ota/release"
+	"fulmar/ota/steps"
 	"fulmar/ota/table"
 	words "fulmar/schema/ota"
 )
@@ -35,16 +36,16 @@ type machine struct {
 	begun   int // the step whose effect was begun
 	resumed bool
 	running *effect
-	done    chan outcome
+	done    chan ending
 	notes   chan note
 	sweeps  []sweep
 	paths   map[string]string // of the files that were brought, while they are whole
 	manif   *release.Manifest // of the update in work
 
-	late   *outcome      // a step that could not be made durable
-	broken bool          // the record could not be written
-	mend   time.Duration // when it is tried again
-	retry  time.Duration // when a word is told again that could not be kept
+	late   *steps.Outcome // a step that could not be made durable
+	broken bool           // the record could not be written
+	mend   time.Duration  // when it is tried again
+	retry  time.Duration  // when a word is told again that could not be kept
 
 	progress int
 	reason   string // of the moment; the record has that of the step
@@ -66,16 +67,10 @@ type effect struct {
 	cancel context.CancelFunc
 }
 
-// outcome is how an effect ended.
-type outcome struct {
-	step   int
-	on     table.Event // "" stays in the state
-	reason string
-	set    func(*record.Work)
-	ask    Restart
-	mem    func(*record.Component)
-	owed   uint64
-	paths  map[string]string
+// ending is how an effect of a step ended.
+type ending struct {
+	step int
+	steps.Outcome
 }
 
 // note is what an effect tells on its way.
@@ -87,7 +82,7 @@ type note struct {
 
 // Run works until ctx ends. An error is one that a new start may mend.
 func (u *Updater) Run(ctx context.Context) error {
-	m := &machine{Updater: u, group: run.New(ctx), done: make(chan outcome), notes: make(chan note)}
+	m := &machine{Updater: u, group: run.New(ctx), done: make(chan ending), notes: make(chan note)}
 	defer m.end()
 	if err := m.open(ctx); err != nil {
 		return err
@@ -147,7 +142,7 @@ func (m *machine) open(ctx context.Context) error {
 			m.deps.Warn(words.Disk, record.Clip("no updates are taken: "+err.Error()))
 		}
 		m.view.Store(&Status{Trouble: err.Error()})
-		if sleep(ctx, patience) != nil {
+		if steps.Sleep(ctx, patience) != nil {
 			return ctx.Err()
 		}
 	}
@@ -209,14 +204,14 @@ func (m *machine) again(booted bool) {
 	w := m.rec.Load().Work
 	state := table.State(w.State)
 	if !state.Known() {
-		m.fire(outcome{on: table.Strange, reason: why(words.Loop, "the record is of a newer program, in a state %q that this one does not know", w.State)})
+		m.fire(steps.Outcome{On: table.Strange, Reason: steps.Why(words.Loop, "the record is of a newer program, in a state %q that this one does not know", w.State)})
 		return
 	}
 	if state == table.Trial {
 		m.ends = max(m.ends, m.now()+m.lasts(state)) // a start that is new proves itself anew
 	}
 	if w.Passes[w.State] >= table.LimitOf(state).Passes || w.Boots >= maxBoots {
-		m.fire(outcome{on: table.Looped, reason: why(words.Loop, "started %d times in state %s, and %d times the board", w.Passes[w.State], w.State, w.Boots)})
+		m.fire(steps.Outcome{On: table.Looped, Reason: steps.Why(words.Loop, "started %d times in state %s, and %d times the board", w.Passes[w.State], w.State, w.Boots)})
 		return
 	}
 	m.save(func(r *record.Record) {
@@ -235,7 +230,7 @@ func (m *machine) advance() {
 	if len(m.sweeps) > 0 {
 		s := m.sweeps[0]
 		m.sweeps = m.sweeps[1:]
-		m.launch(-1, func(ctx context.Context) outcome { return m.sweep(ctx, s) })
+		m.launch(-1, func(ctx context.Context) steps.Outcome { return m.sweep(ctx, s) })
 		return
 	}
 	r := m.rec.Load()
@@ -246,18 +241,17 @@ func (m *machine) advance() {
 	if r.Work != nil && m.begun != m.step && m.late == nil {
 		m.begun = m.step
 		j := m.job()
-		m.launch(m.step, func(ctx context.Context) outcome { return m.effect(ctx, j) })
+		m.launch(m.step, j.Do)
 	}
 }
 
 // launch runs an effect. One that panics has failed; nothing else falls with it.
-func (m *machine) launch(step int, fn func(context.Context) outcome) {
+func (m *machine) launch(step int, fn func(context.Context) steps.Outcome) {
 	ctx, cancel := context.WithCancel(m.group.Context())
 	m.running = &effect{step, cancel}
 	m.group.Go("update", func(context.Context) error {
 		defer cancel()
-		out := guarded(ctx, fn)
-		out.step = step
+		out := ending{step, guarded(ctx, fn)}
 		select {
 		case m.done <- out:
 		case <-m.group.Context().Done():
@@ -266,13 +260,42 @@ func (m *machine) launch(step int, fn func(context.Context) outcome) {
 	})
 }
 
-func guarded(ctx context.Context, fn func(context.Context) outcome) (out outcome) {
+func guarded(ctx context.Context, fn func(context.Context) steps.Outcome) (out steps.Outcome) {
 	defer func() {
 		if p := recover(); p != nil {
-			out = outcome{on: table.GaveUp, reason: why(words.Disk, "a step of the update panicked: %v", p)}
+			out = steps.Outcome{On: table.GaveUp, Reason: steps.Why(words.Disk, "a step of the update panicked: %v", p)}
 		}
 	}()
 	return fn(ctx)
+}
+
+// job is the picture that a step gets.
+func (m *machine) job() *steps.Job {
+	r := m.rec.Load()
+	w, step := r.Work, m.step
+	j := &steps.Job{
+		World: steps.World{
+			Installer: m.deps.Installer, Bring: m.bring, Gate: m.deps.Gate, Floor: m.deps.Floor, Unmet: m.deps.Unmet, Conditions: m.deps.Conditions,
+			Free: m.deps.Free, Log: m.deps.Log, Poll: m.cfg.Poll, Look: m.cfg.Look,
+		},
+		Work: w, Mem: r.Components[w.Component], Manifest: m.manifest(w), Paths: m.paths, Resumed: m.resumed,
+		Note: func(ctx context.Context, progress int, reason string) {
+			select {
+			case m.notes <- note{step, progress, reason}:
+			case <-ctx.Done():
+			}
+		},
+	}
+	if j.Mem == nil {
+		j.Mem = &record.Component{}
+	}
+	switch Restart(w.Asked) {
+	case RestartProgram:
+		j.Booted = m.resumed
+	case RestartMachine:
+		j.Booted = w.AskedIn != m.cfg.Clock.Boot()
+	}
+	return j
 }
 
 // next is how long nothing has to be done if nothing happens.
@@ -321,7 +344,7 @@ func (m *machine) tick() {
 	r := m.rec.Load()
 	for i, q := range m.queue {
 		if now >= q && i < len(r.Queue) {
-			m.drop(i, why(words.Deadline, "it waited for another update until its deadline"))
+			m.drop(i, steps.Why(words.Deadline, "it waited for another update until its deadline"))
 			return
 		}
 	}
@@ -329,9 +352,9 @@ func (m *machine) tick() {
 		state := table.State(w.State)
 		switch {
 		case now >= m.ends:
-			m.fire(outcome{on: table.Late, reason: m.lateReason(w, state)})
+			m.fire(steps.Outcome{On: table.Late, Reason: m.lateReason(w, state)})
 		case now >= m.total && state.Before():
-			m.fire(outcome{on: table.Late, reason: m.lateReason(w, state)})
+			m.fire(steps.Outcome{On: table.Late, Reason: m.lateReason(w, state)})
 		}
 	}
 	if r := m.rec.Load(); (r.Work != nil || len(r.Queue) > 0) && now >= m.saved+m.cfg.Tick {
@@ -347,10 +370,10 @@ func (m *machine) lateReason(w *record.Work, state table.State) string {
 		last = w.Reason
 	}
 	if state == table.Trial {
-		return why(words.Unhealthy, "not healthy in time: %s", last)
+		return steps.Why(words.Unhealthy, "not healthy in time: %s", last)
 	}
 	if last != "" {
-		return why(words.Deadline, "not done with %s in time: %s", w.State, last)
+		return steps.Why(words.Deadline, "not done with %s in time: %s", w.State, last)
 	}
-	return why(words.Deadline, "not done with %s in time", w.State)
+	return steps.Why(words.Deadline, "not done with %s in time", w.State)
 }

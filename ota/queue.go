@@ -18,6 +18,7 @@ import (
 	"fulmar/internal/disk"
 	"fulmar/ota/record"
 	"fulmar/ota/release"
+	"fulmar/ota/steps"
 	"fulmar/ota/table"
 	words "fulmar/schema/ota"
 )
@@ -67,7 +68,7 @@ func (m *machine) take(o *Order) {
 		return
 	}
 	if at >= 0 {
-		m.drop(at, why(words.Superseded, "attempt %d of rollout %s came", o.Attempt, o.Rollout))
+		m.drop(at, steps.Why(words.Superseded, "attempt %d of rollout %s came", o.Attempt, o.Rollout))
 	}
 	m.queue = append(m.queue, m.now()+time.Duration(q.Lasts)*time.Millisecond)
 	if !m.save(func(r *record.Record) { r.Queue = append(r.Queue, q) }) {
@@ -103,20 +104,20 @@ func (m *machine) replaces(q *record.Order) {
 	if w == nil || w.Component != q.Component {
 		return
 	}
-	on, reason := table.Newer, why(words.Superseded, "attempt %d of rollout %s came", q.Attempt, q.Rollout)
+	on, reason := table.Newer, steps.Why(words.Superseded, "attempt %d of rollout %s came", q.Attempt, q.Rollout)
 	if q.Act == release.ActUndo {
-		on, reason = table.Withdrawn, why(words.Undone, "rollout %s was taken back", q.Rollout)
+		on, reason = table.Withdrawn, steps.Why(words.Undone, "rollout %s was taken back", q.Rollout)
 	}
 	if _, ok := table.Next(table.State(w.State), on); ok {
-		m.fire(outcome{on: on, reason: reason})
+		m.fire(steps.Outcome{On: on, Reason: reason})
 	}
 }
 
 // refuse ends an order that could not even be kept.
 func (m *machine) refuse(q *record.Order, err error) {
-	reason := why(words.Disk, "its manifest could not be kept: %v", err)
+	reason := steps.Why(words.Disk, "its manifest could not be kept: %v", err)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		reason = why(words.NoSpace, "not even for its manifest: %v", err)
+		reason = steps.Why(words.NoSpace, "not even for its manifest: %v", err)
 	}
 	m.last(q, reason, func(*record.Record) {})
 }
@@ -175,7 +176,7 @@ func (m *machine) begin() {
 // abort ends what a person does not want.
 func (m *machine) abort(component string) error {
 	r := m.rec.Load()
-	reason := why(words.Aborted, "by a person at the board")
+	reason := steps.Why(words.Aborted, "by a person at the board")
 	done := false
 	for i := len(r.Queue) - 1; i >= 0; i-- {
 		if component == "" || r.Queue[i].Component == component {
@@ -184,7 +185,7 @@ func (m *machine) abort(component string) error {
 	}
 	if w := r.Work; w != nil && (component == "" || w.Component == component) {
 		if _, ok := table.Next(table.State(w.State), table.Abort); ok {
-			m.fire(outcome{on: table.Abort, reason: reason})
+			m.fire(steps.Outcome{On: table.Abort, Reason: reason})
 			done = true
 		}
 	}

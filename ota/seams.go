@@ -3,189 +3,56 @@
 
 package ota
 
-import (
-	"context"
-	"errors"
-	"time"
+import "fulmar/ota/seam"
 
-	"fulmar/ota/release"
+// What the parts of an update meet at; see package seam.
+type (
+	// Order is what a board shall do, proven already.
+	Order = seam.Order
+	// Installer brings one kind of component into force.
+	Installer = seam.Installer
+	// Shadower is an [Installer] that can run something beside what is in use.
+	Shadower = seam.Shadower
+	// Fetcher brings objects.
+	Fetcher = seam.Fetcher
+	// Gate tells how a component on trial is.
+	Gate = seam.Gate
+	// Floor is the lowest epoch that may be installed.
+	Floor = seam.Floor
+	// Restart is what has to start again before a switch takes effect.
+	Restart = seam.Restart
+	// Standing is how something that was staged stands.
+	Standing = seam.Standing
+	// Verdict is what the gate thinks.
+	Verdict = seam.Verdict
+	// Refusal is a reason why an update cannot go on, at least not now.
+	Refusal = seam.Refusal
+	// Moment is what an update is about to do.
+	Moment = seam.Moment
 )
 
-// Order is what a board shall do, proven already: signatures, address, epoch and freshness.
-type Order struct {
-	Rollout, Component, Release string
-
-	// Attempt rises over all orders for a component: of an equal or lower one nothing is
-	// done again, its word is only told again. 0 for a Local one that nobody numbered.
-	Attempt uint64
-	Act     string // release.ActInstall, ActShadow, ActUndo
-
-	Manifest *release.Manifest // nil for undo
-	Hash     release.Hash      // of the manifest's bytes
-	// Raw are the manifest's bytes: kept, so that a restart needs no network. Who signed them
-	// has been checked; what is read back is checked by Hash, which the record holds.
-	Raw     []byte
-	Patches []release.Patch // of the directive, beside the encodings of the manifest
-	Before  string          // the release that ran before, as far as the fleet knows
-	Local   bool            // from a bundle at the board: no freshness is asked
-	// Deadline is how long it may take in all, from when it is offered; 0: see [Config].
-	Deadline time.Duration
-}
-
-// Restart is what has to start again before a switch takes effect.
-type Restart uint8
-
-// What starts again.
+// The values of those types, and their bounds.
 const (
-	RestartNone    Restart = iota // nothing: it is in force already
-	RestartProgram                // the agent
-	RestartMachine                // the board
+	RestartNone    = seam.RestartNone
+	RestartProgram = seam.RestartProgram
+	RestartMachine = seam.RestartMachine
+
+	NotYet  = seam.NotYet
+	OnTrial = seam.OnTrial
+	InForce = seam.InForce
+	Fallen  = seam.Fallen
+
+	Wait = seam.Wait
+	Good = seam.Good
+	Bad  = seam.Bad
+
+	ToFetch  = seam.ToFetch
+	ToSwitch = seam.ToSwitch
+	ToGoBack = seam.ToGoBack
+
+	MaxToken  = seam.MaxToken
+	MaxBefore = seam.MaxBefore
 )
-
-// String names it for people.
-func (r Restart) String() string {
-	switch r {
-	case RestartNone:
-		return "none"
-	case RestartProgram:
-		return "program"
-	case RestartMachine:
-		return "machine"
-	}
-	return "unknown"
-}
-
-// Standing is how something that was staged stands, as the installer finds it.
-type Standing uint8
-
-// The standings.
-const (
-	NotYet  Standing = iota // staged at most: what ran before is in force, and nobody fell back
-	OnTrial                 // in force until it is confirmed, or falls
-	InForce                 // in force for good
-	Fallen                  // it was tried and gone back from: by the launcher, a person, or Back
-)
-
-// String names it for people.
-func (s Standing) String() string {
-	switch s {
-	case NotYet:
-		return "not yet"
-	case OnTrial:
-		return "on trial"
-	case InForce:
-		return "in force"
-	case Fallen:
-		return "fallen"
-	}
-	return "unknown"
-}
-
-// Verdict is what the gate thinks of a component on trial.
-type Verdict uint8
-
-// The verdicts.
-const (
-	Wait Verdict = iota // not yet
-	Good                // all checks hold now
-	Bad                 // for sure: go back
-)
-
-// String names it for people.
-func (v Verdict) String() string {
-	switch v {
-	case Wait:
-		return "wait"
-	case Good:
-		return "good"
-	case Bad:
-		return "bad"
-	}
-	return "unknown"
-}
 
 // ErrNoBase: what runs here is not what a patch is to be applied to.
-var ErrNoBase = errors.New("the base of the patch is not here")
-
-// Installer brings one kind of component into force. Every method is idempotent and may
-// be cut by a power loss anywhere; ctx ends what takes long.
-type Installer interface {
-	// Running tells the version that is in force, "" where there is none or it is unknown.
-	Running(ctx context.Context) (version string, err error)
-	// Stage puts the component, whose files lie complete and verified at paths[file.Path] (for
-	// one with Unpack a folder of what was in the tar), beside what runs, durably. token
-	// names it: an id of a slot, a folder's name; at most MaxToken bytes. It runs nothing.
-	Stage(ctx context.Context, c *release.Component, paths map[string]string) (token string, err error)
-	// Base gives a file that is in force by its SHA-256. ErrNoBase.
-	Base(ctx context.Context, sha release.Hash) (path string, err error)
-	// Switch puts token in force on trial, at once or with the restart that it asks for.
-	Switch(ctx context.Context, token string) (Restart, error)
-	// Look tells how token stands, after any restart; for Fallen also why.
-	Look(ctx context.Context, token string) (Standing, string, error)
-	// Confirm ends the trial of token, for good.
-	Confirm(ctx context.Context, token string) error
-	// Back goes from token to what ran before it, or to nothing where nothing did. Where
-	// token is not in force (any more), it does nothing.
-	Back(ctx context.Context, token, why string) (Restart, error)
-	// Sweep removes staged things but those in keep, what is in force and what that would
-	// go back to.
-	Sweep(ctx context.Context, keep []string) error
-	// Space tells the bytes that staging the component needs, and the free ones there.
-	Space(ctx context.Context, c *release.Component) (need, free int64, err error)
-}
-
-// MaxToken bounds a token of an [Installer], in bytes: it is in the record.
-const MaxToken = 128
-
-// Shadower is an [Installer] that can run something beside what is in use, for
-// release.ActShadow. Others fail such an order.
-type Shadower interface {
-	// Shadow runs token beside what is in force, durably; "" ends that.
-	Shadow(ctx context.Context, token string) error
-}
-
-// Fetcher brings objects.
-type Fetcher interface {
-	// Fetch brings an object into a file and returns when it is whole and verified. It goes
-	// on where an earlier call was cut, also in an earlier life of the process, and has no
-	// deadline of its own but ctx. progress may be called often.
-	Fetch(ctx context.Context, o release.Object, progress func(have, all int64)) (path string, err error)
-	// Drop removes what there is of an object. None is no error.
-	Drop(o release.Object) error
-}
-
-// Gate tells how a component on trial is.
-type Gate interface {
-	// Before notes what is compared with later, at most MaxBefore bytes; the record keeps it.
-	Before(component string) []byte
-	// Look judges; the sentence says why, also for Wait.
-	Look(component string, h release.Health, before []byte) (Verdict, string)
-}
-
-// MaxBefore bounds the notes of a [Gate], in bytes.
-const MaxBefore = 1 << 10
-
-// Floor is the lowest epoch that may be installed: trust.Floor.
-type Floor interface {
-	Floor() (uint64, error)
-	// Raise sets it, durably; the present value is no error.
-	Raise(to uint64) error
-}
-
-// Refusal is a reason why an update cannot go on, at least not now.
-type Refusal struct {
-	Reason string // one of schema/ota.Reasons
-	Text   string // for people, with the values
-	// Passes: it may pass by waiting; the update is scheduled and asks again.
-	Passes bool
-}
-
-// Moment is what an update is about to do when it asks whether anything speaks against it.
-type Moment uint8
-
-// The moments.
-const (
-	ToFetch  Moment = iota // bring and rebuild: network, processor, disk
-	ToSwitch               // put it in force: what runs may be cut
-	ToGoBack               // the fleet takes a release back: it should not wait for office hours
-)
+var ErrNoBase = seam.ErrNoBase

@@ -4,21 +4,15 @@
 package ota
 
 import (
-	"context"
-	"fmt"
 	"strings"
 	"time"
 
 	"fulmar/ota/record"
 	"fulmar/ota/release"
+	"fulmar/ota/steps"
 	"fulmar/ota/table"
 	words "fulmar/schema/ota"
 )
-
-// why makes a reason: its word, a colon and a sentence.
-func why(word, format string, args ...any) string {
-	return record.Clip(word + ": " + fmt.Sprintf(format, args...))
-}
 
 // wordOf is the word at the front of a reason.
 func wordOf(reason string) string {
@@ -57,25 +51,25 @@ func (m *machine) save(change func(*record.Record)) bool {
 }
 
 // ended takes what an effect says at its end.
-func (m *machine) ended(out outcome) {
+func (m *machine) ended(out ending) {
 	if out.step < 0 || out.step != m.step || m.rec.Load().Work == nil {
 		return // of a state that is over
 	}
-	if out.paths != nil {
-		m.paths = out.paths
+	if out.Paths != nil {
+		m.paths = out.Paths
 	}
-	if out.on != "" {
-		m.fire(out)
+	if out.On != "" {
+		m.fire(out.Outcome)
 		return
 	}
-	if out.ask != RestartNone {
+	if out.Ask != RestartNone {
 		m.save(func(r *record.Record) {
-			r.Work.Asked, r.Work.AskedIn = uint8(out.ask), m.cfg.Clock.Boot()
-			if out.set != nil {
-				out.set(r.Work)
+			r.Work.Asked, r.Work.AskedIn = uint8(out.Ask), m.cfg.Clock.Boot()
+			if out.Set != nil {
+				out.Set(r.Work)
 			}
 		})
-		m.ask(out.ask) // also where it could not be written: Look tells after the start
+		m.ask(out.Ask) // also where it could not be written: Look tells after the start
 	}
 }
 
@@ -90,7 +84,7 @@ func (m *machine) ask(what Restart) {
 
 // fire moves the update in work along an arrow of the table; it is durable when the next
 // effect begins. Where it cannot be made so, it is tried again.
-func (m *machine) fire(out outcome) {
+func (m *machine) fire(out steps.Outcome) {
 	r := m.rec.Load()
 	from := table.State(r.Work.State)
 	if !from.Known() {
@@ -99,13 +93,13 @@ func (m *machine) fire(out outcome) {
 			from = table.Trial
 		}
 	}
-	to, ok := table.Next(from, out.on)
+	to, ok := table.Next(from, out.On)
 	if !ok {
-		m.deps.Log.Error("an update's step has no such way", "from", from, "on", out.on)
+		m.deps.Log.Error("an update's step has no such way", "from", from, "on", out.On)
 		return
 	}
 	for !to.Over() && r.Work.Passes[string(to)] >= table.LimitOf(to).Passes {
-		out.reason = why(words.Loop, "came %d times by %s; the last time: %s", r.Work.Passes[string(to)], to, out.reason)
+		out.Reason = steps.Why(words.Loop, "came %d times by %s; the last time: %s", r.Work.Passes[string(to)], to, out.Reason)
 		to, _ = table.Next(to, table.Looped)
 	}
 	if m.running != nil && m.running.step == m.step {
@@ -121,33 +115,33 @@ func (m *machine) fire(out outcome) {
 		m.reason = w.Reason
 	}
 	if to.Over() {
-		m.over(r.Work, to, out.reason)
+		m.over(r.Work, to, out.Reason)
 	}
 	m.tell()
 }
 
 // enter writes down that the update is in a state.
-func (m *machine) enter(to table.State, out outcome) bool {
+func (m *machine) enter(to table.State, out steps.Outcome) bool {
 	ends, since := m.ends, m.since
 	m.since = m.now()
 	m.ends = m.since + m.lasts(to)
 	ok := m.save(func(r *record.Record) {
 		w := r.Work
-		if out.set != nil {
-			out.set(w)
+		if out.Set != nil {
+			out.Set(w)
 		}
-		if out.owed > 0 {
-			r.Owed = max(r.Owed, out.owed)
+		if out.Owed > 0 {
+			r.Owed = max(r.Owed, out.Owed)
 		}
-		if out.mem != nil {
-			out.mem(r.Mem(w.Component))
+		if out.Mem != nil {
+			out.Mem(r.Mem(w.Component))
 		}
 		if to.Over() {
 			m.remember(r, to, out)
 			r.Work = nil
 			return
 		}
-		w.State, w.Reason, w.Asked, w.AskedIn = string(to), record.Clip(out.reason), 0, 0
+		w.State, w.Reason, w.Asked, w.AskedIn = string(to), record.Clip(out.Reason), 0, 0
 		if len(w.Path) < record.MaxPath-32 {
 			w.Path += " " + to.Word()
 		}
@@ -187,11 +181,11 @@ func (m *machine) health() release.Health {
 }
 
 // remember writes the last word of an update into what is known of its component.
-func (m *machine) remember(r *record.Record, to table.State, out outcome) {
+func (m *machine) remember(r *record.Record, to table.State, out steps.Outcome) {
 	w := r.Work
 	mem := r.Mem(w.Component)
 	mem.Attempt = max(mem.Attempt, w.Attempt)
-	mem.Rollout, mem.Release, mem.Word, mem.Reason, mem.Untold = w.Rollout, w.Release, to.Word(), record.Clip(out.reason), true
+	mem.Rollout, mem.Release, mem.Word, mem.Reason, mem.Untold = w.Rollout, w.Release, to.Word(), record.Clip(out.Reason), true
 	mem.Was = w.Was
 	switch {
 	case to == table.Committed:
@@ -282,17 +276,5 @@ func (m *machine) noted(n note) {
 	now := m.now()
 	if wordOf(m.reason) != wordOf(m.told.reason) && now >= m.told.at+time.Minute || m.progress >= m.told.progress+10 && now >= m.told.at+30*time.Second {
 		m.tell()
-	}
-}
-
-// sleep waits, unless ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"fulmar/ota/record"
+	"fulmar/ota/steps"
 	"fulmar/ota/table"
 	"fulmar/schema"
 	words "fulmar/schema/ota"
@@ -102,18 +103,9 @@ func (m *machine) repay() {
 	if r.Owed == 0 {
 		return
 	}
-	if err := raise(m.deps.Floor, r.Owed); err != nil {
+	if err := steps.Raise(m.deps.Floor, r.Owed); err != nil {
 		m.deps.Log.Warn("the floor of epochs could not be raised", "to", r.Owed, "err", err)
 		return
 	}
 	m.save(func(r *record.Record) { r.Owed = 0 })
-}
-
-// raise raises the floor, if it is lower.
-func raise(f Floor, to uint64) error {
-	now, err := f.Floor()
-	if err != nil || now >= to {
-		return err
-	}
-	return f.Raise(to)
 }

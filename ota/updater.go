@@ -6,7 +6,6 @@ package ota
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,10 +62,9 @@ type Deps struct {
 
 // Bounds of the updater itself.
 const (
-	maxOffers  = 16      // orders between two steps; the fleet sends again what is refused
-	maxBoots   = 32      // of the machine during one update
-	maxFailed  = 2       // failures of the same manifest under the same attempt
-	reserve    = 8 << 20 // bytes that stay free beside what an update needs
+	maxOffers  = 16 // orders between two steps; the fleet sends again what is refused
+	maxBoots   = 32 // of the machine during one update
+	maxFailed  = 2  // failures of the same manifest under the same attempt
 	patience   = 10 * time.Second
 	stopGrace  = 10 * time.Second
 	sweepLimit = 5 * time.Minute
@@ -125,7 +123,7 @@ func New(cfg Config, deps Deps) *Updater {
 // Offer hands an order over; it never waits. What it gives back is no word on the update:
 // nil says that the order has been taken in, or is known and its newest word told again.
 func (u *Updater) Offer(o Order) error {
-	if err := o.check(); err != nil {
+	if err := o.Check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrOrder, err)
 	}
 	if r := u.rec.Load(); r != nil {
@@ -139,36 +137,6 @@ func (u *Updater) Offer(o Order) error {
 	default:
 		return ErrFull
 	}
-}
-
-func (o *Order) check() error {
-	if o.Rollout == "" || o.Release == "" || len(o.Rollout) > schema.MaxName || len(o.Release) > schema.MaxName || len(o.Before) > schema.MaxName || !release.ComponentName(o.Component) || o.Deadline < 0 {
-		return fmt.Errorf("rollout %.80q, component %.80q, release %.80q, deadline %s", o.Rollout, o.Component, o.Release, o.Deadline)
-	}
-	if o.Attempt == 0 && !o.Local {
-		return errors.New("attempt 0")
-	}
-	switch o.Act {
-	case release.ActUndo:
-		return nil
-	case release.ActInstall, release.ActShadow:
-	default:
-		return fmt.Errorf("act %.40q", o.Act)
-	}
-	switch {
-	case o.Manifest == nil || o.Manifest.Component(o.Component) == nil:
-		return fmt.Errorf("its manifest has no component %s", o.Component)
-	case len(o.Patches) > release.MaxPatches:
-		return fmt.Errorf("%d patches", len(o.Patches))
-	case len(o.Raw) > release.MaxManifest || release.Hash(sha256.Sum256(o.Raw)) != o.Hash:
-		return fmt.Errorf("its manifest of %d bytes has not the hash %s", len(o.Raw), o.Hash)
-	}
-	for i := range o.Patches {
-		if err := o.Patches[i].Check(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // admits tells whether an order may come after what is known.
