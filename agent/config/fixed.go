@@ -25,6 +25,7 @@ func (c *Config) FixedAtStart(next *Config) []string {
 		{"infer", c.Infer, next.Infer},
 		{"status", c.Status, next.Status},
 		{"updates.mode", c.Updates.Mode, next.Updates.Mode},
+		{"updates.programs", c.Updates.Programs, next.Updates.Programs},
 		{"updates.slots", c.Updates.Slots, next.Updates.Slots},
 		{"log.format", c.Log.Format, next.Log.Format},
 	} {

@@ -19,6 +19,8 @@ type Updates struct {
 	PowerModes []string `yaml:"power_modes"` // nvpmodel's names; empty: in any
 	MinBattery int      `yaml:"min_battery"` // per cent, while nothing charges it
 	Slots      string   `yaml:"slots"`       // folder of the program's slots; "": that which it runs from
+	// Programs are manifests of the site's own programs that bring a component into force.
+	Programs []string `yaml:"programs"`
 }
 
 // The modes of updates.
@@ -29,6 +31,9 @@ const (
 
 // maxModes bounds the power modes that are named; nvpmodel has 16.
 const maxModes = 32
+
+// maxPrograms bounds the site's own: one for each kind of component.
+const maxPrograms = 8
 
 func (u *Updates) validate() error {
 	errs := []error{oneOf("updates.mode", u.Mode, UpdatesOn, UpdatesOff)}
@@ -43,6 +48,14 @@ func (u *Updates) validate() error {
 	}
 	if u.MinBattery < 0 || u.MinBattery > 100 {
 		errs = append(errs, fmt.Errorf("updates.min_battery: %d, wants 0 to 100", u.MinBattery))
+	}
+	if len(u.Programs) > maxPrograms {
+		errs = append(errs, fmt.Errorf("updates.programs: %d of them, at most %d", len(u.Programs), maxPrograms))
+	}
+	for i, p := range u.Programs {
+		if !filepath.IsAbs(p) {
+			errs = append(errs, fmt.Errorf("updates.programs[%d]: %q is not an absolute path", i, p))
+		}
 	}
 	if u.Slots != "" && !filepath.IsAbs(u.Slots) {
 		errs = append(errs, fmt.Errorf("updates.slots: %q is not an absolute path", u.Slots))

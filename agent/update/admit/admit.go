@@ -48,57 +48,52 @@ type Board struct {
 	Models    []worker.ModelStatus
 }
 
-// Begin tells why no update may begin, nil where one may. It passes by waiting, all of it.
-func (b *Board) Begin() *ota.Refusal {
-	if b.Hold > 0 {
-		return later(wire.Window, "a person at the board wants no update for %v more (fulmar ota hold)", b.Hold.Round(time.Minute))
+// Ask tells what speaks against what an update is about to do; it passes by waiting, all
+// of it. To be fetched is held off by a person, by power and by heat; to be put in force also by
+// the windows, and by work that it would cut. What the fleet takes back does not wait for
+// hours or people.
+func (b *Board) Ask(component string, m ota.Moment) (out []ota.Refusal) {
+	if b.Hold > 0 && m != ota.ToGoBack {
+		out = append(out, later(wire.Window, "a person at the board wants no update for %v more (fulmar ota hold)", b.Hold.Round(time.Minute)))
 	}
-	if r := b.power(); r != nil {
-		return r
+	out = append(append(out, b.power()...), b.heat()...)
+	if m == ota.ToFetch {
+		return out
 	}
-	return b.heat()
-}
-
-// Switch tells why what has been staged may not be put in force now: all of Begin, the
-// windows, and work that a change would cut.
-func (b *Board) Switch(component string) *ota.Refusal {
-	if r := b.Begin(); r != nil {
-		return r
-	}
-	if len(b.Rules.Windows) > 0 {
+	if len(b.Rules.Windows) > 0 && m == ota.ToSwitch {
 		switch {
 		case !b.Told:
-			return later(wire.Window, "the time of day is not known here, and updates.windows asks for it; it comes with the link")
+			out = append(out, later(wire.Window, "the time of day is not known here, and updates.windows asks for it; it comes with the link"))
 		case !b.Rules.Windows.Open(b.Now):
-			return later(wire.Window, "it is %s; updates.windows opens %s", b.Now.Format("Mon 15:04"), b.Rules.Windows.Next(b.Now).Format("Mon 15:04"))
+			out = append(out, later(wire.Window, "it is %s; updates.windows opens %s", b.Now.Format("Mon 15:04"), b.Rules.Windows.Next(b.Now).Format("Mon 15:04")))
 		}
 	}
-	return b.busy(component)
+	return append(out, b.busy(component)...)
 }
 
-func (b *Board) busy(component string) *ota.Refusal {
+func (b *Board) busy(component string) (out []ota.Refusal) {
 	if b.Safety != "" {
-		return later(wire.Busy, "a safety shutdown is latched (%s); a person releases it first", b.Safety)
+		out = append(out, later(wire.Busy, "a safety shutdown is latched (%s); a person releases it first", b.Safety))
 	}
 	for _, o := range b.Outputs {
 		if o.State == output.StateMoving {
-			return later(wire.Busy, "output %s is on its way", o.Name)
+			out = append(out, later(wire.Busy, "output %s is on its way", o.Name))
 		}
 	}
 	if component == "config" {
-		return nil
+		return out
 	}
 	for _, m := range b.Models {
 		if strings.HasPrefix(m.Build, "building") {
-			return later(wire.Busy, "an engine of model %s is being built: %s", m.Name, m.Build)
+			out = append(out, later(wire.Busy, "an engine of model %s is being built: %s", m.Name, m.Build))
 		}
 	}
-	return nil
+	return out
 }
 
-func (b *Board) heat() *ota.Refusal {
+func (b *Board) heat() (out []ota.Refusal) {
 	if b.Latest == nil {
-		return nil
+		return out
 	}
 	for _, r := range b.Latest.All() {
 		kind, _, _ := strings.Cut(r.Series, ".")
@@ -107,28 +102,28 @@ func (b *Board) heat() *ota.Refusal {
 		}
 		switch {
 		case kind == "thermal" && strings.HasSuffix(r.Series, "_celsius") && b.Rules.MaxCelsius > 0 && r.Value > b.Rules.MaxCelsius:
-			return later(wire.Temperature, "%s is at %.0f, updates.max_celsius is %.0f", r.Series, r.Value, b.Rules.MaxCelsius)
+			out = append(out, later(wire.Temperature, "%s is at %.0f, updates.max_celsius is %.0f", r.Series, r.Value, b.Rules.MaxCelsius))
 		case r.Series == "throttle.active_count" && r.Value > 0:
-			return later(wire.Temperature, "the board throttles: %.0f alerts are on", r.Value)
+			out = append(out, later(wire.Temperature, "the board throttles: %.0f alerts are on", r.Value))
 		}
 	}
-	return nil
+	return out
 }
 
-func (b *Board) power() *ota.Refusal {
+func (b *Board) power() (out []ota.Refusal) {
 	if len(b.Rules.PowerModes) > 0 && b.PowerMode != "" && !slices.ContainsFunc(b.Rules.PowerModes, func(s string) bool { return strings.EqualFold(s, b.PowerMode) }) {
-		return later(wire.Power, "power mode %s; updates.power_modes wants %s", b.PowerMode, strings.Join(b.Rules.PowerModes, ", "))
+		out = append(out, later(wire.Power, "power mode %s; updates.power_modes wants %s", b.PowerMode, strings.Join(b.Rules.PowerModes, ", ")))
 	}
 	for _, c := range batteries(b.Root) {
 		if c.percent < b.Rules.MinBattery && !c.charging {
-			return later(wire.Power, "battery %s is at %d %% and not charged; updates.min_battery is %d", c.name, c.percent, b.Rules.MinBattery)
+			out = append(out, later(wire.Power, "battery %s is at %d %% and not charged; updates.min_battery is %d", c.name, c.percent, b.Rules.MinBattery))
 		}
 	}
-	return nil
+	return out
 }
 
-func later(reason, form string, args ...any) *ota.Refusal {
-	return &ota.Refusal{Reason: reason, Text: fmt.Sprintf(form, args...), Passes: true}
+func later(reason, form string, args ...any) ota.Refusal {
+	return ota.Refusal{Reason: reason, Text: fmt.Sprintf(form, args...), Passes: true}
 }
 
 // battery is one that the board runs from.

@@ -120,24 +120,30 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := c.b.Begin()
-			if got := word(r); got != c.begin {
-				t.Errorf("begin: %q, wants %q", got, c.begin)
+			if got := word(c.b.Ask("agent", ota.ToFetch)); got != c.begin {
+				t.Errorf("to fetch: %q, wants %q", got, c.begin)
 			}
-			if got := word(c.b.Switch("agent")); got != c.change {
-				t.Errorf("switch: %q, wants %q", got, c.change)
+			if got := word(c.b.Ask("agent", ota.ToSwitch)); got != c.change {
+				t.Errorf("to switch: %q, wants %q", got, c.change)
+			}
+			want := c.change
+			if want == "window" {
+				want = ""
+			}
+			if got := word(c.b.Ask("agent", ota.ToGoBack)); got != want {
+				t.Errorf("to go back: %q, wants %q", got, want)
 			}
 		})
 	}
 }
 
-// word is a refusal's reason; every one has a sentence and passes.
-func word(r *ota.Refusal) string {
-	if r == nil {
+// word is the reason of the only refusal; every one has a sentence and passes.
+func word(rs []ota.Refusal) string {
+	if len(rs) == 0 {
 		return ""
 	}
-	if r.Text == "" || !r.Passes {
-		return "no sentence"
+	if len(rs) > 1 || rs[0].Text == "" || !rs[0].Passes {
+		return "no sentence, or several"
 	}
-	return r.Reason
+	return rs[0].Reason
 }
