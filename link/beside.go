@@ -24,17 +24,29 @@ var (
 // Down is a message of the fleet on one of [Config.Filters].
 type Down struct {
 	Channel schema.Channel
-	Tail    string // the command's id on schema.ChanCommand
+	Tail    string // the command's id on schema.ChanCommand; the object on schema.ChanPiece, where it came on that one's topic
 	Payload []byte
 }
 
-// Send publishes beside the records, with QoS 1, on tw/r, c/{id}/r (tail is the id) or
-// ota/s. Nil comes only after the PUBACK in the connection that is up; [ErrDown] at once
+// Send publishes beside the records, with QoS 1, on tw/r, c/{id}/r (tail is the id), ota/s
+// or ota/want. Nil comes only after the PUBACK in the connection that is up; [ErrDown] at once
 // where none is, and where it ended before; [ErrNotTaken] where it must not be tried. At
 // most eight are in flight, in the order of the calls; more wait, but never for records.
 func (s *Session) Send(ctx context.Context, ch schema.Channel, tail string, payload []byte) error {
 	return s.desk.Send(ctx, ch, tail, payload)
 }
+
+// Hear has the connection that is up hear the topic of an object, see schema.ObjectTopic;
+// tree is its name in hex. What comes there is given to [Config.Inbox] as schema.ChanPiece.
+// lost is closed when the connection has ended, and with it the hearing. [ErrDown] where
+// there is none; [ErrNotTaken] where the broker does not let this board hear it. At most two
+// are heard at a time.
+func (s *Session) Hear(ctx context.Context, tree string) (lost <-chan struct{}, err error) {
+	return s.desk.Hear(ctx, tree)
+}
+
+// Leave ends what [Session.Hear] began; nil where nothing is heard.
+func (s *Session) Leave(ctx context.Context, tree string) error { return s.desk.Leave(ctx, tree) }
 
 // receive takes a message in the client's only reader, so it does not wait. The fleet's
 // word on the time goes out before a command whose expiry is judged by it.

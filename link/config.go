@@ -81,7 +81,7 @@ type Config struct {
 	// obey its context, and may take its time: nothing waits for it. Nil: the board
 	// proves nothing, and no answer is sent.
 	Attest func(ctx context.Context, nonce []byte) ([]byte, error)
-	// Filters are what the board hears more: tw/d, c/ (all its commands), keys, ota/d. One
+	// Filters are what the board hears more: tw/d, c/ (all its commands), keys, ota/d, ota/c. One
 	// that the broker refuses is logged, and no reason to be without a connection.
 	Filters []schema.Channel
 	// Inbox is given each message on the filters, one at a time, also before Connected. It

@@ -20,7 +20,7 @@
 // # Goroutines
 //
 // A [Session] lives in [Session.Run]; only [Session.Status] may be called from
-// elsewhere, and [Session.Send]. Per generation it has a publisher, which also reads what comes in, and
+// elsewhere, and [Session.Send], [Session.Hear] and [Session.Leave]. Per generation it has a publisher, which also reads what comes in, and
 // an acker, which waits for the oldest message in flight; there is no goroutine for
 // a message. At most [Config.Window] messages and [Config.WindowBytes] bytes are in
 // flight; nothing else is queued here, the spool is the queue. A publisher stuck in
@@ -36,7 +36,8 @@
 //
 // What comes on [Config.Filters] goes to the board at once; what it answers goes by
 // [Session.Send]. Neither waits for the records or takes their room (internal/beside),
-// and a message at which the broker hangs up is held back for a while.
+// and a message at which the broker hangs up is held back for a while. The topics of objects
+// are heard while somebody asks for it, within one connection ([Session.Hear]).
 //
 // # What cannot be sent
 //

@@ -17,6 +17,7 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 
 	"fulmar/fleet/ca"
+	"fulmar/fleet/gateway/pieces"
 	"fulmar/fleet/ingest"
 	"fulmar/internal/run"
 	"fulmar/schema"
@@ -74,6 +75,9 @@ type Config struct {
 	// say is acknowledged and forgotten.
 	Twins    Twins
 	Commands Commands
+	// Objects gives boards the objects of their updates; nil: nobody does, and what they
+	// want is acknowledged and forgotten.
+	Objects pieces.Objects
 	// Keys are the key sets that boards of this fleet go by; nil: there are none.
 	Keys Keys
 	// Hello is told of each hello before it is answered; nil: nobody is.
@@ -101,6 +105,7 @@ type Gateway struct {
 	log    *slog.Logger
 
 	server *mqtt.Server
+	pieces *pieces.Hall
 	ctx    context.Context // of Run; hooks have none of their own
 
 	door *door
@@ -166,7 +171,8 @@ func New(cfg Config, in Ingester, admit Admitter, log *slog.Logger) (*Gateway, e
 		SysTopicResendInterval:   3600,                          // nobody may read $SYS
 		InlineClient:             true,
 	})
-	if err := g.server.AddHook(&hook{g: g}, nil); err != nil {
+	g.pieces = pieces.New(cfg.Objects)
+	if err := errors.Join(g.server.AddHook(&hook{g: g}, nil), g.server.AddHook(g.pieces, nil)); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)
 	}
 	return g, nil
@@ -204,7 +210,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	stop := time.AfterFunc(stopTimeout, cancel)
 	defer stop.Stop()
 	l.shut()
-	return errors.Join(g.server.Close(), others.Wait(arrivalsGrace))
+	return errors.Join(g.server.Close(), others.Wait(arrivalsGrace), g.pieces.Close(arrivalsGrace))
 }
 
 // SetRate bounds what each board sends beside alarms from now on, in bytes a second;

@@ -24,8 +24,9 @@ import (
 const (
 	// maxKeepAlive bounds how long a silent board counts as connected (times 1.5).
 	maxKeepAlive = 300 // seconds
-	// maxSubscriptions bounds what one board subscribes to; it needs five.
-	maxSubscriptions = 8
+	// maxSubscriptions bounds what one board subscribes to: it needs seven (hello/ack, ack,
+	// tw/d, c/+, keys, ota/d, ota/c), and one for each of the two objects that it hears.
+	maxSubscriptions = 9
 	// warnEvery is how often bad payloads of one board are logged.
 	warnEvery = time.Minute
 	// maxWarned bounds the boards remembered for that.
@@ -153,8 +154,8 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	rest, ok := strings.CutPrefix(topic, schema.BoardPrefix(name[0], name[1]))
-	if !ok {
-		return false
+	if !ok { // it may be an object's
+		return !write && cl.State.Subscriptions.Len() < maxSubscriptions && h.g.pieces.MayHear(name[0], name[1], topic)
 	}
 	if !write {
 		return hears(rest, topic) && cl.State.Subscriptions.Len() <= maxSubscriptions
@@ -164,7 +165,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 		return false
 	}
 	switch t.Channel {
-	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest, schema.ChanOTAState, schema.ChanTwinUp, schema.ChanResult:
+	case schema.ChanPresence, schema.ChanHello, schema.ChanStream, schema.ChanEvent, schema.ChanBlob, schema.ChanAttest, schema.ChanOTAState, schema.ChanTwinUp, schema.ChanResult, schema.ChanWant:
 		return true
 	}
 	return false
@@ -174,7 +175,7 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 // rest is what follows the board.
 func hears(rest, topic string) bool {
 	switch schema.Channel(rest) {
-	case schema.ChanHelloAck, schema.ChanAck, schema.ChanAssign, schema.ChanTwinDown, schema.ChanKeys, schema.ChanCommand + "+":
+	case schema.ChanHelloAck, schema.ChanAck, schema.ChanAssign, schema.ChanTwinDown, schema.ChanKeys, schema.ChanPiece, schema.ChanCommand + "+":
 		return true
 	}
 	t, err := schema.ParseTopic(topic)
@@ -242,6 +243,8 @@ func (h *hook) take(ctx context.Context, s *session, pk packets.Packet) error {
 		return h.twinSaid(ctx, s, pk)
 	case schema.ChanResult:
 		return h.resulted(ctx, s, t, pk)
+	case schema.ChanWant:
+		return h.wanted(ctx, s, pk)
 	}
 	_, refused, err := h.g.ingest.Publish(ctx, s.key, pk.TopicName, pk.Payload)
 	if refused {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/listeners"
+
+	"fulmar/fleet/gateway/pieces"
 )
 
 const (
@@ -104,6 +106,7 @@ func (l *listener) leave(conn net.Conn) {
 }
 
 func (l *listener) welcome(conn net.Conn, establish listeners.EstablishFn, release func()) {
+	pieces.Shallow(conn)
 	c := tls.Server(conn, l.tls)
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()

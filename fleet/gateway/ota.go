@@ -5,9 +5,11 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"fulmar/fleet/gateway/pieces"
 	"fulmar/schema"
 	"fulmar/schema/ota"
 )
@@ -28,6 +30,34 @@ func (h *hook) updated(ctx context.Context, s *session, pk packets.Packet) error
 		return h.bad(ctx, s, pk)
 	}
 	return h.g.cfg.Updates.Report(ctx, s.key.Tenant, s.key.Board, state)
+}
+
+// Pieces is how objects go to boards.
+func (g *Gateway) Pieces() *pieces.Hall { return g.pieces }
+
+// wanted takes a message on schema.ChanWant.
+func (h *hook) wanted(ctx context.Context, s *session, pk packets.Packet) error {
+	w := new(ota.Want)
+	if err := schema.Decode(pk.Payload, w); err != nil {
+		return h.bad(ctx, s, pk)
+	}
+	if h.g.cfg.Objects != nil {
+		h.g.cfg.Objects.Want(s.key.Tenant, s.key.Board, w)
+	}
+	return nil
+}
+
+// TellOTA sends a board a word on schema.ChanPiece that is no piece. [ErrAway] where it is
+// not connected here; [ErrBusy] where too much waits for it.
+func (g *Gateway) TellOTA(tenant, board string, d *ota.Down) error {
+	if _, err := g.there(tenant, board); err != nil {
+		return err
+	}
+	b, err := schema.Encode(d)
+	if err != nil {
+		return fmt.Errorf("tell board %s: %w", board, err)
+	}
+	return g.send(schema.Topic{Tenant: tenant, Board: board, Channel: schema.ChanPiece}, b)
 }
 
 // Assign tells a board what it shall run: an encoded ota.Assignment. A board that is

@@ -93,7 +93,8 @@ var edges = map[string][]string{
 	"fleet/twins":        {"fleet/twins+", "fleet/registry/twinrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "twin+", "trust"},
 	"fleet/commands":     {"fleet/commands+", "fleet/registry/commandrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query", "command", "trust"},
 	"fleet/keyring":      {"trust"},
-	"fleet/gateway":      {"command", "twin/wire", "fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
+	"fleet/objects":      {"ota/release", "fleet/gateway/pieces"},
+	"fleet/gateway":      {"fleet/gateway/pieces", "ota/release", "command", "twin/wire", "fleet/ingest", "fleet/ca", "link/guard"}, // and gateway/foreign: what a client of a broker needs on either side
 	"fleet/api":          {"fleet/api+", "fleet/access", "fleet/query+", "fleet/web+", "fleet/store", "fleet/ca", "fleet/ingest", "fleet/registry", "fleet/registry/idem", "fleet/enrol", "fleet/audit"},
 	"fleet":              {"fleet+", "tpm", "tpm/attest", "trust"},
 	"cmd/fulmar/local":   {"cmd/fulmar+", "command", "trust"},

@@ -96,3 +96,40 @@ func Verify(root, leaf Hash, i, n int, path []byte) bool {
 	}
 	return len(path) == 0 && subtle.ConstantTimeCompare(h[:], root[:]) == 1
 }
+
+// Levels are all hashes, the leaves first, the root last. They are not to be changed.
+func (t *Tree) Levels() [][]Hash { return t.levels }
+
+// Roll finds the root of a list that comes one leaf after another, in memory for 64 hashes.
+// The zero value is ready.
+type Roll struct {
+	n     uint64
+	whole []Hash // of the complete trees so far, the largest first: one for each bit of n
+}
+
+// Add takes the next leaf.
+func (r *Roll) Add(leaf Hash) {
+	h := leaf
+	for n := r.n; n&1 == 1; n >>= 1 {
+		last := len(r.whole) - 1
+		h = node(r.whole[last], h)
+		r.whole = r.whole[:last]
+	}
+	r.whole = append(r.whole, h)
+	r.n++
+}
+
+// Len is the number of leaves.
+func (r *Roll) Len() int { return int(r.n) }
+
+// Root is the hash of what has come; zeros where nothing has.
+func (r *Roll) Root() (h Hash) {
+	for i := len(r.whole) - 1; i >= 0; i-- {
+		if h == (Hash{}) {
+			h = r.whole[i]
+		} else {
+			h = node(r.whole[i], h)
+		}
+	}
+	return h
+}

@@ -35,6 +35,13 @@ func TestTree(t *testing.T) {
 		}
 		tree := New(leaves)
 		root := tree.Root()
+		var roll Roll
+		for _, l := range leaves {
+			roll.Add(l)
+		}
+		if l := tree.Levels(); roll.Root() != root || roll.Len() != n || len(l[0]) != n || l[len(l)-1][0] != root {
+			t.Fatalf("%d entries: one after another %x, wants %x", n, roll.Root(), root)
+		}
 		if root != mth(entries) || tree.Len() != n {
 			t.Fatalf("%d entries: root %x, wants %x", n, root, mth(entries))
 		}

@@ -15,22 +15,27 @@ const (
 	puback    = 4
 	subscribe = 8
 	suback    = 9
+	unsub     = 10
+	unsuback  = 11
 	pingresp  = 13
 )
 
 func name(kind byte) string {
-	if kind == suback {
+	switch kind {
+	case suback:
 		return "SUBACK"
+	case unsuback:
+		return "UNSUBACK"
 	}
 	return "PUBACK"
 }
 
 // framing follows the packets of an MQTT stream: a header byte, a length in
-// groups of seven bits, that many bytes. It hands the number of each PUBACK and
-// SUBACK to answer.
+// groups of seven bits, that many bytes. It hands the number of each PUBACK, SUBACK and
+// UNSUBACK to answer.
 type framing struct {
 	cfg    Config
-	answer func(kind byte, id uint16) error
+	answer func(kind byte, id uint16, rest int) error // rest: bytes behind the number
 
 	kind      byte
 	inLength  bool
@@ -45,11 +50,11 @@ type framing struct {
 
 // packetLimit is the longest packet of a type that a broker may send here, in
 // bytes after the length; -1 where it may send none: types that only clients send,
-// and those of QoS 2 and UNSUBSCRIBE, which are never asked for and which the
-// client would take for the end of a PUBLISH of the same number.
+// and those of QoS 2, which are never asked for and which the client would take for the
+// end of a PUBLISH of the same number.
 func (f *framing) packetLimit(kind byte) int {
 	switch kind {
-	case connack, puback:
+	case connack, puback, unsuback:
 		return 2
 	case publish:
 		return f.cfg.MaxPacket
@@ -70,7 +75,7 @@ func (f *framing) take(b []byte) error {
 				n = 1
 				f.id, f.idBytes = f.id<<8|uint16(b[0]), f.idBytes-1
 				if f.idBytes == 0 {
-					if err := f.answer(f.kind, f.id); err != nil {
+					if err := f.answer(f.kind, f.id, f.length-2); err != nil {
 						return err
 					}
 				}
@@ -122,7 +127,7 @@ func (f *framing) header(c byte) error {
 // begin starts a packet's body.
 func (f *framing) begin() error {
 	f.inLength, f.left, f.idBytes = false, f.length, 0
-	if f.kind == puback || f.kind == suback {
+	if f.kind == puback || f.kind == suback || f.kind == unsuback {
 		if f.length < 2 {
 			return fmt.Errorf("broker sent a %s of %d bytes, which names no packet", name(f.kind), f.length)
 		}

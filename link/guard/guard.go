@@ -48,7 +48,7 @@ type Conn struct {
 	frame framing
 
 	mu     sync.Mutex
-	asked  map[uint16]question // SUBSCRIBE and PUBLISH without an answer
+	asked  map[uint16]question // SUBSCRIBE, UNSUBSCRIBE and PUBLISH without an answer
 	closed bool                // by this side
 	hungUp bool                // by the other
 }
@@ -56,7 +56,7 @@ type Conn struct {
 // question is a packet that waits for its answer.
 type question struct {
 	kind byte // of the answer
-	size int
+	size int  // bytes of a PUBLISH, filters of a SUBSCRIBE
 	at   time.Time
 }
 
@@ -109,7 +109,11 @@ func (g *Conn) Read(p []byte) (int, error) {
 func (g *Conn) Write(p []byte) (int, error) {
 	if id, kind := outgoing(p); kind != 0 {
 		g.mu.Lock()
-		g.asked[id] = question{kind, len(p), time.Now()}
+		size := len(p)
+		if kind == suback {
+			size = filters(p)
+		}
+		g.asked[id] = question{kind, size, time.Now()}
 		g.mu.Unlock()
 		if kind == puback && g.cfg.Asked != nil {
 			g.cfg.Asked(len(p))
@@ -141,9 +145,10 @@ func (g *Conn) HungUp() bool {
 	return g.hungUp
 }
 
-// answer checks that a PUBACK or SUBACK answers what was asked. The client takes
-// either for the end of whatever it sent under that number.
-func (g *Conn) answer(kind byte, id uint16) error {
+// answer checks that a PUBACK, SUBACK or UNSUBACK answers what was asked. The client takes
+// either for the end of whatever it sent under that number, and reads as many answers of a
+// SUBACK as there are.
+func (g *Conn) answer(kind byte, id uint16, rest int) error {
 	g.mu.Lock()
 	q, ok := g.asked[id]
 	if ok && q.kind == kind {
@@ -152,6 +157,9 @@ func (g *Conn) answer(kind byte, id uint16) error {
 	g.mu.Unlock()
 	if !ok || q.kind != kind {
 		return fmt.Errorf("broker sent a %s for packet %d, which waits for none: it acknowledges what was never sent", name(kind), id)
+	}
+	if kind == suback && rest > q.size {
+		return fmt.Errorf("broker sent a SUBACK of %d answers to %d filters", rest, q.size)
 	}
 	if kind == puback && g.cfg.Answered != nil {
 		g.cfg.Answered(time.Since(q.at), q.size)
@@ -173,6 +181,8 @@ func outgoing(p []byte) (id uint16, kind byte) {
 	switch {
 	case p[0]>>4 == subscribe:
 		kind = suback
+	case p[0]>>4 == unsub:
+		kind = unsuback
 	case p[0]>>4 == publish && p[0]&6 == 2: // QoS 1
 		kind = puback
 		if at+2 > len(p) {
@@ -186,4 +196,16 @@ func outgoing(p []byte) (id uint16, kind byte) {
 		return 0, 0
 	}
 	return uint16(p[at])<<8 | uint16(p[at+1]), kind
+}
+
+// filters counts those of a SUBSCRIBE.
+func filters(p []byte) (n int) {
+	at := 1
+	for at < len(p) && p[at]&0x80 != 0 {
+		at++
+	}
+	for at += 3; at+2 <= len(p); n++ { // the number; then length, filter and QoS of each
+		at += 3 + int(p[at])<<8 + int(p[at+1])
+	}
+	return n
 }

@@ -59,7 +59,8 @@ func TestAnswers(t *testing.T) {
 		{"a SUBACK without a number", []byte{0x90, 1, 0}, "names no packet"},
 		{"a SUBACK of nothing", []byte{0x90, 0}, "names no packet"},
 		{"a PUBACK of one byte", []byte{0x40, 1, 0}, "names no packet"},
-		{"an UNSUBACK for the PUBLISH", []byte{0xb0, 2, 0, 2}, "type 11"},
+		{"an UNSUBACK for the PUBLISH", []byte{0xb0, 2, 0, 2}, "never sent"},
+		{"an UNSUBACK for the SUBSCRIBE", []byte{0xb0, 2, 0, 1}, "never sent"},
 		{"a PUBCOMP for the PUBLISH", []byte{0x70, 2, 0, 2}, "type 7"},
 		{"a PUBREC for the PUBLISH", []byte{0x50, 2, 0, 2}, "type 5"},
 		{"a message of QoS 2", []byte{0x34, 5, 0, 1, 'a', 0, 9}, "QoS 2"},
@@ -106,7 +107,7 @@ func TestAnswers(t *testing.T) {
 // TestNoBroker: what does not begin with a CONNACK is no broker.
 func TestNoBroker(t *testing.T) {
 	t.Parallel()
-	f := framing{answer: func(byte, uint16) error { return nil }}
+	f := framing{answer: func(byte, uint16, int) error { return nil }}
 	if err := f.take([]byte("HTTP/1.1 400 Bad Request\r\n")); err == nil {
 		t.Error("HTTP was taken for MQTT")
 	}
@@ -180,7 +181,7 @@ func FuzzFraming(f *testing.F) {
 	f.Add([]byte{0x20, 2, 0, 0, 0x90, 4, 0, 1, 1, 1, 0x40, 2, 0, 2})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		framed := func() framing {
-			return framing{cfg: Config{Filters: 2, MaxPacket: MaxPacket}, answer: func(byte, uint16) error { return nil }}
+			return framing{cfg: Config{Filters: 2, MaxPacket: MaxPacket}, answer: func(byte, uint16, int) error { return nil }}
 		}
 		whole, parts := framed(), framed()
 		errWhole := whole.take(b)

@@ -40,6 +40,8 @@ type Desk struct {
 	blame  Blame
 	mu     sync.Mutex
 	post   *Post // of the connection that is up; nil where none is
+	client mqtt.Client
+	heard  map[string]bool // objects whose topics the connection hears
 	denied []schema.Channel
 	inbox  sync.Mutex
 }
@@ -50,7 +52,7 @@ func (d *Desk) Check() error {
 		return fmt.Errorf("link with %d filters, at most %d", len(d.Filters), MaxFilters)
 	}
 	for i, f := range d.Filters {
-		known := []schema.Channel{schema.ChanTwinDown, schema.ChanCommand, schema.ChanKeys, schema.ChanAssign}
+		known := []schema.Channel{schema.ChanTwinDown, schema.ChanCommand, schema.ChanKeys, schema.ChanAssign, schema.ChanPiece}
 		if !slices.Contains(known, f) || slices.Contains(d.Filters[:i], f) {
 			return fmt.Errorf("link with the filter %q, wants each of %q at most once", f, known)
 		}
@@ -69,6 +71,8 @@ func answers(up schema.Channel) (down schema.Channel, ok bool) {
 		return schema.ChanCommand, true
 	case schema.ChanOTAState:
 		return schema.ChanAssign, true
+	case schema.ChanWant:
+		return schema.ChanPiece, true
 	}
 	return "", false
 }
@@ -103,11 +107,11 @@ func (d *Desk) Send(ctx context.Context, ch schema.Channel, tail string, payload
 	return err
 }
 
-// Use has messages go by a connection; nil: by none.
-func (d *Desk) Use(p *Post) {
+// Use has messages go by a connection and its client; nil: by none.
+func (d *Desk) Use(p *Post, client mqtt.Client) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.post = p
+	d.post, d.client, d.heard = p, client, nil // a clean session hears no object
 }
 
 // Run sends by a connection's client until that is over; order numbers all that is
@@ -121,11 +125,14 @@ func (d *Desk) Run(ctx context.Context, p *Post, client mqtt.Client, order *atom
 	})
 }
 
-// Take gives a message on one of the filters to fn, one at a time, unless its connection
-// is over; false for other messages.
+// Take gives a message on one of the filters, or on the topic of an object that is heard
+// (as schema.ChanPiece with the object as its tail), to fn, one at a time, unless its
+// connection is over; false for other messages.
 func (d *Desk) Take(topic string, over func() bool, fn func(schema.Topic)) bool {
 	t, err := schema.ParseTopic(topic)
-	if err != nil || t.Tenant != d.Tenant || t.Board != d.Board || !slices.Contains(d.Filters, t.Channel) {
+	if tree, ok := d.object(topic); ok {
+		t = schema.Topic{Tenant: d.Tenant, Board: d.Board, Channel: schema.ChanPiece, Tail: tree}
+	} else if err != nil || t.Tenant != d.Tenant || t.Board != d.Board || !slices.Contains(d.Filters, t.Channel) {
 		return false
 	}
 	d.inbox.Lock() // a reader of the last connection may not have ended
