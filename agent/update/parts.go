@@ -26,6 +26,7 @@ type parts struct {
 	models   *models.Models     // nil: its folder cannot be read
 	conf     *conf.Config       // nil: no config file
 	site     map[string]*site.Program
+	fell     bool // the config was gone back from at this start, after it was read
 }
 
 func openParts(cfg *Config, c *config.Config) *parts {
@@ -52,6 +53,13 @@ func openParts(cfg *Config, c *config.Config) *parts {
 	if err != nil {
 		cfg.Log.Error("models that came over the air are not all there", "err", err)
 	}
+	fell, err := p.models.Begin()
+	for _, f := range fell {
+		cfg.Log.Warn("a model over the air was gone back from", "why", f)
+	}
+	if err != nil {
+		cfg.Log.Warn("a start is not counted for models on trial", "err", err)
+	}
 	if cfg.ConfigPath != "" {
 		p.conf, err = conf.Open(conf.Options{
 			Dir: filepath.Join(c.Data, "config"), Changed: cfg.ConfigChanged,
@@ -63,6 +71,9 @@ func openParts(cfg *Config, c *config.Config) *parts {
 		})
 		if err != nil {
 			cfg.Log.Error("no config over the air", "err", err)
+		} else if why, err := p.conf.Begin(); err != nil || why != "" {
+			p.fell = why != ""
+			cfg.Log.Warn("the config over the air", "gone_back_from", why, "err", err)
 		}
 	}
 	for _, path := range c.Updates.Programs {
@@ -181,6 +192,9 @@ func (p *parts) setup(s worker.Setup) worker.Setup {
 // begin counts this start for what is on trial, and has the worker follow a choice that was
 // made before the program ended.
 func (p *parts) begin(ctx context.Context) {
+	if p.fell {
+		p.cfg.ConfigChanged()
+	}
 	if p.programs != nil {
 		if err := p.programs.Follow(ctx); err != nil {
 			p.cfg.Log.Warn("the worker does not follow the slot in force", "err", err)
