@@ -55,12 +55,10 @@ type AttestReport struct {
 	Kind     string            `cbor:"6,keyasint"` // of the TPM: discrete, firmware, virtual, unknown
 	Maker    string            `cbor:"7,keyasint,omitempty"`
 	Firmware string            `cbor:"8,keyasint,omitempty"`
-	// Rollback tells whether the TPM's counters resist the putting back of old state:
-	// yes, no, unknown.
+	// Rollback: whether the TPM's counters resist the putting back of old state: yes, no, unknown.
 	Rollback string `cbor:"9,keyasint"`
-	// What updates are proven by: the slot fulmard runs from, versions by component, the floor.
-	Slot       string            `cbor:"10,keyasint,omitempty"`
-	Components map[string]string `cbor:"11,keyasint,omitempty"`
+	Slot       string            `cbor:"10,keyasint,omitempty"` // fulmard runs from it
+	Components map[string]string `cbor:"11,keyasint,omitempty"` // their versions
 	Floor      uint64            `cbor:"12,keyasint,omitempty"`
 }
 

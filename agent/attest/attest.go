@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"fulmar/inference/worker"
@@ -90,8 +91,16 @@ func (a *Attestor) Answer(ctx context.Context, p Prover, nonce []byte) ([]byte, 
 	return b, nil
 }
 
-// Hash is the SHA-256 of the running program.
-func (a *Attestor) Hash() ([]byte, error) { return a.program() }
+// Runs is the SHA-256 of what runs of a component: of the program itself for agent, of the
+// file that a model is run from; nil where it is not known.
+func (a *Attestor) Runs(component string) []byte {
+	if component == "agent" {
+		sum, _ := a.program() // what cannot be read is not told
+		return sum
+	}
+	model, _ := strings.CutPrefix(component, "model/")
+	return models(a.Models())[model]
+}
 
 // program hashes the running program, the first time only.
 func (a *Attestor) program() ([]byte, error) {

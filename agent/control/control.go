@@ -18,6 +18,7 @@ import (
 	"fulmar/agent/config"
 	"fulmar/agent/decide"
 	"fulmar/agent/local"
+	"fulmar/agent/local/updates"
 	"fulmar/agent/plant"
 	"fulmar/agent/shadow"
 	"fulmar/device/schedule"
@@ -68,7 +69,7 @@ type Config struct {
 
 // Updates brings updates to the board: agent/update.
 type Updates interface {
-	local.Updates
+	updates.Updates
 	// Inbox takes a message of the fleet, Keys that another key set is in force; neither
 	// waits. Connected lives as long as a connection.
 	Inbox(m link.Down)
@@ -292,7 +293,7 @@ func (c *Control) Send(ctx context.Context, ch schema.Channel, payload []byte) e
 }
 
 // updates are those that people at the board see; nil: none run.
-func (c *Control) updates() local.Updates {
+func (c *Control) updates() updates.Updates {
 	if c.cfg.Updates == nil {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/agent/local/updates"
 	"fulmar/command"
 	"fulmar/command/dispatch"
 	"fulmar/schema/onboard"
@@ -91,7 +92,10 @@ func refuse(status int, code, form string, args ...any) *refusal {
 func refusalOf(err error) *refusal {
 	var no *refusal
 	var coded *command.Error
+	var ofUpdates *updates.Refused
 	switch {
+	case errors.As(err, &ofUpdates):
+		return refuse(ofUpdates.Status, ofUpdates.Code, "%s", ofUpdates.Text)
 	case errors.As(err, &no):
 		return no
 	case errors.As(err, &coded):

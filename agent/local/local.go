@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"fulmar/agent/commands"
+	"fulmar/agent/local/updates"
 	"fulmar/agent/shadow"
 	"fulmar/command"
 	"fulmar/internal/peercred"
@@ -76,7 +77,7 @@ type Config struct {
 	State    State
 	Commands func() Commands
 	Twin     func() Twin
-	Updates  func() Updates // nil: the board has none
+	Updates  func() updates.Updates // nil: the board has none
 	// Allow is the board's policy: an error, best a *command.Error, says why an actor may
 	// not have a command done now. nil: all may.
 	Allow func(actor, name string) error
@@ -180,14 +181,11 @@ func (s *Server) routes() http.Handler {
 		{"DELETE /v1/twin/keys/{key}", onboard.RoleOperator, s.clear},
 		{"GET /v1/twin/conflicts", onboard.RoleViewer, s.conflicts},
 		{"GET /v1/twin/history", onboard.RoleViewer, s.history},
-		{"GET /v1/updates", onboard.RoleViewer, s.updateState},
-		{"GET /v1/updates/history", onboard.RoleViewer, s.updateHistory},
-		{"POST /v1/updates/abort", onboard.RoleOperator, s.abortUpdate},
-		{"POST /v1/updates/hold", onboard.RoleOperator, s.holdUpdates},
-		{"POST /v1/updates/floor", onboard.RoleOperator, s.repairFloor},
-		{"POST " + onboard.BundlePath, onboard.RoleOperator, s.bundle},
 	} {
 		mux.Handle(r.pattern, s.guarded(r.need, r.do))
+	}
+	for _, r := range updates.Routes() {
+		mux.Handle(r.Pattern, s.guarded(r.Need, func(a *answer, req *http.Request, c caller) error { return s.ofUpdates(&r, a, req, c) }))
 	}
 	mux.Handle("/", s.guarded(onboard.RoleNone, func(_ *answer, r *http.Request, _ caller) error {
 		return refuse(http.StatusNotFound, onboard.NotKnown, "%s %.100s is nothing that this board answers: is the program that asks of another release?", r.Method, r.URL.Path)
@@ -249,4 +247,27 @@ func (s *Server) state(a *answer, r *http.Request, c caller) error {
 		st.Conflicts = len(t.Conflicts())
 	}
 	return a.json(st)
+}
+
+// ofUpdates answers what is asked of updates.
+func (s *Server) ofUpdates(r *updates.Route, a *answer, req *http.Request, c caller) error {
+	call := updates.Call{Request: req, Actor: c.actor(), Allow: s.cfg.Allow, Log: s.cfg.Log, Patience: func(read, write time.Time) {
+		if !read.IsZero() {
+			_ = a.c.SetReadDeadline(read)
+		}
+		if !write.IsZero() {
+			_ = a.c.SetWriteDeadline(write)
+		}
+	}}
+	if s.cfg.Updates != nil {
+		call.Updates = s.cfg.Updates()
+	}
+	if call.Updates == nil {
+		return refuse(http.StatusServiceUnavailable, onboard.NotReady, "no part for updates runs on this board")
+	}
+	v, err := r.Do(&call)
+	if err != nil {
+		return err
+	}
+	return a.json(v)
 }

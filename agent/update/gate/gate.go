@@ -8,7 +8,9 @@ package gate
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -301,4 +303,14 @@ func (g *Gate) memory(was *before, r *Reading) answer {
 		return answer{hard: true, why: fmt.Sprintf("fulmard takes %d MiB of memory, %d before, wants at most %d", r.Memory>>20, was.Memory>>20, most>>20)}
 	}
 	return answer{ok: true}
+}
+
+// Resident is the memory of this process in bytes, 0 where it is not known.
+func Resident() int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if f := strings.Fields(string(b)); err == nil && len(f) > 1 {
+		n, _ := strconv.ParseInt(f[1], 10, 64) // of the kernel
+		return n * int64(os.Getpagesize())
+	}
+	return 0
 }

@@ -98,6 +98,12 @@ func onboardRows() []Row {
 			Why: "The path is a link, or who listens is neither root nor the user that owns the folder. Nothing was asked.",
 			Do:  "name the socket in the board's data folder: --socket DATA/local.sock",
 		},
+	}
+}
+
+// updateRows are of what fulmar ota watches.
+func updateRows() []Row {
+	return []Row{
 		{
 			Code: UpdateFailed, What: "the update did not come to be on the board", Exit: ExitFailed, Told: true,
 			Why: "It was refused, failed, or was on trial and was gone back from; the message says which and why. What ran before runs.",
