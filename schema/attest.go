@@ -56,7 +56,7 @@ type AttestReport struct {
 	Maker    string            `cbor:"7,keyasint,omitempty"`
 	Firmware string            `cbor:"8,keyasint,omitempty"`
 	// Rollback: whether the TPM's counters resist the putting back of old state: yes, no, unknown.
-	Rollback string `cbor:"9,keyasint"`
+	Rollback   string            `cbor:"9,keyasint"`
 	Slot       string            `cbor:"10,keyasint,omitempty"` // fulmard runs from it
 	Components map[string]string `cbor:"11,keyasint,omitempty"` // their versions
 	Floor      uint64            `cbor:"12,keyasint,omitempty"`

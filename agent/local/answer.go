@@ -76,6 +76,17 @@ func (a *answer) refuse(no *refusal) {
 	_, _ = a.w.Write(append(b, '\n'))
 }
 
+// drainTime is how long who brings what was refused has to hear so: a socket that is closed
+// with unread bytes takes the answer with it.
+const drainTime = 5 * time.Second
+
+// drain reads on after a refusal until the other side stops.
+func (a *answer) drain(r io.Reader) {
+	_ = a.c.Flush()
+	_ = a.c.SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.Copy(io.Discard, r)
+}
+
 // refusal is what is not done, with its status of HTTP.
 type refusal struct {
 	onboard.Problem

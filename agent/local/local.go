@@ -200,8 +200,10 @@ func (s *Server) guarded(need onboard.Role, do func(a *answer, r *http.Request, 
 		// Longer than any answer of one value may take to be made.
 		_ = a.c.SetWriteDeadline(time.Now().Add(s.times.body + takeTime + s.times.write))
 		most := int64(onboard.MaxBody)
-		if r.URL.Path == onboard.BundlePath {
+		stream := r.URL.Path == onboard.BundlePath
+		if stream {
 			most = onboard.MaxBundle
+			_ = a.c.EnableFullDuplex() // a refusal is heard while the rest is on its way
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, most)
 		c, known := s.who(r)
@@ -220,6 +222,9 @@ func (s *Server) guarded(need onboard.Role, do func(a *answer, r *http.Request, 
 		no := refusalOf(err)
 		s.log.say(r.Context(), "local request refused", "user", c.user, "uid", c.UID, "pid", c.PID, "what", r.Method+" "+clip(r.URL.Path), "code", no.Code, "why", no.Text)
 		a.refuse(no)
+		if stream {
+			a.drain(r.Body)
+		}
 	})
 }
 
