@@ -25,7 +25,7 @@ func TestItself(t *testing.T) {
 	t.Logf("1.0 to 2.0 in %v\n%s", time.Since(begin).Round(time.Second), out)
 	w.unit.runs("2.0", 10*time.Second)
 	w.told("update/agent", "committed", "rollout local")
-	w.told("slot", "confirmed", "2.0-")
+	w.told("slot", "confirmed", "2.0")
 	for _, c := range []struct{ wrong, health, why string }{
 		{"exits", "within=90s,hold=5s", "launcher"},
 		{"hangs", "within=90s,hold=5s", "launcher"},

@@ -204,7 +204,7 @@ func (u *unit) watch(done chan struct{}) {
 		limit := watchdog
 		if !u.ready {
 			limit = startLimit
-			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", u.pid)); err == nil && strings.Contains(exe, "/3.hangs") {
+			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", u.pid)); err == nil && strings.Contains(exe, "~hangs") {
 				limit = hangLimit // systemd's 90 s in short
 			}
 		}
@@ -234,7 +234,8 @@ func (u *unit) runs(version string, within time.Duration) time.Duration {
 		exe, _ = os.Readlink(fmt.Sprintf("/proc/%d/exe", u.pid))
 		ready := u.ready
 		u.mu.Unlock()
-		if ready && strings.HasPrefix(filepath.Base(filepath.Dir(exe)), version+"-") {
+		// A slot is called by the versions of its parts where they differ: 2.0+worker.1.0-HASH.
+		if id := filepath.Base(filepath.Dir(exe)); ready && (strings.HasPrefix(id, version+"-") || strings.HasPrefix(id, version+"+")) {
 			return time.Since(begin)
 		}
 		time.Sleep(20 * time.Millisecond)

@@ -172,7 +172,8 @@ func (g *Gate) Look(component string, h release.Health, notes []byte) (ota.Verdi
 			waits = append(waits, a.why)
 		}
 	}
-	if a := g.memory(&was, &r); !a.ok { // of every component: fulmard is what all hangs on
+	a := g.memory(&was, &r) // of every component: fulmard is what all hangs on
+	if !a.ok {
 		hard = join(hard, a.why)
 	}
 	if hard == "" {
@@ -181,7 +182,7 @@ func (g *Gate) Look(component string, h release.Health, notes []byte) (ota.Verdi
 		g.badSince = now
 	}
 	switch {
-	case hard != "" && now.Sub(g.badSince) >= sure:
+	case hard != "" && (now.Sub(g.badSince) >= sure || !a.ok && r.Memory > 2*most(&was)):
 		return ota.Bad, hard
 	case hard != "":
 		return ota.Wait, hard
@@ -230,8 +231,8 @@ func (g *Gate) check(name, component string, h *release.Health, was *before, r *
 	case release.CheckRate:
 		return g.rate(h, was, r, now)
 	case release.CheckThrottle:
-		if most := max(was.Throttled, 0); r.Throttled > most {
-			return answer{why: fmt.Sprintf("the board throttles: %d alerts, %d before", r.Throttled, most)}
+		if old := max(was.Throttled, 0); r.Throttled > old {
+			return answer{why: fmt.Sprintf("the board throttles: %d alerts, %d before", r.Throttled, old)}
 		}
 	case release.CheckBoot:
 		if was.Boot != 0 && r.Boot == was.Boot {
@@ -299,11 +300,15 @@ func (g *Gate) rate(h *release.Health, was *before, r *Reading, now time.Time) a
 
 // memory holds where fulmard does not grow without bound.
 func (g *Gate) memory(was *before, r *Reading) answer {
-	if most := max(was.Memory+memoryRoom, memoryLeast); r.Memory > most {
-		return answer{hard: true, why: fmt.Sprintf("fulmard takes %d MiB of memory, %d before, wants at most %d", r.Memory>>20, was.Memory>>20, most>>20)}
+	if r.Memory > most(was) {
+		return answer{hard: true, why: fmt.Sprintf("fulmard takes %d MiB of memory, %d before, wants at most %d", r.Memory>>20, was.Memory>>20, most(was)>>20)}
 	}
 	return answer{ok: true}
 }
+
+// most is the memory that fulmard may take. At twice of it nothing is waited for: the
+// kernel's bound is near, and what it kills tells no reason.
+func most(was *before) int64 { return max(was.Memory+memoryRoom, memoryLeast) }
 
 // Resident is the memory of this process in bytes, 0 where it is not known.
 func Resident() int64 {
