@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"time"
 
 	"fulmar/internal/run"
@@ -363,17 +365,22 @@ func (m *machine) tick() {
 	}
 }
 
-// lateReason says what it waited for. A trial that did not prove itself is unhealthy.
+// lateReason says what it waited for. A trial that did not prove itself is unhealthy, and what
+// kept an update waiting is the reason itself.
 func (m *machine) lateReason(w *record.Work, state table.State) string {
 	last := m.reason
 	if last == "" {
 		last = w.Reason
 	}
-	if state == table.Trial {
-		return steps.Why(words.Unhealthy, "not healthy in time: %s", last)
-	}
-	if last != "" {
+	switch {
+	case state == table.Trial:
+		return steps.Why(words.Unhealthy, "not healthy in time: %s", strings.TrimPrefix(last, words.Unhealthy+": "))
+	case (state == table.Scheduled || state == table.Ready) && slices.Contains(words.Reasons(), wordOf(last)):
+		return record.Clip(clip(last, record.MaxReason-40) + "; not until its deadline")
+	case last != "":
 		return steps.Why(words.Deadline, "not done with %s in time: %s", w.State, last)
 	}
 	return steps.Why(words.Deadline, "not done with %s in time", w.State)
 }
+
+func clip(s string, n int) string { return s[:min(len(s), n)] }

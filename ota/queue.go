@@ -36,15 +36,14 @@ func (m *machine) take(o *Order) {
 	mem := r.Components[o.Component]
 	unnumbered := o.Attempt == 0
 	if unnumbered {
-		o.Attempt = 1
 		if mem != nil {
-			o.Attempt = max(1, mem.Attempt)
+			o.Attempt = mem.Attempt // it raises nothing
 		}
 		if w := r.Work; w != nil && w.Component == o.Component && w.Unnumbered && w.Hash == o.Hash && w.Act == o.Act {
 			return // it is being done
 		}
 	}
-	if err := admits(r, o); err != nil {
+	if err := admits(r, o, unnumbered); err != nil {
 		m.deps.Log.Info("an order is not taken", "rollout", o.Rollout, "err", err)
 		return
 	}
@@ -91,8 +90,11 @@ func (m *machine) known(r *record.Record, mem *record.Component, o *Order) bool 
 			return true
 		}
 	}
-	if mem == nil || mem.Attempt != o.Attempt || mem.Word == "" || mem.Rollout != o.Rollout {
-		return mem != nil && mem.Attempt >= o.Attempt
+	if mem == nil || mem.Attempt != o.Attempt || mem.Rollout != o.Rollout {
+		return false // its word gave way to that of a person's order, which has no number
+	}
+	if mem.Word == "" {
+		return true
 	}
 	m.say(&record.Order{Rollout: mem.Rollout, Component: o.Component, Attempt: mem.Attempt}, mem.Word, mem.Reason, 0)
 	return true

@@ -207,7 +207,7 @@ func (m *machine) remember(r *record.Record, to table.State, out steps.Outcome) 
 
 // commits notes what runs now, and what ran before it.
 func commits(mem *record.Component, w *record.Work) {
-	v := &record.Version{Rollout: w.Rollout, Release: w.Release, Hash: w.Hash, Token: w.Token}
+	v := &record.Version{Rollout: w.Rollout, Release: w.Release, Hash: w.Hash, Epoch: w.Epoch, Token: w.Token}
 	switch old := mem.Runs; {
 	case w.Act == release.ActShadow:
 		mem.Shadow = v
@@ -217,7 +217,7 @@ func commits(mem *record.Component, w *record.Work) {
 	case old != nil && old.Token == w.Token: // the same, by another name: who takes that back changes nothing
 		v.Rollout = old.Rollout
 	case old == nil:
-		mem.Past = &record.Version{Release: w.Was}
+		mem.Past = &record.Version{Release: w.Was, Epoch: w.Under}
 	case old.Rollout != w.Rollout: // else what ran before the rollout is what it was
 		mem.Past = old
 	}

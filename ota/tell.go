@@ -46,7 +46,7 @@ func (m *machine) untold() bool {
 func (m *machine) say(o *record.Order, word, reason string, progress int) bool {
 	r := m.rec.Load()
 	s := words.State{
-		V: schema.Version, Rollout: o.Rollout, Attempt: o.Attempt, State: word, Progress: uint8(max(0, min(progress, 100))),
+		V: schema.Version, Rollout: o.Rollout, Attempt: max(1, o.Attempt), State: word, Progress: uint8(max(0, min(progress, 100))),
 		Reason: record.Clip(reason), Component: o.Component,
 	}
 	if mem := r.Components[o.Component]; mem != nil && mem.Runs != nil {

@@ -127,7 +127,7 @@ func (u *Updater) Offer(o Order) error {
 		return fmt.Errorf("%w: %w", ErrOrder, err)
 	}
 	if r := u.rec.Load(); r != nil {
-		if err := admits(r, &o); err != nil {
+		if err := admits(r, &o, o.Attempt == 0); err != nil {
 			return err
 		}
 	}
@@ -140,9 +140,9 @@ func (u *Updater) Offer(o Order) error {
 }
 
 // admits tells whether an order may come after what is known.
-func admits(r *record.Record, o *Order) error {
+func admits(r *record.Record, o *Order, unnumbered bool) error {
 	mem := r.Components[o.Component]
-	if o.Attempt != 0 {
+	if !unnumbered {
 		newest := uint64(0)
 		if mem != nil {
 			newest = mem.Attempt

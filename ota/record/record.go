@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"fulmar/ota/release"
 )
@@ -64,6 +65,7 @@ type Work struct {
 	Boots  int            `json:"boots"`  // of the machine, since it began
 
 	Epoch  uint64 `json:"epoch,omitempty"`  // of the manifest
+	Under  uint64 `json:"under,omitempty"`  // the floor when it began
 	Token  string `json:"token,omitempty"`  // of the installer, from Ready on
 	Was    string `json:"was,omitempty"`    // release that ran when it began
 	Notes  []byte `json:"notes,omitempty"`  // of the gate, from Switching on
@@ -83,8 +85,11 @@ type Work struct {
 type Version struct {
 	Rollout string       `json:"rollout,omitempty"`
 	Release string       `json:"release"`
-	Hash    release.Hash `json:"hash,omitzero"`   // of its manifest
-	Token   string       `json:"token,omitempty"` // of the installer; none: it came otherwise
+	Hash    release.Hash `json:"hash,omitzero"` // of its manifest
+	// Epoch is that of its manifest; of what came otherwise, the floor under which it ran. Below
+	// the floor nobody goes back to it.
+	Epoch uint64 `json:"epoch,omitempty"`
+	Token string `json:"token,omitempty"` // of the installer; none: it came otherwise
 }
 
 // Component is what is remembered of one.
@@ -131,11 +136,14 @@ func (r *Record) Encode() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	b, err := json.Marshal(r)
-	if err == nil && len(b) > maxPayload {
-		err = fmt.Errorf("a record of %d bytes, at most %d", len(b), maxPayload)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // six bytes for one in reasons
+	err := e.Encode(r)
+	if err == nil && b.Len() > maxPayload {
+		err = fmt.Errorf("a record of %d bytes, at most %d", b.Len(), maxPayload)
 	}
-	return b, err
+	return b.Bytes(), err
 }
 
 // Parse reads a payload. [ErrDamaged].
@@ -178,7 +186,7 @@ func (r *Record) check() error {
 
 func (o *Order) check() error {
 	switch {
-	case !name(o.Rollout) || !name(o.Release) || len(o.Before) > maxName || !release.ComponentName(o.Component) || o.Attempt == 0:
+	case !name(o.Rollout) || !name(o.Release) || len(o.Before) > maxName || !release.ComponentName(o.Component) || o.Attempt == 0 && !o.Unnumbered:
 		return fmt.Errorf("order of rollout %.80q, component %.80q, release %.80q, attempt %d", o.Rollout, o.Component, o.Release, o.Attempt)
 	case !slices.Contains([]string{release.ActInstall, release.ActShadow, release.ActUndo}, o.Act), (o.Act == release.ActUndo) != (o.Hash == release.Hash{}):
 		return fmt.Errorf("order to %.40q manifest %s", o.Act, o.Hash)
@@ -225,7 +233,7 @@ func name(s string) bool { return s != "" && len(s) <= maxName }
 
 // Clip makes a reason one line of bounded length.
 func Clip(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
 	return strings.ToValidUTF8(s[:min(len(s), MaxReason)], "")
 }
 

@@ -18,8 +18,8 @@ import (
 
 const (
 	// FileSize is that of each copy, in bytes: MaxQueue+1 orders with all their patches and
-	// MaxComponents components, each as large as they may be, take 150 KiB.
-	FileSize   = 192 << 10
+	// MaxComponents components, each as large as they may be, take 230 KiB.
+	FileSize   = 256 << 10
 	magic      = "FULMOTA1"
 	header     = len(magic) + 8 + 4 + 4
 	maxPayload = FileSize - header

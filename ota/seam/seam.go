@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"fulmar/ota/release"
@@ -41,6 +42,9 @@ type Order struct {
 func (o *Order) Check() error {
 	if o.Rollout == "" || o.Release == "" || len(o.Rollout) > schema.MaxName || len(o.Release) > schema.MaxName || len(o.Before) > schema.MaxName || !release.ComponentName(o.Component) || o.Deadline < 0 {
 		return fmt.Errorf("rollout %.80q, component %.80q, release %.80q, deadline %s", o.Rollout, o.Component, o.Release, o.Deadline)
+	}
+	if strings.ContainsFunc(o.Rollout+o.Release+o.Before, func(r rune) bool { return r <= ' ' || r == '"' || r == '\\' || r > '~' }) {
+		return fmt.Errorf("rollout %.80q, release %.80q before %.80q", o.Rollout, o.Release, o.Before)
 	}
 	if o.Attempt == 0 && !o.Local {
 		return errors.New("attempt 0")

@@ -157,11 +157,16 @@ func (j *Job) offered(ctx context.Context) Outcome {
 	if !ok {
 		return out
 	}
+	floor, err := j.Floor.Floor()
+	if err != nil {
+		return Outcome{On: table.Unfit, Reason: Why(words.Refused, "the floor of epochs cannot be read, so nothing may be installed: %v", err)}
+	}
 	out = Outcome{On: table.Fits, Set: func(w *record.Work) {
 		w.Was = clip(version, schema.MaxName)
 		if runs != nil {
 			w.Was = runs.Release
 		}
+		w.Under = floor
 		if j.Manifest != nil {
 			w.Epoch = j.Manifest.Epoch
 		}
@@ -171,11 +176,11 @@ func (j *Job) offered(ctx context.Context) Outcome {
 	}
 	switch {
 	case j.Work.Act == release.ActUndo:
-		return j.undoable(out, runs)
+		return j.undoable(out, runs, floor)
 	case runs != nil && runs.Hash == j.Work.Hash && j.Work.Act == release.ActInstall:
 		out.On, out.Reason = table.Known, "runs already"
 	default:
-		if reason := j.unfit(); reason != "" {
+		if reason := j.unfit(floor); reason != "" {
 			out.On, out.Reason = table.Unfit, reason
 		}
 	}
@@ -183,12 +188,16 @@ func (j *Job) offered(ctx context.Context) Outcome {
 }
 
 // undoable finds what an order to go back goes back from.
-func (j *Job) undoable(out Outcome, runs *record.Version) Outcome {
+func (j *Job) undoable(out Outcome, runs *record.Version, floor uint64) Outcome {
 	token := ""
 	switch s := j.Mem.Shadow; {
 	case s != nil && s.Rollout == j.Work.Rollout:
 		token = s.Token
 	case runs != nil && runs.Rollout == j.Work.Rollout:
+		if past := j.Mem.Past; past != nil && past.Epoch < floor {
+			out.On, out.Reason = table.Unfit, Why(words.Refused, "what ran before, %s, is of epoch %d, and this board has committed epoch %d", past.Release, past.Epoch, floor)
+			return out
+		}
 		token = runs.Token
 	}
 	if token == "" {
@@ -201,13 +210,9 @@ func (j *Job) undoable(out Outcome, runs *record.Version) Outcome {
 }
 
 // unfit says why the board can never have it, "" where it can.
-func (j *Job) unfit() string {
+func (j *Job) unfit(floor uint64) string {
 	if _, ok := j.inst.(seam.Shadower); j.Work.Act == release.ActShadow && !ok {
 		return Why(words.Needs, "%s cannot run beside what is in use here", j.Work.Component)
-	}
-	floor, err := j.Floor.Floor()
-	if err != nil {
-		return Why(words.Refused, "the floor of epochs cannot be read, so nothing may be installed: %v", err)
 	}
 	if j.Manifest.Epoch < floor {
 		return Why(words.Refused, "it is of epoch %d, and this board has committed epoch %d", j.Manifest.Epoch, floor)

@@ -65,24 +65,24 @@ type Event string
 
 // The events: what effects tell, then what people, the fleet and time do.
 const (
-	Fits      Event = "fits"          // the board has what it needs
-	Unfit     Event = "unfit"         // it has not, and waiting does not help
-	Known     Event = "runs already"  // in force for good as it is
-	TakeBack  Event = "take back"     // the order is to go back to what ran before
-	Clear     Event = "clear"         // nothing speaks against going on
-	Blocked   Event = "blocked"       // something does, for now
-	NoRoom    Event = "no room"       // the disk got full
-	Brought   Event = "brought"       // all files are here and verified
-	Placed    Event = "placed"        // beside what runs, durably
-	Beside    Event = "beside"        // a shadow runs
-	Taken     Event = "in force"      // on trial
-	Fell      Event = "fell"          // the launcher, or whoever starts it, went back
-	Healthy   Event = "healthy"       // all checks held long enough
-	Sick      Event = "sick"          // a check says no for sure
-	Confirmed Event = "confirmed"     // in force for good
-	Gone      Event = "gone back"     // what ran before is in force
-	GaveUp    Event = "gave up"       // the effect failed as often as it may be tried
-	Late      Event = "late"          // the deadline
+	Fits      Event = "fits"         // the board has what it needs
+	Unfit     Event = "unfit"        // it has not, and waiting does not help
+	Known     Event = "runs already" // in force for good as it is
+	TakeBack  Event = "take back"    // the order is to go back to what ran before
+	Clear     Event = "clear"        // nothing speaks against going on
+	Blocked   Event = "blocked"      // something does, for now
+	NoRoom    Event = "no room"      // the disk got full
+	Brought   Event = "brought"      // all files are here and verified
+	Placed    Event = "placed"       // beside what runs, durably
+	Beside    Event = "beside"       // a shadow runs
+	Taken     Event = "in force"     // on trial
+	Fell      Event = "fell"         // the launcher, or whoever starts it, went back
+	Healthy   Event = "healthy"      // all checks held long enough
+	Sick      Event = "sick"         // a check says no for sure
+	Confirmed Event = "confirmed"    // in force for good
+	Gone      Event = "gone back"    // what ran before is in force
+	GaveUp    Event = "gave up"      // the effect failed as often as it may be tried
+	Late      Event = "deadline"
 	Looped    Event = "loop"          // the state was passed as often as it may be
 	Abort     Event = "abort"         // a person at the board
 	Newer     Event = "newer order"   // for the same component
@@ -150,8 +150,9 @@ func makeTable() []Transition {
 			// What is in force, or may be, is led to its end: a newer order waits for it.
 			ends, to = []Event{GaveUp, Late, Looped, Abort, Withdrawn, Strange}, RollingBack
 		case Confirming:
-			// It may be confirmed already: a person's word comes too late.
-			ends, to = []Event{GaveUp, Late, Looped, Withdrawn}, RollingBack
+			// It may be confirmed already, and the floor raised: words of people and of the fleet
+			// come too late, and an order to go back is judged by the floor when its turn comes.
+			ends, to = []Event{GaveUp, Late, Looped}, RollingBack
 		case RollingBack:
 			ends = []Event{GaveUp, Late, Looped}
 		}
@@ -236,6 +237,29 @@ func Diagram() string {
 		if s.Over() {
 			fmt.Fprintf(&b, "  %s --> [*]\n", id(s))
 		}
+	}
+	return b.String()
+}
+
+// Bounds is the table of limits, in Markdown, for docs/updates.md.
+func Bounds() string {
+	var b strings.Builder
+	b.WriteString("| state | lasts at most | passes | tries | because |\n|---|---|---|---|---|")
+	for _, s := range States() {
+		if s.Over() {
+			continue
+		}
+		l := LimitOf(s)
+		lasts := "the order's deadline"
+		switch {
+		case s == Trial:
+			lasts = "`within_s`: 10 min"
+		case l.Deadline >= time.Hour:
+			lasts = fmt.Sprintf("%d h", l.Deadline/time.Hour)
+		case l.Deadline > 0:
+			lasts = fmt.Sprintf("%d min", l.Deadline/time.Minute)
+		}
+		fmt.Fprintf(&b, "\n| %s | %s | %d | %d | %s |", s, lasts, l.Passes, l.Tries, l.Why)
 	}
 	return b.String()
 }

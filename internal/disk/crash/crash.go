@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"fulmar/internal/disk"
@@ -33,6 +34,8 @@ type Recorder struct {
 	NoSyncDir bool // or that of folders
 	// Before is asked before each step; its error stands for the step, which is not done.
 	Before func(what, path string) error
+
+	mu sync.Mutex // the log is in the order in which things were done
 }
 
 // Step is one that was done.
@@ -53,6 +56,8 @@ func (r *Recorder) rel(path string) string {
 }
 
 func (r *Recorder) do(s Step, fn func() error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.Before != nil {
 		if err := r.Before(s.What, s.Path); err != nil {
 			return err
