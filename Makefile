@@ -32,6 +32,7 @@ build: ## the programs, into bin/
 	@$(STATIC) -o bin/fulmard ./cmd/fulmard
 	@$(STATIC) -o bin/fulmar-fleet ./cmd/fulmar-fleet
 	@$(STATIC) -o bin/fulmar-launch ./cmd/fulmar-launch
+	@$(STATIC) -o bin/fulmar-rootfs ./cmd/fulmar-rootfs
 	@CGO_ENABLED=1 $(GO) build -ldflags '$(LDFLAGS)' -o bin/fulmar-infer ./cmd/fulmar-infer
 	@$(STATIC) -o bin/local ./tests/local/cmd/local
 

@@ -131,7 +131,7 @@ func manual(e edition) (map[string][]byte, error) {
 		p.raw(after)
 		files["man/"+name] = p.Bytes()
 	}
-	for _, name := range []string{"fulmard.8", "fulmar-infer.8", "fulmar-launch.8", "fulmard.yaml.5"} {
+	for _, name := range []string{"fulmard.8", "fulmar-infer.8", "fulmar-launch.8", "fulmar-rootfs.8", "fulmard.yaml.5"} {
 		text, err := pages.ReadFile("pages/" + name)
 		if err != nil {
 			return nil, err

@@ -40,7 +40,7 @@ func TestPagesAreGood(t *testing.T) {
 		t.Skip("mandoc is not there; run cross/need mandoc")
 	}
 	_, files := edition1(t)
-	if got, want := len(files), 6; got != want {
+	if got, want := len(files), 7; got != want {
 		t.Errorf("%d pages, wants %d: %v", got, want, slices.Sorted(maps.Keys(files)))
 	}
 	for name, text := range files {
@@ -80,8 +80,8 @@ func TestSameBytes(t *testing.T) {
 			t.Errorf("%s tells of this machine", rel)
 		}
 	}
-	if n != 12 {
-		t.Errorf("%d files, wants 6 pages and 6 completions", n)
+	if n != 13 {
+		t.Errorf("%d files, wants 7 pages and 6 completions", n)
 	}
 	if _, err := date("today"); err == nil {
 		t.Error("a date that is none")
@@ -150,7 +150,7 @@ func TestHandWrittenPagesFollow(t *testing.T) {
 	t.Parallel()
 	_, files := edition1(t)
 	long, fl, cm := regexp.MustCompile(`--([a-z-]+)`), regexp.MustCompile(`(?m)\bFl -([a-z-]+)`), regexp.MustCompile(`(?m)^\.Cm ([a-z -]+)`)
-	for _, program := range []string{"fulmard", "fulmar-infer", "fulmar-launch"} {
+	for _, program := range []string{"fulmard", "fulmar-infer", "fulmar-launch", "fulmar-rootfs"} {
 		usage, page := usageOf(t, program), string(files["man/"+program+".8"])
 		synopsis, _, _ := strings.Cut(page, ".Sh DESCRIPTION")
 		wants, has := words(long, usage), words(fl, page)

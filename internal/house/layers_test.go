@@ -71,7 +71,9 @@ var edges = map[string][]string{
 	"twin":               {"twin+"}, // pure: who signs and what is kept is the caller's
 	"ota":                {"ota+", "storage", "trust"},
 	"ota/slot":           {},
-	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
+	"ota/install":        {"ota+"},
+	"ota/install/site":   {"ota+", "device/child"},
+	"ota/release":        {}, // read by boards, the fleet and the command line: trust is the caller's
 	"ota/delta":          {},
 	"ota/delta/make":     {"ota/delta"},
 	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
@@ -111,7 +113,8 @@ var edges = map[string][]string{
 	"fleet/alerts":        {"fleet/alerts+", "fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
 	"fleet/alerts/hooks":  {"fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access"},
 
-	"cmd/fulmar-launch": {"ota/slot"}, // the standard library beside it: it must start where nothing else does
+	"cmd/fulmar-rootfs": {"ota/install/rootfs+"}, // root's: no more than it needs
+	"cmd/fulmar-launch": {"ota/slot"},            // the standard library beside it: it must start where nothing else does
 }
 
 func allowed(from, to string) bool {
@@ -187,6 +190,11 @@ var links = map[string]map[string]string{
 		"golang.org/x/sys/unix":  "the standard library alone: what is not there cannot break it",
 		"fulmar/agent":           "it must work where the agent does not",
 		"github.com/spf13/cobra": "it is what must still work when all else does not: flag is enough",
+	},
+	"cmd/fulmar-rootfs": {
+		"golang.org/x/sys/unix":    "it is root: the standard library alone",
+		"github.com/goccy/go-yaml": "it reads no config",
+		"fulmar/agent":             "it must work where the agent does not",
 	},
 	"cmd/fulmar-fleet": {
 		"gorgonia.org/tensor":             "the fleet runs no model",

@@ -104,7 +104,7 @@ func makeVersion(dir, from, version, arch string) error {
 	if err := os.MkdirAll(programs, 0o755); err != nil {
 		return err
 	}
-	for _, p := range []string{"fulmar", "fulmar-fleet", "fulmar-infer", "fulmar-launch", "libonnxruntime.so.1"} {
+	for _, p := range []string{"fulmar", "fulmar-fleet", "fulmar-infer", "fulmar-launch", "fulmar-rootfs", "libonnxruntime.so.1"} {
 		if err := clone(filepath.Join(top, "out/cross", arch, p), filepath.Join(programs, p)); err != nil {
 			return err
 		}

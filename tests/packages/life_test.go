@@ -71,6 +71,7 @@ func (b *board) owners() {
 	b.t.Helper()
 	for path, want := range map[string]string{
 		"/usr/lib/fulmar/fulmar-launch":         "root:root 755",
+		"/usr/lib/fulmar/fulmar-rootfs":         "root:root 755",
 		"/usr/lib/fulmar/seed/fulmard":          "root:root 755",
 		"/etc/fulmar":                           "root:root 755",
 		"/etc/fulmar/fulmard.yaml":              "root:fulmar 640",
@@ -82,6 +83,7 @@ func (b *board) owners() {
 		"/var/lib/fulmar/current/fulmard":       "fulmar:fulmar 755",
 		"/var/lib/fulmar/current/slot.json":     "fulmar:fulmar 644",
 		"/var/lib/fulmard":                      "fulmar:fulmar 750",
+		"/var/lib/fulmard/models":               "fulmar:fulmar 750",
 		"/var/lib/fulmar-fleet":                 "fulmar-fleet:fulmar-fleet 700",
 		"/usr/lib/udev/rules.d/60-fulmar.rules": "root:root 644",
 	} {
@@ -102,6 +104,8 @@ func (b *board) owners() {
 		"fulmard.service": "enabled", "fulmar-infer.socket": "enabled", "fulmar-build.socket": "enabled",
 		// A person starts the server: its first start makes the authority of all boards.
 		"fulmar-fleet.service": "disabled",
+		// Experimental, and only where a board has what it needs.
+		"fulmar-rootfs.socket": "disabled", "fulmar-rootfs-boot.service": "disabled",
 	} {
 		if out, _ := b.Run(b.t.Context(), "systemctl", "is-enabled", unit); strings.TrimSpace(out) != want {
 			b.t.Errorf("%s is %q, wants %s", unit, out, want)

@@ -134,7 +134,7 @@ func TestSystemdReadsTheUnits(t *testing.T) {
 	if err != nil {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
-	for unit, most := range map[string]float64{"fulmard.service": 1.5, "fulmar-infer.service": 3, "fulmar-build@.service": 3, "fulmar-fleet.service": 1.5} {
+	for unit, most := range map[string]float64{"fulmard.service": 1.5, "fulmar-infer.service": 3, "fulmar-build@.service": 3, "fulmar-fleet.service": 1.5, "fulmar-rootfs@.service": 2.5, "fulmar-rootfs-boot.service": 2.5} {
 		out, err := exec.Command(analyze, "security", "--offline=true", "--no-pager", filepath.Join(dir, unit)).Output()
 		if err != nil {
 			t.Errorf("%s: %v", unit, err)
@@ -201,7 +201,7 @@ func TestUsersAndFolders(t *testing.T) {
 	if g := groups["fulmar-operators"]; len(g) < 4 || g[3] != "" {
 		t.Errorf("group fulmar-operators: %v, wants nobody in it", g)
 	}
-	for path, mode := range map[string]os.FileMode{"fulmar": 0o755, "fulmar/slots": 0o755, "fulmard": 0o750, "fulmard/pictures": 0o770} {
+	for path, mode := range map[string]os.FileMode{"fulmar": 0o755, "fulmar/slots": 0o755, "fulmard": 0o750, "fulmard/pictures": 0o770, "fulmard/models": 0o750} {
 		st, err := os.Stat(filepath.Join(root, "var/lib", path))
 		if err != nil {
 			t.Error(err)
