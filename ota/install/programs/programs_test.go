@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"fulmar/internal/disk"
+	"fulmar/internal/disk/crash"
 	"fulmar/ota"
 	"fulmar/ota/install/installtest"
 	"fulmar/ota/release"
@@ -253,6 +254,24 @@ func TestThreeStarts(t *testing.T) {
 	if s, _, err := b.Installer().Look(t.Context(), again); again != token || s != ota.NotYet || err != nil {
 		t.Errorf("%s is %v, %v", again, s, err)
 	}
+	// Nor where the second switch is cut between its note and the choice.
+	noted := false
+	b.disk = &crash.Recorder{T: t, Root: b.root, Before: func(what, path string) error {
+		noted = noted || what == "rename" && strings.HasSuffix(path, notesFile+".new")
+		if noted && what == "rename" && strings.HasSuffix(path, "launch.json.new") {
+			return errors.New("cut")
+		}
+		return nil
+	}}
+	b.process()
+	if _, err := b.Installer().Switch(t.Context(), again); err == nil || !noted {
+		t.Fatalf("not cut: %v", err)
+	}
+	b.disk = disk.OS{}
+	b.launch()
+	if s, why, err := b.Installer().Look(t.Context(), again); s != ota.NotYet || err != nil {
+		t.Errorf("%s is %v, %s, %v", again, s, why, err)
+	}
 }
 
 // TestWorkerFollows: the agent and its worker in one component; the launcher goes back; the
@@ -331,8 +350,8 @@ func TestRefused(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"the launcher":         {Agent, map[string]string{slot.Agent: elf("1"), "fulmar-launch": elf("2")}, "fulmar-launch"},
-		"the launcher, too":    {Worker, map[string]string{slot.Worker: elf("1"), "fulmar-launch.new": elf("2")}, "fulmar-launch"},
+		"the launcher":         {Agent, map[string]string{slot.Agent: elf("1"), "fulmar-launch": elf("2")}, "package alone"},
+		"the launcher, too":    {Worker, map[string]string{slot.Worker: elf("1"), "fulmar-launch.new": elf("2")}, "package alone"},
 		"another file":         {Agent, map[string]string{slot.Agent: elf("1"), "sh": elf("2")}, "wants"},
 		"a folder":             {Agent, map[string]string{slot.Agent: elf("1"), "lib/libx.so": elf("2")}, "wants"},
 		"slot.json":            {Agent, map[string]string{slot.Agent: elf("1"), "slot.json": elf("2")}, "wants"},

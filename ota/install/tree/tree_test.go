@@ -135,6 +135,28 @@ func TestStarts(t *testing.T) {
 	}
 }
 
+// TestOverTrial: what is switched to while another one is on trial goes back to what was
+// confirmed, and a confirmed one that is switched to again needs no second trial.
+func TestOverTrial(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t, t.TempDir(), nil)
+	one := b.install("1.0")
+	for _, v := range []string{"2.0", "3.0"} {
+		_, err := b.tree.Switch(t.Context(), b.stage(v))
+		must(t, err)
+	}
+	_, err := b.tree.Back(t.Context(), b.stage("3.0"), "bad")
+	if must(t, err); b.Runs() != "1.0" || b.tree.OnTrial() {
+		t.Errorf("runs %s, on trial %v", b.Runs(), b.tree.OnTrial())
+	}
+	_, err = b.tree.Switch(t.Context(), b.stage("2.0"))
+	must(t, err)
+	_, err = b.tree.Switch(t.Context(), one)
+	if must(t, err); b.Runs() != "1.0" || b.tree.OnTrial() {
+		t.Errorf("runs %s, on trial %v", b.Runs(), b.tree.OnTrial())
+	}
+}
+
 // TestDamage: a version with a file gone is gone back from at the next start; a damaged
 // choice goes on by the link; nothing is swept on a guess.
 func TestDamage(t *testing.T) {
