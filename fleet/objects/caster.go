@@ -224,18 +224,18 @@ func (c *Caster) Want(tenant, name string, w *ota.Want) {
 		c.end(key)
 		return
 	case !c.cfg.Store.Has(key.tree):
-		c.hold(key, notYet)
+		c.hold(key, notYet, w.ID)
 		return
 	}
 	asked, missing := pick(w, size)
 	if len(asked) == 0 {
 		return
 	}
-	if w.Cast && c.cfg.Many > 0 && c.gather(key, w, size, asked, missing) {
+	if w.Cast && c.cfg.Many > 0 && c.gather(key, w, size, missing) {
 		return
 	}
-	if !c.add(key, asked) {
-		c.hold(key, notYet)
+	if !c.add(key, asked, w.ID) {
+		c.hold(key, notYet, w.ID)
 	}
 }
 
@@ -258,7 +258,7 @@ func pick(w *ota.Want, size int64) (asked []uint32, missing int) {
 }
 
 // add has pieces sent to a board; false where too much is on its way.
-func (c *Caster) add(key target, asked []uint32) bool {
+func (c *Caster) add(key target, asked []uint32, id uint32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	t := c.transfers[key]
@@ -274,6 +274,7 @@ func (c *Caster) add(key target, asked []uint32) bool {
 		c.transfers[key] = t
 		b.own = append(b.own, t)
 	}
+	t.id = id
 	for _, i := range asked {
 		if !t.asked[i] && len(t.asked) < maxAsked {
 			t.asked[i] = true
@@ -381,9 +382,10 @@ func (c *Caster) refuse(key target, why string) {
 	c.tell(key, &ota.Hold{Object: key.tree[:], Refused: why})
 }
 
-func (c *Caster) hold(key target, d time.Duration) {
+// hold has a board wait; nothing more comes for its words up to done.
+func (c *Caster) hold(key target, d time.Duration, done uint32) {
 	c.count(func(s *Stats) { s.Held++ })
-	c.tell(key, &ota.Hold{Object: key.tree[:], ForMs: uint32(max(d, time.Millisecond).Milliseconds())})
+	c.tell(key, &ota.Hold{Object: key.tree[:], ForMs: uint32(max(d, time.Millisecond).Milliseconds()), Done: done})
 }
 
 // tell sends a word. One that does not get through is not missed: the board has timers.

@@ -18,9 +18,11 @@ import (
 const (
 	// patience is how long a pass waits at a piece where more than one board in slowShare
 	// has not taken those before. One slow board does not slow the others.
-	patience  = 250 * time.Millisecond
+	patience  = time.Second
 	slowShare = 20
 	lookAgain = 2 * time.Millisecond
+	// maxLinger is how many lingers a pass is put off at most while boards still come.
+	maxLinger = 5
 	// mostMissing: boards that have more than half of an object get no pass over it.
 	mostMissing = 2
 	// spreadEach and maxSpread are over what time boards ask for what they miss when a pass
@@ -36,15 +38,16 @@ const (
 type gathering struct {
 	group
 	size    int64
-	begins  time.Time
+	begins  time.Time // put off with each board that comes
+	latest  time.Time // but no further
 	running bool
-	until   time.Time           // when it is over, as far as can be told
-	boards  map[string][]uint32 // and what they asked for; nil while it runs
-	missing []uint64            // pieces that one of them misses
+	until   time.Time       // when it is over, as far as can be told
+	boards  map[string]bool // nil while it runs
+	missing []uint64        // pieces that one of them misses
 }
 
 // gather has a board wait for a pass; false where there is none for it.
-func (c *Caster) gather(key target, w *ota.Want, size int64, asked []uint32, missing int) bool {
+func (c *Caster) gather(key target, w *ota.Want, size int64, missing int) bool {
 	k := group{key.tenant, key.tree}
 	o := release.Object{Size: size}
 	now := time.Now()
@@ -53,7 +56,7 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, asked []uint32, mis
 	if g != nil && g.running {
 		wait := max(g.until.Sub(now), 0) + slack
 		c.mu.Unlock()
-		c.hold(key, wait)
+		c.hold(key, wait, w.ID)
 		return true
 	}
 	if missing*mostMissing <= o.Pieces() || now.Sub(c.board(key.boardKey).waited[key.tree]) < aloneFor {
@@ -61,11 +64,14 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, asked []uint32, mis
 		return false
 	}
 	if g == nil {
-		g = &gathering{group: k, size: size, begins: now.Add(c.cfg.Linger), boards: map[string][]uint32{}, missing: make([]uint64, (o.Pieces()+63)/64)}
+		g = &gathering{group: k, size: size, latest: now.Add(maxLinger * c.cfg.Linger), boards: map[string]bool{}, missing: make([]uint64, (o.Pieces()+63)/64)}
 		c.gathering[k] = g
 		poke(c.ready)
 	}
-	g.boards[key.board] = asked
+	if g.begins = now.Add(c.cfg.Linger); g.begins.After(g.latest) {
+		g.begins = g.latest
+	}
+	g.boards[key.board] = true
 	for at, b := range w.Missing {
 		for ; b != 0; b &= b - 1 {
 			if i := int(w.From) + at*8 + bits.TrailingZeros8(b); i < o.Pieces() {
@@ -75,7 +81,7 @@ func (c *Caster) gather(key target, w *ota.Want, size int64, asked []uint32, mis
 	}
 	wait := max(g.begins.Sub(now), 0) + slack
 	c.mu.Unlock()
-	c.hold(key, wait)
+	c.hold(key, wait, w.ID)
 	return true
 }
 
@@ -131,7 +137,7 @@ func (c *Caster) due(now time.Time) (*gathering, time.Duration) {
 	return nil, wait
 }
 
-// begin begins a pass, or has its boards served one by one where they are too few.
+// begin begins a pass, or has its boards ask for themselves where they are too few.
 func (c *Caster) begin(g *gathering) bool {
 	c.mu.Lock()
 	few := len(g.boards) < c.cfg.Many
@@ -152,8 +158,8 @@ func (c *Caster) begin(g *gathering) bool {
 	}
 	c.mu.Unlock()
 	if few {
-		for name, asked := range boards {
-			c.add(target{boardKey{g.tenant, name}, g.tree}, asked)
+		for name := range boards {
+			c.hold(target{boardKey{g.tenant, name}, g.tree}, 0, 0) // they ask now
 		}
 	}
 	return !few

@@ -31,6 +31,7 @@ type transfer struct {
 	board *board
 	queue []uint32 // pieces asked for and not sent, in the order in which they were
 	asked map[uint32]bool
+	id    uint32    // of the newest word
 	told  time.Time // until when the board was told to wait
 	busy  bool      // the gateway had no room for it
 	room  bool      // it has, since it was tried
@@ -41,7 +42,7 @@ type transfer struct {
 	place int // in the heap; -1 not there
 }
 
-// turns are the transfers that have something to send, by the time of their turn; those of
+// turns are the transfers that have something to send, or to say that it was all, by the time of their turn; those of
 // the same time in the order in which they came.
 type turns struct {
 	list []*transfer
@@ -146,20 +147,57 @@ func (c *Caster) turn() (wait time.Duration) {
 		key := t.target
 		c.mu.Unlock()
 		if tell {
-			c.hold(key, late)
+			c.hold(key, late, 0)
 		}
 		return min(wait, tellAfter) // nothing of a wait that is this board's alone
 	}
-	i := t.queue[0]
+	last, id := len(t.queue) == 0, t.id
+	i := uint32(0)
+	if !last {
+		i = t.queue[0]
+	}
 	t.room, t.busy = false, false
 	c.mu.Unlock()
 
+	if last {
+		c.emptied(t, id)
+		return 0
+	}
 	payload, err := c.payload(t.tree, int(i))
 	if err == nil {
 		err = c.cfg.Gate.SendPiece(t.tenant, t.boardKey.board, payload)
 	}
 	c.sent(t, i, len(payload), err)
 	return 0
+}
+
+// emptied tells a board, behind all the pieces that it asked for, that those were all: what
+// has not come by then was lost, and nobody needs a timer to know.
+func (c *Caster) emptied(t *transfer, id uint32) {
+	b, err := schema.Encode(&ota.Down{V: schema.Version, Hold: &ota.Hold{Object: t.tree[:], Done: id}})
+	if err == nil && id > 0 {
+		err = c.cfg.Gate.SendPiece(t.tenant, t.boardKey.board, b)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case t.over:
+	case errors.Is(err, pieces.ErrBusy):
+		c.busy(t)
+	case len(t.queue) > 0: // it asked for more meanwhile
+		c.queue.add(t, time.Now())
+	default:
+		c.forget(t)
+	}
+}
+
+// busy has a transfer wait for room. The caller holds the mutex.
+func (c *Caster) busy(t *transfer) {
+	wait := roomAfter
+	if t.busy = !t.room; t.room {
+		wait = 0 // it was said meanwhile
+	}
+	c.queue.add(t, time.Now().Add(wait))
 }
 
 // sent notes what became of a turn.
@@ -180,16 +218,10 @@ func (c *Caster) sent(t *transfer, i uint32, size int, err error) {
 			t.board.site.Take(size, now)
 		}
 		delete(t.asked, i)
-		if t.queue = t.queue[1:]; len(t.queue) > 0 {
-			c.queue.add(t, now)
-		} else {
-			c.forget(t) // what it wants next makes a new one
-		}
-	case errors.Is(err, pieces.ErrBusy) && t.room:
+		t.queue = t.queue[1:]
 		c.queue.add(t, now)
 	case errors.Is(err, pieces.ErrBusy):
-		t.busy = true
-		c.queue.add(t, now.Add(roomAfter))
+		c.busy(t)
 	default:
 		if !errors.Is(err, pieces.ErrAway) {
 			c.cfg.Log.Error("piece not sent", "board", t.boardKey.board, "err", err)

@@ -90,8 +90,8 @@ func (m *MQTT) Bring(ctx context.Context, j *Job) error {
 	m.jobs[j.Tree] = ch
 	m.mu.Unlock()
 	t := &talk{
-		m: m, j: j, in: ch, answer: timers.Estimate{First: 5 * time.Second, Least: time.Second, Most: time.Minute},
-		gap: timers.Estimate{First: 5 * time.Second, Least: time.Second, Most: 30 * time.Second},
+		m: m, j: j, in: ch, answer: timers.Estimate{First: 5 * time.Second, Least: 2 * time.Second, Most: time.Minute},
+		gap: timers.Estimate{First: 5 * time.Second, Least: 2 * time.Second, Most: 30 * time.Second},
 	}
 	err := t.run(ctx)
 	m.mu.Lock()
@@ -118,9 +118,12 @@ type talk struct {
 	lost      <-chan struct{} // of the connection whose topic is heard
 	hears     bool
 	hearAgain time.Time
+	leave     bool // it is to be left
+	left      bool // it was heard, and is not needed any more
 	open      bool // the fleet may still be sending
 
-	asked   map[int]bool    // on their way, claimed
+	asked   map[int]uint32  // on their way, claimed, and by which word
+	id      uint32          // of the last word
 	first   bool            // nothing has come yet of what was asked last
 	at      time.Time       // of the last word
 	due     time.Time       // when what is on its way is lost
@@ -136,7 +139,7 @@ type talk struct {
 }
 
 func (t *talk) run(ctx context.Context) error {
-	t.asked = map[int]bool{}
+	t.asked = map[int]uint32{}
 	for {
 		select {
 		case <-t.j.Over():
@@ -188,7 +191,7 @@ func (t *talk) giveUp() {
 // step does what is to be done now, and tells when there may be more.
 func (t *talk) step(ctx context.Context) (wait time.Duration, err error) {
 	now := time.Now()
-	if !t.hears && !now.Before(t.hearAgain) {
+	if !t.hears && !t.left && !now.Before(t.hearAgain) {
 		lost, err := t.m.line.Hear(ctx, t.j.Tree.String())
 		if ctx.Err() != nil {
 			return 0, ctx.Err()
@@ -204,6 +207,14 @@ func (t *talk) step(ctx context.Context) (wait time.Duration, err error) {
 		t.gap.Lost()
 		if t.silence++; t.silence >= maxSilence {
 			return 0, fmt.Errorf("the fleet does not answer: %d words for object %s without a piece", t.silence, t.j.Tree)
+		}
+	}
+	if t.leave {
+		// What is missing now is asked for: another pass, for who came late, would bring much
+		// that is here.
+		t.hears, t.left, t.leave = false, true, false
+		if err := t.m.line.Leave(ctx, t.j.Tree.String()); ctx.Err() != nil {
+			return 0, errors.Join(ctx.Err(), err)
 		}
 	}
 	quiet := t.until
@@ -252,12 +263,10 @@ func (t *talk) ask(ctx context.Context, room int) error {
 		t.j.Yield(own...)
 		return err
 	}
-	if len(t.asked) == 0 || time.Since(t.came) > t.gap.Timeout() {
-		t.due = time.Now().Add(t.answer.Timeout())
-	}
+	t.due = time.Now().Add(t.answer.Timeout())
 	t.first, t.open, t.pause, t.at = true, true, 0, begun
 	for _, i := range own {
-		t.asked[i] = true
+		t.asked[i] = t.id
 	}
 	return nil
 }
@@ -268,7 +277,8 @@ func (t *talk) want(ctx context.Context, own []int) error {
 	w := ota.Want{V: schema.Version, Object: t.j.Tree[:], Size: t.j.Size, Cast: t.hears}
 	if len(own) > 0 {
 		from, bitmap := t.j.Missing(own, ota.MaxMissing)
-		w.From, w.Missing, w.Credit = uint32(from), bitmap, uint16(len(own))
+		t.id++
+		w.From, w.Missing, w.Credit, w.ID = uint32(from), bitmap, uint16(len(own)), t.id
 	}
 	b, err := schema.Encode(&w)
 	if err != nil {
@@ -284,10 +294,22 @@ func (t *talk) take(d *ota.Down) error {
 		if h.Refused != "" {
 			return fmt.Errorf("%w: %.200q", ErrRefused, h.Refused)
 		}
+		for i, id := range t.asked {
+			if id <= h.Done {
+				t.j.Yield(i)
+				delete(t.asked, i)
+			}
+		}
+		t.silence = 0
+		have, all := t.j.Have()
+		t.leave = t.hears && have*2 > all
+		if h.ForMs == 0 { // there is nothing to wait for
+			return nil
+		}
 		// Half of it is jitter: all who hear a topic are told the same.
 		d := min(time.Duration(h.ForMs)*time.Millisecond, maxHold)
-		t.until, t.stray, t.silence = now.Add(d/2+rand.N(d/2+1)), time.Time{}, 0
-		t.giveUp()
+		t.until, t.stray = now.Add(d/2+rand.N(d/2+1)), time.Time{}
+		t.due = t.until.Add(t.answer.Timeout())
 		return nil
 	}
 	if d.Piece == nil {
@@ -305,7 +327,7 @@ func (t *talk) take(d *ota.Down) error {
 		return err
 	}
 	t.silence = 0
-	if !t.asked[i] { // of a pass, or late
+	if _, ok := t.asked[i]; !ok { // of a pass, or late
 		if !t.came.IsZero() && t.stray.After(now) {
 			t.gap.Take(now.Sub(t.came))
 		}
@@ -321,6 +343,6 @@ func (t *talk) take(d *ota.Down) error {
 	} else {
 		t.gap.Take(now.Sub(t.came))
 	}
-	t.came, t.due = now, now.Add(t.gap.Timeout())
+	t.came, t.due = now, now.Add(t.answer.Timeout())
 	return nil
 }

@@ -30,6 +30,8 @@ func vectors() map[string]any {
 			Directive: &Proven{Statement: []byte(`{"v":1}`), Proof: Proof{Envelope: []byte(`{}`), Index: 1, Count: 2, Path: bytes.Repeat([]byte{7}, 32)}},
 		},
 		"want":             &Want{V: 1, Object: bytes.Repeat([]byte{1}, 32), Size: 1 << 20, From: 8, Missing: []byte{0xfe, 1}, Credit: 16, Cast: true},
+		"want-id":          &Want{V: 1, Object: bytes.Repeat([]byte{1}, 32), Size: 1 << 20, From: 8, Missing: []byte{0xfe, 1}, Credit: 16, ID: 7},
+		"down-done":        &Down{V: 1, Hold: &Hold{Object: bytes.Repeat([]byte{1}, 32), Done: 7}},
 		"want-nonce":       &Want{V: 1, Nonce: bytes.Repeat([]byte{2}, 16)},
 		"down-piece":       &Down{V: 1, Piece: &Piece{Object: bytes.Repeat([]byte{1}, 32), Index: 3, Data: []byte("data"), Path: bytes.Repeat([]byte{4}, 64)}},
 		"down-fresh":       &Down{V: 1, Fresh: &Proven{Statement: []byte(`{"v":1}`), Proof: Proof{Envelope: []byte(`{}`), Count: 1}}},

@@ -56,7 +56,7 @@ func (p *Proven) check() error {
 }
 
 // Want is what a board asks for on schema.ChanWant: pieces of an object, what is newest, or
-// both. The newest Want for an object replaces those before it.
+// both. Words for an object add to those before them.
 type Want struct {
 	V uint8 `cbor:"1,keyasint"`
 	// Object is the root of its tree, Size its bytes; without one only Nonce is asked.
@@ -66,12 +66,15 @@ type Want struct {
 	// that is set is a piece that is not there. What lies before and behind is not asked for.
 	From    uint32 `cbor:"4,keyasint,omitempty"`
 	Missing []byte `cbor:"5,keyasint,omitempty"`
-	// Credit is how many pieces may be sent for this word; 0 ends the sending.
+	// Credit is how many pieces are asked for: the first so many of Missing, whose other bits
+	// say what a pass has to bring. 0 ends the sending for this and all words before.
 	Credit uint16 `cbor:"6,keyasint,omitempty"`
 	// Cast: the board hears the object's own topic, see schema.ObjectTopic.
 	Cast bool `cbor:"7,keyasint,omitempty"`
 	// Nonce asks what is newest, see Down.Fresh; 16 to 32 bytes.
 	Nonce []byte `cbor:"8,keyasint,omitempty"`
+	// ID numbers the words of a board for an object, from 1, see Hold.Done; 0 none.
+	ID uint32 `cbor:"9,keyasint,omitempty"`
 }
 
 // Validate checks the limits.
@@ -113,6 +116,9 @@ type Hold struct {
 	ForMs uint32 `cbor:"2,keyasint,omitempty"`
 	// Refused: it is not given to this board, for a reason to tell people.
 	Refused string `cbor:"3,keyasint,omitempty"`
+	// Done: what was asked for up to the word of this ID and has not come before this does
+	// not come any more; 0 says nothing of that.
+	Done uint32 `cbor:"4,keyasint,omitempty"`
 }
 
 // Down is what the fleet says on schema.ChanPiece, and on the topic of an object: one of the
