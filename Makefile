@@ -49,6 +49,7 @@ axe: ## axe-core, which the pages are held against, into .cache/ (once)
 test: ort axe build ## all tests but those that have a target of their own (mosquitto, chromium, swtpm and the like are installed if they are missing)
 	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc curl prometheus-alertmanager prometheus python3 python3-pymodbus python3-serial python3-serial-asyncio socat
 	$(GO) test -timeout 14m ./...
+	cd tests/peers && $(GO) test ./tuf
 
 gates: ## format, vet (the bench's module too), staticcheck, module sums, static arm64 build
 	@bad=$$($(TOOL) gofumpt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofumpt would change:"; echo "$$bad"; exit 1; fi

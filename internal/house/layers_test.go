@@ -73,9 +73,9 @@ var edges = map[string][]string{
 	"ota/slot":           {},
 	"ota/install":        {"ota+"},
 	"ota/install/site":   {"ota+", "device/child"},
-	"ota/release":        {}, // read by boards, the fleet and the command line: trust is the caller's
-	"ota/delta":          {},
-	"ota/delta/make":     {"ota/delta"},
+	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
+	"ota/delta":          {"ota/delta/internal+"},
+	"ota/delta/make":     {"ota/delta+"},
 	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":             {"models+"},
 	"fleet/ca":           {"trust"},
@@ -168,6 +168,7 @@ var links = map[string]map[string]string{
 		"modernc.org/sqlite":               "the database is the fleet's",
 		"fulmar/inference":                 "the worker's insides stay in the worker",
 		"fulmar/fleet":                     "the server stays in the server",
+		"fulmar/ota/delta/make":            "the fleet makes patches, a board applies them",
 		"fulmar/schema/rest":               "boards speak MQTT",
 		"html/template":                    "pages are the fleet's",
 		"github.com/chromedp/chromedp":     "tests only",

@@ -22,7 +22,6 @@ package bundle
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -106,33 +105,50 @@ func bad(format string, args ...any) error {
 // verified yet: see [Bundle.Follow] and release.Open.
 func Open(r io.ReaderAt, size int64) (*Bundle, error) {
 	b := &Bundle{r: r, size: size}
-	t := ustar.NewReader(io.NewSectionReader(r, 0, size), limits())
+	var err error
+	b.envelope, _, err = head(ustar.NewReader(io.NewSectionReader(r, 0, size), limits()), func(n uint64, e ustar.Entry) error {
+		b.keySets, b.versions = append(b.keySets, e), append(b.versions, n)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// head reads the manifest, gives each key set, and goes to the first entry behind them, nil
+// at the end.
+func head(t *ustar.Reader, keySet func(n uint64, e ustar.Entry) error) (envelope []byte, next *ustar.Entry, err error) {
 	e, err := t.Next()
 	if err != nil {
-		return nil, form(err)
+		return nil, nil, form(err)
 	}
 	if e.Name != manifestName || e.Size > trust.MaxEnvelope {
-		return nil, bad("it begins with %s of %d bytes, wants %s of at most %d", e.Name, e.Size, manifestName, trust.MaxEnvelope)
+		return nil, nil, bad("it begins with %s of %d bytes, wants %s of at most %d", e.Name, e.Size, manifestName, trust.MaxEnvelope)
 	}
-	if b.envelope, err = io.ReadAll(t); err != nil {
-		return nil, form(err)
+	if envelope, err = io.ReadAll(t); err != nil {
+		return nil, nil, form(err)
 	}
-	for {
+	last := uint64(0)
+	for i := 1; ; i++ {
 		e, err := t.Next()
 		if err == io.EOF {
-			return b, nil
+			return envelope, nil, nil
 		}
 		if err != nil {
-			return nil, form(err)
+			return nil, nil, form(err)
 		}
 		n, ok := version(e.Name)
 		if !ok {
-			return b, nil
+			return envelope, &e, nil
 		}
-		if len(b.versions) == MaxKeySets || len(b.versions) > 0 && n <= b.versions[len(b.versions)-1] || e.Size > trust.MaxEnvelope {
-			return nil, bad("key set %d of %d bytes as number %d: wants at most %d, rising", n, e.Size, len(b.versions)+1, MaxKeySets)
+		if i > MaxKeySets || n <= last || e.Size > trust.MaxEnvelope {
+			return nil, nil, bad("key set %d of %d bytes as number %d: wants at most %d, rising", n, e.Size, i, MaxKeySets)
 		}
-		b.keySets, b.versions = append(b.keySets, e), append(b.versions, n)
+		last = n
+		if err := keySet(n, e); err != nil {
+			return nil, nil, err
+		}
 	}
 }
 
@@ -167,11 +183,15 @@ func (b *Bundle) KeySet(i int) ([]byte, error) {
 // ends it. Sets that are not newer are passed over. A step that the root keys do not
 // allow is an error, with the set that was reached before it.
 func (b *Bundle) Follow(set *trust.KeySet, took func(envelope []byte) error) (*trust.KeySet, error) {
-	for i, n := range b.versions {
+	return follow(set, b.versions, b.KeySet, took)
+}
+
+func follow(set *trust.KeySet, versions []uint64, envelope func(i int) ([]byte, error), took func([]byte) error) (*trust.KeySet, error) {
+	for i, n := range versions {
 		if n <= set.Version {
 			continue
 		}
-		text, err := b.KeySet(i)
+		text, err := envelope(i)
 		if err != nil {
 			return set, err
 		}
@@ -201,59 +221,40 @@ func (b *Bundle) Follow(set *trust.KeySet, took func(envelope []byte) error) (*t
 // that wants no base. It reads 512 bytes for each. That the bytes are the right ones is for
 // whoever reads them to find out.
 func (b *Bundle) Index(m *release.Opened) error {
-	if e, err := trust.ParseEnvelope(b.envelope); err != nil || sha256.Sum256(e.Unverified()) != m.Hash {
-		return bad("release %s is not its manifest", m.Release)
+	if err := of(b.envelope, m); err != nil {
+		return err
 	}
 	t := ustar.NewReader(io.NewSectionReader(b.r, 0, b.size), limits())
-	objects, directives := map[release.Hash]ustar.Entry{}, (*ustar.Entry)(nil)
-	wanted := Objects(m.Manifest)
-	for i := 0; ; i++ {
-		e, err := t.Next()
-		if err == io.EOF {
-			break
+	_, e, err := head(t, func(uint64, ustar.Entry) error { return nil })
+	if err != nil {
+		return err
+	}
+	o, directives := newOrder(m), (*ustar.Entry)(nil)
+	if e != nil && e.Name == directivesName {
+		if e.Size > MaxDirectives {
+			return bad("%s of %d bytes, at most %d", e.Name, e.Size, MaxDirectives)
 		}
+		directives = e
+		if e, err = next(t); err != nil {
+			return err
+		}
+	}
+	for ; e != nil; e, err = next(t) {
 		if err != nil {
-			return form(err)
+			return err
 		}
-		if i <= len(b.versions) {
-			continue // seen by Open
-		}
-		if e.Name == directivesName {
-			if i != len(b.versions)+1 || e.Size > MaxDirectives {
-				return bad("%s of %d bytes as number %d", e.Name, e.Size, i+1)
-			}
-			directives = &e
-			continue
-		}
-		h, ok := tree(e.Name)
-		for ok && len(wanted) > 0 && wanted[0].Tree != h {
-			wanted = wanted[1:]
-		}
-		if !ok || len(wanted) == 0 || wanted[0].Size != e.Size {
-			return bad("%s of %d bytes is not what the manifest has next", e.Name, e.Size)
-		}
-		objects[h] = e
-	}
-	for i := range m.Components {
-		for j := range m.Components[i].Files {
-			if f := &m.Components[i].Files[j]; !brings(objects, f) {
-				return bad("%s of %s is not in it, but for patches", f.Path, m.Components[i].Name)
-			}
+		if _, err := o.take(*e); err != nil {
+			return err
 		}
 	}
-	b.objects, b.directives = objects, directives
+	if err != nil {
+		return err
+	}
+	if err := o.end(); err != nil {
+		return err
+	}
+	b.objects, b.directives = o.have, directives
 	return nil
-}
-
-// brings tells whether a file is there as it is, or by an encoding that wants no base.
-func brings(have map[release.Hash]ustar.Entry, f *release.File) bool {
-	_, ok := have[f.Tree]
-	for i := range f.Encodings {
-		if e := &f.Encodings[i]; !ok && e.From == nil {
-			_, ok = have[e.Tree]
-		}
-	}
-	return ok
 }
 
 // Object gives an object of an indexed bundle in place; nil where it has not got it.

@@ -146,6 +146,36 @@ func written(t testing.TB, c *Contents) []byte {
 	return b.Bytes()
 }
 
+// stream does what a board does with a bundle that comes over a socket. It gives the objects.
+func stream(b []byte, set *trust.KeySet) (map[release.Hash]string, error) {
+	f, err := Read(io.MultiReader(bytes.NewReader(b)))
+	if err != nil {
+		return nil, err
+	}
+	if set, err = f.Follow(set, nil); err != nil {
+		return nil, err
+	}
+	m, err := release.Open(set, f.Envelope(), 0)
+	if err != nil {
+		return nil, err
+	}
+	out := map[release.Hash]string{}
+	for {
+		o, r, err := f.Next(m)
+		if err == io.EOF {
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+		text, err := io.ReadAll(r)
+		if err != nil {
+			return out, form(err)
+		}
+		out[o.Tree] = string(text)
+	}
+}
+
 // board does what a board does with a stick.
 func board(b []byte, set *trust.KeySet) (*Bundle, *release.Opened, error) {
 	f, err := Open(bytes.NewReader(b), int64(len(b)))
@@ -234,6 +264,52 @@ func TestBundle(t *testing.T) {
 	}
 	if p, err := f.Directive("rival", "dock-9", "agent"); p != nil || err != nil {
 		t.Errorf("of another tenant: %v, %v", p, err)
+	}
+}
+
+// TestStream: the same bundle as a stream gives the same objects, and directives before them.
+func TestStream(t *testing.T) {
+	t.Parallel()
+	b := written(t, contents(t))
+	set := opened(t, keySet(t, 1, "release-1"))
+	got, err := stream(b, set)
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%d objects, %v", len(got), err)
+	}
+	for tree, text := range got {
+		if o, _, err := release.Describe(strings.NewReader(text)); err != nil || o.Tree != tree {
+			t.Errorf("object %s: %v", tree, err)
+		}
+	}
+	f, err := Read(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var boards []string
+	if err := f.Directives(func(d *Directed) bool { boards = append(boards, d.Board); return true }); err != nil || strings.Join(boards, " ") != "dock-8 dock-9" {
+		t.Errorf("directives of %v, %v", boards, err)
+	}
+	if set, err = f.Follow(set, nil); err != nil {
+		t.Fatal(err)
+	}
+	m, err := release.Open(set, f.Envelope(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := f.Next(&release.Opened{Manifest: m.Manifest}); !errors.Is(err, ErrBundle) {
+		t.Errorf("with another manifest: %v", err)
+	}
+	for n := 0; ; n++ { // nothing of an object is read
+		_, _, err := f.Next(m)
+		if err == io.EOF {
+			if n != 3 {
+				t.Errorf("%d objects", n)
+			}
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -367,6 +443,9 @@ func TestForged(t *testing.T) {
 		if _, _, err := board(c.b, set); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, wants %v", name, err, c.want)
 		}
+		if _, err := stream(c.b, set); !errors.Is(err, c.want) {
+			t.Errorf("%s, as a stream: %v, wants %v", name, err, c.want)
+		}
 	}
 	// Patches may be left out: they are for some boards alone.
 	if _, _, err := board(with(func(e []entry) []entry { return append(e[:4:4], e[5:]...) }), set); err != nil {
@@ -458,6 +537,9 @@ func FuzzBundle(f *testing.F) {
 	f.Add(b[:2048])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		x, m, err := board(b, set)
+		if _, serr := stream(b, set); (err == nil) != (serr == nil) {
+			t.Fatalf("in place %v, as a stream %v", err, serr)
+		}
 		if err != nil {
 			return
 		}

@@ -29,9 +29,9 @@ var (
 	// ErrMismatch: what came out, or what the patch says will, is not what was wanted.
 	ErrMismatch = errors.New("not the wanted file")
 	// ErrPatch: the patch is damaged, cut short, or no patch.
-	ErrPatch = errors.New("malformed patch")
+	ErrPatch = format.ErrForm
 	// ErrLimit: the patch, or what is wanted, goes beyond the Limits.
-	ErrLimit = errors.New("beyond the limits")
+	ErrLimit = format.ErrLimit
 	// ErrCodec: a codec that this version does not know; a later one may.
 	ErrCodec = errors.New("unknown codec")
 )
@@ -45,9 +45,8 @@ type Target struct {
 // Limits bounds what a patch may cost. Zero is the default.
 type Limits struct {
 	// Memory is how many bytes Apply may hold because of what a patch says: lists,
-	// tables, and what decompression remembers. By default 16 MiB; 6 MiB is enough
-	// for each codec and programs of 100,000 functions, beside zstd with more than
-	// 4 MiB to remember.
+	// tables, and what decompression remembers. By default 16 MiB, which is enough
+	// for all that package make makes; elf and bsdiff mostly do with 6.
 	Memory int64
 	// Size is the longest output in bytes, by default 1 GiB. No codec but zstd makes
 	// more than 4 GiB.
@@ -92,21 +91,13 @@ func Peek(patch *io.SectionReader) (Info, error) {
 	}
 	h, err := format.Read(patch, patch.Size())
 	if err != nil {
-		return Info{}, refused(err)
+		return Info{}, err
 	}
 	return Info{codecName(h.Codec), Target(h.Base), Target(h.Out)}, nil
 }
 
 func codecName(c byte) string {
 	return map[byte]string{format.BSDiff: BSDiff, format.ELF: ELF, format.Words: Words}[c]
-}
-
-// refused makes a fault of the form one that callers know.
-func refused(err error) error {
-	if errors.Is(err, format.ErrForm) {
-		return fmt.Errorf("%w: %w", ErrPatch, err)
-	}
-	return err
 }
 
 // Apply writes to out what patch makes of base, which must be what was wanted. codec

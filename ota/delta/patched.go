@@ -21,13 +21,13 @@ const opBytes = 12 + predict.MoveBytes
 func patched(ctx context.Context, codec string, base, patch *io.SectionReader, want Target, lim Limits, w *output) error {
 	h, err := format.Read(patch, patch.Size())
 	if err != nil {
-		return refused(err)
+		return err
 	}
 	if name := codecName(h.Codec); name != codec {
 		return fmt.Errorf("%w: it is of codec %s, not %s", ErrPatch, name, codec)
 	}
 	if err := format.Check(patch, patch.Size()); err != nil {
-		return refused(err)
+		return err
 	}
 	switch {
 	case Target(h.Out) != want:
@@ -123,8 +123,8 @@ func (r *reader) control(h *format.Header, base *io.SectionReader, memory int64)
 		return fmt.Errorf("%w: its streams and tables need %d bytes of memory more", ErrLimit, -memory)
 	}
 	ops, err := format.ReadOps(c, int(min(memory/opBytes, maxPatched)), h.Base.Size, h.Out.Size)
-	if errors.Is(err, format.ErrForm) {
-		return refused(err)
+	if errors.Is(err, ErrPatch) || errors.Is(err, ErrLimit) {
+		return err
 	}
 	if err != nil {
 		return c.in.fault(err)

@@ -45,7 +45,7 @@ func TestTranscripts(t *testing.T) {
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
 		Dir:       "testdata", UpdateScripts: os.Getenv("FULMAR_UPDATE") == "1", RequireExplicitExec: true,
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "joined": joined, "board": startBoard, "lastid": lastID, "public": public,
+			"ends": ends, "deadboard": deadBoard, "fleet": startFleet, "asks": asks, "joined": joined, "board": startBoard, "lastid": lastID, "public": public, "programs": programs, "spoil": spoil, "many": many,
 		},
 	})
 }

@@ -36,7 +36,7 @@ docs/signers what an external signer is.`
 // Command is fulmar key.
 func Command() *cobra.Command {
 	c := cli.Group(&cobra.Command{Use: "key", Short: "signing keys and key sets, offline", Long: about})
-	c.AddCommand(newCommand(), publicCommand(), signCommand(), verifyCommand(), rotateCommand())
+	c.AddCommand(newCommand(), publicCommand(), showCommand(), signCommand(), verifyCommand(), rotateCommand())
 	return c
 }
 
@@ -64,6 +64,25 @@ func publicCommand() *cobra.Command {
 		Example: "  fulmar key public file:root-1.pem >root-1.pub",
 		RunE: func(c *cobra.Command, words []string) error {
 			return keyPublic(words[0], c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+}
+
+func showCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show ENVELOPE", Short: "what an envelope is: its type, its keys if it is a key set, who signed it", Args: cli.Words("an ENVELOPE"),
+		Long:    "It says what is written there, to look at before it is signed; verify finds out whether it holds.",
+		Example: "  fulmar key show keyset-2.json\n  fulmar key show keyset-1.json | awk '$1 == \"release\" {print $2}'",
+		RunE: func(c *cobra.Command, words []string) error {
+			e, err := readEnvelope(words[0])
+			if err != nil {
+				return err
+			}
+			describe(c.OutOrStdout(), e)
+			for _, s := range e.Signatures {
+				fmt.Fprintf(c.OutOrStdout(), "signed, as it says, by %s\n", s.KeyID)
+			}
+			return nil
 		},
 	}
 }

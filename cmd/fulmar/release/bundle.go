@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fulmar/cmd/fulmar/fault"
+	"fulmar/cmd/fulmar/release/source"
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/cli"
 	"fulmar/ota/bundle"
@@ -43,7 +44,7 @@ without them a person at the board who may do so has it installed.
 		RunE: func(c *cobra.Command, words []string) error {
 			ctx, stop := interruptible(c)
 			defer stop()
-			return k.run(ctx, words[0], c.OutOrStdout(), newProgress(c.ErrOrStderr()))
+			return k.run(ctx, words[0], c.OutOrStdout(), source.NewProgress(c.ErrOrStderr()))
 		},
 	}
 	c.Flags().StringVar(&k.out, "out", "", "the new file")
@@ -55,30 +56,30 @@ without them a person at the board who may do so has it installed.
 	return c
 }
 
-func (k *bundling) run(ctx context.Context, name string, stdout io.Writer, say *progress) error {
+func (k *bundling) run(ctx context.Context, name string, stdout io.Writer, say *source.Progress) error {
 	if k.out == "" {
 		return fmt.Errorf("%w: fulmar release bundle wants --out FILE", cli.ErrUsage)
 	}
-	s, err := open(name)
+	s, err := source.Open(name)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if s.dir == "" {
+	if s.Dir == "" {
 		return fmt.Errorf("%w: %s is not the folder of a release", cli.ErrUsage, name)
 	}
-	if s.envelope == nil {
+	if s.Envelope == nil {
 		return fault.New(fault.Unsigned, "%s: nobody has signed it, so no board takes it", name)
 	}
-	c := &bundle.Contents{Envelope: s.text, Progress: say.bytes("write " + k.out)}
+	c := &bundle.Contents{Envelope: s.Text, Progress: say.Bytes("write " + k.out)}
 	c.Open = func(o rel.Object) (io.ReadCloser, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		return s.object(o)
+		return s.Object(o)
 	}
 	for _, path := range k.keySets {
-		text, err := readBounded(path, trust.MaxEnvelope)
+		text, err := source.ReadBounded(path, trust.MaxEnvelope)
 		if err != nil {
 			return err
 		}
@@ -90,17 +91,17 @@ func (k *bundling) run(ctx context.Context, name string, stdout io.Writer, say *
 		}
 	}
 	n, err := writeNew(k.out, func(w io.Writer) error { return bundle.Write(w, c) })
-	say.clear()
+	say.Clear()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s: release %s in %s, with %d key sets\n", k.out, s.m.Release, size(n), len(c.KeySets))
-	fmt.Fprintf(say.w, "next: fulmar release verify --set KEYSET %s; at a board: fulmar ota install-bundle FILE\n", k.out)
+	fmt.Fprintf(stdout, "%s: release %s in %s; key sets in it: %d\n", k.out, s.Manifest.Release, source.Size(n), len(c.KeySets))
+	fmt.Fprintf(say.W, "next: fulmar release verify --set KEYSET %s; at a board: fulmar ota install-bundle FILE\n", k.out)
 	return nil
 }
 
 func readDirectives(path string) ([]byte, error) {
-	b, err := readBounded(path, bundle.MaxDirectives)
+	b, err := source.ReadBounded(path, bundle.MaxDirectives)
 	if err != nil {
 		return nil, err
 	}

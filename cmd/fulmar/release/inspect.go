@@ -13,9 +13,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"fulmar/cmd/fulmar/release/source"
 	"fulmar/cmd/fulmar/show"
 	"fulmar/internal/cli"
-	"fulmar/ota/bundle"
 	rel "fulmar/ota/release"
 )
 
@@ -28,15 +28,15 @@ func inspectCommand() *cobra.Command {
 			if err := f.Check(c); err != nil {
 				return err
 			}
-			s, err := open(words[0])
+			s, err := source.Open(words[0])
 			if err == nil {
 				defer s.Close()
-				err = s.index()
+				err = s.Index()
 			}
 			if err != nil {
 				return err
 			}
-			return s.picture(c.OutOrStdout(), &f)
+			return picture(c.OutOrStdout(), s, &f)
 		},
 	}
 	f.Register(c)
@@ -94,10 +94,10 @@ type summary struct {
 	Manifest *rel.Manifest `json:"manifest"`
 }
 
-func (s *source) signers() []string {
+func signers(s *source.Release) []string {
 	out := []string{}
-	if s.envelope != nil {
-		for _, sig := range s.envelope.Signatures {
+	if s.Envelope != nil {
+		for _, sig := range s.Envelope.Signatures {
 			out = append(out, sig.KeyID)
 		}
 	}
@@ -105,31 +105,31 @@ func (s *source) signers() []string {
 }
 
 // picture shows a release: f nil is a table for people.
-func (s *source) picture(w io.Writer, f *show.Format) error {
+func picture(w io.Writer, s *source.Release, f *show.Format) error {
 	if f != nil && f.Quiet() {
-		sum := summary{Release: s.m.Release, Hash: s.hash(), Signers: s.signers(), Manifest: s.m}
-		if s.bundle != nil {
-			sum.KeySets = s.bundle.Versions()
+		sum := summary{Release: s.Manifest.Release, Hash: s.Hash(), Signers: signers(s), Manifest: s.Manifest}
+		if s.Bundle != nil {
+			sum.KeySets = s.Bundle.Versions()
 		}
 		return show.JSON(w, sum)
 	}
-	fmt.Fprintf(w, "release %s, epoch %d, SHA-256 %s\n", s.m.Release, s.m.Epoch, s.hash())
-	if s.m.Notes != "" {
-		fmt.Fprintf(w, "  %s\n", show.Clean(s.m.Notes))
+	fmt.Fprintf(w, "release %s, epoch %d, SHA-256 %s\n", s.Manifest.Release, s.Manifest.Epoch, s.Hash())
+	if s.Manifest.Notes != "" {
+		fmt.Fprintf(w, "  %s\n", show.Clean(s.Manifest.Notes))
 	}
-	switch ids := s.signers(); {
+	switch ids := signers(s); {
 	case len(ids) == 0:
 		fmt.Fprintln(w, "  nobody has signed it")
 	default:
 		fmt.Fprintf(w, "  signed, as it says, by %s\n", strings.Join(short(ids), ", "))
 	}
-	if s.bundle != nil && len(s.bundle.Versions()) > 0 {
-		fmt.Fprintf(w, "  with key sets %s\n", strings.Trim(fmt.Sprint(s.bundle.Versions()), "[]"))
+	if s.Bundle != nil && len(s.Bundle.Versions()) > 0 {
+		fmt.Fprintf(w, "  with key sets %s\n", strings.Trim(fmt.Sprint(s.Bundle.Versions()), "[]"))
 	}
-	for i := range s.m.Components {
-		c := &s.m.Components[i]
+	for i := range s.Manifest.Components {
+		c := &s.Manifest.Components[i]
 		full, least := weights(c)
-		fmt.Fprintf(w, "\n%s %s: %s, at most %s travel to a board that has nothing\n", c.Name, c.Version, size(full), size(least))
+		fmt.Fprintf(w, "\n%s %s: %s, at most %s travel to a board that has nothing\n", c.Name, c.Version, source.Size(full), source.Size(least))
 		if text := needs(&c.Needs); text != "" {
 			fmt.Fprintf(w, "  needs  %s\n", show.Clean(text))
 		}
@@ -138,11 +138,11 @@ func (s *source) picture(w io.Writer, f *show.Format) error {
 	fmt.Fprintln(w)
 	type col = show.Column[way]
 	table := new(show.Format) // the zero one is a table
-	return show.Rows(w, table, ways(s.m),
+	return show.Rows(w, table, ways(s.Manifest),
 		col{Name: "component", Of: func(r way) string { return r.component }},
 		col{Name: "file", Of: func(r way) string { return r.file }},
 		col{Name: "travels", Of: func(r way) string { return r.how }},
-		col{Name: "size", Of: func(r way) string { return size(r.size) }},
+		col{Name: "size", Of: func(r way) string { return source.Size(r.size) }},
 		col{Name: "of all of it", Of: func(r way) string { return bar(r.size, r.full) + "  " + share(r.size, r.full) }},
 	)
 }
@@ -189,7 +189,7 @@ func needs(n *rel.Needs) string {
 		add(name+" from %s", n.Components[name])
 	}
 	if n.Space > 0 {
-		out = append(out, size(n.Space)+" of space beside")
+		out = append(out, source.Size(n.Space)+" of space beside")
 	}
 	return strings.Join(out, ", ")
 }
@@ -213,12 +213,12 @@ func diffCommand() *cobra.Command {
 			if err := f.Check(c); err != nil {
 				return err
 			}
-			both, err := openAll(words)
+			both, err := source.OpenAll(words)
 			if err != nil {
 				return err
 			}
-			defer closeAll(both)
-			return diff(c.OutOrStdout(), c.ErrOrStderr(), &f, both[0].m, both[1].m)
+			defer source.CloseAll(both)
+			return diff(c.OutOrStdout(), c.ErrOrStderr(), &f, both[0].Manifest, both[1].Manifest)
 		},
 	}
 	f.Register(c)
@@ -292,9 +292,9 @@ func diff(stdout, stderr io.Writer, f *show.Format, a, b *rel.Manifest) error {
 		col{Name: "component", Of: func(r change) string { return r.Component }},
 		col{Name: "file", Of: func(r change) string { return r.File }},
 		col{Name: "is", Of: func(r change) string { return r.Change }},
-		col{Name: "before", Of: func(r change) string { return size(r.Before) }},
-		col{Name: "after", Of: func(r change) string { return size(r.After) }},
-		col{Name: "travels", Of: func(r change) string { return strings.TrimSpace(size(r.Travels) + " " + r.How) }},
+		col{Name: "before", Of: func(r change) string { return source.Size(r.Before) }},
+		col{Name: "after", Of: func(r change) string { return source.Size(r.After) }},
+		col{Name: "travels", Of: func(r change) string { return strings.TrimSpace(source.Size(r.Travels) + " " + r.How) }},
 		col{Name: "of all of it", Of: func(r change) string { return bar(r.Travels, r.After) + "  " + share(r.Travels, r.After) }},
 	)
 	if err == nil && !f.Quiet() {
@@ -306,18 +306,7 @@ func diff(stdout, stderr io.Writer, f *show.Format, a, b *rel.Manifest) error {
 			}
 			fmt.Fprintf(stderr, "%s: %s -> %s\n", c.Name, before, c.Version)
 		}
-		fmt.Fprintf(stderr, "epoch %d -> %d; %s travel to a board that runs %s, %s of all of it\n", a.Epoch, b.Epoch, size(travels), a.Release, share(travels, all))
+		fmt.Fprintf(stderr, "epoch %d -> %d; %s travel to a board that runs %s, %s of all of it\n", a.Epoch, b.Epoch, source.Size(travels), a.Release, share(travels, all))
 	}
 	return err
-}
-
-// objects are those that this source should have: a bundle may leave out files that are
-// packed beside.
-func (s *source) objects() (out []rel.Object) {
-	for _, o := range bundle.Objects(s.m) {
-		if s.bundle == nil || s.bundle.Object(o) != nil {
-			out = append(out, o)
-		}
-	}
-	return out
 }

@@ -11,16 +11,23 @@ import (
 	"github.com/spf13/cobra"
 
 	"fulmar/cmd/fulmar/fault"
+	"fulmar/cmd/fulmar/release/cut"
+	"fulmar/cmd/fulmar/release/source"
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/cli"
-	rel "fulmar/ota/release"
 	wire "fulmar/schema/ota"
 	"fulmar/trust"
 )
 
 func signCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "sign KEY... RELEASE", Short: "sign a release, or add a signature", Args: cobra.MinimumNArgs(2),
+		Use: "sign KEY... RELEASE", Short: "sign a release, or add a signature",
+		Args: func(c *cobra.Command, words []string) error {
+			if len(words) < 2 {
+				return fmt.Errorf("%w: %s wants at least one KEY and a RELEASE", cli.ErrUsage, c.CommandPath())
+			}
+			return nil
+		},
 		Long: `RELEASE is a folder, its manifest.json alone, carried to where the key is, or the
 release.json that it becomes there. Carried back, that goes into the folder. What is
 signed is shown.
@@ -36,34 +43,34 @@ KEY is file:PATH, or "exec:PROGRAM ARGUMENTS", an external signer.`,
 }
 
 func sign(refs []string, target string, stdout, stderr io.Writer) error {
-	s, err := open(target)
+	s, err := source.Open(target)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if s.bundle != nil {
+	if s.Bundle != nil {
 		return fmt.Errorf("%w: %s is a bundle; sign the folder, and bundle it anew", cli.ErrUsage, target)
 	}
 	out := target
-	if s.dir != "" {
-		out = filepath.Join(target, envelopeFile)
-	} else if s.envelope == nil {
-		out = filepath.Join(filepath.Dir(target), envelopeFile)
-		if other, err := open(out); err == nil {
+	if s.Dir != "" {
+		out = filepath.Join(target, source.EnvelopeFile)
+	} else if s.Envelope == nil {
+		out = filepath.Join(filepath.Dir(target), source.EnvelopeFile)
+		if other, err := source.Open(out); err == nil {
 			other.Close()
-			if other.envelope == nil || other.hash() != s.hash() {
+			if other.Envelope == nil || other.Hash() != s.Hash() {
 				return fault.New(fault.Exists, "%s is there already, and signs another manifest", out)
 			}
-			s.envelope = other.envelope
+			s.Envelope = other.Envelope
 		}
 	}
-	if s.envelope == nil {
-		if s.envelope, err = trust.NewEnvelope(trust.TypeRelease, s.payload); err != nil {
+	if s.Envelope == nil {
+		if s.Envelope, err = trust.NewEnvelope(trust.TypeRelease, s.Payload); err != nil {
 			return err
 		}
 	}
 	// Before it is signed: who signs offline has nothing but this to look at.
-	if err := s.picture(stdout, nil); err != nil {
+	if err := picture(stdout, s, nil); err != nil {
 		return err
 	}
 	for _, ref := range refs {
@@ -71,41 +78,23 @@ func sign(refs []string, target string, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		err = s.envelope.Sign(k)
+		err = s.Envelope.Sign(k)
 		_ = k.Close() // the signature is made or it is not
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(stdout, "signed by %s\n", k.ID)
 	}
-	text, err := s.envelope.Encode()
+	text, err := s.Envelope.Encode()
 	if err != nil {
 		return err
 	}
 	if len(text) > wire.MaxEnvelope {
-		return fault.New(fault.TooLarge, "signed it has %d bytes, and a board takes %d\n  do: %s", len(text), wire.MaxEnvelope, smaller(s.m))
+		return fault.New(fault.TooLarge, "signed it has %d bytes, and a board takes %d\n  do: %s", len(text), wire.MaxEnvelope, cut.Smaller(s.Manifest))
 	}
 	if err := atomicfile.WriteFile(out, text, 0o644); err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "%s holds %d signatures\nnext: fulmar release verify --set KEYSET %s\n", out, len(s.envelope.Signatures), target)
+	fmt.Fprintf(stderr, "signatures in %s: %d\nnext: fulmar release verify --set KEYSET %s\n", out, len(s.Envelope.Signatures), target)
 	return nil
-}
-
-// opened is the release as the keys of a set vouch for it. A bundle may lead to a newer set.
-func (s *source) opened(set *trust.KeySet, epoch uint64) (*rel.Opened, *trust.KeySet, error) {
-	if s.envelope == nil {
-		return nil, set, fault.New(fault.Unsigned, "%s: nobody has signed it", s.name)
-	}
-	if s.bundle != nil {
-		var err error
-		if set, err = s.bundle.Follow(set, nil); err != nil {
-			return nil, set, fmt.Errorf("%s: %w", s.name, err)
-		}
-	}
-	o, err := rel.Open(set, s.text, epoch)
-	if err != nil {
-		return nil, set, fmt.Errorf("%s: %w", s.name, err)
-	}
-	return o, set, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"fulmar/cmd/fulmar/fault"
+	"fulmar/cmd/fulmar/release/source"
 	"fulmar/cmd/fulmar/remote"
 	"fulmar/cmd/fulmar/show"
 	"fulmar/internal/cli"
@@ -45,29 +46,29 @@ func uploadCommand(f *remote.Flags) *cobra.Command {
 }
 
 func upload(ctx context.Context, k *remote.Call) error {
-	s, err := open(k.Words[0])
+	s, err := source.Open(k.Words[0])
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if s.envelope == nil {
-		return fault.New(fault.Unsigned, "%s: nobody has signed it, so no fleet takes it", s.name)
+	if s.Envelope == nil {
+		return fault.New(fault.Unsigned, "%s: nobody has signed it, so no fleet takes it", s.Name)
 	}
-	if err := s.index(); err != nil {
+	if err := s.Index(); err != nil {
 		return err
 	}
 	var r rest.Release
-	if err := k.Post(ctx, "/api/v1/releases", rest.ReleaseSpec{Envelope: s.text}, &r); err != nil {
+	if err := k.Post(ctx, "/api/v1/releases", rest.ReleaseSpec{Envelope: s.Text}, &r); err != nil {
 		return err
 	}
-	if r.Release != s.m.Release || r.Manifest != s.hash().String() {
-		return fault.New(fault.Refused, "the fleet answered of release %s (%.16s), and this is %s (%.16s)", r.Release, r.Manifest, s.m.Release, s.hash())
+	if r.Release != s.Manifest.Release || r.Manifest != s.Hash().String() {
+		return fault.New(fault.Refused, "the fleet answered of release %s (%.16s), and this is %s (%.16s)", r.Release, r.Manifest, s.Manifest.Release, s.Hash())
 	}
 	named := map[string]rel.Object{}
-	for _, o := range s.allObjects() {
+	for _, o := range allObjects(s) {
 		named[o.Tree.String()] = o
 	}
-	say := newProgress(k.Stderr)
+	say := source.NewProgress(k.Stderr)
 	var have, all int64
 	for _, m := range r.Missing {
 		have, all = have+m.Have, all+m.Size
@@ -77,15 +78,15 @@ func upload(ctx context.Context, k *remote.Call) error {
 		if !ok || m.Size != o.Size {
 			return fault.New(fault.Refused, "the fleet misses object %.64s, which the release does not name", m.Tree)
 		}
-		if err := s.send(ctx, k.Client, o, m.Have, func(n int64) {
+		if err := send(ctx, s, k.Client, o, m.Have, func(n int64) {
 			have += n
-			say.step("%s  %d %%  %s of %s", r.Release, 100*have/max(all, 1), size(have), size(all))
+			say.Step("%s  %d %%  %s of %s", r.Release, 100*have/max(all, 1), source.Size(have), source.Size(all))
 		}); err != nil {
-			say.clear()
+			say.Clear()
 			return fmt.Errorf("object %.16s: %w\n  do: the same command again goes on from here", m.Tree, err)
 		}
 	}
-	say.clear()
+	say.Clear()
 	if r.State != rest.ReleaseReady {
 		if err := k.Post(ctx, path(r.Release, "/complete"), struct{}{}, &r); err != nil {
 			return err
@@ -95,15 +96,15 @@ func upload(ctx context.Context, k *remote.Call) error {
 		return show.JSON(k.Stdout, r)
 	}
 	fmt.Fprintln(k.Stdout, show.Clean(r.Release))
-	fmt.Fprintf(k.Stderr, "release %s is %s at the fleet; %s travelled\nnext: fulmar rollout plan --release %s --component %s\n", show.Clean(r.Release), show.Clean(r.State), size(all), s.m.Release, s.m.Components[0].Name)
+	fmt.Fprintf(k.Stderr, "release %s is %s at the fleet; %s travelled\nnext: fulmar rollout plan --release %s --component %s\n", show.Clean(r.Release), show.Clean(r.State), source.Size(all), s.Manifest.Release, s.Manifest.Components[0].Name)
 	return nil
 }
 
 // allObjects are all that the fleet may ask for, also files that a bundle has packed.
-func (s *source) allObjects() []rel.Object {
-	out := s.objects()
-	for i := range s.m.Components {
-		for _, f := range s.m.Components[i].Files {
+func allObjects(s *source.Release) []rel.Object {
+	out := s.Objects()
+	for i := range s.Manifest.Components {
+		for _, f := range s.Manifest.Components[i].Files {
 			out = append(out, f.Object)
 		}
 	}
@@ -111,10 +112,10 @@ func (s *source) allObjects() []rel.Object {
 }
 
 // send brings the rest of an object, part by part.
-func (s *source) send(ctx context.Context, c *remote.Client, o rel.Object, have int64, moved func(n int64)) error {
-	r, err := s.object(o)
-	if errors.Is(err, errNoObject) {
-		r, err = s.wholeOf(ctx, o)
+func send(ctx context.Context, s *source.Release, c *remote.Client, o rel.Object, have int64, moved func(n int64)) error {
+	r, err := s.Object(o)
+	if errors.Is(err, source.ErrNoObject) {
+		r, err = wholeOf(ctx, s, o)
 	}
 	if err != nil {
 		return err
@@ -153,15 +154,15 @@ func (s *source) send(ctx context.Context, c *remote.Client, o rel.Object, have 
 }
 
 // wholeOf gives a file that a bundle has packed.
-func (s *source) wholeOf(ctx context.Context, o rel.Object) (*object, error) {
-	for i := range s.m.Components {
-		for j := range s.m.Components[i].Files {
-			if f := &s.m.Components[i].Files[j]; f.Tree == o.Tree {
-				return s.whole(ctx, f)
+func wholeOf(ctx context.Context, s *source.Release, o rel.Object) (*source.Object, error) {
+	for i := range s.Manifest.Components {
+		for j := range s.Manifest.Components[i].Files {
+			if f := &s.Manifest.Components[i].Files[j]; f.Tree == o.Tree {
+				return s.Whole(ctx, f)
 			}
 		}
 	}
-	return nil, errNoObject
+	return nil, source.ErrNoObject
 }
 
 func listCommand(f *remote.Flags) *cobra.Command {
@@ -179,7 +180,7 @@ func listCommand(f *remote.Flags) *cobra.Command {
 			col{Name: "state", Of: stateOf},
 			col{Name: "epoch", Of: func(r rest.Release) string { return strconv.FormatUint(r.Epoch, 10) }},
 			col{Name: "components", Of: componentsOf},
-			col{Name: "size", Of: func(r rest.Release) string { return size(r.Bytes) }},
+			col{Name: "size", Of: func(r rest.Release) string { return source.Size(r.Bytes) }},
 			col{Name: "boards", Of: func(r rest.Release) string { return strconv.Itoa(r.Boards) }},
 			col{Name: "came", Of: func(r rest.Release) string { return show.Age(r.Created, now) }},
 			col{Name: "by", Wide: true, Of: func(r rest.Release) string { return r.Author }},
@@ -251,7 +252,7 @@ func writeRelease(w io.Writer, r *rest.Release) error {
 		col{Name: "component", Of: func(r row) string { return r.c.Name }},
 		col{Name: "travels", Of: func(r row) string { return r.w.Codec }},
 		col{Name: "from", Of: func(r row) string { return r.w.From }},
-		col{Name: "size", Of: func(r row) string { return size(r.w.Bytes) }},
+		col{Name: "size", Of: func(r row) string { return source.Size(r.w.Bytes) }},
 		col{Name: "of all of it", Of: func(r row) string { return bar(r.w.Bytes, r.c.Bytes) + "  " + share(r.w.Bytes, r.c.Bytes) }},
 	)
 }

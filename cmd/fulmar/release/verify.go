@@ -8,14 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/cmd/fulmar/key"
+	"fulmar/cmd/fulmar/release/cut"
+	"fulmar/cmd/fulmar/release/source"
 	"fulmar/internal/cli"
 	"fulmar/ota/delta"
-	maker "fulmar/ota/delta/make"
 	rel "fulmar/ota/release"
 )
 
@@ -40,7 +42,7 @@ of the releases that --from names.
 		RunE: func(c *cobra.Command, words []string) error {
 			ctx, stop := interruptible(c)
 			defer stop()
-			return v.run(ctx, words[0], c.OutOrStdout(), newProgress(c.ErrOrStderr()))
+			return v.run(ctx, words[0], c.OutOrStdout(), source.NewProgress(c.ErrOrStderr()))
 		},
 	}
 	c.Flags().StringVar(&v.set, "set", "", "the key set that says who may sign")
@@ -54,44 +56,44 @@ of the releases that --from names.
 	return c
 }
 
-func (v *verifying) run(ctx context.Context, name string, stdout io.Writer, say *progress) error {
+func (v *verifying) run(ctx context.Context, name string, stdout io.Writer, say *source.Progress) error {
 	set, err := key.OpenSet(v.set, v.pin)
 	if err != nil {
 		return err
 	}
-	s, err := open(name)
+	s, err := source.Open(name)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	o, set, err := s.opened(set, v.epoch)
+	o, set, err := s.Opened(set, v.epoch)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(stdout, "release %s, epoch %d, SHA-256 %s\n", o.Release, o.Epoch, o.Hash)
-	fmt.Fprintf(stdout, "signed by enough release keys of key set %d: %v\n", set.Version, short(o.Signers))
-	if s.dir == "" && s.bundle == nil {
-		fmt.Fprintf(say.w, "%s is the manifest alone: objects were not looked at\n", name)
+	fmt.Fprintf(stdout, "signed by enough release keys of key set %d: %s\n", set.Version, strings.Join(short(o.Signers), ", "))
+	if s.Dir == "" && s.Bundle == nil {
+		fmt.Fprintf(say.W, "%s is the manifest alone: objects were not looked at\n", name)
 		return nil
 	}
-	if s.bundle != nil {
-		if err := s.bundle.Index(o); err != nil {
+	if s.Bundle != nil {
+		if err := s.Bundle.Index(o); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	old, err := openAll(v.from)
+	old, err := source.OpenAll(v.from)
 	if err != nil {
 		return err
 	}
-	defer closeAll(old)
-	done, err := s.check(ctx, append(old, s), say)
-	say.clear()
+	defer source.CloseAll(old)
+	done, err := check(ctx, s, append(old, s), say)
+	say.Clear()
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	fmt.Fprintf(stdout, "%d objects of %s are there and right\n%d files packed or patched came out right\n", done.objects, size(done.bytes), done.applied)
+	fmt.Fprintf(stdout, "objects there and right: %d, %s\nfiles that came out right, packed or patched: %d\n", done.objects, source.Size(done.bytes), done.applied)
 	if done.baseless > 0 {
-		fmt.Fprintf(say.w, "%d patches were not applied: the files that they are made from are not here; --from RELEASE names where they are\n", done.baseless)
+		fmt.Fprintf(say.W, "patches not applied, since the files that they are made from are not here: %d; --from RELEASE names where they are\n", done.baseless)
 	}
 	return nil
 }
@@ -104,32 +106,32 @@ type checked struct {
 
 // check reads all objects and goes each way in which a file can travel. bases are where files
 // to apply patches to may be.
-func (s *source) check(ctx context.Context, bases []*source, say *progress) (done checked, err error) {
-	for _, o := range s.objects() {
+func check(ctx context.Context, s *source.Release, bases []*source.Release, say *source.Progress) (done checked, err error) {
+	for _, o := range s.Objects() {
 		if err := ctx.Err(); err != nil {
 			return done, err
 		}
-		say.step("object %.16s, %s", o.Tree, size(o.Size))
-		if err := s.right(o); err != nil {
+		say.Step("object %.16s, %s", o.Tree, source.Size(o.Size))
+		if err := right(s, o); err != nil {
 			return done, err
 		}
 		done.objects++
 		done.bytes += o.Size
 	}
-	for i := range s.m.Components {
-		c := &s.m.Components[i]
+	for i := range s.Manifest.Components {
+		c := &s.Manifest.Components[i]
 		for j := range c.Files {
 			f := &c.Files[j]
 			if f.Unpack {
-				if err := s.unpacks(ctx, f); err != nil {
+				if err := unpacks(ctx, s, f); err != nil {
 					return done, fmt.Errorf("%s: %w", c.Name, err)
 				}
 			}
 			for _, e := range f.Encodings {
-				say.step("%s/%s, %s by %s", c.Name, f.Path, size(f.Size), e.Codec)
-				err := s.apply(ctx, f, &e, bases)
+				say.Step("%s/%s, %s by %s", c.Name, f.Path, source.Size(f.Size), e.Codec)
+				err := apply(ctx, s, f, &e, bases)
 				switch {
-				case errors.Is(err, errNoObject):
+				case errors.Is(err, source.ErrNoObject):
 					done.baseless++
 				case err != nil:
 					return done, fault.Mark(fault.ObjectWrong, fmt.Errorf("%s/%s by %s: %w", c.Name, f.Path, e.Codec, err))
@@ -143,9 +145,9 @@ func (s *source) check(ctx context.Context, bases []*source, say *progress) (don
 }
 
 // right holds an object to both of its hashes.
-func (s *source) right(o rel.Object) error {
-	r, err := s.object(o)
-	if errors.Is(err, errNoObject) {
+func right(s *source.Release, o rel.Object) error {
+	r, err := s.Object(o)
+	if errors.Is(err, source.ErrNoObject) {
 		return fault.New(fault.ObjectWrong, "object %s of %d bytes is not there", o.Tree, o.Size)
 	}
 	if err != nil {
@@ -162,44 +164,30 @@ func (s *source) right(o rel.Object) error {
 	return nil
 }
 
-func (s *source) unpacks(ctx context.Context, f *rel.File) error {
-	r, err := s.whole(ctx, f)
+func unpacks(ctx context.Context, s *source.Release, f *rel.File) error {
+	r, err := s.Whole(ctx, f)
 	if err != nil {
 		return err
 	}
 	defer r.Close() //nolint:errcheck // only read
-	return unpackable(r, f)
+	return cut.Unpackable(r, f)
 }
 
-// apply makes the file as a board would; errNoObject where its base, or the patch, is not here.
-func (s *source) apply(ctx context.Context, f *rel.File, e *rel.Encoding, bases []*source) error {
-	p, err := s.object(e.Object)
+// apply makes the file as a board would; source.ErrNoObject where its base, or the patch, is not here.
+func apply(ctx context.Context, s *source.Release, f *rel.File, e *rel.Encoding, bases []*source.Release) error {
+	p, err := s.Object(e.Object)
 	if err != nil {
 		return err
 	}
 	defer p.Close() //nolint:errcheck // only read
 	var base *io.SectionReader
 	if e.From != nil {
-		b, err := find(ctx, *e.From, bases)
+		b, err := source.Find(ctx, *e.From, bases)
 		if err != nil {
 			return err
 		}
 		defer b.Close() //nolint:errcheck // only read
 		base = b.SectionReader
 	}
-	return delta.Apply(ctx, e.Codec, base, p.SectionReader, delta.Target{Size: f.Size, SHA256: f.SHA256}, delta.Limits{Size: maker.MaxFile}, io.Discard)
-}
-
-// find finds a file by its hash.
-func find(ctx context.Context, sha rel.Hash, in []*source) (*object, error) {
-	for _, s := range in {
-		for i := range s.m.Components {
-			for j := range s.m.Components[i].Files {
-				if f := &s.m.Components[i].Files[j]; f.SHA256 == sha {
-					return s.whole(ctx, f)
-				}
-			}
-		}
-	}
-	return nil, errNoObject
+	return delta.Apply(ctx, e.Codec, base, p.SectionReader, delta.Target{Size: f.Size, SHA256: f.SHA256}, delta.Limits{Size: source.MaxFile}, io.Discard)
 }

@@ -20,19 +20,20 @@ import (
 // fullWindow is what the decoder of a whole file has to remember.
 const fullWindow = 8 << 20
 
-// packer is a stream of zstd into memory. Two effort levels are tried side by side:
-// the strongest is not always the shortest, on planes of few values most of all.
+// packer compresses one stream after the other into memory. Two levels of effort are
+// tried side by side: the strongest is not always the shortest, on planes of few
+// values most of all. Its two compressors are most of what words needs: they hold 60 MB.
 type packer struct {
 	bufs [2]bytes.Buffer
 	encs [2]*zstd.Encoder
 }
 
-func newPacker(window int) (*packer, error) {
+func newPacker() (*packer, error) {
 	p := &packer{}
 	for i, level := range []zstd.EncoderLevel{zstd.SpeedBestCompression, zstd.SpeedDefault} {
 		// One goroutine: the bytes are the same each time.
-		e, err := zstd.NewWriter(&p.bufs[i], zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
-			zstd.WithWindowSize(window), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))
+		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
+			zstd.WithWindowSize(format.Window), zstd.WithEncoderCRC(false), zstd.WithZeroFrames(true))
 		if err != nil {
 			return nil, err
 		}
@@ -41,6 +42,27 @@ func newPacker(window int) (*packer, error) {
 	return p, nil
 }
 
+// pack compresses what fill writes, and returns the shorter.
+func (p *packer) pack(fill func(w io.Writer) error) ([]byte, error) {
+	for i, e := range p.encs {
+		p.bufs[i].Reset()
+		e.Reset(&p.bufs[i])
+	}
+	if err := fill(p); err != nil {
+		return nil, err
+	}
+	for _, e := range p.encs {
+		if err := e.Close(); err != nil {
+			return nil, err
+		}
+	}
+	if p.bufs[1].Len() < p.bufs[0].Len() {
+		return bytes.Clone(p.bufs[1].Bytes()), nil
+	}
+	return bytes.Clone(p.bufs[0].Bytes()), nil
+}
+
+// Write is for what fills a stream.
 func (p *packer) Write(b []byte) (int, error) {
 	for _, e := range p.encs {
 		if _, err := e.Write(b); err != nil {
@@ -48,30 +70,6 @@ func (p *packer) Write(b []byte) (int, error) {
 		}
 	}
 	return len(b), nil
-}
-
-// bytes ends the stream and returns the shorter.
-func (p *packer) bytes() ([]byte, error) {
-	for _, e := range p.encs {
-		if err := e.Close(); err != nil {
-			return nil, err
-		}
-	}
-	if p.bufs[1].Len() < p.bufs[0].Len() {
-		return p.bufs[1].Bytes(), nil
-	}
-	return p.bufs[0].Bytes(), nil
-}
-
-func pack(b []byte) ([]byte, error) {
-	p, err := newPacker(format.Window)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := p.Write(b); err != nil {
-		return nil, err
-	}
-	return p.bytes()
 }
 
 // whole packs a whole file, for a codec without base.
@@ -100,132 +98,150 @@ func whole(ctx context.Context, target *io.SectionReader) ([]byte, error) {
 	return buf.Bytes(), err
 }
 
-// planePacker packs a plane dense and sparse, and keeps the shorter.
-type planePacker struct {
-	dense, gaps, values *packer
-	zeros               uint64
-	buf                 []byte
-}
-
-func newPlanePacker() (*planePacker, error) {
-	p := &planePacker{}
-	for _, to := range []**packer{&p.dense, &p.gaps, &p.values} {
-		q, err := newPacker(format.Window)
-		if err != nil {
-			return nil, err
-		}
-		*to = q
-	}
-	return p, nil
-}
-
-func (p *planePacker) Write(b []byte) (int, error) {
-	gaps, values := p.buf[:0], []byte(nil)
-	for _, v := range b {
-		if v == 0 {
-			p.zeros++
-			continue
-		}
-		gaps = binary.AppendUvarint(gaps, p.zeros)
-		values = append(values, v)
-		p.zeros = 0
-	}
-	p.buf = gaps
-	if _, err := p.gaps.Write(gaps); err != nil {
-		return 0, err
-	}
-	if _, err := p.values.Write(values); err != nil {
-		return 0, err
-	}
-	return p.dense.Write(b)
-}
-
-func (p *planePacker) streams() (out [][]byte, sparse bool, err error) {
-	var b [3][]byte
-	for i, q := range []*packer{p.dense, p.gaps, p.values} {
-		if b[i], err = q.bytes(); err != nil {
-			return nil, false, err
-		}
-	}
-	if len(b[1])+len(b[2]) < len(b[0]) {
-		return b[1:], true, nil
-	}
-	return b[:1], false, nil
-}
-
 // pair is what a patch is made of.
 type pair struct {
 	base, target *io.SectionReader
 	from, to     delta.Target
+	packer       *packer
 }
 
-// encode writes a patch from a list of copies, reading both files once.
-func (p *pair) encode(ctx context.Context, codec byte, width int, ops []format.Op, control []byte, c *predict.Copier) ([]byte, error) {
-	h := &format.Header{Codec: codec, Width: width, Base: format.File(p.from), Out: format.File(p.to)}
-	extra, err := newPacker(format.Window)
-	if err != nil {
-		return nil, err
+// plan is how a patch is to be made: what differs from what the copies predict.
+type plan struct {
+	codec   byte
+	width   int
+	ops     []format.Op
+	control []byte // that goes before the list of copies
+	copier  *predict.Copier
+}
+
+// encode writes a patch. It goes through both files once for each stream, so that
+// nothing is held but what was compressed: compressing takes far longer than reading.
+func (p *pair) encode(ctx context.Context, pl *plan) ([]byte, error) {
+	if len(pl.ops) > maxCopies {
+		return nil, fmt.Errorf("%w: %d copies", ErrTooLarge, len(pl.ops))
 	}
-	planes := make([]*planePacker, width)
-	for i := range planes {
-		if planes[i], err = newPlanePacker(); err != nil {
+	if p.packer == nil {
+		var err error
+		if p.packer, err = newPacker(); err != nil {
 			return nil, err
 		}
 	}
-	target := make([]byte, 64<<10)
-	diff := make([][]byte, width)
+	h := &format.Header{Codec: pl.codec, Width: pl.width, Base: format.File(p.from), Out: format.File(p.to)}
+	control, err := p.packer.pack(func(w io.Writer) error {
+		_, err := w.Write(format.AppendOps(pl.control, pl.ops))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	extra, err := p.packer.pack(func(w io.Writer) error { return p.extra(ctx, pl, w) })
+	if err != nil {
+		return nil, err
+	}
+	streams := [][]byte{control, extra}
+	for i := range pl.width {
+		dense, err := p.packer.pack(func(w io.Writer) error { return p.plane(ctx, pl, i, w) })
+		if err != nil {
+			return nil, err
+		}
+		gaps, err := p.packer.pack(func(w io.Writer) error { return p.plane(ctx, pl, i, &gapWriter{w: w}) })
+		if err != nil {
+			return nil, err
+		}
+		values, err := p.packer.pack(func(w io.Writer) error { return p.plane(ctx, pl, i, &valueWriter{w: w}) })
+		if err != nil {
+			return nil, err
+		}
+		if len(gaps)+len(values) < len(dense) {
+			h.Sparse |= 1 << i
+			streams = append(streams, gaps, values)
+		} else {
+			streams = append(streams, dense)
+		}
+	}
+	return h.Encode(streams), nil
+}
+
+// extra writes the new bytes between the copies.
+func (p *pair) extra(ctx context.Context, pl *plan, w io.Writer) error {
 	at := int64(0)
-	for _, op := range ops {
-		err := c.Copy(op, uint64(at), func(pred []byte) error {
+	for _, op := range pl.ops {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		at += int64(op.Len)
+		if _, err := io.Copy(w, io.NewSectionReader(p.target, at, int64(op.Extra))); err != nil {
+			return err
+		}
+		at += int64(op.Extra)
+	}
+	return nil
+}
+
+// plane writes one byte of each difference.
+func (p *pair) plane(ctx context.Context, pl *plan, i int, w io.Writer) error {
+	target := make([]byte, 64<<10)
+	diff := make([][]byte, pl.width)
+	at := int64(0)
+	for _, op := range pl.ops {
+		err := pl.copier.Copy(op, uint64(at), func(pred []byte) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			b := target[:len(pred)]
-			if _, err := p.target.ReadAt(b, at); err != nil && err != io.EOF {
+			if n, err := p.target.ReadAt(b, at); n < len(b) {
 				return err
 			}
 			at += int64(len(b))
-			for i := range diff {
-				diff[i] = diff[i][:0]
+			for k := range diff {
+				diff[k] = diff[k][:0]
 			}
-			format.Sub(diff, b, pred, width)
-			for i, d := range diff {
-				if _, err := planes[i].Write(d); err != nil {
-					return err
-				}
-			}
-			return nil
+			format.Sub(diff, b, pred, pl.width)
+			_, err := w.Write(diff[i])
+			return err
 		})
 		if err != nil {
-			return nil, err
-		}
-		if _, err := io.Copy(extra, io.NewSectionReader(p.target, at, int64(op.Extra))); err != nil {
-			return nil, err
+			return err
 		}
 		at += int64(op.Extra)
 	}
-	return p.assemble(h, format.AppendOps(control, ops), extra, planes)
+	return nil
 }
 
-func (p *pair) assemble(h *format.Header, control []byte, extra *packer, planes []*planePacker) ([]byte, error) {
-	first, err := pack(control)
-	if err != nil {
-		return nil, err
-	}
-	second, err := extra.bytes()
-	if err != nil {
-		return nil, err
-	}
-	streams := [][]byte{first, second}
-	for i, q := range planes {
-		s, sparse, err := q.streams()
-		if err != nil {
-			return nil, fmt.Errorf("plane %d: %w", i, err)
+// gapWriter turns a plane into the counts of zeros before each other byte.
+type gapWriter struct {
+	w     io.Writer
+	zeros uint64
+	buf   []byte
+}
+
+func (g *gapWriter) Write(b []byte) (int, error) {
+	g.buf = g.buf[:0]
+	for _, v := range b {
+		if v == 0 {
+			g.zeros++
+			continue
 		}
-		if sparse {
-			h.Sparse |= 1 << i
-		}
-		streams = append(streams, s...)
+		g.buf = binary.AppendUvarint(g.buf, g.zeros)
+		g.zeros = 0
 	}
-	return h.Encode(streams), nil
+	_, err := g.w.Write(g.buf)
+	return len(b), err
+}
+
+// valueWriter drops the zeros of a plane.
+type valueWriter struct {
+	w   io.Writer
+	buf []byte
+}
+
+func (v *valueWriter) Write(b []byte) (int, error) {
+	v.buf = v.buf[:0]
+	for _, x := range b {
+		if x != 0 {
+			v.buf = append(v.buf, x)
+		}
+	}
+	_, err := v.w.Write(v.buf)
+	return len(b), err
 }

@@ -46,13 +46,13 @@ func layout(r io.ReaderAt) (l *predict.Layout, err error) {
 			l.Segments = append(l.Segments, predict.Segment{Off: p.Off, Addr: p.Vaddr, File: p.Filesz, Mem: p.Memsz})
 		}
 	}
-	if s := section(f, ".text"); s != nil {
+	if s := elfSection(f, ".text"); s != nil {
 		l.Text, l.TextBase = predict.Range{Off: s.Offset, Size: s.Size}, s.Addr
 	}
-	if s := section(f, ".typelink"); s != nil {
+	if s := elfSection(f, ".typelink"); s != nil {
 		l.TypeLinks = predict.Range{Off: s.Offset, Size: s.Size}
 	}
-	if s := section(f, ".gopclntab"); s != nil {
+	if s := elfSection(f, ".gopclntab"); s != nil {
 		pclntab(r, l, s)
 		if l.NFunc > 0 {
 			moduledata(f, l, s.Addr)
@@ -61,8 +61,8 @@ func layout(r io.ReaderAt) (l *predict.Layout, err error) {
 	return l, nil
 }
 
-// section finds a section whose bytes are in the file.
-func section(f *elf.File, name string) *elf.Section {
+// elfSection finds a section whose bytes are in the file.
+func elfSection(f *elf.File, name string) *elf.Section {
 	s := f.Section(name)
 	if s == nil || s.Type == elf.SHT_NOBITS || s.Flags&elf.SHF_COMPRESSED != 0 {
 		return nil
@@ -85,7 +85,7 @@ func pclntab(r io.ReaderAt, l *predict.Layout, s *elf.Section) {
 // .gopclntab, and takes from it what no section says.
 func moduledata(f *elf.File, l *predict.Layout, pclntab uint64) {
 	for _, name := range []string{".go.module", ".noptrdata", ".data", ".data.rel.ro"} {
-		s := section(f, name)
+		s := elfSection(f, name)
 		if s == nil {
 			continue
 		}

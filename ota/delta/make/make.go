@@ -24,6 +24,9 @@ const (
 	MaxSuffix = 256 << 20
 	// MaxFile is the largest file in bytes that any patch is made of.
 	MaxFile = 1 << 30
+	// maxCopies is the most copies in a patch: with the most streams a board still has
+	// memory for them by default. A release of a program of 15 MB takes 5,000.
+	maxCopies = 100_000
 	// patience is how large a file may be, that bsdiff is tried although words did
 	// halve it already: on tuned weights it takes minutes and saves nothing.
 	patience = 16 << 20
@@ -31,7 +34,8 @@ const (
 
 // What Make fails with beside errors of the files and of the context.
 var (
-	// ErrTooLarge: a file is larger than MaxFile, or than MaxSuffix for that codec.
+	// ErrTooLarge: a file is larger than MaxFile, or than MaxSuffix for that codec, or
+	// the files have so little in common that a board would not hold the list of it.
 	ErrTooLarge = errors.New("too large to make a patch of")
 	// ErrKind: the files are not of a kind that the codec is for.
 	ErrKind = errors.New("the codec is not for such files")
@@ -170,7 +174,7 @@ func (p *pair) bsdiff(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.encode(ctx, format.BSDiff, 1, ops, nil, predict.NewCopier(p.base))
+	return p.encode(ctx, &plan{format.BSDiff, 1, ops, nil, predict.NewCopier(p.base)})
 }
 
 func (p *pair) elf(ctx context.Context) ([]byte, error) {
@@ -196,5 +200,5 @@ func (p *pair) elf(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.encode(ctx, format.ELF, 1, ops, b.Append(a.Append(nil)), predict.NewRewriter(p.base, a, b, ops))
+	return p.encode(ctx, &plan{format.ELF, 1, ops, b.Append(a.Append(nil)), predict.NewRewriter(p.base, a, b, ops)})
 }

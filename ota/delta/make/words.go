@@ -29,7 +29,7 @@ func (p *pair) words(ctx context.Context) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		b, err := p.encode(ctx, format.Words, width, ops, nil, predict.NewCopier(p.base))
+		b, err := p.encode(ctx, &plan{format.Words, width, ops, nil, predict.NewCopier(p.base)})
 		if err != nil {
 			return nil, err
 		}

@@ -56,8 +56,13 @@ const (
 	MaxWidth = 4
 )
 
-// ErrForm is a header or control list that no maker writes.
-var ErrForm = errors.New("malformed patch")
+// What reading a patch fails with; package delta publishes them.
+var (
+	// ErrForm is a header or list that no maker writes.
+	ErrForm = errors.New("malformed patch")
+	// ErrLimit is more than the caller allows.
+	ErrLimit = errors.New("beyond the limits")
+)
 
 // Header is what stands before the streams.
 type Header struct {
@@ -210,7 +215,7 @@ func ReadOps(r io.ByteReader, limit int, baseSize, outSize int64) ([]Op, error) 
 		return nil, inControl(err)
 	}
 	if n > uint64(limit) {
-		return nil, fmt.Errorf("%w: %d copies, at most %d", ErrForm, n, limit)
+		return nil, fmt.Errorf("%w: %d copies, at most %d", ErrLimit, n, limit)
 	}
 	ops := make([]Op, n)
 	end, out := int64(0), int64(0)

@@ -1,7 +1,7 @@
 // Copyright (c) The Fulmar Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package release
+package cut
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"fulmar/cmd/fulmar/fault"
+	"fulmar/cmd/fulmar/release/source"
 	"fulmar/internal/ustar"
 	rel "fulmar/ota/release"
 )
@@ -37,15 +38,15 @@ type found struct {
 }
 
 // open gives the bytes.
-func (f *found) open() (*object, error) {
+func (f *found) open() (*source.Object, error) {
 	if f.text != nil {
-		return &object{io.NewSectionReader(bytes.NewReader(f.text), 0, f.size), func() error { return nil }}, nil
+		return source.NewObject(io.NewSectionReader(bytes.NewReader(f.text), 0, f.size), nil), nil
 	}
 	r, err := os.Open(f.disk)
 	if err != nil {
 		return nil, err
 	}
-	return &object{io.NewSectionReader(r, 0, f.size), r.Close}, nil
+	return source.NewObject(io.NewSectionReader(r, 0, f.size), r.Close), nil
 }
 
 // collect finds the files of a component in the order of their paths; path is a folder, or
@@ -111,7 +112,7 @@ func pack(component string, files []found) ([]found, error) {
 		return files, nil
 	}
 	if bytes > maxTar || slices.ContainsFunc(rest, func(f found) bool { return f.path == tarFile }) {
-		return nil, fault.New(fault.NotTaken, "%s: its %d small files have %s, at most %s, and none may be called %s", component, len(small), size(bytes), size(maxTar), tarFile)
+		return nil, fault.New(fault.NotTaken, "%s: its %d small files have %s, at most %s, and none may be called %s", component, len(small), source.Size(bytes), source.Size(maxTar), tarFile)
 	}
 	if bytes == 0 {
 		return nil, fault.New(fault.NotTaken, "%s: %s is empty; take it out", component, small[0].disk)
@@ -130,7 +131,7 @@ func packed(files []found) ([]byte, error) {
 	var b bytes.Buffer
 	w := ustar.NewWriter(&b)
 	for _, f := range files {
-		text, err := readBounded(f.disk, smallFile)
+		text, err := source.ReadBounded(f.disk, smallFile)
 		if err != nil {
 			return nil, err
 		}
@@ -145,8 +146,8 @@ func packed(files []found) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// unpackable tells whether a tar of a component is one that boards unpack.
-func unpackable(r io.Reader, f *rel.File) error {
+// Unpackable tells whether a tar of a component is one that boards unpack.
+func Unpackable(r io.Reader, f *rel.File) error {
 	t := ustar.NewReader(r, ustar.Limits{Files: 1 << 16, Total: f.Unpacked, Name: rel.CleanPath})
 	var n int64
 	for {
