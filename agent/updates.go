@@ -16,7 +16,6 @@ import (
 	"fulmar/agent/update/floor"
 	"fulmar/agent/update/gate"
 	"fulmar/device/jetson"
-	"fulmar/link"
 	"fulmar/ota/fetch"
 	"fulmar/schema"
 	wire "fulmar/schema/ota"
@@ -36,12 +35,7 @@ func (a *Agent) openUpdates() error {
 		Keys:  func() (*trust.KeySet, error) { return a.control.Keys().Set() },
 		Learn: func(e []byte) (bool, error) { return a.control.Keys().Learn(e) },
 		Now:   func() (uint64, bool) { return a.control.Keys().Now() },
-		Name:  a.name, Read: a.reading, Ask: a.disturbed, Fetch: objects,
-		Pieces: func(m link.Down) {
-			if d := new(wire.Down); schema.Decode(m.Payload, d) == nil {
-				line.Take(d)
-			}
-		},
+		Name:  a.name, Read: a.reading, Ask: a.disturbed, Fetch: objects, Pieces: line.Take,
 		Send: func(ctx context.Context, ch schema.Channel, b []byte) error { return a.control.Send(ctx, ch, b) },
 		Report: func(r schema.Report) error {
 			return a.keep(schema.ClassAlarm, &schema.Record{Kind: schema.KindReport, Time: a.clock.Now(), Report: &r})

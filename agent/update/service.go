@@ -59,7 +59,7 @@ type Config struct {
 	Ask func(*admit.Board)
 	// Fetch brings objects from the network; Pieces is given what the fleet sends of them.
 	Fetch  ota.Fetcher
-	Pieces func(link.Down)
+	Pieces func(*wire.Down)
 	Send   func(ctx context.Context, ch schema.Channel, payload []byte) error
 	// Report keeps a report for the fleet: durable when it returns.
 	Report func(schema.Report) error
@@ -138,16 +138,14 @@ func (s *Service) Inbox(m link.Down) {
 		s.intake.Give(m.Payload)
 		return
 	}
-	// What is newest comes on the channel of pieces; an object's own topic brings pieces alone.
-	if m.Tail == "" {
-		d := new(wire.Down)
-		if schema.Decode(m.Payload, d) == nil && d.Fresh != nil {
-			s.intake.Fresh(d.Fresh)
-			return
-		}
-	}
-	if s.cfg.Pieces != nil {
-		s.cfg.Pieces(m)
+	d := new(wire.Down)
+	switch err := schema.Decode(m.Payload, d); {
+	case err != nil:
+		s.cfg.Log.Debug("a word of the fleet on objects is not read", "err", err)
+	case d.Fresh != nil && m.Tail == "": // an object's own topic, which others hear too, brings pieces alone
+		s.intake.Fresh(d.Fresh)
+	case d.Fresh == nil:
+		s.cfg.Pieces(d)
 	}
 }
 

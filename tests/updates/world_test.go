@@ -153,6 +153,22 @@ func (w *world) bundle(name, component, path, version, health string, more ...st
 	return file
 }
 
+// desk lets fulmar ask the fleet as an administrator.
+func (w *world) desk() {
+	w.Helper()
+	pin, err := w.site.Pin()
+	if err != nil {
+		w.Fatal(err)
+	}
+	token := filepath.Join(w.dir, "token")
+	if err := os.WriteFile(token, []byte(w.run(filepath.Join(w.root, "bin/fulmar-fleet"), "api-token", "--scope", "admin", "--for", "1h", "--data", filepath.Join(w.dir, "fleet"))), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	w.Setenv("FULMAR_FLEET", w.site.HTTPS)
+	w.Setenv("FULMAR_PIN", pin)
+	w.Setenv("FULMAR_TOKEN_FILE", token)
+}
+
 // agent is a folder of the component agent.
 func (w *world) agent(version, wrong string) string {
 	w.Helper()
