@@ -20,7 +20,7 @@ func (s *Server) wireAPI(mux *http.ServeMux, src *store.Store, who entrance.Auth
 	h, err := api.New(api.Config{
 		Caller: who.Caller, Source: src, Hub: hub, Log: s.log,
 		Parse: joins.Parse, Known: joins.Known(), Fault: joins.Fault,
-		Parts:      parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts(), Audit: s.book, Alerts: s.alerts, Hooks: s.alerts, Joins: s.joinTokens(), Twins: s.shadow, Commands: joins.Commands{Commands: s.orders}},
+		Parts:      parts.Parts{Metas: joins.Metas{Metas: s.reg.Meta(), Stale: src.Stale}, Rollouts: s.rolls, Accounts: s.reg.Accounts(), Audit: s.book, Alerts: s.alerts, Hooks: s.alerts, Joins: s.joinTokens(), Twins: s.shadow, Commands: joins.Commands{Commands: s.orders}, Releases: s.updates.Releases},
 		Prometheus: s.series.Handler(), Targets: joins.Look(src.Overview).Targets(), Within: joins.Within,
 		Keys: s.reg.Requests(), Check: src.Check, Keeper: keeper{s.reg, s, src},
 	})

@@ -16,7 +16,9 @@ import (
 
 	"fulmar/fleet/commands"
 	"fulmar/fleet/enrol"
+	"fulmar/fleet/releases"
 	"fulmar/fleet/telemetry"
+	"fulmar/fleet/updates"
 )
 
 // maxConfig bounds the config file, in bytes.
@@ -46,8 +48,12 @@ type Config struct {
 	Enrol EnrolConfig `yaml:"enrol"`
 	// Commands says which commands want a second person.
 	Commands commands.Rules `yaml:"commands"`
+	// Updates bounds what boards download.
+	Updates updates.Rates `yaml:"updates"`
 	// Release is shown on the page.
 	Release string `yaml:"-"`
+	// Patches makes patches between releases, in a process of its own; nil: none are made.
+	Patches releases.Maker `yaml:"-"`
 }
 
 // ForeignConfig names a broker that boards use in acknowledgement mode fleet.
@@ -125,6 +131,7 @@ type KeepConfig struct {
 	EventsMiB        int64         `yaml:"events_mib"`
 	PicturesMiB      int64         `yaml:"pictures_mib"`
 	BoardPicturesMiB int64         `yaml:"board_pictures_mib"`
+	ReleasesMiB      int64         `yaml:"releases_mib"` // objects of releases and patches; 0: 20 GiB
 }
 
 // Default is the config of a server that was told nothing: loopback only.

@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/web"
 	"fulmar/fleet/web/auditlog"
 	"fulmar/fleet/web/control"
+	"fulmar/fleet/web/releases"
 	"fulmar/fleet/web/rollouts"
 	"fulmar/fleet/web/settings"
 	"fulmar/fleet/web/views"
@@ -29,7 +30,8 @@ func (s *Server) pages(src *store.Store) []web.Page {
 		control.Pages(control.Config{
 			Commands: joins.PageCommands{Commands: s.orders}, Twins: joins.PageTwins{Twins: s.shadow, Look: src.Overview}, Count: count, Problem: joins.Explain,
 		}),
-		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Problem: joins.Explain}),
+		rollouts.Pages(rollouts.Config{Rollouts: s.rolls, Count: count, Releases: s.updates.Releases.List, Problem: joins.Explain}),
+		releases.Pages(releases.Config{Releases: s.updates.Releases, Problem: joins.Explain}),
 		auditlog.Pages(auditlog.Config{
 			Log: s.book, Command: auditlog.Command, Broken: func(err error) bool { return errors.Is(err, audit.ErrBroken) },
 		}),

@@ -17,6 +17,7 @@ import (
 	"fulmar/fleet/backup"
 	"fulmar/fleet/registry"
 	"fulmar/schema/rest"
+	"fulmar/trust"
 )
 
 // TestRestoredServes: a server with people, a rollout, an alert rule, a webhook, a saved
@@ -24,7 +25,7 @@ import (
 // restored folder serves all that was there at the backup, and nothing of what came after.
 func TestRestoredServes(t *testing.T) {
 	t.Parallel()
-	c := serve(t)
+	c := released(t)
 	c.enrols(t, "dock-1", "dock-2")
 	admin := c.apiToken(t, registry.ScopeAdmin)
 	c.member(t, "kern", rest.Operator)
@@ -91,6 +92,7 @@ func TestRestoredServes(t *testing.T) {
 		"/api/v1/alert-rules":        {`"id":"hot"`, "temp.tj", "fulmar.board-unreachable"},
 		"/api/v1/webhooks":           {`"name":"desk"`, "https://desk.example.org/hook"},
 		"/api/v1/rollouts":           {r.ID, `"release":"1.9"`},
+		"/api/v1/releases/1.9":       {`"state":"ready"`, `"trusted":true`, `"have":25`},
 		"/api/v1/users":              {"admin", "kern", "operator"},
 		"/api/v1/audit":              {"set-meta", "hall-4"},
 		"/metrics":                   {"fulmar_fleet_boards_connected 0", "fulmar_telemetry_rows_behind"},
@@ -116,6 +118,9 @@ func TestRestoredServes(t *testing.T) {
 	var log bytes.Buffer
 	if _, err := d.book.Export(t.Context(), &log); err != nil || log.Len() == 0 {
 		t.Errorf("the audit log is not whole: %v", err)
+	}
+	if k, _ := d.keys.KeySet(); k != 2 || d.keys.Ready(trust.RoleDirector) != nil || d.keys.Ready(trust.RoleFreshness) != nil {
+		t.Errorf("key set %d, or a key of it is not here", k)
 	}
 	r2, err := d.rolls.Get(t.Context(), registry.DefaultTenant, r.ID)
 	if err != nil || r2.State != "planned" {

@@ -20,12 +20,15 @@ import (
 
 	"fulmar/fleet/access"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/releases/releasetest"
 	"fulmar/fleet/rollout/plan"
 	"fulmar/fleet/rollout/runner"
 	"fulmar/fleet/rollout/state"
+	"fulmar/ota/release"
 	"fulmar/schema"
 	"fulmar/schema/ota"
 	"fulmar/schema/rest"
+	"fulmar/trust"
 )
 
 // updated is a board over real MQTT that installs what it is assigned.
@@ -33,6 +36,7 @@ type updated struct {
 	t    *testing.T
 	name string
 	cert tls.Certificate
+	set  *trust.KeySet
 
 	mu       sync.Mutex
 	c        mqtt.Client
@@ -73,7 +77,7 @@ func (b *updated) connect(c *town, can string) {
 		b.t.Fatal(err)
 	}
 	b.mu.Lock()
-	b.c = client
+	b.c, b.set = client, c.keys.Set()
 	b.mu.Unlock()
 	b.t.Cleanup(func() { client.Disconnect(0) })
 	if tok := client.Subscribe(b.topic(schema.ChanAssign), 1, func(_ mqtt.Client, m mqtt.Message) { go b.assigned(m.Payload()) }); !tok.WaitTimeout(10*time.Second) || tok.Error() != nil {
@@ -105,6 +109,10 @@ func (b *updated) say(s ota.State) {
 func (b *updated) assigned(p []byte) {
 	var a ota.Assignment
 	if err := schema.Decode(p, &a); err != nil {
+		b.t.Errorf("%s: %v", b.name, err)
+		return
+	}
+	if err := b.directed(&a); err != nil {
 		b.t.Errorf("%s: %v", b.name, err)
 		return
 	}
@@ -179,9 +187,50 @@ func (c *town) until(t *testing.T, id string, states ...state.State) *rest.Rollo
 	return nil
 }
 
+// released serves a fleet that knows release 1.9.
+func released(t *testing.T) *town {
+	t.Helper()
+	dir := t.TempDir()
+	key := releasetest.Key(t, dir)
+	c := serveIn(t, dir)
+	releasetest.Known(t.Context(), t, c.updates.Releases, registry.DefaultTenant, "1.9", key, "agent", "worker")
+	return c
+}
+
+// directed holds an assignment to what a board goes by: the director's word for this board
+// and attempt, on the very manifest that release keys signed.
+func (b *updated) directed(a *ota.Assignment) error {
+	d := a.Directive
+	if d == nil {
+		return errors.New("no directive")
+	}
+	proof := trust.Proof{Envelope: d.Proof.Envelope, Index: int(d.Proof.Index), Count: int(d.Proof.Count), Path: d.Proof.Path}
+	if err := b.set.VerifyBatch(proof, d.Statement, trust.TypeAssignment, 0); err != nil {
+		return err
+	}
+	w, err := release.ParseDirective(d.Statement)
+	if err != nil {
+		return err
+	}
+	if w.Board != b.name || w.Tenant != "default" || w.Attempt != a.Attempt || w.Release != a.Release || w.Component != a.Component || w.Rollout != a.Rollout {
+		return fmt.Errorf("directive %+v for attempt %d", w, a.Attempt)
+	}
+	if a.Act == ota.Undo {
+		if w.Act != release.ActUndo {
+			return fmt.Errorf("told to undo, directed to %s", w.Act)
+		}
+		return nil
+	}
+	o, err := release.Open(b.set, a.Envelope, 0)
+	if err == nil && (o.Hash != w.Manifest || w.Act != release.ActInstall) {
+		err = fmt.Errorf("directed to %s manifest %s, sent is %s", w.Act, w.Manifest, o.Hash)
+	}
+	return err
+}
+
 func spec() rest.RolloutSpec {
 	return rest.RolloutSpec{
-		Component: "agent", Release: "1.9", Envelope: []byte("signed"),
+		Component: "agent", Release: "1.9",
 		Waves:  []rest.WaveSpec{{Count: 3, SoakS: 1}, {Percent: 100, SoakS: 1}},
 		Limits: rest.Limits{AckS: 1, InstallS: 3, TrialS: 2, WaveS: 5, UndoS: 10},
 	}
@@ -191,8 +240,8 @@ func spec() rest.RolloutSpec {
 // boards that can take it, once; a server restart in between changes nothing of that.
 func TestRolloutOverMQTT(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	c := serveIn(t, dir)
+	c := released(t)
+	dir := c.dir
 	var list []*updated
 	for i := range 10 {
 		list = append(list, c.join(t, fmt.Sprintf("b%02d", i), "updates"))
@@ -261,7 +310,7 @@ func installed(list []*updated) (out []string) {
 // boards in between go back, the rest is untouched; and what was halted is tried again.
 func TestBadRolloutOverMQTT(t *testing.T) {
 	t.Parallel()
-	c := serve(t)
+	c := released(t)
 	var list []*updated
 	for i := range 9 {
 		list = append(list, c.join(t, fmt.Sprintf("b%02d", i), "updates"))
@@ -327,11 +376,11 @@ func TestBadRolloutOverMQTT(t *testing.T) {
 			t.Errorf("the past of %s: %+v", b.Board, b.Past)
 		}
 	}
-	if _, err := c.rolls.Create(t.Context(), ann, rest.RolloutSpec{Component: "agent", Release: "2", Query: "state = ("}); !errors.Is(err, runner.ErrQuery) {
+	if _, err := c.rolls.Create(t.Context(), ann, rest.RolloutSpec{Component: "agent", Release: "1.9", Query: "state = ("}); !errors.Is(err, runner.ErrQuery) {
 		t.Errorf("a bad query: %v", err)
 	}
 	var wrong *plan.Error
-	if _, err := c.rolls.Create(t.Context(), ann, rest.RolloutSpec{Component: "agent", Release: "2", After: []string{"r-99"}}); !errors.As(err, &wrong) {
+	if _, err := c.rolls.Create(t.Context(), ann, rest.RolloutSpec{Component: "agent", Release: "1.9", After: []string{"r-99"}}); !errors.As(err, &wrong) {
 		t.Errorf("after one that is not there: %v", err)
 	}
 }

@@ -39,6 +39,7 @@ import (
 	"fulmar/fleet/store"
 	"fulmar/fleet/telemetry"
 	"fulmar/fleet/twins"
+	"fulmar/fleet/updates"
 	"fulmar/fleet/web"
 	"fulmar/internal/run"
 	"fulmar/schema"
@@ -61,33 +62,34 @@ const (
 
 // Server is the fleet's server.
 type Server struct {
-	cfg    Config
-	log    *slog.Logger
-	lock   *os.File
-	ca     *ca.Authority
-	reg    *registry.Registry
-	book   *audit.Book
-	unkey  func() error // lets the holder of the book's key go
-	keys   *keyring.Keyring
-	ledger *store.DB
-	ingest *ingest.Ingest
-	proofs *proof.Checker
-	gate   *gateway.Gateway
-	desk   *enrol.Desk
-	clones *clones.Watch
-	rolls  *runner.Rollouts
-	orders *commands.Commands
-	series *telemetry.DB
-	alerts *alerts.Watch
-	shadow *twins.Twins  // what boards shall be
-	twins  atomic.Uint64 // clones found
-	roll   rollCall
-	wiping sync.Mutex
-	page   *web.Handler
-	https  net.Listener
-	mqtt   net.Listener
-	http   *http.Server
-	out    *foreign.Client // nil where no foreign broker is named
+	cfg     Config
+	log     *slog.Logger
+	lock    *os.File
+	ca      *ca.Authority
+	reg     *registry.Registry
+	book    *audit.Book
+	unkey   func() error // lets the holder of the book's key go
+	keys    *keyring.Keyring
+	ledger  *store.DB
+	ingest  *ingest.Ingest
+	proofs  *proof.Checker
+	gate    *gateway.Gateway
+	desk    *enrol.Desk
+	clones  *clones.Watch
+	rolls   *runner.Rollouts
+	updates *updates.Updates
+	orders  *commands.Commands
+	series  *telemetry.DB
+	alerts  *alerts.Watch
+	shadow  *twins.Twins  // what boards shall be
+	twins   atomic.Uint64 // clones found
+	roll    rollCall
+	wiping  sync.Mutex
+	page    *web.Handler
+	https   net.Listener
+	mqtt    net.Listener
+	http    *http.Server
+	out     *foreign.Client // nil where no foreign broker is named
 
 	certMu sync.Mutex
 	cert   *tls.Certificate
@@ -174,9 +176,6 @@ func (s *Server) openData() (err error) {
 	} else if err != nil {
 		return err
 	}
-	if s.keys, err = keyring.Open(filepath.Join(s.cfg.Data, keyring.Dir), OpenTPMKey); err != nil {
-		return err
-	}
 	s.ledger, err = store.OpenLedger(s.cfg.Data)
 	return err
 }
@@ -225,7 +224,9 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	shadow := joins.Twins(s.reg.Twins(), s.keys, func() *gateway.Gateway { return s.gate })
 	shadow.Log = s.log
 	s.shadow = twins.New(shadow)
-	s.rolls = s.newRollouts(src.Overview, joins.Metrics{DB: s.series})
+	if err := s.wireUpdates(src); err != nil {
+		return err
+	}
 	s.orders, err = commands.New(context.Background(), commands.Config{
 		Rows: s.reg.Commands(), Sign: s.keys.SignCommand, Courier: joins.CommandCourier(func() *gateway.Gateway { return s.gate }),
 		Fleet: joins.CommandBoards{Look: src.Overview, Told: (&joins.Kept{Ask: s.shadow.Commands}).Get}, Approve: s.cfg.Commands.Approve, Log: s.log,
@@ -233,13 +234,14 @@ func (s *Server) wireParts(src *store.Store, blobs *pictures.Folder, hub *api.Hu
 	if err != nil {
 		return err
 	}
-	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.proofs, Updates: s.rolls, Twins: s.shadow, Commands: s.orders, Keys: s.keys, TLS: &tls.Config{
+	s.gate, err = gateway.New(gateway.Config{Listener: s.mqtt, Hello: s.hello, Attest: s.updates, Updates: s.rolls, Objects: s.updates, Twins: s.shadow, Commands: s.orders, Keys: s.keys, TLS: &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificate,
 		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.ca.Pool(),
 	}}, s.ingest, s.reg, s.log)
 	if err != nil {
 		return err
 	}
+	s.updates.Serve()
 	return s.wireForeign(blobs)
 }
 
@@ -259,6 +261,7 @@ func (s *Server) wireHTTP(src *store.Store, who entrance.Auth, hub *api.Hub) err
 		return err
 	}
 	mux.Handle("GET /metrics", s.metrics(who))
+	mux.Handle("GET /objects/", s.updates.Handler(s.ca, s.reg))
 	// Forms and anything that changes state only from our own pages. Boards and
 	// programs send no Origin and no Sec-Fetch-Site and pass.
 	mux.Handle("/", s.page)
@@ -344,6 +347,7 @@ func (s *Server) Run(ctx context.Context) error {
 	doors.Go("https", s.serveHTTPS)
 	doors.Go("page", s.page.Run)
 	doors.Go("rollouts", s.rolls.Run)
+	doors.Go("updates", s.updates.Run)
 	doors.Go("commands", s.orders.Run)
 	doors.Go("alerts", s.alerts.Run)
 	doors.Go("audit", func(ctx context.Context) error { return s.book.Run(ctx, s.log) })
@@ -390,6 +394,9 @@ func (s *Server) close() error {
 	}
 	if s.series != nil {
 		errs = append(errs, s.series.Close())
+	}
+	if s.updates != nil {
+		s.updates.Close()
 	}
 	if s.ledger != nil {
 		errs = append(errs, s.ledger.Close())

@@ -20,7 +20,7 @@ import (
 // to look at; and of one that is dropped.
 func TestRolloutHooks(t *testing.T) {
 	t.Parallel()
-	c := serve(t)
+	c := released(t)
 	type message struct {
 		Type, Subject, Tenant string
 		Data                  rest.RolloutEvent

@@ -10,6 +10,7 @@
 // only the private half reads it and nobody can change or shorten it unseen.
 //
 // Databases are copied as of one moment each, the ledger first: what it knows of a board
-// the registry, copied later, knows too. Pictures are copied last. The time series (telemetry/) are left out: they are
+// the registry, copied later, knows too. Objects of releases are
+// copied after the registry, pictures last. The time series (telemetry/) are left out: they are
 // a projection of the ledger, and their database writes while it is copied.
 package backup

@@ -35,6 +35,7 @@ const (
 	pictures = "pictures"        // copied last
 	parts    = "pictures/parts/" // half sent: their boards send them again
 	series   = "telemetry"       // and series+".damaged": made anew from the ledger
+	incoming = "incoming"        // half uploaded: brought again
 )
 
 // Head is what can be read of a backup without a key.
@@ -115,7 +116,7 @@ func (plain) Close() error { return nil }
 
 // elsewhere lists the references of keys that a copy of the folder does not hold.
 func elsewhere(data string) (refs []string, err error) {
-	for _, holder := range [][2]string{{"ca", "ca.ref"}, {"audit", "audit.ref"}, {"trust", "command*.ref"}} {
+	for _, holder := range [][2]string{{"ca", "ca.ref"}, {"audit", "audit.ref"}, {"trust", "*.ref"}} {
 		err = filepath.WalkDir(filepath.Join(data, holder[0]), func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -208,7 +209,7 @@ func (a *archive) folder(ctx context.Context, data string, want func(rel string)
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case d.IsDir() && (rel == workDir || rel == series || rel == series+".damaged"):
+		case d.IsDir() && (rel == workDir || rel == series || rel == incoming || rel == series+".damaged"):
 			return fs.SkipDir
 		case !d.Type().IsRegular() || rel == "lock" || rel == lockName || strings.HasPrefix(filepath.Base(rel), ".") ||
 			!strings.Contains(rel, "/") && (strings.HasSuffix(rel, ".db") || strings.Contains(rel, ".db-")):

@@ -35,6 +35,20 @@ func (g *Gateway) attested(ctx context.Context, s *session, payload []byte) {
 	}
 }
 
+// AskNow asks one board, where a question is due and it is connected.
+func (g *Gateway) AskNow(tenant, board string) error {
+	s, err := g.there(tenant, board)
+	if err != nil {
+		return err
+	}
+	conn := s.conn.Load()
+	nonce := g.question(s.key, conn)
+	if nonce == nil {
+		return nil
+	}
+	return g.tell(s.key, conn, 0, nonce)
+}
+
 // AskAgain asks the connected boards whose newest attestation is no longer fresh. It
 // is to be called now and then: a connection may last for months.
 func (g *Gateway) AskAgain() {

@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/registry/accounts"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/rollouts"
+	"fulmar/fleet/releases"
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
@@ -40,11 +41,11 @@ func Known() []door.Known {
 		say(rest.CodeQuery, runner.ErrQuery),
 		say(rest.CodeTwinKey, twins.ErrInvalid),
 		say(rest.CodeNoConflict, twins.ErrNoConflict),
-		say(rest.CodeBusy, twins.ErrStopped),
-		say(rest.CodeConflict, commands.ErrState, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken),
-		say(rest.CodeRefused, meta.ErrInvalid, alerts.ErrInvalid, accounts.ErrBadName, &plan.Error{}),
-		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany, registry.ErrTooMany, twins.ErrFull),
-		say(rest.CodeNotFound, commands.ErrUnknown, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown, registry.ErrNoToken),
+		say(rest.CodeBusy, twins.ErrStopped, releases.ErrBusy),
+		say(rest.CodeConflict, commands.ErrState, rollout.ErrState, rollouts.ErrClaimed, accounts.ErrLastAdmin, accounts.ErrNameTaken, releases.ErrTaken, releases.ErrMissing, releases.ErrInUse),
+		say(rest.CodeRefused, meta.ErrInvalid, alerts.ErrInvalid, accounts.ErrBadName, &plan.Error{}, releases.ErrUntrusted, releases.ErrEpoch, releases.ErrWrong),
+		say(rest.CodeFull, meta.ErrTooMany, alerts.ErrTooMany, accounts.ErrTooMany, runner.ErrTooMany, registry.ErrTooMany, twins.ErrFull, releases.ErrFull),
+		say(rest.CodeNotFound, commands.ErrUnknown, meta.ErrUnknown, alerts.ErrUnknown, accounts.ErrUnknown, book.ErrUnknown, registry.ErrNoToken, releases.ErrUnknown),
 	} {
 		out = append(out, k...)
 	}

@@ -22,10 +22,13 @@ import (
 )
 
 const (
-	rootFile    = "root.key"    // PKCS #8: the root key of this server
-	commandFile = "command.key" // PKCS #8, where the first command key is a file
-	commandRef  = "command.ref" // its reference, where it is not: exec:... or tpm:...
-	maxRef      = 4 << 10       // bytes
+	rootFile = "root.key" // PKCS #8: the root key of this server
+	// A key of one of the server's roles is ROLE.key (PKCS #8) where the first one is a file,
+	// ROLE.ref with its reference where it is not (exec:... or tpm:...), and ROLE-N.key or
+	// ROLE-N.ref where set N was the first to name it.
+	keySuffix = ".key"
+	refSuffix = ".ref"
+	maxRef    = 4 << 10 // bytes
 	// maxSets bounds the sets that are kept: a rotation a week for ten years.
 	maxSets = 512
 )
@@ -133,21 +136,18 @@ func make1(dir string, tpm TPM) ([]sealed, error) {
 	if err != nil {
 		return bad(err)
 	}
-	var command *trust.Signer
-	ref, err := small(filepath.Join(dir, commandRef), maxRef)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		command, err = keyFile(filepath.Join(dir, commandFile))
-	case err == nil:
-		command, err = trust.OpenSigner(strings.TrimSpace(string(ref)), tpm)
-	}
-	if err != nil {
-		return bad(err)
-	}
-	defer command.Close() //nolint:errcheck // opened again for its use
 	set := &trust.KeySet{
-		Version: 1, Thresholds: map[trust.Role]int{trust.RoleRoot: 1, trust.RoleCommand: 1},
-		Keys: []trust.Key{{Role: trust.RoleRoot, Public: root.Public()}, {Role: trust.RoleCommand, Public: command.Public()}},
+		Version: 1, Thresholds: map[trust.Role]int{trust.RoleRoot: 1},
+		Keys: []trust.Key{{Role: trust.RoleRoot, Public: root.Public()}},
+	}
+	for _, role := range Roles() {
+		key, err := firstKey(dir, tpm, role)
+		if err != nil {
+			return bad(err)
+		}
+		defer key.Close() //nolint:errcheck // opened again for its use
+		set.Thresholds[role] = 1
+		set.Keys = append(set.Keys, trust.Key{Role: role, Public: key.Public()})
 	}
 	e, err := seal(set, root)
 	if err != nil {
@@ -161,6 +161,19 @@ func make1(dir string, tpm TPM) ([]sealed, error) {
 		return bad(err)
 	}
 	return load(dir)
+}
+
+// firstKey opens the first key of a role, by its reference where one was put there before
+// the first start, and makes a file where there is none.
+func firstKey(dir string, tpm TPM, role trust.Role) (*trust.Signer, error) {
+	ref, err := small(filepath.Join(dir, string(role)+refSuffix), maxRef)
+	if errors.Is(err, fs.ErrNotExist) {
+		return keyFile(filepath.Join(dir, string(role)+keySuffix))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return trust.OpenSigner(strings.TrimSpace(string(ref)), tpm)
 }
 
 // keyFile opens a key file, and makes it where there is none.
@@ -189,20 +202,20 @@ func seal(set *trust.KeySet, keys ...*trust.Signer) (*trust.Envelope, error) {
 	return e, nil
 }
 
-// references lists where command keys of this server may be, the newest first.
-func references(dir string) (refs []string, err error) {
+// references lists where keys of a role of this server may be, the newest first.
+func references(dir string, role trust.Role) (refs []string, err error) {
 	var files []string
-	for _, suffix := range []string{".ref", ".key"} {
-		more, err := numbered(dir, "command", suffix)
+	for _, suffix := range []string{refSuffix, keySuffix} {
+		more, err := numbered(dir, string(role), suffix)
 		if err != nil {
 			return nil, err
 		}
 		files = append(files, more...)
 	}
 	slices.SortFunc(files, func(a, b string) int { return cmp.Compare(number(b), number(a)) })
-	files = append(files, filepath.Join(dir, commandRef), filepath.Join(dir, commandFile))
+	files = append(files, filepath.Join(dir, string(role)+refSuffix), filepath.Join(dir, string(role)+keySuffix))
 	for _, path := range files {
-		if strings.HasSuffix(path, ".key") {
+		if strings.HasSuffix(path, keySuffix) {
 			if _, err := os.Lstat(path); err == nil {
 				refs = append(refs, "file:"+path)
 			}
@@ -220,16 +233,16 @@ func references(dir string) (refs []string, err error) {
 	return refs, nil
 }
 
-// holds opens the command key of a set that this server holds.
-func holds(dir string, tpm TPM, set *trust.KeySet) (*trust.Signer, error) {
-	refs, err := references(dir)
+// holds opens the key of a role of a set that this server holds.
+func holds(dir string, tpm TPM, set *trust.KeySet, role trust.Role) (*trust.Signer, error) {
+	refs, err := references(dir, role)
 	if err != nil {
-		return nil, fmt.Errorf("open command key: %w", err)
+		return nil, fmt.Errorf("open %s key: %w", role, err)
 	}
-	if n := set.Thresholds[trust.RoleCommand]; n > 1 {
-		return nil, fmt.Errorf("key set %d wants %d command keys to sign, and this server signs with one", set.Version, n)
+	if n := set.Thresholds[role]; n > 1 {
+		return nil, fmt.Errorf("key set %d wants %d %s keys to sign, and this server signs with one", set.Version, n, role)
 	}
-	errs := []error{fmt.Errorf("key set %d: %w", set.Version, errNoCommand)}
+	errs := []error{fmt.Errorf("key set %d: %w: %s", set.Version, ErrNotHeld, role)}
 	for _, ref := range refs {
 		key, err := trust.OpenSigner(ref, tpm)
 		if err != nil {
@@ -238,7 +251,7 @@ func holds(dir string, tpm TPM, set *trust.KeySet) (*trust.Signer, error) {
 		}
 		if slices.ContainsFunc(set.Keys, func(k trust.Key) bool {
 			id, err := trust.KeyID(k.Public)
-			return err == nil && k.Role == trust.RoleCommand && k.From == 0 && id == key.ID
+			return err == nil && k.Role == role && k.From == 0 && id == key.ID
 		}) {
 			return key, nil
 		}

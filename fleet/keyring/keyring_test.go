@@ -87,18 +87,18 @@ func TestFirstStart(t *testing.T) {
 		names = append(names, d.Name())
 		return err
 	})
-	if want := []string{Dir, commandFile, "keyset-1.json", rootFile}; !slices.Equal(names, want) {
+	if want := []string{Dir, "command.key", "director.key", "freshness.key", "keyset-1.json", rootFile}; !slices.Equal(names, want) {
 		t.Errorf("%q", names)
 	}
 	again := opened(t, dir)
-	if _, e := again.KeySet(); string(e) != string(envelope) || again.command.ID != k.command.ID {
+	if _, e := again.KeySet(); string(e) != string(envelope) || again.held[trust.RoleCommand].ID != k.held[trust.RoleCommand].ID {
 		t.Error("another start made other keys")
 	}
 	// Cut off before the set was written: the keys that are there are used.
 	if err := os.Remove(filepath.Join(dir, "keyset-1.json")); err != nil {
 		t.Fatal(err)
 	}
-	if k := opened(t, dir); k.command.ID != again.command.ID {
+	if k := opened(t, dir); k.held[trust.RoleCommand].ID != again.held[trust.RoleCommand].ID {
 		t.Error("the keys of a start that was cut off are not used")
 	}
 }
@@ -111,7 +111,7 @@ func TestReference(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, commandRef), []byte("tpm:chip\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "command.ref"), []byte("tpm:chip\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	chip := func(rest string) (crypto.Signer, error) {
@@ -130,11 +130,11 @@ func TestReference(t *testing.T) {
 	}) {
 		t.Error("the set does not name the key that the reference does")
 	}
-	if _, err := os.Stat(filepath.Join(dir, commandFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "command.key")); err == nil {
 		t.Error("a key file was made as well")
 	}
 	// The holder is away: no other key takes its place.
-	if _, err := Open(dir, nil); !errors.Is(err, errNoCommand) || !errors.Is(err, trust.ErrReference) {
+	if _, err := Open(dir, nil); !errors.Is(err, ErrNotHeld) || !errors.Is(err, trust.ErrReference) {
 		t.Errorf("%v", err)
 	}
 }
@@ -170,7 +170,7 @@ func TestRotate(t *testing.T) {
 		if p, err := k.OpenTwin(twin); err != nil || string(p) != "old" || k.Takes(twin) != want.taken {
 			t.Errorf("rotation %d: what it signed before: %q %v, taken %v", i, p, err, k.Takes(twin))
 		}
-		if k.command.ID == before.command.ID {
+		if k.held[trust.RoleCommand].ID == before.held[trust.RoleCommand].ID {
 			t.Errorf("rotation %d: the key is the same", i)
 		}
 	}
@@ -275,8 +275,8 @@ func TestOfflineRoot(t *testing.T) {
 	}
 	k := opened(t, dir)
 	b.learn(t, k.After(1)...)
-	if root, command := Held(dir, nil, k.sets[1].set); root != "" || command != k.command.ID {
-		t.Errorf("holds root %q and command key %q", root, command)
+	if held := Held(dir, nil, k.sets[1].set); len(held) != 3 || held[trust.RoleRoot] != "" || held[trust.RoleCommand] != k.held[trust.RoleCommand].ID {
+		t.Errorf("holds %q", held)
 	}
 	// Whoever has the server cannot name keys now.
 	root := must(trust.OpenSigner("file:"+filepath.Join(dir, rootFile), nil))(t)
@@ -284,12 +284,12 @@ func TestOfflineRoot(t *testing.T) {
 	if _, err := Install(dir, nil, thief); !errors.Is(err, trust.ErrSignatures) {
 		t.Errorf("a set signed with the server's old root: %v", err)
 	}
-	before := k.command.ID
+	before := k.held[trust.RoleCommand].ID
 	set, draft, err := RotateCommand(dir, nil, Rotation{})
 	if !errors.Is(err, ErrOffline) || set.Version != 3 {
 		t.Fatalf("%v %v", set, err)
 	}
-	if k := opened(t, dir); k.command.ID != before {
+	if k := opened(t, dir); k.held[trust.RoleCommand].ID != before {
 		t.Error("a draft is in force")
 	}
 	again, draft2, err := RotateCommand(dir, nil, Rotation{})
@@ -307,7 +307,7 @@ func TestOfflineRoot(t *testing.T) {
 	}
 	k = opened(t, dir)
 	b.learn(t, k.After(2)...)
-	if b.set.Version != 3 || k.command.ID == before || !b.takes(t, trust.TypeCommand, must(k.SignCommand([]byte("c")))(t)) {
+	if b.set.Version != 3 || k.held[trust.RoleCommand].ID == before || !b.takes(t, trust.TypeCommand, must(k.SignCommand([]byte("c")))(t)) {
 		t.Errorf("after the team signed: set %d", b.set.Version)
 	}
 }

@@ -211,6 +211,15 @@ func (s *Store) Remove(tree release.Hash) error {
 	return atomicfile.SyncDir(s.dir)
 }
 
+// File opens an object to be read as a file; the caller closes it. [ErrNone].
+func (s *Store) File(tree release.Hash) (*os.File, error) {
+	f, err := os.Open(s.path(tree))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("object %s: %w", tree, ErrNone)
+	}
+	return f, err
+}
+
 // List lists the objects by their names.
 func (s *Store) List() ([]Info, error) {
 	files, err := os.ReadDir(s.dir)

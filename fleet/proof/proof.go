@@ -60,6 +60,7 @@ type Checker struct {
 	book Book
 	now  func() time.Time
 	log  *slog.Logger
+	tell func(tenant, board string, p proofs.Proof, why string) // see Demand; nil: nobody hears
 
 	mu     sync.Mutex
 	boards map[key]*seen
@@ -75,6 +76,9 @@ type seen struct {
 	nonce []byte              // of the open question; nil: there is none
 	owes  time.Time           // since when it owes an answer, over connections; zero: it does not
 	fresh time.Time           // nothing is asked before
+	asked time.Time           // when nonce was made
+	want  bool                // a proof of now is demanded, and not asked for yet
+	now   bool                // the open question is such a one
 	wrote map[string]writeOff // by reason
 }
 
@@ -121,7 +125,8 @@ func (c *Checker) Hello(tenant, board string, h *schema.Hello) {
 		c.boards[k] = s
 	}
 	s.said = said{h.Conn, h.Now.Boot, h.Release}
-	s.nonce, s.fresh = nil, time.Time{}
+	s.want = s.want || s.now
+	s.nonce, s.fresh, s.now = nil, time.Time{}, false
 }
 
 // Ask gives the nonce to ask a connection with, nil where no attestation is due: of
@@ -132,7 +137,7 @@ func (c *Checker) Ask(ctx context.Context, tenant, board string, conn uint64) []
 	now := c.now()
 	c.mu.Lock()
 	s := c.boards[k]
-	if s == nil || s.conn != conn || now.Before(s.fresh) || s.nonce != nil && now.Sub(s.owes) < Patience {
+	if s == nil || s.conn != conn || now.Before(s.fresh) && !s.want || s.nonce != nil && now.Sub(s.owes) < Patience {
 		c.mu.Unlock()
 		return nil
 	}
@@ -149,10 +154,11 @@ func (c *Checker) Ask(ctx context.Context, tenant, board string, conn uint64) []
 	if s = c.boards[k]; s == nil || s.said != told {
 		return nil // a newer connection took its place meanwhile
 	}
-	if again.After(now) {
+	if again.After(now) && !s.want {
 		s.fresh, s.owes = again, time.Time{}
 		return nil
 	}
+	s.asked, s.now, s.want = now, s.want, false
 	s.nonce = make([]byte, schema.MaxAttestNonce)
 	_, _ = rand.Read(s.nonce) // never fails: crypto/rand ends the process instead
 	if s.owes.IsZero() {
@@ -205,7 +211,7 @@ func (c *Checker) Answer(ctx context.Context, tenant, board string, conn uint64,
 		c.refuse(ctx, k, WhyMalformed, err.Error())
 		return
 	}
-	told, asked, right := c.take(k, conn, a.Nonce)
+	told, demanded, asked, right := c.take(k, conn, a.Nonce)
 	switch {
 	case !asked:
 		c.n.unasked.Add(1)
@@ -228,6 +234,7 @@ func (c *Checker) Answer(ctx context.Context, tenant, board string, conn uint64,
 	p, why, err := check(old, area, told, a, c.now())
 	if why != "" {
 		c.refuse(ctx, k, why, err.Error())
+		c.outcome(k, demanded, old, why)
 		return
 	}
 	if err := c.book.Keep(ctx, tenant, board, p); err != nil {
@@ -237,22 +244,24 @@ func (c *Checker) Answer(ctx context.Context, tenant, board string, conn uint64,
 	c.n.good.Add(1)
 	c.believed(k, told, p.Good.Add(Fresh))
 	c.log.Info("attestation good", "tenant", tenant, "board", board, "level", p.Level, "boots", p.Boots())
+	c.outcome(k, demanded, p, "")
 }
 
 // take ends the open question of a connection if the nonce is its own. Another nonce
 // leaves it open: the link may have repeated an earlier answer.
-func (c *Checker) take(k key, conn uint64, nonce []byte) (told said, asked, right bool) {
+func (c *Checker) take(k key, conn uint64, nonce []byte) (told said, demanded, asked, right bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.boards[k]
 	if s == nil || s.nonce == nil || s.conn != conn {
-		return said{}, false, false
+		return said{}, false, false, false
 	}
 	if subtle.ConstantTimeCompare(s.nonce, nonce) != 1 {
-		return said{}, true, false
+		return said{}, false, true, false
 	}
-	s.nonce, s.owes = nil, time.Time{}
-	return s.said, true, true
+	demanded = s.now
+	s.nonce, s.owes, s.now = nil, time.Time{}, false
+	return s.said, demanded, true, true
 }
 
 // believed notes that nothing is to be asked for a while.

@@ -21,6 +21,7 @@ import (
 	"fulmar/fleet/registry/idem"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/releaserows"
 	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/registry/rolls"
 	"fulmar/fleet/registry/twinrows"
@@ -107,6 +108,9 @@ func (r *Registry) Twins() *twinrows.Table { return twinrows.New(r.db) }
 
 // Commands keeps commands to boards.
 func (r *Registry) Commands() *commandrows.Table { return commandrows.New(r.db) }
+
+// Releases keeps releases, and what boards were told and have committed of them.
+func (r *Registry) Releases() *releaserows.Table { return releaserows.New(r.db) }
 
 // Roll gives a number that changes with what is known of boards, their proofs and their
 // requests, whoever changed it.

@@ -13,6 +13,7 @@ import (
 	"fulmar/fleet/audit"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry/commandrows"
+	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/registry/twinrows"
 )
 
@@ -27,7 +28,7 @@ func (r *Registry) Restored(ctx context.Context, made time.Time) error {
 				return fmt.Errorf("settle the restored registry: %w", err)
 			}
 		}
-		if err := errors.Join(twinrows.Restored(ctx, tx), commandrows.Restored(ctx, tx)); err != nil {
+		if err := errors.Join(twinrows.Restored(ctx, tx), commandrows.Restored(ctx, tx), rollouts.Restored(ctx, tx)); err != nil {
 			return err
 		}
 		return audit.Append(ctx, tx, audit.Entry{Who: Console, What: "restore", Why: fmt.Sprintf(

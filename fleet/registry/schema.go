@@ -11,6 +11,7 @@ import (
 	"fulmar/fleet/registry/idem"
 	"fulmar/fleet/registry/meta"
 	"fulmar/fleet/registry/proofs"
+	"fulmar/fleet/registry/releaserows"
 	"fulmar/fleet/registry/rollouts"
 	"fulmar/fleet/registry/rolls"
 	"fulmar/fleet/registry/twinrows"
@@ -19,7 +20,7 @@ import (
 // migrations are the steps of the registry's schema, oldest first. A step that has
 // been released is never changed. Times are milliseconds since 1970.
 func migrations() []string {
-	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema + audit.Heads, rollouts.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request") + rolls.On("meta"), idem.Schema, alertrows.Schema, twinrows.Schema, commandrows.Schema}
+	return []string{first, second + audit.Schema, proofs.Schema, meta.Schema, accounts.Schema + audit.Heads, rollouts.Schema, rolls.Schema + rolls.On("board") + rolls.On("proof") + rolls.On("request") + rolls.On("meta"), idem.Schema, alertrows.Schema, twinrows.Schema, commandrows.Schema, releaserows.Schema}
 }
 
 const first = `

@@ -98,6 +98,9 @@ type (
 		Progress int
 		Reason   string
 		Release  string // running now
+		// Level is how far Committed can be believed where that is known at once (claimed: the
+		// board has no TPM); "" wants a proof, see Effects.Prove.
+		Level string
 	}
 	// Here tells that a board has connected.
 	Here struct{ Board string }
@@ -123,6 +126,8 @@ func (Tick) cause() state.Cause       { return state.OnTime }
 type Effects struct {
 	Changed  map[int]bool       // boards to store
 	Send     []int              // boards to tell what holds for them now
+	Prove    []int              // boards whose word wants a proof: [Proven] tells what became of it
+	Good     []int              // boards that run the release by now, as far as their level says
 	Hook     *rest.Hook         // to be called, for wave Rollout.Wave
 	Guards   []rest.Guard       // to be read
 	Baseline bool               // they are read for the cohort before the wave
@@ -168,6 +173,8 @@ func Apply(r *state.Rollout, ev Event, now time.Time) (Effects, error) {
 		t.measured(e)
 	case Report:
 		t.report(e)
+	case Proven:
+		t.proven(e)
 	case Here:
 		t.here(e)
 	case Tick:

@@ -85,7 +85,12 @@ func (t *turn) late(i int, e Report) {
 	case r.State == state.Done:
 		switch e.Word {
 		case ota.Committed:
-			t.set(i, func(b *state.Board) { b.State, b.Reason = state.BoardGood, "came late" })
+			t.set(i, func(b *state.Board) { b.Proving = true })
+			if e.Level == "" {
+				t.prove(i)
+				return
+			}
+			t.proven(Proven{Board: e.Board, Attempt: e.Attempt, Level: e.Level})
 		case ota.Failed, ota.RolledBack:
 			t.set(i, func(b *state.Board) { b.State, b.Bad, b.Reason = state.BoardFailed, true, clip("came late: "+e.Reason) })
 		}
@@ -119,9 +124,11 @@ func (t *turn) progress(i int, e Report) {
 			t.fail(i, fmt.Sprintf("says committed, but runs %.64q", e.Release), false)
 			return
 		}
-		t.set(i, func(b *state.Board) {
-			b.State, b.Deadline, b.Reason, b.Shadowing = state.BoardGood, zero(), "", r.Group(b) == 0
-		})
+		if r.Group(b) != 0 && e.Level == "" {
+			t.prove(i)
+			return
+		}
+		t.good(i, e.Level)
 	case ota.Failed, ota.RolledBack:
 		t.fail(i, e.Reason, e.Word == ota.RolledBack)
 	case ota.Trial:
@@ -147,7 +154,7 @@ func (t *turn) fail(i int, reason string, back bool) {
 		if b.Wave < r.Wave && r.Group(b) != 0 {
 			b.Wave = r.Wave // a failure counts when it is seen
 		}
-		b.Bad, b.Reason, b.State, b.Deadline = true, clip(reason), state.BoardFailed, zero()
+		b.Bad, b.Reason, b.State, b.Deadline, b.Proving = true, clip(reason), state.BoardFailed, zero(), false
 		if !back {
 			t.undo(b)
 		}
@@ -161,6 +168,7 @@ func (t *turn) fail(i int, reason string, back bool) {
 // undo turns a board's order round, within set.
 func (t *turn) undo(b *state.Board) {
 	b.State, b.Attempt, b.Deadline = state.BoardUndoing, t.attempt(), t.now.Add(seconds(t.r.Spec.Limits.UndoS))
+	b.Proving, b.Level = false, ""
 }
 
 // undone: a board that was told to go back says something.
@@ -194,7 +202,7 @@ func (t *turn) overdue() {
 		case state.BoardAssigned:
 			t.again(i)
 		case state.BoardInstalling, state.BoardTrial:
-			t.fail(i, fmt.Sprintf("overdue: no verdict within %s of the %s (it was %s)", t.now.Sub(b.Since).Round(time.Second), b.State, phase(b.Phase)), false)
+			t.fail(i, overdueFor(t.now, b), false)
 		case state.BoardUndoing:
 			t.set(i, func(b *state.Board) {
 				b.Deadline = zero()
@@ -280,6 +288,7 @@ func (t *turn) assign(i int) {
 	}
 	t.set(i, func(b *state.Board) {
 		b.State, b.Attempt, b.Tries, b.Acked, b.Phase, b.Progress = state.BoardAssigned, t.attempt(), b.Tries+1, false, "", 0
+		b.Proving, b.Level = false, ""
 		b.Deadline = t.now.Add(seconds(r.Spec.Limits.AckS))
 	})
 	t.send(i)

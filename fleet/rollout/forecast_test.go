@@ -105,7 +105,7 @@ func simulate(t *testing.T, r *state.Rollout, now time.Time, takes time.Duration
 			break
 		}
 		for len(queue) > 0 && !queue[0].at.After(now) {
-			take(apply(Report{Board: r.Boards[queue[0].board].Name, Attempt: queue[0].attempt, Word: ota.Committed, Release: newVersion}))
+			take(apply(Report{Board: r.Boards[queue[0].board].Name, Attempt: queue[0].attempt, Word: ota.Committed, Release: newVersion, Level: "claimed"}))
 			queue = queue[1:]
 		}
 		take(apply(Tick{}))

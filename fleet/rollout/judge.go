@@ -141,6 +141,11 @@ func (t *turn) ask() {
 
 // Asks gives again what was asked for in this state, after a restart.
 func Asks(r *state.Rollout) (fx Effects) {
+	for i := range r.Boards {
+		if r.Boards[i].Proving {
+			fx.Prove = append(fx.Prove, i)
+		}
+	}
 	switch r.State {
 	case state.Before:
 		fx.Hook = r.Spec.Before

@@ -445,7 +445,7 @@ func TestNeverReachedIsApart(t *testing.T) {
 	i, _ := w.r.Has(d.name)
 	d.away = false
 	_ = w.apply(Here{d.name})
-	_ = w.apply(Report{Board: d.name, Attempt: w.r.Boards[i].Attempt, Word: "committed", Release: newVersion})
+	_ = w.apply(Report{Board: d.name, Attempt: w.r.Boards[i].Attempt, Word: "committed", Release: newVersion, Level: "claimed"})
 	if w.r.Boards[i].State != state.BoardGood {
 		t.Errorf("a late board is %s", w.r.Boards[i].State)
 	}

@@ -200,6 +200,7 @@ func (t *turn) retry(e Retry) {
 		}
 		b.State, b.Bad, b.Acked, b.Tries, b.Phase, b.Progress, b.Since = state.BoardWaiting, false, false, 0, "", 0, t.now
 		b.Deadline, b.NotBefore, b.Attempt = zero(), zero(), 0 // words on the last try are of no account
+		b.Proving, b.Level = false, ""
 		if e.Without[b.Name] {
 			b.State, b.Reason = state.BoardOut, "left out of the retry"
 		}

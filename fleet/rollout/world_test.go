@@ -24,6 +24,8 @@ const (
 	hangs      // stays in its trial
 	dies       // never says anything again once it has begun
 	lies       // says committed and runs something else
+	forges     // says committed, and its TPM signs that it runs something else
+	shy        // says committed, and its TPM signs nothing
 	numFates   = iota
 	oldVersion = "1.8"
 	newVersion = "1.9"
@@ -40,6 +42,7 @@ type device struct {
 	away     bool
 	dead     bool
 	stubborn bool // does not go back
+	plain    bool // has no TPM: its word is all there is
 }
 
 // world drives one rollout with simulated boards and holds it to its promises.
@@ -53,7 +56,7 @@ type world struct {
 	epoch  uint64
 	arrows map[string]bool // taken
 	states map[state.State]bool
-	inbox  []Report
+	inbox  []Event
 	guard  func(have bool) float64
 	hookNo bool
 	mute   bool // neither hooks nor guards answer
@@ -75,6 +78,7 @@ func newWorld(t testing.TB, seed uint64, s rest.RolloutSpec, boards, sites int, 
 	var c []plan.Candidate
 	for i := range boards {
 		d := &device{name: fmt.Sprintf("b%03d", i), fate: fate(i, w.rng), running: oldVersion}
+		d.plain = d.fate != forges && d.fate != shy && i%3 == 0
 		w.boards[d.name], w.order = d, append(w.order, d)
 		model := "nx16"
 		if d.fate != takes {
@@ -122,6 +126,14 @@ func (w *world) apply(ev Event) error {
 	for _, i := range fx.Send {
 		w.deliver(i)
 	}
+	for _, i := range fx.Prove {
+		w.attest(i)
+	}
+	for _, i := range fx.Good {
+		if b := &w.r.Boards[i]; b.Level == "" || b.State != state.BoardGood || w.boards[b.Name].fate == forges || w.boards[b.Name].fate == shy {
+			w.fatalf("%s counts as good: %+v", b.Name, b)
+		}
+	}
 	if fx.Guards != nil && !w.mute && w.rng.IntN(20) > 0 { // now and then they cannot be read
 		m := Measured{Baseline: fx.Baseline, Values: map[string]map[string]float64{}}
 		for _, g := range fx.Guards {
@@ -140,6 +152,21 @@ func (w *world) apply(ev Event) error {
 		}
 	}
 	return nil
+}
+
+// attest is what a board's TPM says to the question.
+func (w *world) attest(i int) {
+	b := &w.r.Boards[i]
+	d := w.boards[b.Name]
+	switch {
+	case d.plain:
+		w.fatalf("%s has no TPM and is asked to prove what it says", b.Name)
+	case d.fate == shy || d.away || d.dead:
+	case d.fate == forges:
+		w.inbox = append(w.inbox, Proven{Board: b.Name, Attempt: b.Attempt, Why: "runs another program"})
+	default:
+		w.inbox = append(w.inbox, Proven{Board: b.Name, Attempt: b.Attempt, Level: "bound"})
+	}
 }
 
 func (w *world) deliver(i int) {
@@ -193,6 +220,9 @@ func (w *world) say(d *device) {
 		}
 		r.Word, r.Release = ota.Committed, d.running
 	}
+	if d.plain && r.Word == ota.Committed {
+		r.Level = "claimed"
+	}
 	w.inbox = append(w.inbox, r)
 }
 
@@ -212,7 +242,9 @@ func (w *world) step() {
 		}
 	}
 	w.rng.Shuffle(len(w.inbox), func(i, j int) { w.inbox[i], w.inbox[j] = w.inbox[j], w.inbox[i] })
-	for _, r := range w.inbox {
+	inbox := w.inbox
+	w.inbox = nil // what is said meanwhile comes with the next step
+	for _, r := range inbox {
 		if w.rng.IntN(20) == 0 {
 			continue // lost
 		}
@@ -220,7 +252,6 @@ func (w *world) step() {
 			w.fatalf("report: %v", err)
 		}
 	}
-	w.inbox = nil
 	if err := w.apply(Tick{}); err != nil {
 		w.fatalf("tick: %v", err)
 	}
@@ -262,8 +293,12 @@ func (w *world) restart() {
 		w.fatalf("%v", err)
 	}
 	w.r = r
-	if fx := Asks(r); fx.Hook != nil {
+	fx := Asks(r)
+	if fx.Hook != nil {
 		_ = w.apply(Hooked{OK: !w.hookNo})
+	}
+	for _, i := range fx.Prove {
+		w.attest(i)
 	}
 }
 
@@ -280,7 +315,7 @@ func (w *world) check() {
 	if r.Approver != "" && (r.Approver == r.Author || r.Approver == r.Starter) {
 		w.fatalf("%s approved what they began", r.Approver)
 	}
-	if r.Spec.Approval && r.Approver == "" && r.State != state.Planned && r.State != state.Approval && !r.State.Over() {
+	if r.Spec.Approval && r.Approver == "" && r.State != state.Planned && r.State != state.Approval && r.State != state.Stopping && !r.State.Over() { // what is taken back needs nobody's yes
 		w.fatalf("%s without an approval", r.State)
 	}
 	var kept []state.Tally
@@ -304,6 +339,12 @@ func (w *world) check() {
 		}
 		if (b.State.Flying() || b.State == state.BoardUndoing) == b.Deadline.IsZero() {
 			w.fatalf("%s is %s with the deadline %v", b.Name, b.State, b.Deadline)
+		}
+		if b.Proving && b.State != state.BoardTrial && b.State != state.BoardUnreached {
+			w.fatalf("%s is %s, and its proof is waited for", b.Name, b.State)
+		}
+		if b.State == state.BoardGood && b.Level == "" && r.Group(b) != 0 && !b.Shadowing {
+			w.fatalf("%s is good without a level", b.Name)
 		}
 		if r.Group(b) > r.Wave && b.State.Flying() {
 			w.fatalf("%s of wave %d was told in wave %d", b.Name, b.Wave, r.Wave)

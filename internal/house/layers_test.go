@@ -76,7 +76,7 @@ var edges = map[string][]string{
 	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
 	"ota/delta":          {"ota/delta/internal+"},
 	"ota/delta/make":     {"ota/delta+"},
-	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":             {"models+"},
 	"fleet/ca":           {"trust"},
 	"fleet/access":       {},
@@ -103,7 +103,7 @@ var edges = map[string][]string{
 	"cmd/fulmar":         {"cmd/fulmar+", "device", "device/jetson", "storage/salvage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust", "trust/chain", "ota/release", "ota/bundle", "ota/delta+"},
 	"cmd/fulmard":        {"agent+", "device", "device/child"},
 	"cmd/fulmar-infer":   {"inference+", "storage", "models+"},
-	"cmd/fulmar-fleet":   {"cmd/fulmar-fleet/commands", "fleet+", "trust", "trust/chain"},
+	"cmd/fulmar-fleet":   {"cmd/fulmar-fleet+", "fleet+", "trust", "trust/chain", "ota/delta/make"},
 	"cross":              {},
 	"cross/man":          {"schema/rest", "cmd/fulmar/commands", "cmd/fulmar/fault", "cmd/fulmar-fleet/commands", "agent/config"},
 	"tests":              {"+"}, // tests may look at everything
@@ -113,8 +113,12 @@ var edges = map[string][]string{
 	"fleet/alerts":        {"fleet/alerts+", "fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
 	"fleet/alerts/hooks":  {"fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access"},
 
-	"cmd/fulmar-rootfs": {"ota/install/rootfs+"}, // root's: no more than it needs
-	"cmd/fulmar-launch": {"ota/slot"},            // the standard library beside it: it must start where nothing else does
+	"cmd/fulmar-rootfs":          {"ota/install/rootfs+"}, // root's: no more than it needs
+	"cmd/fulmar-launch":          {"ota/slot"},            // the standard library beside it: it must start where nothing else does
+	"fleet/releases":             {"fleet/registry/releaserows", "fleet/access", "ota/release", "trust"},
+	"fleet/releases/releasetest": {"fleet/releases", "fleet/keyring", "fleet/access", "ota/release", "trust"},
+	"fleet/director":             {"fleet/registry/releaserows", "ota/release", "trust"},
+	"fleet/updates":              {"fleet+", "ota/release", "trust"}, // fits the parts of an update to each other
 }
 
 func allowed(from, to string) bool {
@@ -168,10 +172,10 @@ var links = map[string]map[string]string{
 		"modernc.org/sqlite":               "the database is the fleet's",
 		"fulmar/inference":                 "the worker's insides stay in the worker",
 		"fulmar/fleet":                     "the server stays in the server",
-		"fulmar/ota/delta/make":            "the fleet makes patches, a board applies them",
 		"fulmar/schema/rest":               "boards speak MQTT",
 		"html/template":                    "pages are the fleet's",
 		"github.com/chromedp/chromedp":     "tests only",
+		"fulmar/ota/delta/make":            "the fleet makes patches, a board applies them",
 		"github.com/spf13/cobra":           "a board pays for every byte; its few commands need no more than flag",
 		"github.com/expr-lang/expr":        "tests only: it calls methods by name, so the linker keeps all of them, 2.6 MB",
 		"google.golang.org/protobuf/proto": "with client_golang, which brings it, 2.0 MB of binary and 2.4 MB of memory: agent/scrape writes the text format itself",

@@ -130,6 +130,7 @@ func TestHostileSparse(t *testing.T) {
 		"a value missing":   {uvarints(10, 988), []byte{1}, delta.ErrPatch},
 		"a value more":      {uvarints(10, 988), []byte{1, 2, 3}, delta.ErrPatch},
 		"behind the end":    {uvarints(10, 988, 0), []byte{1, 2, 3}, delta.ErrPatch},
+		"a gap more":        {uvarints(10, 988, 5), []byte{1, 2}, delta.ErrPatch},
 		"far behind it":     {uvarints(10, 988, math.MaxUint64), []byte{1, 2, 3}, delta.ErrPatch},
 		"a gap too long":    {append(uvarints(10), bytes.Repeat([]byte{0xff}, 11)...), []byte{1, 2}, delta.ErrPatch},
 		"a gap cut short":   {append(uvarints(10), 0x80), []byte{1, 2}, delta.ErrPatch},
@@ -143,15 +144,30 @@ func TestHostileSparse(t *testing.T) {
 	}
 }
 
+// TestHostilePlanes: a plane that is sparse and is not there.
+func TestHostilePlanes(t *testing.T) {
+	t.Parallel()
+	base := make([]byte, 1000)
+	out := target(t, base)
+	control := format.AppendOps(nil, []format.Op{{Len: 1000}})
+	p := craft(t, format.BSDiff, 1, 2, base, out, control, nil, base, nil)
+	if _, err := apply(t.Context(), delta.BSDiff, base, p, out, delta.Limits{}); !errors.Is(err, delta.ErrPatch) {
+		t.Error(err)
+	}
+}
+
 func TestHostileHeader(t *testing.T) {
 	t.Parallel()
 	base, next, p := example(t, delta.Words)
-	for at, values := range map[int][]byte{4: {0, 2, 255}, 5: {0, 4, 255}, 6: {0, 3, 5, 8, 255}, 7: {0x10, 0x80, 0xff}, 15: {0x80}, 55: {0x80}, 99: {0x80, 0x7f}, 95: {1}} {
+	for at, values := range map[int][]byte{4: {0, 2, 255}, 5: {0, 4, 255}, 6: {0, 3, 5, 8, 255}, 7: {0x10, 0x80, 0xff}, 15: {0x80}, 55: {0x80}, 99: {0x80, 0x7f}, 95: {255}} {
 		for _, v := range values {
 			b := append([]byte(nil), p.Bytes...)
 			b[at] = v
 			if _, err := apply(t.Context(), delta.Words, base, mend(b), target(t, next), delta.Limits{}); !oneOf(err, delta.ErrPatch, delta.ErrMismatch, delta.ErrBase) {
 				t.Errorf("byte %d = %d: %v", at, v, err)
+			}
+			if info, err := delta.Peek(section(b)); !errors.Is(err, delta.ErrPatch) {
+				t.Errorf("peek, byte %d = %d: %+v, %v", at, v, info, err)
 			}
 		}
 	}

@@ -17,7 +17,7 @@ type Role string
 const (
 	Viewer   Role = "viewer"   // looks
 	Operator Role = "operator" // names boards, sends commands, keeps alerts
-	Releaser Role = "releaser" // plans, starts, approves and halts rollouts
+	Releaser Role = "releaser" // brings releases, plans, starts, approves and halts rollouts
 	Admin    Role = "admin"    // lets boards and people in
 )
 
@@ -37,6 +37,7 @@ const (
 	AuditRead       Right = "audit:read"       // the audit log
 	RolloutsWrite   Right = "rollouts:write"   // plan, start, pause, resume, abort, retry
 	RolloutsApprove Right = "rollouts:approve" // approve what somebody else planned
+	ReleasesWrite   Right = "releases:write"   // bring and remove releases
 	BoardsAdmit     Right = "boards:admit"     // join tokens, approve, refuse, revoke, wipe
 	UsersWrite      Right = "users:write"      // users, roles, other people's tokens
 )
@@ -58,6 +59,7 @@ func granted() []struct {
 		{AuditRead, Operator},
 		{RolloutsWrite, Releaser},
 		{RolloutsApprove, Releaser},
+		{ReleasesWrite, Releaser},
 		{BoardsAdmit, Admin},
 		{UsersWrite, Admin},
 	}

@@ -20,7 +20,7 @@ func TestRoles(t *testing.T) {
 		}
 		before = s
 	}
-	if all, err := RightsOf(BoardsRead, BoardsWrite, CommandsSend, CommandsApprove, AlertsWrite, AuditRead, RolloutsWrite, RolloutsApprove, BoardsAdmit, UsersWrite); err != nil || before != all {
+	if all, err := RightsOf(BoardsRead, BoardsWrite, CommandsSend, CommandsApprove, AlertsWrite, AuditRead, RolloutsWrite, RolloutsApprove, ReleasesWrite, BoardsAdmit, UsersWrite); err != nil || before != all {
 		t.Errorf("admin may do %v, %v", before, err)
 	}
 	if s := Role("root").Rights(); s != 0 {

@@ -10,8 +10,8 @@ import "time"
 type RolloutSpec struct {
 	Name      string `json:"name,omitempty"`     // as people call it; Release where empty
 	Component string `json:"component"`          // agent, worker, config, rootfs or model/NAME
-	Release   string `json:"release"`            // what the boards shall run
-	Envelope  []byte `json:"envelope,omitempty"` // signed manifest, handed on as it is; at most 32 KiB
+	Release   string `json:"release"`            // what the boards shall run: the name of a release that the fleet knows
+	Envelope  []byte `json:"envelope,omitempty"` // its signed manifest, filled in by the fleet; at most 32 KiB
 
 	Query       string   `json:"query,omitempty"`       // which boards; empty: all
 	Boards      []string `json:"boards,omitempty"`      // these alone, of those that Query gives
@@ -22,7 +22,7 @@ type RolloutSpec struct {
 	Guards  []Guard    `json:"guards,omitempty"`  // none
 	Windows []Window   `json:"windows,omitempty"` // always
 	PerSite int        `json:"per_site,omitempty"`
-	// Bytes is what one board downloads. FleetRate and SiteRate bound what all boards
+	// Bytes is what one board downloads, filled in by the fleet where it is left out. FleetRate and SiteRate bound what all boards
 	// and those of one site download, in bytes a second; 0 no bound.
 	Bytes     int64 `json:"bytes,omitempty"`
 	FleetRate int64 `json:"fleet_bytes_per_s,omitempty"`
@@ -126,6 +126,7 @@ type Rollout struct {
 	Wave    int              `json:"wave"` // the current one; 0 before the first and in the shadow phase
 	Waves   []Wave           `json:"waves"`
 	Counts  map[string]int   `json:"counts"`             // boards by state
+	Levels  map[string]int   `json:"levels,omitempty"`   // good boards by level, while their names are known
 	LeftOut []LeftOut        `json:"left_out,omitempty"` // boards of the query that are not in the plan, by reason
 	Common  string           `json:"common,omitempty"`   // what the failed have in common that the good have not
 	Reasons []FailureReason  `json:"reasons,omitempty"`
@@ -228,6 +229,11 @@ type RolloutBoard struct {
 	Tries    int        `json:"tries"`
 	Release  string     `json:"release,omitempty"` // running now, as it says
 	Reason   string     `json:"reason,omitempty"`
+	// Level is how far the word of a good board is believed: claimed (it says so), bound (its
+	// TPM signed it), measured (and its boot is measured). Proving: it said committed, and its
+	// TPM's word is waited for.
+	Level   string `json:"level,omitempty"`
+	Proving bool   `json:"proving,omitempty"`
 	// Past is how earlier attempts ended, newest first.
 	Past []RolloutStep `json:"past,omitempty"`
 }

@@ -43,7 +43,7 @@ error. Exit codes: 0 all is well, 1 something is wrong, 2 wrong usage.`,
 	}, release)
 	c.PersistentFlags().StringVar(&d.data, "data", fleet.Default().Data, "folder of databases, keys and pictures")
 	cli.Folder(c, "data")
-	c.AddCommand(d.serveCommand(release), d.tokenCommand(), d.apiTokenCommand(), d.userCommand(), d.resetCommand(), d.caCommand(), d.keysCommand(), d.backupCommand(release), d.restoreCommand())
+	c.AddCommand(d.serveCommand(release), d.tokenCommand(), d.apiTokenCommand(), d.userCommand(), d.resetCommand(), d.caCommand(), d.keysCommand(), d.patchCommand(), d.backupCommand(release), d.restoreCommand())
 	for _, k := range keepings() {
 		c.AddCommand(d.keepCommand(k))
 	}

@@ -26,6 +26,7 @@ type keyDesk struct {
 	office
 	draft  string
 	stolen bool
+	from   uint64 // epoch of a release key
 }
 
 func (o *keyDesk) dir() string { return filepath.Join(o.data, keyring.Dir) }
@@ -40,19 +41,47 @@ func (d *desk) keysCommand() *cobra.Command {
 		func(context.Context, []string) error { return o.show() })
 	install := o.command("install FILE", "put a set in force that the present root and its own signed", "  fulmar-fleet keys install keyset-2.json",
 		func(ctx context.Context, words []string) error { return o.install(ctx, words[0]) }, "a file FILE")
-	rotate := o.command("rotate-command", "make the next command key and the set that names it", "  fulmar-fleet keys rotate-command\n  fulmar-fleet keys rotate-command --stolen --out keyset-3.json",
-		func(ctx context.Context, _ []string) error { return o.rotate(ctx) })
+	c.AddCommand(show, install)
 	show.Flags().StringVar(&o.draft, "out", "", "write the set to a new file: what fulmar key rotate --set begins with")
-	rotate.Flags().StringVar(&o.draft, "out", "", "where the set goes if the holders of the root have to sign it")
-	rotate.Flags().BoolVar(&o.stolen, "stolen", false, "drop the present key at once; otherwise boards take it until the next rotation")
-	rotate.Flags().StringVar(&o.key, "key", "", "exec:PROGRAM..., an external signer (docs/signers)")
-	rotate.Flags().StringVar(&o.chip, "tpm", "", "a key in this machine's TPM, made if FILE is not there")
-	cli.Takes(rotate, "key", "KEY")
-	cli.Takes(rotate, "tpm", "FILE[,DEVICE]")
 	cli.File(show, "out", "json")
-	cli.File(rotate, "out", "json")
-	show.ValidArgsFunction, rotate.ValidArgsFunction = cli.Nothing, cli.Nothing
-	c.AddCommand(show, install, rotate)
+	show.ValidArgsFunction = cli.Nothing
+	for _, r := range []struct {
+		role trust.Role
+		what string
+	}{
+		{trust.RoleCommand, "the next command key and the set that names it"},
+		{trust.RoleDirector, "the next director key: what says which board runs what"},
+		{trust.RoleFreshness, "the next freshness key: what tells boards the newest"},
+	} {
+		c.AddCommand(o.rotation(r.role, r.what))
+	}
+	complete := o.command("complete", "make the keys that the set in force does not name yet, and the set that names them", "  fulmar-fleet keys complete --out keyset-3.json",
+		func(ctx context.Context, _ []string) error { return o.complete(ctx) })
+	release := o.command("add-release FILE", "take releases that this public key has signed", "  fulmar-fleet keys add-release release.pub\n  fulmar-fleet keys add-release release-2.pub --from 7",
+		func(ctx context.Context, words []string) error { return o.addRelease(ctx, words[0]) }, "a file FILE")
+	release.Flags().Uint64Var(&o.from, "from", 0, "the first epoch of releases that it may sign")
+	for _, x := range []*cobra.Command{complete, release} {
+		x.Flags().StringVar(&o.draft, "out", "", "where the set goes if the holders of the root have to sign it")
+		cli.File(x, "out", "json")
+	}
+	complete.ValidArgsFunction = cli.Nothing
+	c.AddCommand(complete, release)
+	return c
+}
+
+// rotation is the command that rotates the key of a role.
+func (o *keyDesk) rotation(role trust.Role, what string) *cobra.Command {
+	name := "rotate-" + string(role)
+	c := o.command(name, "make "+what, "  fulmar-fleet keys "+name+"\n  fulmar-fleet keys "+name+" --stolen --out keyset-3.json",
+		func(ctx context.Context, _ []string) error { return o.rotate(ctx, role) })
+	c.Flags().StringVar(&o.draft, "out", "", "where the set goes if the holders of the root have to sign it")
+	c.Flags().BoolVar(&o.stolen, "stolen", false, "drop the present key at once; otherwise boards take it until the next rotation")
+	c.Flags().StringVar(&o.key, "key", "", "exec:PROGRAM..., an external signer (docs/signers)")
+	c.Flags().StringVar(&o.chip, "tpm", "", "a key in this machine's TPM, made if FILE is not there")
+	cli.Takes(c, "key", "KEY")
+	cli.Takes(c, "tpm", "FILE[,DEVICE]")
+	cli.File(c, "out", "json")
+	c.ValidArgsFunction = cli.Nothing
 	return c
 }
 
@@ -65,7 +94,7 @@ func (o *keyDesk) show() error {
 	if o.draft != "" {
 		return newFile(o.draft, envelope)
 	}
-	root, command := keyring.Held(o.dir(), fleet.OpenTPMKey, set)
+	mine := keyring.Held(o.dir(), fleet.OpenTPMKey, set)
 	fmt.Fprintf(o.out, "key set %d\n", set.Version)
 	for _, k := range set.Keys {
 		id, err := trust.KeyID(k.Public)
@@ -73,13 +102,19 @@ func (o *keyDesk) show() error {
 			return err
 		}
 		held := ""
-		if id == root || id == command {
+		if id == mine[k.Role] {
 			held = "  held by this server"
 		}
 		fmt.Fprintf(o.out, "  %-12s %.16s  %d of them sign%s\n", k.Role, id, set.Thresholds[k.Role], held)
 	}
-	if command == "" {
+	if mine[trust.RoleCommand] == "" {
 		fmt.Fprintln(o.talk, "this server holds none of the set's command keys: it cannot sign commands, and does not start")
+	}
+	if mine[trust.RoleDirector] == "" || mine[trust.RoleFreshness] == "" {
+		fmt.Fprintln(o.talk, "this server holds no director or no freshness key of the set: no board takes an update from it; next: fulmar-fleet keys complete, or keys rotate-director")
+	}
+	if set.Thresholds[trust.RoleRelease] == 0 {
+		fmt.Fprintln(o.talk, "the set names no release key: no release is taken; next: fulmar-fleet keys add-release FILE")
 	}
 	return nil
 }
@@ -101,18 +136,46 @@ func (o *keyDesk) install(ctx context.Context, path string) error {
 		return err
 	}
 	fmt.Fprintf(o.talk, "key set %d is in force from the next start on: restart the server, and boards get it as they connect\n", set.Version)
-	if root, _ := keyring.Held(o.dir(), fleet.OpenTPMKey, set); root == "" {
+	if keyring.Held(o.dir(), fleet.OpenTPMKey, set)[trust.RoleRoot] == "" {
 		fmt.Fprintf(o.talk, "its root is not this server's; if it was before, that key is of no use any more: shred -u %s\n", filepath.Join(o.dir(), "root.key"))
 	}
 	return o.show()
 }
 
-func (o *keyDesk) rotate(ctx context.Context) error {
+func (o *keyDesk) rotate(ctx context.Context, role trust.Role) error {
 	ref, err := o.heldKey()
 	if err != nil {
 		return err
 	}
-	set, draft, err := keyring.RotateCommand(o.dir(), fleet.OpenTPMKey, keyring.Rotation{Reference: ref, Stolen: o.stolen})
+	set, draft, err := keyring.Rotate(o.dir(), fleet.OpenTPMKey, role, keyring.Rotation{Reference: ref, Stolen: o.stolen})
+	return o.followed(ctx, set, draft, err, fmt.Sprintf("%s key rotated, the one before stolen: %v", role, o.stolen))
+}
+
+func (o *keyDesk) complete(ctx context.Context) error {
+	set, draft, err := keyring.Complete(o.dir(), fleet.OpenTPMKey)
+	return o.followed(ctx, set, draft, err, "keys of this server added")
+}
+
+func (o *keyDesk) addRelease(ctx context.Context, path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	public, err := trust.ParsePublicPEM(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	id, err := trust.KeyID(public)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	set, draft, err := keyring.AddRelease(o.dir(), fleet.OpenTPMKey, public, o.from)
+	return o.followed(ctx, set, draft, err, fmt.Sprintf("release key %.16s added, good from epoch %d", id, o.from))
+}
+
+// followed tells what became of a next set: it is in force, or a draft for the holders of
+// the root.
+func (o *keyDesk) followed(ctx context.Context, set *trust.KeySet, draft []byte, err error, what string) error {
 	if errors.Is(err, keyring.ErrOffline) {
 		if o.draft == "" {
 			return fmt.Errorf("%w: give --out FILE, have them sign it (fulmar key sign), then: fulmar-fleet keys install FILE", err)
@@ -126,7 +189,7 @@ func (o *keyDesk) rotate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := o.noted(ctx, fmt.Sprintf("set %d: command key rotated, the one before stolen: %v", set.Version, o.stolen)); err != nil {
+	if err := o.noted(ctx, fmt.Sprintf("set %d: %s", set.Version, what)); err != nil {
 		return err
 	}
 	fmt.Fprintf(o.talk, "key set %d is in force from the next start on: restart the server, and boards get it as they connect\n", set.Version)

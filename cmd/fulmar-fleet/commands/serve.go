@@ -70,7 +70,7 @@ func (d *desk) serve(c *cobra.Command, s *serving, release string) error {
 	if err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
-	cfg.Data, cfg.Release = abs, release
+	cfg.Data, cfg.Release, cfg.Patches = abs, release, makePatch
 	var lvl slog.Level
 	if err := lvl.UnmarshalText([]byte(s.level)); err != nil {
 		return fmt.Errorf("--log %s: wants debug, info, warn or error", s.level)

@@ -18,6 +18,7 @@ import (
 	"fulmar/fleet/api/door"
 	"fulmar/fleet/api/look"
 	"fulmar/fleet/api/parts/route"
+	"fulmar/fleet/api/parts/upload"
 	"fulmar/schema/rest"
 )
 
@@ -91,6 +92,7 @@ type Parts struct {
 	Joins    JoinTokens
 	Twins    Twins
 	Commands Commands
+	Releases upload.Releases
 }
 
 // Mount adds the routes of the parts that there are.
@@ -121,6 +123,9 @@ func (p Parts) Mount(d *door.Door) {
 	}
 	if p.Commands != nil {
 		(&commands{p.Commands, p.Looks}).mount(d)
+	}
+	if p.Releases != nil {
+		upload.Mount(d, p.Releases)
 	}
 }
 

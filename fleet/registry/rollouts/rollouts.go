@@ -140,6 +140,20 @@ func (t *Table) within(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	return nil
 }
 
+// lostEpochs is how many numbers a restored registry passes over: what was given out after
+// its backup, a rollout a minute for two years. 24 bits of an attempt are its counter, so
+// there is room for half a million restores.
+const lostEpochs = 1 << 20
+
+// Restored lets attempts go on above those that were given after the backup and are not
+// known here: boards do nothing of an attempt that is not above all they have seen.
+func Restored(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE rollout_number SET epoch = epoch + ?`, lostEpochs); err != nil {
+		return fmt.Errorf("settle the restored rollouts: %w", err)
+	}
+	return nil
+}
+
 // Epoch gives a number that no rollout was given before.
 func (t *Table) Epoch(ctx context.Context) (n uint64, err error) {
 	err = t.within(ctx, func(tx *sql.Tx) error {

@@ -85,7 +85,7 @@ func drive(ctx context.Context, b *Book, r *state.Rollout, saved func() error) e
 		}
 		for i := range r.Boards {
 			if x := &r.Boards[i]; x.State == state.BoardAssigned {
-				if err := do(rollout.Report{Board: x.Name, Attempt: x.Attempt, Word: "committed", Release: "1.9"}); err != nil {
+				if err := do(rollout.Report{Board: x.Name, Attempt: x.Attempt, Word: "committed", Release: "1.9", Level: "claimed"}); err != nil {
 					return err
 				}
 			}

@@ -28,6 +28,7 @@ type Candidate struct {
 	Able      bool   // takes assignments
 	Reachable bool
 	Busy      string // the rollout of the same component that it is in; "" none
+	Lacks     string // what it lacks for the release, a sentence; "" nothing
 }
 
 // Board is one board of a plan.
@@ -117,6 +118,8 @@ func reason(s *rest.RolloutSpec, c *Candidate) string {
 		return outUnable
 	case c.Release == s.Release:
 		return outHas
+	case c.Lacks != "":
+		return c.Lacks
 	case c.Busy != "":
 		return outBusy + ": " + c.Busy
 	case !c.Reachable && s.Unreachable == Never:

@@ -108,6 +108,10 @@ func (x *Rollouts) plan(ctx context.Context, by access.Caller, s rest.RolloutSpe
 	if err != nil {
 		return s, nil, err
 	}
+	note, err := x.fill(ctx, by.Tenant, &s)
+	if err != nil {
+		return s, nil, err
+	}
 	all, err := x.cfg.Fleet.Boards(ctx, by.Tenant, s.Query, s.Component)
 	if err != nil {
 		return s, nil, err
@@ -121,9 +125,25 @@ func (x *Rollouts) plan(ctx context.Context, by access.Caller, s rest.RolloutSpe
 	}
 	for i := range all {
 		all[i].Busy = has[all[i].Board]
+		note(&all[i])
 	}
 	p, err := plan.Make(s, all)
 	return s, p, err
+}
+
+// fill fills in what the release of a plan says.
+func (x *Rollouts) fill(ctx context.Context, tenant string, s *rest.RolloutSpec) (func(*plan.Candidate), error) {
+	if x.cfg.Releases == nil {
+		return func(*plan.Candidate) {}, nil
+	}
+	return x.cfg.Releases.Fill(ctx, tenant, s)
+}
+
+// planned tells that a release is wanted.
+func (x *Rollouts) planned() {
+	if x.cfg.Releases != nil {
+		x.cfg.Releases.Planned()
+	}
 }
 
 // within keeps the boards that a caller with a limit may change.
@@ -204,6 +224,7 @@ func (x *Rollouts) Create(ctx context.Context, by access.Caller, s rest.RolloutS
 		return nil, err
 	}
 	x.keep(r)
+	x.planned()
 	if x.cfg.Changed != nil {
 		x.cfg.Changed(r.Tenant, r.ID)
 	}
@@ -282,6 +303,12 @@ func (x *Rollouts) event(ctx context.Context, by access.Caller, r *state.Rollout
 	has, had, err := x.book.Others(ctx, r.Tenant, r.ID, r.Spec.Component)
 	if err != nil {
 		return nil, false, err
+	}
+	if a.Do == rest.RolloutStart || a.Do == rest.RolloutRetry {
+		spec := r.Spec // a release may have been removed since it was planned, or its keys dropped
+		if _, err := x.fill(ctx, r.Tenant, &spec); err != nil {
+			return nil, false, err
+		}
 	}
 	epoch, err := x.book.Epoch(ctx)
 	if err != nil {

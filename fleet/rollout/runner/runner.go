@@ -24,6 +24,7 @@ import (
 	"fulmar/fleet/rollout/state"
 	"fulmar/schema"
 	"fulmar/schema/ota"
+	"fulmar/schema/rest"
 )
 
 // Errors that callers act upon, beside those of rollout, plan, book and access.
@@ -65,10 +66,38 @@ type Fleet interface {
 	Boards(ctx context.Context, tenant, query, component string) ([]plan.Candidate, error)
 }
 
-// Courier tells a connected board what it shall run: an encoded ota.Assignment. It
-// does not wait, and nothing is kept for a board that is away.
+// Courier tells a connected board what it shall run. It does not wait, keeps nothing for
+// a board that is away, and signs what wants to be signed.
 type Courier interface {
-	Assign(tenant, board string, payload []byte) error
+	Assign(tenant, board string, a ota.Assignment) error
+}
+
+// Releases knows what boards can be brought to.
+type Releases interface {
+	// Fill fills in what the release of a plan says, and gives what is to be noted of each
+	// board: what it lacks for it, and whether it runs there. Its error is a plan.Error where
+	// the plan names what there is not.
+	Fill(ctx context.Context, tenant string, s *rest.RolloutSpec) (note func(*plan.Candidate), err error)
+	// Planned tells that somebody wants a release.
+	Planned()
+	// Committed tells that boards run the release of a rollout by now.
+	Committed(ctx context.Context, tenant, component, release string, boards []string) error
+}
+
+// Prover finds out whether what a board says of what it runs is so.
+type Prover interface {
+	// Level tells how far a board's word can be believed where that is known at once; "" for
+	// a board that can prove it.
+	Level(ctx context.Context, tenant, board string) (string, error)
+	// Prove asks for the proof, and calls [Rollouts.Proven] with what comes. It does not wait,
+	// and may be asked again.
+	Prove(c Claim)
+}
+
+// Claim is a board's word that it has committed an attempt.
+type Claim struct {
+	Tenant, Rollout, Board, Component, Release string
+	Attempt                                    uint64
 }
 
 // Sample is one value of a PromQL expression.
@@ -87,6 +116,9 @@ type Config struct {
 	Fleet   Fleet
 	Courier Courier
 	Metrics Metrics // nil: no guard can be read
+	// Releases is nil where any name is taken for one, Prover where boards' words are.
+	Releases Releases
+	Prover   Prover
 	// Private lets hooks call private addresses.
 	Private bool
 	Changed func(tenant, id string) // told after each change; nil: nobody is
@@ -168,6 +200,7 @@ func (x *Rollouts) load(ctx context.Context) error {
 		}
 	}
 	for _, r := range x.open {
+		x.prove(ctx, r, rollout.Asks(r))
 		x.ask(r, rollout.Asks(r))
 	}
 	return nil
@@ -338,6 +371,7 @@ func (x *Rollouts) apply(ctx context.Context, r *state.Rollout, claim bool, evs 
 	for _, i := range fx.Send {
 		x.tell(r, i)
 	}
+	x.prove(ctx, r, fx)
 	x.ask(r, fx)
 	if len(fx.Steps) > 0 {
 		x.keep(r)
@@ -353,6 +387,7 @@ func merge(fx *rollout.Effects, one rollout.Effects) {
 	for i := range one.Changed {
 		fx.Changed[i] = true
 	}
+	fx.Prove, fx.Good = append(fx.Prove, one.Prove...), append(fx.Good, one.Good...)
 	fx.Send, fx.Steps, fx.Head = append(fx.Send, one.Send...), append(fx.Steps, one.Steps...), fx.Head || one.Head
 	if one.Hook != nil {
 		fx.Hook = one.Hook
@@ -405,35 +440,8 @@ func (x *Rollouts) tell(r *state.Rollout, i int) {
 	if act != state.ActUndo {
 		a.Envelope = r.Spec.Envelope
 	}
-	payload, err := schema.Encode(&a)
-	if err == nil {
-		err = x.cfg.Courier.Assign(r.Tenant, b.Name, payload)
-	}
-	if err != nil {
+	if err := x.cfg.Courier.Assign(r.Tenant, b.Name, a); err != nil {
 		x.cfg.Log.Warn("board not told; told again", "rollout", r.ID, "board", b.Name, "error", err.Error())
-	}
-}
-
-// Report takes a board's word; it returns once that is stored.
-func (x *Rollouts) Report(ctx context.Context, tenant, board string, s ota.State) error {
-	done := make(chan error, 1)
-	w := word{tenant: tenant, id: s.Rollout, done: done, ev: rollout.Report{
-		Board: board, Attempt: s.Attempt, Word: s.State, Progress: int(s.Progress), Reason: s.Reason, Release: s.Release,
-	}}
-	select {
-	case x.words <- w:
-	case <-x.ended:
-		return errEnded
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-x.ended:
-		return errEnded
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

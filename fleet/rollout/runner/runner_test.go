@@ -23,7 +23,6 @@ import (
 	"fulmar/fleet/rollout"
 	"fulmar/fleet/rollout/book"
 	"fulmar/fleet/rollout/plan"
-	"fulmar/schema"
 	"fulmar/schema/ota"
 	"fulmar/schema/rest"
 )
@@ -86,9 +85,8 @@ func (h *hall) Boards(_ context.Context, _, q, _ string) (out []plan.Candidate, 
 }
 
 // Assign lets a board take what it gets at once.
-func (h *hall) Assign(tenant, board string, payload []byte) error {
-	var a ota.Assignment
-	if err := schema.Decode(payload, &a); err != nil {
+func (h *hall) Assign(tenant, board string, a ota.Assignment) error {
+	if err := a.Validate(); err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -538,4 +536,4 @@ func (n crowd) Boards(context.Context, string, string, string) (out []plan.Candi
 
 type nobody struct{}
 
-func (nobody) Assign(string, string, []byte) error { return nil }
+func (nobody) Assign(string, string, ota.Assignment) error { return nil }

@@ -72,6 +72,10 @@ type Board struct {
 	Tries     int        `json:"tries,omitempty"`
 	Release   string     `json:"release,omitempty"` // running, as it said last
 	Reason    string     `json:"reason,omitempty"`
+	// Proving: it said committed, and its proof is waited for. Level is how far its word is
+	// believed, where it is good.
+	Proving bool   `json:"proving,omitempty"`
+	Level   string `json:"level,omitempty"`
 }
 
 // WaveState is what is known of one wave.

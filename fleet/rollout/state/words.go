@@ -107,7 +107,7 @@ func (r *Rollout) View() rest.Rollout {
 	v := rest.Rollout{
 		ID: r.ID, Version: r.Version, Spec: r.Spec, State: string(r.State), Since: r.Since, Over: r.State.Over(), Sentence: r.Sentence,
 		Author: r.Author, Starter: r.Starter, Approver: r.Approver, Created: r.Created, Wave: max(r.Wave, 0),
-		Counts: r.Counts(-1), LeftOut: r.LeftOut, Common: r.Common, Actions: r.Can(), Rolls: r.Past, Waves: []rest.Wave{},
+		Counts: r.Counts(-1), Levels: r.levels(), LeftOut: r.LeftOut, Common: r.Common, Actions: r.Can(), Rolls: r.Past, Waves: []rest.Wave{},
 	}
 	v.Spec.Envelope = nil // large, and nobody reads it
 	if !r.State.Over() {
@@ -271,11 +271,27 @@ func (r *Rollout) advice() string {
 	return ""
 }
 
+// levels counts the good boards by how far their words are believed; nil where their names
+// are not known.
+func (r *Rollout) levels() map[string]int {
+	var out map[string]int
+	for i := range r.Boards {
+		if b := &r.Boards[i]; b.State == BoardGood && b.Level != "" {
+			if out == nil {
+				out = map[string]int{}
+			}
+			out[b.Level]++
+		}
+	}
+	return out
+}
+
 // ViewBoard puts a board into the words of the API.
 func (r *Rollout) ViewBoard(i int) rest.RolloutBoard {
 	b := &r.Boards[i]
 	return rest.RolloutBoard{
 		Board: b.Name, Site: b.Site, Wave: b.Wave, State: b.State.String(), Phase: b.Phase, Progress: b.Progress, Since: b.Since,
 		Deadline: stamp(b.Deadline), Attempt: b.Attempt, Tries: b.Tries, Release: b.Release, Reason: b.Reason,
+		Level: b.Level, Proving: b.Proving,
 	}
 }

@@ -29,6 +29,7 @@ type oneView struct {
 	Name, Title, Word, Tone, Say string
 	Left, Until, Then            template.HTML // countdown, clock and what follows; "" where it is over
 	Finish                       string        // when it is done, about
+	Believed                     string        // how far the words of good boards are, in words
 	Verdict                      *verdictView
 	Undone                       string // what was taken back, a sentence; "" nothing
 	Waves                        []waveView
@@ -104,6 +105,7 @@ func one(s *live.Sheet, r *rest.Rollout, boards []rest.RolloutBoard, q url.Value
 	if r.Done != nil && !r.Over {
 		v.Finish = soon(r.Done.In(s.At.Location()), s.At)
 	}
+	v.Believed = believed(r.Levels)
 	v.Verdict = newVerdict(s, r)
 	v.Undone = undone(r.Counts)
 	current := 0
@@ -131,10 +133,21 @@ func one(s *live.Sheet, r *rest.Rollout, boards []rest.RolloutBoard, q url.Value
 	return v
 }
 
+// believed tells how far the words of good boards are believed: those of chips first.
+func believed(levels map[string]int) string {
+	var out []string
+	for _, l := range []string{"measured", "bound", "claimed"} {
+		if n := levels[l]; n > 0 {
+			out = append(out, strconv.Itoa(n)+" "+l)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
 // shapes marks the parts, so that what changed is asked for again.
 func (v *oneView) shapes(s *live.Sheet) {
 	r := v.Rollout
-	s.Shape("verdict", v.Title, v.Say, r.Do, v.Finish, r.Author, r.Starter, r.Approver, v.Left == "")
+	s.Shape("verdict", v.Title, v.Say, r.Do, v.Finish, v.Believed, r.Author, r.Starter, r.Approver, v.Left == "")
 	var gate, waves []any
 	if g := v.Verdict; g != nil {
 		gate = append(gate, g.Word, g.Inequality, g.Say, g.At, g.Rows, g.Hook, *g.Verdict)
@@ -292,6 +305,9 @@ func newBoard(s *live.Sheet, b *rest.RolloutBoard) boardRow {
 	v := boardRow{RolloutBoard: *b, Word: boardWord(b.State), Tone: boardTone(b.State), Doing: b.Phase}
 	if b.Phase != "" && b.Progress > 0 {
 		v.Doing += " " + strconv.Itoa(b.Progress) + "\u00a0%"
+	}
+	if b.Proving {
+		v.Doing = "proves what it runs"
 	}
 	if b.Tries > 1 {
 		if v.Doing != "" {

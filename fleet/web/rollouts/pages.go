@@ -120,14 +120,29 @@ func (p *pages) act(ctx context.Context, s *web.Shown, r *http.Request) (string,
 	return "", web.ErrAgain
 }
 
-// blank shows the form of a plan; ?q= fills in the query.
-func (p *pages) blank(_ context.Context, s *web.Shown) error {
+// blank shows the form of a plan; ?q= fills in the query, ?component= and ?release= what
+// boards shall run.
+func (p *pages) blank(ctx context.Context, s *web.Shown) error {
 	f := planform.Blank()
-	if q := s.Query.Get("q"); q != "" && len(q) <= planform.MaxExpr {
-		f.Set("query", q)
+	for word, field := range map[string]string{"q": "query", "component": "component", "release": "release"} {
+		if v := s.Query.Get(word); v != "" && len(v) <= planform.MaxExpr {
+			f.Set(field, v)
+		}
 	}
-	s.Title, s.Data = "Plan a rollout", newPlan(f)
-	return nil
+	v, err := p.newPlan(ctx, s, f)
+	s.Title, s.Data = "Plan a rollout", v
+	return err
+}
+
+// newPlan makes the view of the form, with what can be rolled out.
+func (p *pages) newPlan(ctx context.Context, s *web.Shown, f *form.Form) (*planView, error) {
+	v := newPlan(f)
+	if p.cfg.Releases == nil {
+		return v, nil
+	}
+	all, err := p.cfg.Releases(ctx, s.Session.Caller())
+	v.Known = offer(all)
+	return v, err
 }
 
 // plan plays a plan through, and makes it where that was seen before.
@@ -136,7 +151,7 @@ func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string
 	if err != nil {
 		return "", err
 	}
-	spec := planform.Read(f, r)
+	spec := planform.Read(f)
 	m, err := planform.Mark(spec)
 	if err != nil {
 		return "", err
@@ -163,7 +178,10 @@ func (p *pages) plan(ctx context.Context, s *web.Shown, r *http.Request) (string
 			}
 		}
 	}
-	v := newPlan(f)
+	v, err := p.newPlan(ctx, s, f)
+	if err != nil {
+		return "", err
+	}
 	s.Title, s.Data = "Plan a rollout", v
 	if f.OK() && fc != nil {
 		v.show(fc, m, s.At)

@@ -4,6 +4,7 @@
 package rollouts
 
 import (
+	"net/url"
 	"slices"
 	"strconv"
 	"time"
@@ -20,13 +21,32 @@ const maxNames = 60
 // planView is the form, and what would happen where that was asked for.
 type planView struct {
 	Form                            *form.Form
-	Have                            string // which manifest is in the form
-	More                            bool   // the folded part is open
+	Known                           []known // what can be rolled out, the newest first
+	More                            bool    // the folded part is open
 	Forecast                        *rest.Forecast
 	Mark                            string // of the plan that was played through
 	Bytes, Finish                   string
 	Steps                           []forecastStep
 	WaveRows, GuardRows, WindowRows []int
+}
+
+// known is a component of a release that can be rolled out.
+type known struct{ Text, Link string }
+
+// knownShown bounds them: those of the newest releases.
+const knownShown = 12
+
+// offer lists what can be rolled out.
+func offer(all []rest.Release) (out []known) {
+	for i := range all {
+		r := &all[i]
+		for j := range r.Components {
+			if c := r.Components[j].Name; r.State == rest.ReleaseReady && r.Trusted && len(out) < knownShown {
+				out = append(out, known{c + " " + r.Release, "/rollouts/new?" + url.Values{"component": {c}, "release": {r.Release}}.Encode()})
+			}
+		}
+	}
+	return out
 }
 
 // forecastStep is one wave of a forecast.
@@ -38,10 +58,7 @@ type forecastStep struct {
 
 // newPlan makes the view of the form.
 func newPlan(f *form.Form) *planView {
-	v := &planView{Form: f, WaveRows: upTo(planform.Waves), GuardRows: upTo(planform.Guards), WindowRows: upTo(planform.Windows), Have: "Given on as it is; boards check it."}
-	if n := len(f.Raw("envelope")) * 3 / 4; n > 0 {
-		v.Have = "One of about " + words.Quantity(float64(n), words.UnitBytes) + " is in the plan. Choose another to replace it."
-	}
+	v := &planView{Form: f, WaveRows: upTo(planform.Waves), GuardRows: upTo(planform.Guards), WindowRows: upTo(planform.Windows)}
 	for _, n := range []string{"after", "per_site", "bytes", "fleet_rate", "site_rate", "install_min", "trial_min", "wave_h", "shadow", "agree", "before", "behind", "v0from", "v0to", "v1from", "g0name", "g0expr", "g1expr", "g2expr"} {
 		v.More = v.More || f.Raw(n) != ""
 	}

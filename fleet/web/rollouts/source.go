@@ -28,6 +28,8 @@ type Config struct {
 	// Count tells how many boards a query matches and, where it is not understood, why;
 	// nil: the form does not count while a person types.
 	Count func(ctx context.Context, by access.Caller, query string) (rest.QueryCheck, error)
+	// Releases lists what the fleet can roll out, newest first; nil: none are offered.
+	Releases func(ctx context.Context, by access.Caller) ([]rest.Release, error)
 	// Problem puts an error of Rollouts into words; false for one that is a fault of the
 	// server and is logged. nil knows only those of the page itself.
 	Problem form.Explain

@@ -153,7 +153,7 @@ func rightMeans(r rest.Right) string {
 	return map[rest.Right]string{
 		rest.BoardsRead: "see boards, detections, rollouts, alerts", rest.BoardsWrite: "change sites, labels, descriptions", rest.CommandsSend: "send commands and settings",
 		rest.AlertsWrite: "change alert rules and webhooks", rest.AuditRead: "read the audit log", rest.RolloutsWrite: "plan, start, pause, abort rollouts",
-		rest.RolloutsApprove: "approve what somebody else planned", rest.BoardsAdmit: "let boards in and shut them out", rest.UsersWrite: "change users, roles, tokens of others",
+		rest.RolloutsApprove: "approve what somebody else planned", rest.ReleasesWrite: "bring and remove releases", rest.BoardsAdmit: "let boards in and shut them out", rest.UsersWrite: "change users, roles, tokens of others",
 	}[r]
 }
 

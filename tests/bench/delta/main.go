@@ -62,7 +62,7 @@ func run(cache, only string) error {
 	}
 	fmt.Printf("patches: %d cores, load %s, %s, %s; bytes, and in percent of the whole file by zstd (klauspost, best); CPU seconds and MB of RSS\n",
 		runtime.NumCPU(), load(), runtime.Version(), time.Now().Format(time.DateOnly))
-	pairs := append(programs(cache), fulmards(cache)...)
+	pairs := append(programs(cache, only), fulmards(cache, only)...)
 	m, err := models(cache)
 	if err != nil {
 		return err

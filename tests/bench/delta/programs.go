@@ -23,10 +23,13 @@ var released = []struct {
 	{"caddy", "github.com/caddyserver/caddy/v2/cmd/caddy", []string{"v2.10.1", "v2.10.2"}},
 }
 
-// programs builds pairs of them for arm64, stripped.
-func programs(cache string) (pairs []pair) {
+// programs builds pairs of them for arm64, stripped, if only is in their name.
+func programs(cache, only string) (pairs []pair) {
 	for _, r := range released {
 		last := ""
+		if !strings.Contains(r.name+" "+strings.Join(r.versions, " to "), only) {
+			continue
+		}
 		for i, v := range r.versions {
 			file := filepath.Join(cache, filepath.Base(r.pkg)+"-"+strings.ReplaceAll(r.pkg, "/", "-")+"@"+v)
 			if err := install(cache, r.pkg+"@"+v, file); err != nil {
@@ -76,7 +79,10 @@ func lastLine(b []byte) string {
 
 // fulmards builds this repository's agent: as it is, with a line more in a package of
 // it and another release, and as it was some commits ago.
-func fulmards(cache string) (pairs []pair) {
+func fulmards(cache, only string) (pairs []pair) {
+	if only != "" && !strings.HasPrefix(only, "fulmard") {
+		return nil
+	}
 	now, err := fulmard(cache, ".", "fulmard-now", "1.0.0")
 	if err != nil {
 		fmt.Printf("left out: fulmard: %v\n", err)

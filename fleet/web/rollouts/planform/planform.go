@@ -7,13 +7,9 @@ package planform
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,11 +23,8 @@ const (
 	Waves   = 5
 	Guards  = 3
 	Windows = 2
-	// MaxManifest bounds a signed manifest, in bytes: as the plan does.
-	MaxManifest = 32 << 10
-	// MaxForm bounds the whole form, in bytes: a manifest as base64 and as a file, and
-	// 16 KiB for all that is typed.
-	MaxForm = MaxManifest*7/3 + form.Max
+	// MaxForm bounds the whole form, in bytes.
+	MaxForm = form.Max
 	// MaxExpr bounds a query and a PromQL expression, in bytes.
 	MaxExpr = 1 << 10
 )
@@ -43,7 +36,7 @@ func Blank() *form.Form {
 }
 
 // Read makes a plan of what was typed; what is wrong stands in the form.
-func Read(f *form.Form, r *http.Request) rest.RolloutSpec {
+func Read(f *form.Form) rest.RolloutSpec {
 	s := rest.RolloutSpec{
 		Name: f.Line("name", 128), Component: f.Need("component", 128), Release: f.Need("release", 128),
 		Query: f.Line("query", MaxExpr), Unreachable: f.OneOf("unreachable", "later", "never"), Undo: f.OneOf("undo", "wave", "all", "failed"),
@@ -65,7 +58,6 @@ func Read(f *form.Form, r *http.Request) rest.RolloutSpec {
 	}
 	s.Waves, s.Guards, s.Windows = readWaves(f), readGuards(f), readWindows(f)
 	readShadow(f, &s)
-	s.Envelope = readManifest(f, r)
 	return s
 }
 
@@ -146,30 +138,6 @@ func readShadow(f *form.Form, s *rest.RolloutSpec) {
 	s.Shadow = h
 }
 
-// readManifest takes the signed manifest from the file that was chosen or, when the form
-// comes a second time, from the field that carries it on.
-func readManifest(f *form.Form, r *http.Request) []byte {
-	var b []byte
-	var err error
-	if file, _, got := r.FormFile("manifest"); got == nil {
-		b, err = io.ReadAll(io.LimitReader(file, MaxManifest+1))
-		err = errors.Join(err, file.Close())
-	}
-	if err == nil && len(b) == 0 {
-		b, err = base64.StdEncoding.DecodeString(f.Raw("envelope"))
-	}
-	if err != nil {
-		f.Wrong("manifest", "It could not be read. Choose the file anew.")
-		return nil
-	}
-	if len(b) > MaxManifest {
-		f.Wrong("manifest", "A signed manifest has at most 32 KiB; this is something else.")
-		return nil
-	}
-	f.Set("envelope", base64.StdEncoding.EncodeToString(b))
-	return b
-}
-
 // Mark names a plan, so that what is made is what was played through.
 func Mark(s rest.RolloutSpec) (string, error) {
 	b, err := json.Marshal(s)
@@ -183,7 +151,7 @@ func Mark(s rest.RolloutSpec) (string, error) {
 // FieldOf gives the field of the form for a JSON pointer into a plan.
 func FieldOf(pointer string) string {
 	known := map[string]string{
-		"/name": "name", "/component": "component", "/release": "release", "/envelope": "manifest", "/query": "query", "/unreachable": "unreachable",
+		"/name": "name", "/component": "component", "/release": "release", "/query": "query", "/unreachable": "unreachable",
 		"/gate/policy": "policy", "/gate/gate": "gate", "/gate/min_failures": "min_failures", "/gate/min_answered": "min_answered", "/per_site": "per_site",
 		"/bytes": "bytes", "/fleet_bytes_per_s": "fleet_rate", "/site_bytes_per_s": "site_rate", "/after": "after", "/undo": "undo", "/shadow": "shadow",
 		"/shadow/agreement/expr": "agree", "/before/url": "before", "/behind/url": "behind", "/limits/trial_s": "trial_min", "/limits/install_s": "install_min", "/limits/wave_s": "wave_h",

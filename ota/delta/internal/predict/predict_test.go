@@ -79,6 +79,10 @@ func TestLayoutRoundTrip(t *testing.T) {
 			t.Errorf("no error at %d of %d bytes", i, len(b))
 		}
 	}
+	nine := append(slices.Clone((&Layout{}).Append(nil)[:17]), 9)
+	if _, err := ReadLayout(bytes.NewReader(append(nine, make([]byte, 100)...))); err == nil {
+		t.Error("no error at nine segments")
+	}
 	if n := reflect.TypeFor[Layout]().NumField(); n != 14 {
 		t.Errorf("%d fields: are all of them in fields()?", n)
 	}
@@ -134,6 +138,24 @@ func TestRewritesARM64(t *testing.T) {
 		if got := rewritten(t, ARM64, c.old, 0x1000); !bytes.Equal(got, c.want) {
 			t.Errorf("%s: %x, want %x", name, got, c.want)
 		}
+	}
+}
+
+// TestRewritesAcrossChunks: an ADRP ends one chunk and its ADD begins the next.
+func TestRewritesAcrossChunks(t *testing.T) {
+	t.Parallel()
+	file := make([]byte, 3*chunk)
+	at := 16 + chunk - 4
+	copy(file[at:], words32(0x90000001|0x68>>2<<5, 0x91004021)) // 0x80010 from 0x1800c
+	prev := &Layout{Machine: ARM64, Text: Range{0, 2 * chunk}, Segments: []Segment{{0, 0x10000, 2 * chunk, 2 * chunk}, {2 * chunk, 0x80000, chunk, chunk}}}
+	next := &Layout{Machine: ARM64, Segments: []Segment{{0, 0x10000, 2*chunk + 0x40, 2*chunk + 0x40}, {2*chunk + 0x40, 0x80040, chunk, chunk}}}
+	ops := []format.Op{{Old: 0, Len: 16, Extra: 0x40}, {Old: 16, Len: 3*chunk - 16}}
+	var out []byte
+	if err := NewRewriter(bytes.NewReader(file), prev, next, ops).Copy(ops[1], 16+0x40, func(b []byte) error { out = append(out, b...); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out[at-16:at-8], words32(0x90000001|0x68>>2<<5, 0x91014021); !bytes.Equal(got, want) {
+		t.Errorf("%x, want %x", got, want)
 	}
 }
 
