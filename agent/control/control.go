@@ -236,11 +236,14 @@ func (c *Control) connected(ctx context.Context, conn uint64) {
 	c.linked(conn)
 	defer c.unlinked(conn)
 	c.shadow.Connected(ctx, conn)
-	c.commands.Connected(ctx, conn)
+	g := run.New(ctx)
+	g.Go("commands", func(ctx context.Context) error { c.commands.Connected(ctx, conn); return nil })
 	if c.cfg.Updates != nil {
-		c.cfg.Updates.Connected(ctx)
+		g.Go("updates", func(ctx context.Context) error { c.cfg.Updates.Connected(ctx); return nil })
 	}
-	<-ctx.Done()
+	if err := g.Wait(stopGrace); err != nil {
+		c.cfg.Log.Warn("what tells the fleet did not end with the connection", "err", err)
+	}
 }
 
 func (c *Control) linked(conn uint64) {
