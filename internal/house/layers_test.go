@@ -76,7 +76,7 @@ var edges = map[string][]string{
 	"ota/release":        {"trust"}, // read by boards, the fleet and the command line, who all judge a signed manifest by the one rule of Open
 	"ota/delta":          {"ota/delta/internal+"},
 	"ota/delta/make":     {"ota/delta+"},
-	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":             {"models+"},
 	"fleet/ca":           {"trust"},
 	"fleet/access":       {},

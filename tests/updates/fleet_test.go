@@ -25,7 +25,7 @@ func (w *world) roll(component, release string) (out string, code int) {
 		w.Fatalf("%v\n%s", err, text)
 	}
 	w.fulmar("rollout", "start", plan.ID)
-	cmd := exec.Command(filepath.Join(w.root, "bin/fulmar"), "rollout", "watch", plan.ID, "--timeout", "4m")
+	cmd := exec.Command(filepath.Join(w.root, "bin/fulmar"), "rollout", "watch", plan.ID, "--timeout", "2m")
 	b, err := cmd.CombinedOutput()
 	if e, ok := err.(*exec.ExitError); ok {
 		return string(b), e.ExitCode()
@@ -36,7 +36,7 @@ func (w *world) roll(component, release string) (out string, code int) {
 }
 
 // TestByTheFleet: a rollout brings fulmard from 1.0 to 2.0: signed by release key and
-// director, fresh by nonce, objects over the link; and halts on a release that is broken.
+// director, fresh by nonce, objects over the link; and is held on a release that is broken.
 func TestByTheFleet(t *testing.T) {
 	w := newWorld(t, local.Board{NoInfer: true, Extra: quiet})
 	w.desk()
@@ -54,8 +54,8 @@ func TestByTheFleet(t *testing.T) {
 	w.fulmar("release", "upload", filepath.Join(w.dir, "release-3.0"))
 	out, code = w.roll("agent", "3.0")
 	t.Logf("%d\n%s", code, out)
-	if code != 20 || !strings.Contains(out, "launcher") {
-		t.Errorf("%d, wants 20 with the launcher's reason", code)
+	if code != 21 || !strings.Contains(out, "1 failed") { // one board of one is too few for a gate to say more
+		t.Errorf("%d, wants 21: held for a person", code)
 	}
 	w.unit.runs("2.0", 30*time.Second)
 	w.told("update/agent", "rolled-back", "launcher")
