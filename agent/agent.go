@@ -25,6 +25,7 @@ import (
 	"fulmar/agent/identity"
 	"fulmar/agent/plant"
 	"fulmar/agent/trial"
+	"fulmar/agent/update"
 	"fulmar/device"
 	"fulmar/device/jetson"
 	"fulmar/device/schedule"
@@ -87,7 +88,8 @@ type Agent struct {
 	identity  atomic.Pointer[identity.Identity]
 	control   *control.Control
 	plant     *plant.Plant // nil where the board moves nothing
-	chip      *chip.Chip   // of the board's identity and its spool
+	updates   *update.Service
+	chip      *chip.Chip // of the board's identity and its spool
 	attestor  *attest.Attestor
 	errands   errand.Errands // of the worker
 	stop      func()         // ends Run; under mu, nil before it
@@ -126,6 +128,10 @@ func New(cfg *config.Config, opt Options) (*Agent, error) {
 		return nil, errors.Join(fmt.Errorf("open pictures: %w", err), a.spool.Close())
 	}
 	a.wireErrands()
+	if err := a.openUpdates(); err != nil {
+		a.plant.Close()
+		return nil, errors.Join(err, a.spool.Close())
+	}
 	if a.control, err = a.openControl(); err != nil {
 		a.plant.Close()
 		return nil, errors.Join(err, a.spool.Close())
@@ -251,7 +257,7 @@ func (a *Agent) startMakers(g *run.Group) {
 		})
 	})
 	g.Go("trial", func(ctx context.Context) error {
-		return trial.Keep(ctx, trial.Self(), func() uint64 { return a.scheduler.Stats().Ticks }, a.say)
+		return trial.Keep(ctx, trial.Self().Unless(a.updates.Owns), func() uint64 { return a.scheduler.Stats().Ticks }, a.say)
 	})
 	if a.opt.ConfigPath != "" {
 		g.Go("config", a.watchConfig)

@@ -20,6 +20,7 @@ import (
 
 	"fulmar/agent/config"
 	"fulmar/agent/errand"
+	"fulmar/agent/tally"
 	"fulmar/device"
 	"fulmar/inference/worker"
 	"fulmar/schema"
@@ -268,14 +269,14 @@ func TestWordsOfTheGPU(t *testing.T) {
 // What the agent counts of its worker and its models, as metrics.
 func TestWorkerMetrics(t *testing.T) {
 	t.Parallel()
-	a := &Agent{child: &worker.Child{}}
-	a.status.setWorker(worker.Status{Models: []worker.ModelStatus{
+	w := &worker.Status{Models: []worker.ModelStatus{
 		{Name: "m", Engine: "onnxruntime-cpu/int8", Fallback: "no TensorRT"}, {Name: "n", Engine: "tensorrt/int8"},
-	}})
+	}}
 	got := map[string]float64{}
-	a.collectWorker(
+	tally.Worker(
 		func(name, _ string, v float64, labels ...string) { got[name+strings.Join(labels, " ")] = v },
 		func(name, _ string, v uint64, labels ...string) { got[name+strings.Join(labels, " ")] = float64(v) },
+		w, &worker.Child{},
 	)
 	for name, want := range map[string]float64{
 		"model_fallbackmodel m engine onnxruntime-cpu/int8": 1, "model_fallbackmodel n engine tensorrt/int8": 0,

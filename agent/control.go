@@ -19,7 +19,7 @@ func (a *Agent) openControl() (*control.Control, error) {
 	return control.Open(control.Config{
 		Config: a.config, Base: a.fileConfig, Clock: a.clock, BootKnown: a.bootKnown, Release: a.opt.Release, Program: a.opt.Program,
 		Apply: a.apply, Health: a.twinHealth, Worker: &a.errands, Plant: a.plant, Latest: a.latest, UserCommands: config.UserCommandDir(a.opt.ConfigPath), Stop: a.stopFor, Diagnose: a.diagnose, Keep: a.keepFile,
-		Tell: a.tellTwin, Say: a.say, Name: a.name, State: a.state, Log: a.log,
+		Tell: a.tellTwin, Updates: a.updates, Say: a.say, Name: a.name, State: a.state, Log: a.log,
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"fulmar/agent/anchor"
 	"fulmar/agent/config"
 	"fulmar/agent/identity"
+	"fulmar/agent/tally"
 	"fulmar/device"
 	"fulmar/inference/worker"
 	"fulmar/schema"
@@ -114,7 +115,7 @@ func (a *Agent) identityHealth() *IdentityHealth {
 	return h
 }
 
-func (a *Agent) collectIdentity(gauge gaugeFunc, counter counterFunc) {
+func (a *Agent) collectIdentity(gauge tally.Gauge, counter tally.Counter) {
 	a.status.mu.Lock()
 	s, good, bad := a.status.identity, a.status.attested, a.status.attestFailed
 	a.status.mu.Unlock()

@@ -36,7 +36,9 @@ func (a *Agent) keepFile(_ context.Context, name, media, source string, data []b
 }
 
 // setup is what the worker is to have now: by the config, and what is asked of it beside.
-func (a *Agent) setup(cfg *config.Config) worker.Setup { return a.errands.Setup(cfg.Setup()) }
+func (a *Agent) setup(cfg *config.Config) worker.Setup {
+	return a.errands.Setup(a.updates.Setup(cfg.Setup()))
+}
 
 // wireErrands tells errands of the worker and its cameras.
 func (a *Agent) wireErrands() {

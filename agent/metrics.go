@@ -5,8 +5,7 @@ package agent
 
 import (
 	"fulmar/agent/scrape"
-	"fulmar/inference/worker"
-	"fulmar/schema"
+	"fulmar/agent/tally"
 )
 
 // metrics tells a scraper what the parts count: they know nothing of it and pay nothing
@@ -15,107 +14,18 @@ func (a *Agent) metrics(p *scrape.Page) {
 	gauge := func(name, help string, v float64, labels ...string) { p.Gauge("fulmar_"+name, help, v, labels...) }
 	counter := func(name, help string, v uint64, labels ...string) { p.Counter("fulmar_"+name, help, v, labels...) }
 	gauge("build_info", "1, with the version as a label.", 1, "version", a.opt.Release)
-	a.collectSpool(gauge, counter)
-	a.collectLink(gauge, counter)
-	a.collectIdentity(gauge, counter)
-	a.collectWorker(gauge, counter)
-	sch := a.scheduler.Stats()
-	counter("schedule_ticks_total", "Ticks run.", sch.Ticks)
-	counter("schedule_missed_total", "Ticks left out: suspended or overloaded.", sch.Missed)
-	gauge("schedule_stuck_sensors", "Sensors whose read has not come back.", float64(len(sch.Stuck)))
-}
-
-type (
-	gaugeFunc   func(name, help string, v float64, labels ...string)
-	counterFunc func(name, help string, v uint64, labels ...string)
-)
-
-func (a *Agent) collectSpool(gauge gaugeFunc, counter counterFunc) {
-	st := a.spool.Stats()
-	inMemory, encrypted := 0.0, 0.0
-	if st.Memory != "" {
-		inMemory = 1
-	}
-	if st.Keys != nil {
-		encrypted = 1
-	}
-	gauge("spool_memory_mode", "1 while there is no disk and records stay in memory.", inMemory)
-	gauge("spool_encrypted", "1 where records are encrypted on disk.", encrypted)
 	a.status.mu.Lock()
-	refused := a.status.refused
-	a.status.mu.Unlock()
-	for _, class := range schema.Classes() {
-		s, l := st.Classes[class], class.String()
-		gauge("spool_bytes", "Bytes on disk.", float64(s.Bytes), "class", l)
-		gauge("spool_outstanding_records", "Records not acknowledged yet.", float64(s.Outstanding), "class", l)
-		gauge("spool_oldest_age_seconds", "Age of the oldest record not acknowledged.", s.OldestAge.Seconds(), "class", l)
-		gauge("spool_loss_window_seconds", "How long a record may live in memory only.", s.LossWindow.Seconds(), "class", l)
-		counter("spool_appended_total", "Records written to disk.", s.Appended, "class", l)
-		counter("spool_acked_total", "Records acknowledged.", s.Acked, "class", l)
-		gauge("spool_memory_records", "Records that are only in memory, for want of a disk.", float64(st.Held[class]), "class", l)
-		counter("spool_payload_bytes_total", "Bytes of records written to disk.", s.AppendedBytes, "class", l)
-		counter("spool_quarantined_total", "Damaged files moved to quarantine.", s.Quarantined, "class", l)
-		counter("spool_commits_total", "Durable commits.", s.Commits, "class", l)
-		counter("spool_refused_total", "Records that could not be kept.", refused[class], "class", l)
-		for reason, n := range s.Lost {
-			if n > 0 {
-				counter("spool_lost_total", "Records lost, by reason; each is in the loss ledger.", n, "class", l, "reason", schema.Reason(reason).String())
-			}
-		}
-	}
-}
-
-func (a *Agent) collectLink(gauge gaugeFunc, counter counterFunc) {
-	s := a.link.Load()
-	if s == nil {
-		gauge("link_up", "1 while records flow to the fleet.", 0)
-		return
-	}
-	st := s.Status()
-	up := 0.0
-	if st.Up() {
-		up = 1
-	}
-	gauge("link_up", "1 while records flow to the fleet.", up)
-	counter("link_generations_total", "Connections made.", st.Generation)
-	counter("link_published_total", "Records published, repeats included.", st.Published)
-	counter("link_acked_total", "Records acknowledged.", st.Acked)
-	counter("link_resent_total", "Records published again after a lost connection.", st.Resent)
-	counter("link_refused_total", "Records that can never be sent; each is in the loss ledger.", st.Refused)
-	counter("link_false_acks_total", "Words of the fleet that acknowledge records which were never sent; they free nothing.", st.FalseAcks)
-	gauge("link_in_flight_messages", "Messages waiting for their PUBACK.", float64(st.InFlight))
-}
-
-func (a *Agent) collectWorker(gauge gaugeFunc, counter counterFunc) {
-	a.status.mu.Lock()
-	w := a.status.worker
+	refused, w := a.status.refused, a.status.worker
 	a.status.mu.Unlock()
 	a.mu.Lock()
 	child := a.child
 	a.mu.Unlock()
-	if child != nil {
-		ends := child.Ends()
-		for _, e := range []worker.End{worker.EndDeviceLost, worker.EndKilled, worker.EndFailed, worker.EndItself} {
-			counter("worker_ends_total", "Ends of the inference worker that nobody asked for, by cause; each is followed by a start.", ends[e], "cause", string(e))
-		}
-	}
-	for _, m := range w.Models {
-		fallback := 0.0
-		if m.Fallback != "" {
-			fallback = 1
-		}
-		gauge("model_fallback", "1 while the model runs on ONNX Runtime for want of TensorRT or its engine.", fallback, "model", m.Name, "engine", m.Engine)
-	}
-	counter("worker_results_dropped_total", "Results that found no reader.", w.ResultsDropped)
-	gauge("worker_picture_bytes", "Bytes of pictures kept.", float64(w.BlobBytes))
-	counter("worker_pictures_evicted_total", "Pictures evicted by the quota.", w.BlobsEvicted)
-	for _, c := range w.Cameras {
-		counter("camera_frames_total", "Frames taken from the source.", c.Frames, "camera", c.Name)
-		counter("camera_inferred_total", "Frames looked at by the model.", c.Inferred, "camera", c.Name)
-		counter("camera_dropped_total", "Frames dropped, by cause.", c.Late, "camera", c.Name, "cause", "late")
-		counter("camera_dropped_total", "Frames dropped, by cause.", c.Bad, "camera", c.Name, "cause", "unreadable")
-		gauge("camera_fps", "Frames looked at per second, over 5 s.", c.FPS, "camera", c.Name)
-		gauge("camera_latency_seconds", "Capture to detections, last 256 frames.", float64(c.P50Us)/1e6, "camera", c.Name, "quantile", "0.5")
-		gauge("camera_latency_seconds", "Capture to detections, last 256 frames.", float64(c.P99Us)/1e6, "camera", c.Name, "quantile", "0.99")
-	}
+	tally.Spool(gauge, counter, a.spool.Stats(), refused)
+	tally.Link(gauge, counter, a.link.Load())
+	a.collectIdentity(gauge, counter)
+	tally.Worker(gauge, counter, &w, child)
+	sch := a.scheduler.Stats()
+	counter("schedule_ticks_total", "Ticks run.", sch.Ticks)
+	counter("schedule_missed_total", "Ticks left out: suspended or overloaded.", sch.Missed)
+	gauge("schedule_stuck_sensors", "Sensors whose read has not come back.", float64(len(sch.Stuck)))
 }

@@ -132,7 +132,10 @@ func (h workerHandler) Status(_ context.Context, s *worker.Status) {
 
 // append encodes a record and gives it to the spool. What cannot be kept is
 // counted by class and said in the log; a sampler is never stopped by it.
-func (a *Agent) append(class schema.Class, r *schema.Record) {
+func (a *Agent) append(class schema.Class, r *schema.Record) { _ = a.keep(class, r) }
+
+// keep is append for who has to know whether it was kept.
+func (a *Agent) keep(class schema.Class, r *schema.Record) error {
 	b, err := schema.EncodeRecord(r)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), appendTimeout)
@@ -145,6 +148,7 @@ func (a *Agent) append(class schema.Class, r *schema.Record) {
 			a.log.Error("record not kept", "class", class.String(), "kind", r.Kind.String(), "err", err)
 		}
 	}
+	return err
 }
 
 // sampleSink takes the scheduler's batches into the spool.

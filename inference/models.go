@@ -81,7 +81,7 @@ const (
 )
 
 func (m *modelRun) set(s worker.ModelStatus) {
-	s.Name = m.cfg.Name
+	s.Name, s.Path = m.cfg.Name, m.cfg.Path
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.status = s

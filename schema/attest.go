@@ -3,7 +3,10 @@
 
 package schema
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Attestation is a board's proof on ChanAttest, made when a [HelloAck] brings a
 // nonce: a TPM's quote over what the board says is running.
@@ -34,13 +37,8 @@ func (a *Attestation) Validate() error {
 		len(a.Attested) == 0 || len(a.Attested) > MaxTPMStatement || len(a.Signature) == 0 || len(a.Signature) > MaxTPMStatement {
 		return fmt.Errorf("attestation with a nonce of %d bytes, a report of %d and a statement of %d and %d", len(a.Nonce), len(a.Report), len(a.Attested), len(a.Signature))
 	}
-	if len(a.PCRs) != len(AttestPCRs()) {
-		return fmt.Errorf("attestation with %d PCR values, wants %d", len(a.PCRs), len(AttestPCRs()))
-	}
-	for i, v := range a.PCRs {
-		if len(v) != 32 {
-			return fmt.Errorf("attestation: value %d of the PCRs has %d bytes, wants 32", i, len(v))
-		}
+	if len(a.PCRs) != len(AttestPCRs()) || slices.ContainsFunc(a.PCRs, func(v []byte) bool { return len(v) != 32 }) {
+		return fmt.Errorf("attestation with %d PCR values, wants %d of 32 bytes", len(a.PCRs), len(AttestPCRs()))
 	}
 	return nil
 }
@@ -57,9 +55,11 @@ type AttestReport struct {
 	Kind     string            `cbor:"6,keyasint"` // of the TPM: discrete, firmware, virtual, unknown
 	Maker    string            `cbor:"7,keyasint,omitempty"`
 	Firmware string            `cbor:"8,keyasint,omitempty"`
-	// Rollback tells whether the TPM's counters resist the putting back of old state:
-	// yes, no, unknown.
-	Rollback string `cbor:"9,keyasint"`
+	// Rollback: whether the TPM's counters resist the putting back of old state: yes, no, unknown.
+	Rollback   string            `cbor:"9,keyasint"`
+	Slot       string            `cbor:"10,keyasint,omitempty"` // fulmard runs from it
+	Components map[string]string `cbor:"11,keyasint,omitempty"` // their versions
+	Floor      uint64            `cbor:"12,keyasint,omitempty"`
 }
 
 // Validate checks the bounds.
@@ -67,18 +67,15 @@ func (r *AttestReport) Validate() error {
 	if err := checkVersion("attestation report", r.V); err != nil {
 		return err
 	}
-	for _, s := range []string{r.Release, r.Kind, r.Maker, r.Firmware, r.Rollback} {
-		if len(s) > MaxName {
-			return fmt.Errorf("attestation report: %q has %d bytes, at most %d", clip(s), len(s), MaxName)
-		}
-	}
-	if len(r.Program) != 32 || len(r.Models) > MaxReportModels {
-		return fmt.Errorf("attestation report with a hash of %d bytes and %d models, wants 32 and at most %d", len(r.Program), len(r.Models), MaxReportModels)
-	}
+	texts, bad := []string{r.Release, r.Kind, r.Maker, r.Firmware, r.Rollback}, len(r.Program) != 32 || len(r.Slot) > 2*MaxName
 	for n, h := range r.Models {
-		if n == "" || len(n) > MaxName || len(h) != 32 {
-			return fmt.Errorf("attestation report: model %q with a hash of %d bytes, wants 32", clip(n), len(h))
-		}
+		texts, bad = append(texts, n), bad || n == "" || len(h) != 32
+	}
+	for n, version := range r.Components {
+		texts = append(texts, n, version)
+	}
+	if bad || max(len(r.Models), len(r.Components)) > MaxReportModels || slices.ContainsFunc(texts, func(s string) bool { return len(s) > MaxName }) {
+		return fmt.Errorf("attestation report of %q: a program's hash of %d bytes, %d models, %d components, or a text or hash is out of bounds", clip(r.Release), len(r.Program), len(r.Models), len(r.Components))
 	}
 	return nil
 }

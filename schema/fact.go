@@ -13,6 +13,8 @@ import (
 const (
 	FactCan   = "can" // a fact of Hello: words with spaces between them
 	CanUpdate = "updates"
+	// FactUpdates names the kinds of components that it can update: agent worker model config rootfs.
+	FactUpdates = "updates"
 )
 
 // Can tells whether a board's facts say that it can do something.

@@ -100,6 +100,10 @@ func vectors() []vector {
 			V: 1, Release: "1.4.0", Program: bytes.Repeat([]byte{1}, 32), Models: map[string][]byte{"parcels": bytes.Repeat([]byte{2}, 32)},
 			Boot: 77, Kind: "firmware", Maker: "MSFT", Firmware: "8217.4131", Rollback: "unknown",
 		}, of[AttestReport]},
+		{"attest-report-updates", &AttestReport{
+			V: 1, Release: "1.4.0", Program: bytes.Repeat([]byte{1}, 32), Boot: 77, Kind: "discrete", Rollback: "yes",
+			Slot: "1.4.0-0123456789ab", Components: map[string]string{"agent": "1.4.0"}, Floor: 3,
+		}, of[AttestReport]},
 		{"ack", &Ack{V: 1, Class: ClassEvent, Epoch: 42, Ranges: [][2]uint64{{1, 1}, {3, 900}}}, of[Ack]},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 
 	"fulmar/inference/worker"
@@ -39,9 +40,19 @@ type Attestor struct {
 	Boot    uint64                      // as in schema.Time
 	Program string                      // Self
 	Models  func() []worker.ModelStatus // as the worker tells them now
+	// Updates tells what updates are proven by; nil: nothing.
+	Updates func() Updates
 
 	mu  sync.Mutex
 	sum []byte // of Program, once
+}
+
+// Updates is what the report tells of what was brought into force. That a machine started
+// anew stands in the quote itself: its reset count.
+type Updates struct {
+	Slot       string            // fulmard runs from it; "" from none
+	Components map[string]string // versions
+	Floor      uint64
 }
 
 // Answer gives the encoded schema.Attestation for a nonce.
@@ -54,7 +65,12 @@ func (a *Attestor) Answer(ctx context.Context, p Prover, nonce []byte) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
+	var up Updates
+	if a.Updates != nil {
+		up = a.Updates()
+	}
 	report, err := schema.Encode(&schema.AttestReport{
+		Slot: up.Slot, Components: up.Components, Floor: up.Floor,
 		V: schema.Version, Release: a.Release, Program: sum, Models: models(a.Models()), Boot: a.Boot,
 		Kind: info.Kind, Maker: info.Maker, Firmware: info.Firmware, Rollback: info.Rollback,
 	})
@@ -73,6 +89,17 @@ func (a *Attestor) Answer(ctx context.Context, p Prover, nonce []byte) ([]byte, 
 		return nil, fmt.Errorf("attestation: %w", err)
 	}
 	return b, nil
+}
+
+// Runs is the SHA-256 of what runs of a component: of the program itself for agent, of the
+// file that a model is run from; nil where it is not known.
+func (a *Attestor) Runs(component string) []byte {
+	if component == "agent" {
+		sum, _ := a.program() // what cannot be read is not told
+		return sum
+	}
+	model, _ := strings.CutPrefix(component, "model/")
+	return models(a.Models())[model]
 }
 
 // program hashes the running program, the first time only.

@@ -156,6 +156,20 @@ func successor(set *trust.KeySet, envelope []byte) (*trust.KeySet, error) {
 	return set.Next(e)
 }
 
+// Set is the key set in force, for who proves what is more than one envelope: releases,
+// directives, answers on what is newest. An error says why there is none.
+func (a *Authority) Set() (*trust.KeySet, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.damaged != nil:
+		return nil, a.damaged
+	case a.set == nil:
+		return nil, ErrNoKeys
+	}
+	return a.set, nil
+}
+
 // Twin gives the payload of what the fleet signed of a twin.
 func (a *Authority) Twin(envelope []byte) ([]byte, error) {
 	payload, _, err := a.verify(envelope, trust.TypeTwin)

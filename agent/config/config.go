@@ -52,6 +52,7 @@ type Config struct {
 	Status   Status          `yaml:"status"`
 	Local    Local           `yaml:"local"`
 	Twin     Twin            `yaml:"twin"`
+	Updates  Updates         `yaml:"updates"`
 }
 
 // Log shapes the log on standard error.
@@ -220,6 +221,7 @@ func Default() Config {
 		Autonomy: autonomy.Default(),
 		Infer:    Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2, EngineCacheMiB: 2048, DLA: "auto", MaxBatch: 4},
 		Local:    Local{Operators: []string{"root", "%fulmar-operators"}, Viewers: []string{}},
+		Updates:  Updates{Mode: UpdatesOn, Windows: []string{}, MaxCelsius: 95, PowerModes: []string{}, MinBattery: 40, Programs: []string{}},
 	}
 }
 
@@ -243,6 +245,7 @@ func (c *Config) Validate() error {
 		c.validateStatus(),
 		c.Local.validate(),
 		c.Twin.validate(),
+		c.Updates.validate(),
 	)
 }
 

@@ -24,6 +24,9 @@ func (c *Config) FixedAtStart(next *Config) []string {
 		{"link", c.Link, next.Link},
 		{"infer", c.Infer, next.Infer},
 		{"status", c.Status, next.Status},
+		{"updates.mode", c.Updates.Mode, next.Updates.Mode},
+		{"updates.programs", c.Updates.Programs, next.Updates.Programs},
+		{"updates.slots", c.Updates.Slots, next.Updates.Slots},
 		{"log.format", c.Log.Format, next.Log.Format},
 	} {
 		if !reflect.DeepEqual(s.a, s.b) {

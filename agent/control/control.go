@@ -18,6 +18,7 @@ import (
 	"fulmar/agent/config"
 	"fulmar/agent/decide"
 	"fulmar/agent/local"
+	"fulmar/agent/local/updates"
 	"fulmar/agent/plant"
 	"fulmar/agent/shadow"
 	"fulmar/device/schedule"
@@ -57,11 +58,24 @@ type Config struct {
 	// Tell keeps a report for the fleet; Say does for one that is told once per change.
 	Tell func(schema.Report)
 	Say  func(subject, state string, sev schema.Severity, text string)
+	// Updates are the board's; nil: it has none.
+	Updates Updates
 	// Name is who the board is; "" before it is known.
 	Name func() (tenant, board string)
 	// State is how the board is, but for what this package knows.
 	State func() onboard.State
 	Log   *slog.Logger
+}
+
+// Updates brings updates to the board: agent/update.
+type Updates interface {
+	updates.Updates
+	// Inbox takes a message of the fleet, Keys that another key set is in force; neither
+	// waits. Connected lives as long as a connection.
+	Inbox(m link.Down)
+	Keys()
+	Connected(ctx context.Context)
+	Run(ctx context.Context) error
 }
 
 // Control is what can be told to one board.
@@ -101,7 +115,12 @@ func Open(cfg Config) (*Control, error) {
 		Tenant: tenant, Board: board, Dir: filepath.Join(base.Data, "twin"), Clock: cfg.Clock, BootKnown: cfg.BootKnown,
 		Open: c.keys.Twin, Base: cfg.Base, Check: c.check, Apply: c.apply, Health: cfg.Health, Send: c.sendTwin, Tell: cfg.Tell, Log: part("twin"),
 	})
-	c.keys.Changed = c.shadow.Again
+	c.keys.Changed = func() {
+		c.shadow.Again()
+		if cfg.Updates != nil {
+			cfg.Updates.Keys()
+		}
+	}
 	user, damaged := userCommands(cfg.UserCommands, cfg.Program)
 	c.commands, err = commands.Open(commands.Config{
 		Address: cfg.Name, Dir: base.Data, Clock: cfg.Clock, Now: c.keys.Now, Open: c.keys.Command, Operator: c.keys.Operator, Send: c.sendResult,
@@ -151,6 +170,9 @@ func (c *Control) Learn(envelope []byte) {
 // Link has a link carry what is said beside the records.
 func (c *Control) Link(lc *link.Config) {
 	lc.Filters = []schema.Channel{schema.ChanTwinDown, schema.ChanCommand, schema.ChanKeys}
+	if c.cfg.Updates != nil {
+		lc.Filters = append(lc.Filters, schema.ChanAssign, schema.ChanPiece)
+	}
 	lc.Inbox, lc.Heard, lc.Keys, lc.Connected = c.inbox, c.heard, c.keys.Version, c.connected
 }
 
@@ -185,6 +207,9 @@ func (c *Control) Run(ctx context.Context) error {
 	g.Go("key sets", c.keys.Run)
 	g.Go("reported", c.keepReporting)
 	g.Go("local", c.serveLocal)
+	if c.cfg.Updates != nil {
+		g.Go("updates", c.cfg.Updates.Run)
+	}
 	return g.Wait(stopGrace)
 }
 
@@ -197,6 +222,10 @@ func (c *Control) inbox(m link.Down) {
 		c.commands.Give(m.Payload)
 	case schema.ChanKeys:
 		c.keys.Offer(m.Payload)
+	case schema.ChanAssign, schema.ChanPiece:
+		if c.cfg.Updates != nil {
+			c.cfg.Updates.Inbox(m)
+		}
 	}
 }
 
@@ -207,8 +236,14 @@ func (c *Control) connected(ctx context.Context, conn uint64) {
 	c.linked(conn)
 	defer c.unlinked(conn)
 	c.shadow.Connected(ctx, conn)
-	c.commands.Connected(ctx, conn)
-	<-ctx.Done()
+	g := run.New(ctx)
+	g.Go("commands", func(ctx context.Context) error { c.commands.Connected(ctx, conn); return nil })
+	if c.cfg.Updates != nil {
+		g.Go("updates", func(ctx context.Context) error { c.cfg.Updates.Connected(ctx); return nil })
+	}
+	if err := g.Wait(stopGrace); err != nil {
+		c.cfg.Log.Warn("what tells the fleet did not end with the connection", "err", err)
+	}
 }
 
 func (c *Control) linked(conn uint64) {
@@ -252,6 +287,22 @@ func (c *Control) send(ctx context.Context, ch schema.Channel, tail string, payl
 	return (*s).Send(ctx, ch, tail, payload)
 }
 
+// Keys is the key set in force, and what is told of it.
+func (c *Control) Keys() *authority.Follower { return c.keys }
+
+// Send brings a message to the fleet beside the records.
+func (c *Control) Send(ctx context.Context, ch schema.Channel, payload []byte) error {
+	return c.send(ctx, ch, "", payload)
+}
+
+// updates are those that people at the board see; nil: none run.
+func (c *Control) updates() updates.Updates {
+	if c.cfg.Updates == nil {
+		return nil
+	}
+	return c.cfg.Updates
+}
+
 // serveLocal lets people at the board see it and change it (fulmar local).
 func (c *Control) serveLocal(ctx context.Context) error {
 	cfg := c.cfg.Base()
@@ -261,7 +312,7 @@ func (c *Control) serveLocal(ctx context.Context) error {
 			cfg := c.cfg.Config()
 			return local.Access{Operators: cfg.Local.Operators, Viewers: cfg.Local.Viewers}
 		},
-		Name: c.cfg.Name, State: c, Commands: func() local.Commands { return c.commands }, Twin: func() local.Twin { return c.shadow },
+		Name: c.cfg.Name, State: c, Commands: func() local.Commands { return c.commands }, Twin: func() local.Twin { return c.shadow }, Updates: c.updates,
 		Allow: c.decide.Allow, Log: c.cfg.Log.With("part", "local"),
 	}).Run(ctx)
 	if err != nil {

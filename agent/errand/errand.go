@@ -8,6 +8,7 @@ package errand
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -130,5 +131,28 @@ func (e *Errands) Restart(ctx context.Context) error {
 			return fmt.Errorf("the worker is not back: %w", context.Cause(ctx))
 		case <-time.After(look):
 		}
+	}
+}
+
+// anyTime is how long RestartAny waits for the worker to be back.
+const anyTime = 30 * time.Second
+
+// RestartAny has the worker start anew, if one runs. One that takes its time to be back is no
+// error: what it runs from is chosen at its start.
+func (e *Errands) RestartAny(ctx context.Context) error {
+	ctx, stop := context.WithTimeout(ctx, anyTime)
+	defer stop()
+	err := e.Restart(ctx)
+	var none *command.Error
+	if errors.As(err, &none) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// Told has the worker told of its setup again, if one runs: what it is made of has changed.
+func (e *Errands) Told() {
+	if c := e.Client(); c != nil {
+		_ = e.Update(c) // refused alone where it is out of bounds, which the config has been checked for
 	}
 }

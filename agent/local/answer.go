@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"fulmar/agent/local/updates"
 	"fulmar/command"
 	"fulmar/command/dispatch"
 	"fulmar/schema/onboard"
@@ -75,6 +76,17 @@ func (a *answer) refuse(no *refusal) {
 	_, _ = a.w.Write(append(b, '\n'))
 }
 
+// drainTime is how long who brings what was refused has to hear so: a socket that is closed
+// with unread bytes takes the answer with it.
+const drainTime = 5 * time.Second
+
+// drain reads on after a refusal until the other side stops.
+func (a *answer) drain(r io.Reader) {
+	_ = a.c.Flush()
+	_ = a.c.SetReadDeadline(time.Now().Add(drainTime))
+	_, _ = io.Copy(io.Discard, r)
+}
+
 // refusal is what is not done, with its status of HTTP.
 type refusal struct {
 	onboard.Problem
@@ -91,7 +103,10 @@ func refuse(status int, code, form string, args ...any) *refusal {
 func refusalOf(err error) *refusal {
 	var no *refusal
 	var coded *command.Error
+	var ofUpdates *updates.Refused
 	switch {
+	case errors.As(err, &ofUpdates):
+		return refuse(ofUpdates.Status, ofUpdates.Code, "%s", ofUpdates.Text)
 	case errors.As(err, &no):
 		return no
 	case errors.As(err, &coded):

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"fulmar/agent/commands"
+	"fulmar/agent/local/updates"
 	"fulmar/agent/shadow"
 	"fulmar/command"
 	"fulmar/internal/peercred"
@@ -76,6 +77,7 @@ type Config struct {
 	State    State
 	Commands func() Commands
 	Twin     func() Twin
+	Updates  func() updates.Updates // nil: the board has none
 	// Allow is the board's policy: an error, best a *command.Error, says why an actor may
 	// not have a command done now. nil: all may.
 	Allow func(actor, name string) error
@@ -182,6 +184,9 @@ func (s *Server) routes() http.Handler {
 	} {
 		mux.Handle(r.pattern, s.guarded(r.need, r.do))
 	}
+	for _, r := range updates.Routes() {
+		mux.Handle(r.Pattern, s.guarded(r.Need, func(a *answer, req *http.Request, c caller) error { return s.ofUpdates(&r, a, req, c) }))
+	}
 	mux.Handle("/", s.guarded(onboard.RoleNone, func(_ *answer, r *http.Request, _ caller) error {
 		return refuse(http.StatusNotFound, onboard.NotKnown, "%s %.100s is nothing that this board answers: is the program that asks of another release?", r.Method, r.URL.Path)
 	}))
@@ -194,7 +199,13 @@ func (s *Server) guarded(need onboard.Role, do func(a *answer, r *http.Request, 
 		a := &answer{w: w, c: http.NewResponseController(w), patience: s.times.write}
 		// Longer than any answer of one value may take to be made.
 		_ = a.c.SetWriteDeadline(time.Now().Add(s.times.body + takeTime + s.times.write))
-		r.Body = http.MaxBytesReader(w, r.Body, onboard.MaxBody)
+		most := int64(onboard.MaxBody)
+		stream := r.URL.Path == onboard.BundlePath
+		if stream {
+			most = onboard.MaxBundle
+			_ = a.c.EnableFullDuplex() // a refusal is heard while the rest is on its way
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		c, known := s.who(r)
 		err := error(nil)
 		switch {
@@ -211,6 +222,9 @@ func (s *Server) guarded(need onboard.Role, do func(a *answer, r *http.Request, 
 		no := refusalOf(err)
 		s.log.say(r.Context(), "local request refused", "user", c.user, "uid", c.UID, "pid", c.PID, "what", r.Method+" "+clip(r.URL.Path), "code", no.Code, "why", no.Text)
 		a.refuse(no)
+		if stream {
+			a.drain(r.Body)
+		}
 	})
 }
 
@@ -238,4 +252,27 @@ func (s *Server) state(a *answer, r *http.Request, c caller) error {
 		st.Conflicts = len(t.Conflicts())
 	}
 	return a.json(st)
+}
+
+// ofUpdates answers what is asked of updates.
+func (s *Server) ofUpdates(r *updates.Route, a *answer, req *http.Request, c caller) error {
+	call := updates.Call{Request: req, Actor: c.actor(), Allow: s.cfg.Allow, Log: s.cfg.Log, Patience: func(read, write time.Time) {
+		if !read.IsZero() {
+			_ = a.c.SetReadDeadline(read)
+		}
+		if !write.IsZero() {
+			_ = a.c.SetWriteDeadline(write)
+		}
+	}}
+	if s.cfg.Updates != nil {
+		call.Updates = s.cfg.Updates()
+	}
+	if call.Updates == nil {
+		return refuse(http.StatusServiceUnavailable, onboard.NotReady, "no part for updates runs on this board")
+	}
+	v, err := r.Do(&call)
+	if err != nil {
+		return err
+	}
+	return a.json(v)
 }

@@ -32,6 +32,7 @@ import (
 	"fulmar/agent/config"
 	"fulmar/agent/diagnose"
 	"fulmar/agent/probe"
+	"fulmar/agent/update/patch"
 	"fulmar/agent/wipe"
 	"fulmar/device"
 	"fulmar/device/child"
@@ -79,6 +80,8 @@ func fulmard(args []string, stdout, stderr io.Writer) int {
 		return 0
 	case len(args) >= 1 && args[0] == child.Word: // fulmard's own child, see device/child
 		return child.Become(args[1:], stderr)
+	case len(args) >= 1 && args[0] == patch.Word: // fulmard's own child, see agent/update/patch
+		return patch.Child(context.Background(), args[1:], stderr)
 	case len(args) >= 1 && args[0] == "wipe":
 		return wipeBoard(args[1:], stdout, stderr)
 	case len(args) == 1 && args[0] == "version":

@@ -136,4 +136,7 @@ type ModelStatus struct {
 	// Fallback is why the model runs on ONNX Runtime though TensorRT was asked for or
 	// would have been taken; it changes seldom.
 	Fallback string `cbor:"9,keyasint,omitempty"`
+	// Path is that of the setup which this is about: after a change of the package the first
+	// words may still be of the one before. "" from an older worker.
+	Path string `cbor:"10,keyasint,omitempty"`
 }

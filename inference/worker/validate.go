@@ -149,7 +149,7 @@ func (s *Status) Validate() error {
 		}
 		if len(m.State) > schema.MaxName || len(m.Error) > MaxErrorText || len(m.Engine) > schema.MaxName ||
 			len(m.Version) > schema.MaxName || len(m.SHA256) > schema.MaxName || len(m.EngineVersion) > schema.MaxName ||
-			len(m.Build) > MaxErrorText || len(m.Fallback) > MaxErrorText {
+			len(m.Build) > MaxErrorText || len(m.Fallback) > MaxErrorText || len(m.Path) > maxPath {
 			return fmt.Errorf("status: model %s: a text is too long", m.Name)
 		}
 	}

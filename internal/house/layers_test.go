@@ -76,7 +76,7 @@ var edges = map[string][]string{
 	"ota/delta/make":     {"ota/delta+"},
 	"ota/install":        {"ota+"},
 	"ota/install/site":   {"ota+", "device/child"},
-	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota/slot", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
+	"agent":              {"agent+", "command+", "twin+", "storage/journal", "ota+", "inference/worker", "device+", "link", "storage", "storage/vault", "tpm", "tpm/attest", "tpm/floor", "trust"},
 	"models":             {"models+"},
 	"fleet/ca":           {"trust"},
 	"fleet/access":       {},
@@ -113,8 +113,8 @@ var edges = map[string][]string{
 	"fleet/alerts":        {"fleet/alerts+", "fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access", "fleet/query+", "fleet/web+"},
 	"fleet/alerts/hooks":  {"fleet/registry/alertrows", "fleet/store", "fleet/audit", "fleet/access"},
 
-	"cmd/fulmar-rootfs":          {"ota/install/rootfs/nvidia", "ota/install/rootfs/wire"}, // root's: no more than it needs
-	"cmd/fulmar-launch":          {"ota/slot"},                                             // the standard library beside it: it must start where nothing else does
+	"cmd/fulmar-rootfs":          {"ota/install/rootfs+"}, // root's: no more than it needs
+	"cmd/fulmar-launch":          {"ota/slot"},            // the standard library beside it: it must start where nothing else does
 	"fleet/releases":             {"fleet/registry/releaserows", "fleet/access", "ota/release", "trust"},
 	"fleet/releases/releasetest": {"fleet/releases", "fleet/keyring", "fleet/access", "ota/release", "trust"},
 	"fleet/director":             {"fleet/registry/releaserows", "ota/release", "trust"},

@@ -238,5 +238,6 @@ const (
 	NotReady   = "not-ready" // the board has no name yet, or the part does not run
 	NotSigned  = "not-signed"
 	Challenged = "challenge" // not given, used, or too old
+	NotDone    = "not-done"  // the board could not, or would not; the text says why
 	Internal   = "failed"
 )

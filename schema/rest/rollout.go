@@ -269,7 +269,7 @@ const (
 
 // RolloutAction is one of them.
 type RolloutAction struct {
-	Do      string `json:"do"`
+	Do      string `json:"do,omitempty"`      // in the path of the API, not in the body
 	Why     string `json:"why,omitempty"`     // for the audit log
 	Without string `json:"without,omitempty"` // of retry: a query of boards to leave out
 	Only    string `json:"only,omitempty"`    // of retry: a query of boards to try alone

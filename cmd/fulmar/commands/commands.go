@@ -23,6 +23,7 @@ import (
 	"fulmar/cmd/fulmar/fault"
 	"fulmar/cmd/fulmar/key"
 	"fulmar/cmd/fulmar/local"
+	"fulmar/cmd/fulmar/ota"
 	"fulmar/cmd/fulmar/people"
 	"fulmar/cmd/fulmar/release"
 	"fulmar/cmd/fulmar/remote"
@@ -49,7 +50,7 @@ is over. An error ends with its code in brackets: fulmar explain CODE says more.
   fulmar tpm test`,
 	}, version)
 	c.AddCommand(spool.Command(), recoveryCommand(), key.Command(), release.Command(), board.Command(), command.Command(), detection.Command(), rollout.Command(), twin.Command(), twin.ConflictCommand(), alert.Command(),
-		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), local.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
+		alert.HookCommand(), people.UserCommand(), people.TokenCommand(), people.WhoCommand(), audit.Command(), local.Command(), ota.Command(), remote.LoginCommand(), remote.LogoutCommand(), tpmCommand(), enrolCommand(), doctorCommand(), explainCommand())
 	return c
 }
 

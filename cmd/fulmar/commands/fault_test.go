@@ -69,7 +69,7 @@ func TestEachCodeCanCome(t *testing.T) {
 	if err != nil || len(scripts) == 0 {
 		t.Fatal(scripts, err)
 	}
-	for _, path := range append(scripts, "../../../tests/enrol/enrol_test.go", "../rollout/rollout_test.go", "../command/command_test.go") {
+	for _, path := range append(scripts, "../../../tests/enrol/enrol_test.go", "../rollout/rollout_test.go", "../command/command_test.go", "../ota/ota_test.go") {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -82,7 +82,7 @@ func Table() []Row {
 	rows = append(rows, releaseRows()...)
 	rows = append(rows, enrolRows()...)
 	rows = append(rows, auditRows()...)
-	rows = append(rows, onboardRows()...)
+	rows = append(rows, append(onboardRows(), updateRows()...)...)
 	rows = append(rows, commandRows()...)
 	rows = append(rows, fleetRows()...)
 	for i := range rows {

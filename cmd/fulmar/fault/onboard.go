@@ -18,6 +18,9 @@ const (
 	BoardSays   Code = "FLT0811"
 	NotReady    Code = "FLT0812"
 	OtherSocket Code = "FLT0813"
+
+	UpdateFailed Code = "FLT0814"
+	UpdateGoesOn Code = "FLT0815"
 )
 
 // The exit codes of commands to boards, the same from a desk and at the board.
@@ -94,6 +97,22 @@ func onboardRows() []Row {
 			Code: OtherSocket, What: "the socket is not fulmard's",
 			Why: "The path is a link, or who listens is neither root nor the user that owns the folder. Nothing was asked.",
 			Do:  "name the socket in the board's data folder: --socket DATA/local.sock",
+		},
+	}
+}
+
+// updateRows are of what fulmar ota watches.
+func updateRows() []Row {
+	return []Row{
+		{
+			Code: UpdateFailed, What: "the update did not come to be on the board", Exit: ExitFailed, Told: true,
+			Why: "It was refused, failed, or was on trial and was gone back from; the message says which and why. What ran before runs.",
+			Do:  "fulmar ota history -o wide shows the states that it came by",
+		},
+		{
+			Code: UpdateGoesOn, What: "the update was not over when the time to watch was", Exit: ExitTimeout, Told: true,
+			Why: "The board goes on by itself: a window, a trial or a slow line takes its time.",
+			Do:  "fulmar ota status tells how it stands",
 		},
 	}
 }

@@ -37,13 +37,17 @@ const (
 // board asks the fulmard behind a socket.
 type board struct {
 	path string
+	wait time.Duration
 	http *http.Client
 }
 
-func open(path string) *board {
-	b := &board{path: path}
+func open(path string) *board { return patient(path, askTime) }
+
+// patient asks a board that may take so long for an answer.
+func patient(path string, wait time.Duration) *board {
+	b := &board{path: path, wait: wait}
 	b.http = &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, ResponseHeaderTimeout: askTime,
+		DisableKeepAlives: true, ResponseHeaderTimeout: wait,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return b.dial(ctx) },
 	}}
 	return b
@@ -129,7 +133,7 @@ func (b *board) do(ctx context.Context, method, path string, body any) (*http.Re
 
 // ask gives the only value of an answer.
 func (b *board) ask(ctx context.Context, method, path string, body, into any) error {
-	ctx, stop := context.WithTimeout(ctx, askTime)
+	ctx, stop := context.WithTimeout(ctx, b.wait)
 	defer stop()
 	res, err := b.do(ctx, method, path, body)
 	if err != nil {
@@ -203,3 +207,45 @@ func (b *board) follow(ctx context.Context, method, path string, body any, each 
 
 // errQuiet ends an answer whose board hangs.
 var errQuiet = errors.New("it says nothing any more")
+
+// Board asks the fulmard behind a socket, for other commands of a person at a board.
+type Board struct{ b *board }
+
+// SocketPath is where the package's fulmard listens.
+const SocketPath = socketPath
+
+// longAsk bounds a question that waits for a step of an update, or for the fleet.
+const longAsk = 100 * time.Second
+
+// Open names a socket; it asks nothing yet.
+func Open(path string) *Board { return &Board{patient(path, longAsk)} }
+
+// Ask gives the only value of an answer that comes at once.
+func (b *Board) Ask(ctx context.Context, method, path string, body, into any) error {
+	return b.b.ask(ctx, method, path, body, into)
+}
+
+// Send gives a stream to the board and takes the only value of its answer.
+func (b *Board) Send(ctx context.Context, path string, r io.Reader, size int64, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://board"+path, r)
+	if err != nil {
+		return err
+	}
+	req.ContentLength = size
+	client := &http.Client{Transport: &http.Transport{ // who verifies for an hour says nothing meanwhile
+		DisableKeepAlives: true, WriteBufferSize: 64 << 10,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return b.b.dial(ctx) },
+	}}
+	res, err := client.Do(req)
+	if err != nil {
+		return b.b.away(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return b.b.problem(res)
+	}
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(into); err != nil {
+		return fault.New(fault.BoardAway, "the answer of the board is cut off or not JSON: %w", err)
+	}
+	return nil
+}

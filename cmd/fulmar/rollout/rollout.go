@@ -364,7 +364,7 @@ func (a action) build(shared *remote.Flags) *cobra.Command {
 		}
 		_, err = fl.Do(ctx, remote.Request{
 			Method: http.MethodPost, Path: path(o.id, "/"+a.do), IfMatch: etag,
-			Body: rest.RolloutAction{Do: a.do, Why: o.why, Without: o.without, Only: o.only, Scope: o.scope},
+			Body: rest.RolloutAction{Why: o.why, Without: o.without, Only: o.only, Scope: o.scope},
 		}, &r)
 		if err != nil {
 			return remote.Unsure(err)

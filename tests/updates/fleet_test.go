@@ -1,0 +1,62 @@
+// Copyright (c) The Fulmar Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package updates
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"fulmar/tests/local"
+)
+
+// roll plans a rollout of one wave over all boards, starts it and watches it to its end.
+func (w *world) roll(component, release string) (out string, code int) {
+	w.Helper()
+	var plan struct {
+		ID string `json:"id"`
+	}
+	text := w.fulmar("rollout", "create", "--component", component, "--release", release, "--wave", "100%/1s", "--json")
+	if err := json.Unmarshal([]byte(text), &plan); err != nil || plan.ID == "" {
+		w.Fatalf("%v\n%s", err, text)
+	}
+	w.fulmar("rollout", "start", plan.ID)
+	cmd := exec.Command(filepath.Join(w.root, "bin/fulmar"), "rollout", "watch", plan.ID, "--timeout", "2m")
+	b, err := cmd.CombinedOutput()
+	if e, ok := err.(*exec.ExitError); ok {
+		return string(b), e.ExitCode()
+	} else if err != nil {
+		w.Fatal(err)
+	}
+	return string(b), 0
+}
+
+// TestByTheFleet: a rollout brings fulmard from 1.0 to 2.0: signed by release key and
+// director, fresh by nonce, objects over the link; and is held on a release that is broken.
+func TestByTheFleet(t *testing.T) {
+	w := newWorld(t, local.Board{NoInfer: true, Extra: quiet})
+	w.desk()
+	w.bundle("2.0", "agent", w.agent("2.0", "good"), "2.0", "within=90s,hold=5s")
+	t.Logf("%s", w.fulmar("release", "upload", filepath.Join(w.dir, "release-2.0")))
+	begin := time.Now()
+	out, code := w.roll("agent", "2.0")
+	t.Logf("%d after %v\n%s", code, time.Since(begin).Round(time.Second), out)
+	w.unit.runs("2.0", 10*time.Second)
+	w.told("update/agent", "committed", "attempt")
+	if code != 0 {
+		t.Errorf("the rollout ended with %d", code)
+	}
+	w.bundle("3.0", "agent", w.agent("3.0~exits", "exits"), "3.0~exits", "within=60s,hold=5s")
+	w.fulmar("release", "upload", filepath.Join(w.dir, "release-3.0"))
+	out, code = w.roll("agent", "3.0")
+	t.Logf("%d\n%s", code, out)
+	if code != 21 || !strings.Contains(out, "1 failed") { // one board of one is too few for a gate to say more
+		t.Errorf("%d, wants 21: held for a person", code)
+	}
+	w.unit.runs("2.0", 30*time.Second)
+	w.told("update/agent", "rolled-back", "launcher")
+}
