@@ -131,8 +131,11 @@ func (p *parts) kinds() string {
 		name string
 		can  bool
 	}{
-		{programs.Agent, p.programs != nil}, {programs.Worker, p.programs != nil && infer}, {"model", p.models != nil && infer},
-		{conf.Component, p.conf != nil}, {"rootfs", false},
+		{programs.Agent, p.programs != nil},
+		{programs.Worker, p.programs != nil && infer},
+		{"model", p.models != nil && infer},
+		{conf.Component, p.conf != nil},
+		{"rootfs", false},
 	} {
 		if k.can || p.site[k.name] != nil {
 			out = append(out, k.name)

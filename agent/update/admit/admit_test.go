@@ -45,7 +45,7 @@ func TestWindows(t *testing.T) {
 	if next := ws.Next(at(t, "2026-11-28 13:00")); next != at(t, "2026-11-29 00:00") {
 		t.Error(next)
 	}
-	if !(Windows)(nil).Open(at(t, "2026-11-28 13:00")) {
+	if !Windows(nil).Open(at(t, "2026-11-28 13:00")) {
 		t.Error("no windows is always")
 	}
 	for _, bad := range []string{"", "mon", "mon 22:00", "22:00-22:00", "22:00-25:00", "monday 1:00-2:00", "mon 1:00-2:00 x", "24:00-01:00"} {
