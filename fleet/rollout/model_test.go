@@ -228,6 +228,13 @@ func corners(t *testing.T) (out []*world) {
 	w.mute = true
 	w.start()
 	must(w, Abort{By: ann})
+	// A person takes it back while its guards are read.
+	w = fresh(func(s *rest.RolloutSpec) { s.Guards = []rest.Guard{{Name: "g", Expr: "g"}} })
+	w.mute = true
+	w.start()
+	until(w, state.Judging)
+	must(w, Rollback{By: ann, Epoch: w.epoch + 1, All: true})
+	w.finish()
 	// Boards that were good fail later: that halts it wherever it stands.
 	for _, at := range []state.State{state.Soak, state.Judging, state.Held, state.Paused} {
 		w := fresh(func(s *rest.RolloutSpec) {
@@ -408,7 +415,7 @@ func TestCommonIsNamed(t *testing.T) {
 	t.Parallel()
 	s := quick()
 	s.Waves[0].Count = 20
-	w := newWorld(t, 1, s, 60, 4, func(i int, _ *rand.Rand) int {
+	w := newWorld(t, 2, s, 60, 4, func(i int, _ *rand.Rand) int {
 		if i%6 == 0 {
 			return goesBack
 		}

@@ -5,7 +5,6 @@ package updates
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -197,15 +196,6 @@ func (w *world) ota(args ...string) (out string, code int) {
 		w.Fatal(err)
 	}
 	return string(b), 0
-}
-
-func (w *world) updates() (u onboard.Updates) {
-	w.Helper()
-	out, code := w.ota("status", "--json")
-	if code != 0 || json.Unmarshal([]byte(out), &u) != nil {
-		w.Fatalf("status: %d, %s", code, out)
-	}
-	return u
 }
 
 // up waits until the board is connected.

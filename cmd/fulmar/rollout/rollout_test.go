@@ -156,7 +156,8 @@ waves: [{count: 5, soak_s: 60}]
 	d.must(err, "[FLT0001]\n")
 }
 
-// TestActions: a decision says which version it is about, and why.
+// TestActions: a decision says which version it is about, and why. What is to be done stands
+// in the path alone: the API refuses a body that says it again.
 func TestActions(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
@@ -170,7 +171,7 @@ func TestActions(t *testing.T) {
 		d.must(err, "")
 		path := "/api/v1/rollouts/r-1/" + a.do
 		var got rest.RolloutAction
-		if json.Unmarshal(d.sent[path], &got) != nil || got.Do != a.do || got.Why != "because" || d.tags[path] != `"7"` || !strings.Contains(talk, "/rollouts/r-1") {
+		if json.Unmarshal(d.sent[path], &got) != nil || got.Do != "" || got.Why != "because" || d.tags[path] != `"7"` || !strings.Contains(talk, "/rollouts/r-1") {
 			t.Errorf("%s: %+v, If-Match %s, %s", a.do, got, d.tags[path], talk)
 		}
 	}

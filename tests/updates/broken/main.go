@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"os/signal"
 	"strconv"
 	"syscall"
@@ -93,6 +94,7 @@ func fault() {
 				b[i] = 1
 			}
 			eaten = append(eaten, b)
+			runtime.KeepAlive(eaten)
 			time.Sleep(biteEvery)
 		}
 	case "deafens":
