@@ -252,6 +252,7 @@ func TestTPMReplaced(t *testing.T) {
 			}
 			h.start("dock-1", chip.Path())
 			q := h.asked(why)
+			time.Sleep(2 * time.Second) // what the API shows may be a second old
 			before := h.arrived("dock-1")
 			time.Sleep(2 * time.Second)
 			if n := h.arrived("dock-1"); n != before {
