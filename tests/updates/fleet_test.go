@@ -38,6 +38,7 @@ func (w *world) roll(component, release string) (out string, code int) {
 // TestByTheFleet: a rollout brings fulmard from 1.0 to 2.0: signed by release key and
 // director, fresh by nonce, objects over the link; and is held on a release that is broken.
 func TestByTheFleet(t *testing.T) {
+	t.Parallel() // they mostly wait
 	w := newWorld(t, local.Board{NoInfer: true, Extra: quiet})
 	w.desk()
 	w.bundle("2.0", "agent", w.agent("2.0", "good"), "2.0", "within=90s,hold=5s")

@@ -16,6 +16,7 @@ const quiet = "infer: {mode: \"off\"}\n"
 // TestItself: fulmard brings itself from 1.0 to 2.0 out of a bundle, then goes back from
 // each version that is broken, and the fleet is told why.
 func TestItself(t *testing.T) {
+	t.Parallel() // they mostly wait
 	w := newWorld(t, local.Board{NoInfer: true, Extra: quiet})
 	begin := time.Now()
 	out, code := w.ota("install-bundle", w.bundle("2.0", "agent", w.agent("2.0", "good"), "2.0", "within=90s,hold=5s"), "--watch")
