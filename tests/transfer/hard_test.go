@@ -356,7 +356,7 @@ func TestTwo(t *testing.T) {
 // refused or, where the board is flooded with refusals, not answered. Topics of objects
 // that a board may not have are not heard.
 func TestUnknown(t *testing.T) {
-	t.Parallel()
+	// Not beside others: it looks at the memory of all.
 	f := fleet(t, objects.Config{})
 	var refused int
 	var mu sync.Mutex
