@@ -193,7 +193,7 @@ func (c *Caster) pass(ctx context.Context, g *gathering) {
 	}
 	c.mu.Lock()
 	pace := bucket.New(c.rates.Cast, burst/4)
-	wait := g.until.Sub(time.Now())
+	wait := time.Until(g.until)
 	c.mu.Unlock()
 	c.castHold(g, wait+slack)
 	tree := g.tree.String()

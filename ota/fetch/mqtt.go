@@ -77,9 +77,21 @@ func (m *MQTT) Take(d *ota.Down) {
 	if ch == nil {
 		return
 	}
-	select {
-	case ch <- d:
-	default:
+	for {
+		select {
+		case ch <- d:
+			return
+		default:
+		}
+		if d.Hold == nil {
+			return
+		}
+		// That all was sent must not be lost with what was: nothing else tells of it, and the
+		// wait for it is long. A piece goes for it, which is asked for again.
+		select {
+		case <-ch:
+		default:
+		}
 	}
 }
 
