@@ -160,6 +160,29 @@ func (p *parts) names() []string {
 	return out
 }
 
+// forsake removes what was staged for components of which a record that was lost once knows
+// nothing, and ends that updates own what is on trial. What is in force stays so.
+func (p *parts) forsake(ctx context.Context, st *ota.Status) {
+	known := map[string]bool{}
+	for n := range st.Components {
+		known[n] = true
+	}
+	for i := range st.Waiting {
+		known[st.Waiting[i].Component] = true
+	}
+	if st.Work != nil {
+		known[st.Work.Component] = true
+	}
+	for _, n := range p.names() {
+		if known[n] {
+			continue
+		}
+		if err := p.installer(n).Sweep(ctx, nil); err != nil {
+			p.cfg.Log.Warn("what was staged before the record of updates was lost is not let go of; it is tried again with the next start", "component", n, "err", err)
+		}
+	}
+}
+
 // versions are those that run, by component; what is not known is left out.
 func (p *parts) versions(ctx context.Context) map[string]string {
 	out := map[string]string{}

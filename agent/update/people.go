@@ -4,6 +4,7 @@
 package update
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,6 +111,11 @@ func (s *Service) Hold(d time.Duration, who string) error { return s.hold.set(d,
 func (s *Service) Bundle(ctx context.Context, r io.Reader, who string) (onboard.Taken, error) {
 	if s.off != "" {
 		return onboard.Taken{}, errors.New(s.off)
+	}
+	select {
+	case <-s.begun:
+	default:
+		return onboard.Taken{}, fmt.Errorf("the record of updates is not read yet, try again in a moment: %s", cmp.Or(s.updater.Status().Trouble, "fulmard has just started"))
 	}
 	return bundles.Take(ctx, bundles.Config{
 		Shelf: s.shelf, Keys: s.cfg.Keys, Learn: s.cfg.Learn, Board: s.prover, Installer: s.parts.installer, Unmet: s.unmet, Offer: s.updater.Offer,

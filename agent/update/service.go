@@ -91,13 +91,14 @@ type Service struct {
 	shelf   *bundles.Shelf
 	parts   *parts
 	gate    *gate.Gate
+	begun   chan struct{}                     // closed: the record is read, orders may come
 	said    atomic.Pointer[map[string]string] // state and reason that was reported last, by component
 }
 
 // New wires the updates of a board. It reads its own files and touches no network.
 func New(cfg Config) *Service {
 	c := cfg.Config()
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, begun: make(chan struct{})}
 	s.said.Store(&map[string]string{})
 	if c.Updates.Mode == config.UpdatesOff {
 		s.off = "this board takes no updates: updates.mode is off in its config"
@@ -167,10 +168,33 @@ func (s *Service) Run(ctx context.Context) error {
 	s.parts.begin(ctx)
 	g := run.New(ctx)
 	g.Go("machine", s.runMachine)
-	g.Go("intake", s.intake.Run)
+	g.Go("intake", func(ctx context.Context) error {
+		if s.begin(ctx) != nil {
+			return nil // the context ended
+		}
+		return s.intake.Run(ctx)
+	})
 	g.Go("restarts", s.restarts)
 	g.Go("shelf", s.tidy)
 	return g.Wait(stopGrace)
+}
+
+// noComponent is what nothing is called that can be updated.
+const noComponent = "none"
+
+// begin waits until the machine has read its record. Where that was lost, nothing names any
+// more what was staged or is on trial: it is let go of before orders come, so that no slot
+// is owned for ever by an update that nobody knows of.
+func (s *Service) begin(ctx context.Context) error {
+	// It answers from its loop: its record is read then, and Status is what is in it.
+	if err := s.updater.Abort(ctx, noComponent); !errors.Is(err, ota.ErrNothing) {
+		return err
+	}
+	if st := s.updater.Status(); st.Lost {
+		s.parts.forsake(ctx, &st)
+	}
+	close(s.begun)
+	return ctx.Err()
 }
 
 // runMachine keeps the machine at work: an error of its disk is no reason to end the board.

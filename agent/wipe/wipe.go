@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package wipe takes from a board all that makes it this board: keys, certificates,
-// the TPM's counter, and the records and pictures it keeps. What it leaves behind is a
-// machine that has to enrol anew.
+// the TPM's counter, the records and pictures it keeps, and what came to it over the air but
+// for its programs. What it leaves behind is a machine that has to enrol anew.
 package wipe
 
 import (
@@ -45,7 +45,8 @@ func Board(ctx context.Context, cfg *config.Config, named string, out io.Writer)
 		return err
 	}
 	fmt.Fprintln(out, "gone: the records it kept, and the keys to them")
-	inTPM := identity.Where(cfg.IdentityDir(), cfg.Key.Mode) == schema.KeyTPM
+	// A wipe before this one, which did not get at the TPM, has left no key but the floor.
+	inTPM := identity.Where(cfg.IdentityDir(), cfg.Key.Mode) == schema.KeyTPM || counted(cfg)
 	counterErr := deleteCounter(ctx, cfg, inTPM, out)
 	if err := blank(cfg.SpoolKeyFile()); err != nil {
 		return err
@@ -65,17 +66,54 @@ func Board(ctx context.Context, cfg *config.Config, named string, out io.Writer)
 			return fmt.Errorf("wipe: %w", err)
 		}
 	}
+	if err := forgetUpdates(cfg, counterErr == nil); err != nil {
+		return err
+	}
 	if err := atomicfile.SyncDir(cfg.Data); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("wipe: %w", err)
 	}
 	fmt.Fprintln(out, "gone: its keys, its certificate, its pictures and what was asked of it")
-	fmt.Fprintln(out, "kept: its config, engines built on it, and what the fleet has of it (fulmar board wipe, at a desk)")
+	fmt.Fprintln(out, "gone: models and config that came over the air, and what it knew of updates")
+	fmt.Fprintln(out, "kept: its programs, its own config, engines built on it, and what the fleet has of it (fulmar board wipe, at a desk)")
 	if inTPM {
 		fmt.Fprintln(out, "a copy of the disk made before this is of use with this TPM only; tpm2_clear makes it useless there, too, with all else that other programs keep in the TPM")
 	} else {
 		fmt.Fprintln(out, "flash keeps old copies of a deleted key: revoke the board at the fleet, and destroy the card if it was worth stealing")
 	}
 	return counterErr
+}
+
+// counted tells whether the floor of updates is one by a counter in the TPM.
+func counted(cfg *config.Config) bool {
+	for _, name := range []string{"tpm", "tpm.new"} {
+		if _, err := os.Lstat(filepath.Join(cfg.FloorDir(), name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// forgetUpdates removes what updates keep: the record and what they bring, models and config
+// that came by them, and the floor. That one stays where its counter in the TPM is still there:
+// a counter without its record is a floor that was tampered with, and the record is what the
+// next wipe knows of the counter.
+func forgetUpdates(cfg *config.Config, withFloor bool) error {
+	// Beside the folder ota: ota.objects, ota.bundle, ota.hold, ota.told. The folder of models
+	// itself stays: the worker's sandbox has it mounted.
+	patterns := []string{"ota", "ota.*", "config", filepath.Join("models", "*"), filepath.Join("models", ".*")}
+	if withFloor {
+		patterns = append(patterns, "floor", "floor.lost")
+	}
+	for _, p := range patterns {
+		paths, err := filepath.Glob(filepath.Join(cfg.Data, p))
+		for _, path := range paths {
+			err = errors.Join(err, os.RemoveAll(path))
+		}
+		if err != nil {
+			return fmt.Errorf("wipe: %w", err)
+		}
+	}
+	return nil
 }
 
 // Name is the board's name: as its config says, or as the fleet called it; "" if neither.
@@ -109,7 +147,7 @@ func deleteCounter(ctx context.Context, cfg *config.Config, inTPM bool, out io.W
 	case errors.Is(err, tpm.ErrMissing):
 		return nil
 	case err != nil:
-		return fmt.Errorf("all else is wiped, but not the counter in the TPM, which holds no secret: %w", err)
+		return fmt.Errorf("all else is wiped, but not the counter in the TPM and the record of the lowest release beside it, which hold no secret; wipe again when the TPM answers: %w", err)
 	}
 	fmt.Fprintln(out, "gone: the counter of its floor, in the TPM")
 	return nil

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"fulmar/agent/chip"
 	"fulmar/agent/config"
+	keeper "fulmar/agent/update/floor"
 	"fulmar/schema"
 	"fulmar/storage"
 	"fulmar/storage/vault"
@@ -39,11 +41,15 @@ func board(t *testing.T, path string) *config.Config {
 	files := map[string]string{
 		"identity/identity.json": `{"tenant":"default","board":"dock-1"}`, "identity/identity.json.old": "x", "pictures/a.jpg": "x", "commands.journal": "x", "commands.journal.bad": "x",
 		"config.last-good.yaml": "x", "engines/a": "x",
+		"ota/record.a": "x", "ota/manifests/1": "x", "ota/programs.json": "x", "ota.objects/1": "x", "ota.bundle/.new": "x", "ota.hold": "x", "ota.told": "x",
+		"models/parcels/1/model.onnx": "x", "models/.new/a": "x", "config/1/a.yaml": "x", "floor.lost/floor": "x",
 	}
 	if path == "" {
 		files["identity/board.key"] = "secret"
+		files["floor/floor"] = "x"
 	} else {
 		files["identity/"+chip.KeyFile] = "secret"
+		files["floor/tpm/key.sealed"] = "x"
 	}
 	for name, text := range files {
 		p := filepath.Join(cfg.Data, name)
@@ -108,7 +114,7 @@ func TestWipe(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
-		if got := left(cfg); got != ". config.last-good.yaml engines engines/a" {
+		if got := left(cfg); got != ". config.last-good.yaml engines engines/a models" {
 			t.Errorf("%s: left are %s", name, got)
 		}
 		if strings.Count(said.String(), "gone: the counter") != strings.Count(name, "tpm") {
@@ -120,15 +126,62 @@ func TestWipe(t *testing.T) {
 	}
 }
 
-// A TPM that does not answer leaves its counter, and nothing else.
+// A TPM that does not answer leaves its counter with the record of the floor, which would be
+// no floor without it, and nothing else; wiping again, when it answers, takes both.
 func TestWipeWithoutTPM(t *testing.T) {
 	t.Parallel()
+	c := tpmtest.Start(t)
+	o := must(tpm.Open(tpm.Config{Path: c.Path(), Timeout: 10 * time.Second}))
+	must(must(o.Counter(floor.Index)).Define())
+	_ = o.Close()
 	cfg := board(t, filepath.Join(t.TempDir(), "none"))
 	if err := Board(t.Context(), cfg, "dock-1", io.Discard); !errors.Is(err, tpm.ErrNoTPM) || !strings.Contains(err.Error(), "all else is wiped") {
 		t.Error(err)
 	}
-	if strings.Contains(left(cfg), "identity") {
-		t.Errorf("left are %s", left(cfg))
+	if got := left(cfg); got != ". config.last-good.yaml engines engines/a floor floor/tpm floor/tpm/key.sealed floor.lost floor.lost/floor models" {
+		t.Errorf("left are %s", got)
+	}
+	cfg.Board, cfg.TPM.Path = "dock-1", c.Path()
+	var said bytes.Buffer
+	if err := Board(t.Context(), cfg, "dock-1", &said); err != nil || !strings.Contains(said.String(), "gone: the counter") {
+		t.Errorf("again: %v, said %s", err, said.String())
+	}
+	if got := left(cfg); got != ". config.last-good.yaml engines engines/a models" {
+		t.Errorf("then left are %s", got)
+	}
+}
+
+// A floor of an updated board is the one that is wiped: the next identity begins with none.
+func TestWipeFloor(t *testing.T) {
+	t.Parallel()
+	c := tpmtest.Start(t)
+	for name, path := range map[string]string{"file": "", "tpm": c.Path()} {
+		cfg := board(t, path)
+		cfg.Board = "dock-1"
+		if err := os.RemoveAll(cfg.FloorDir()); err != nil {
+			t.Fatal(err)
+		}
+		use := func(f func(k *keeper.Keeper) error) error { // a TPM has one who uses it at a time
+			ch := chip.New(path, cfg.IdentityDir(), func() time.Duration { return time.Hour }, slog.New(slog.DiscardHandler))
+			defer ch.Close()
+			return f(keeper.New(ch, cfg.FloorDir(), func() bool { return path != "" }))
+		}
+		if err := use(func(k *keeper.Keeper) error { return k.Raise(7) }); err != nil {
+			t.Fatal(name, err)
+		}
+		if err := Board(t.Context(), cfg, "dock-1", io.Discard); err != nil {
+			t.Fatal(name, err)
+		}
+		err := use(func(k *keeper.Keeper) error {
+			n, err := k.Floor()
+			if n != 0 {
+				t.Errorf("%s: the floor is %d", name, n)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

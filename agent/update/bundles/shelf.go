@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"fulmar/internal/atomicfile"
 	"fulmar/internal/disk"
@@ -29,12 +30,13 @@ const reserve = 32 << 20
 // Shelf keeps objects that came in bundles, and gives them before the network is asked: an
 // [ota.Fetcher] before another one.
 type Shelf struct {
-	dir  string
-	next ota.Fetcher
+	dir   string
+	next  ota.Fetcher
+	using sync.Mutex // by who takes a bundle in, or removes all of it
 }
 
 // NewShelf makes a shelf in a folder, which it makes when there is something to keep.
-func NewShelf(dir string, next ota.Fetcher) *Shelf { return &Shelf{dir, next} }
+func NewShelf(dir string, next ota.Fetcher) *Shelf { return &Shelf{dir: dir, next: next} }
 
 func (s *Shelf) path(o release.Object) string { return filepath.Join(s.dir, o.Tree.String()) }
 
@@ -59,18 +61,37 @@ func (s *Shelf) Fetch(ctx context.Context, o release.Object, progress func(have,
 
 // Drop implements [ota.Fetcher].
 func (s *Shelf) Drop(o release.Object) error {
-	err := os.Remove(s.path(o))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(err, s.next.Drop(o))
+	return errors.Join(s.remove(o), s.next.Drop(o))
 }
 
-// Clear removes all of it: no update wants it any more.
-func (s *Shelf) Clear() error { return os.RemoveAll(s.dir) }
+func (s *Shelf) remove(o release.Object) error {
+	if err := os.Remove(s.path(o)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
-// put keeps an object, durably and only if its bytes are the right ones.
-func (s *Shelf) put(o release.Object, r io.Reader) error {
+// Clear removes all of it: no update wants it any more. What is being taken in stays.
+func (s *Shelf) Clear() error {
+	if !s.using.TryLock() {
+		return nil
+	}
+	defer s.using.Unlock()
+	return os.RemoveAll(s.dir)
+}
+
+// put keeps an object, durably and only if its bytes are the right ones. fresh tells that it
+// is here now and was not before.
+func (s *Shelf) put(o release.Object, r io.Reader) (fresh bool, err error) {
+	_, err = os.Lstat(s.path(o))
+	fresh = errors.Is(err, fs.ErrNotExist)
+	if err := s.write(o, r); err != nil {
+		return false, err
+	}
+	return fresh, nil
+}
+
+func (s *Shelf) write(o release.Object, r io.Reader) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}

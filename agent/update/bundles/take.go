@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"fulmar/internal/ustar"
 	"fulmar/ota"
 	"fulmar/ota/bundle"
 	"fulmar/ota/prove"
@@ -19,20 +18,6 @@ import (
 	"fulmar/schema/onboard"
 	wire "fulmar/schema/ota"
 	"fulmar/trust"
-)
-
-// Bounds of a bundle beside those of package bundle.
-const (
-	maxFiles = 4096
-	maxTotal = onboard.MaxBundle
-)
-
-// Names of the entries, as package bundle writes them.
-const (
-	manifestName   = "release.json"
-	directivesName = "directives.jsonl"
-	keySetDir      = "keysets/"
-	objectDir      = "objects/"
 )
 
 // Config is what taking a bundle works with.
@@ -51,119 +36,123 @@ type Config struct {
 // taking is one bundle on its way.
 type taking struct {
 	Config
-	envelope   []byte
-	keySets    [][]byte
+	stream     *bundle.Stream
 	set        *trust.KeySet
 	board      prove.Board
 	opened     *release.Opened
 	directives map[string]*wire.Proven
 	chosen     []*release.Component
-	wanted     map[release.Hash]release.Object // by tree
+	wanted     map[release.Hash]bool // by tree
+	kept       []release.Object      // that were not there before
 	skipped    []string
 }
 
+// ErrBusy: a board takes one bundle at a time.
+var ErrBusy = errors.New("another bundle is being taken in: try again when it is through")
+
 // Take reads a bundle to its end and offers what it brings. Nothing is kept of one whose
-// signatures do not hold.
+// signatures do not hold, and nothing stays of one that turns out not to be whole.
 func Take(ctx context.Context, cfg Config, r io.Reader) (onboard.Taken, error) {
-	k := &taking{Config: cfg, directives: map[string]*wire.Proven{}, wanted: map[release.Hash]release.Object{}}
-	t := ustar.NewReader(r, ustar.Limits{Files: maxFiles, Total: maxTotal, Name: func(s string) bool {
-		return s == manifestName || s == directivesName || strings.HasPrefix(s, keySetDir) || strings.HasPrefix(s, objectDir)
-	}})
-	for i := 0; ; i++ {
-		e, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil && ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		if err == nil {
-			err = k.entry(i, e, t)
-		}
-		if err != nil {
-			return onboard.Taken{}, fmt.Errorf("bundle: %w", err)
-		}
+	if !cfg.Shelf.using.TryLock() {
+		return onboard.Taken{}, ErrBusy
 	}
-	if k.opened == nil { // no objects: an undo, or nothing
-		if err := k.prove(ctx); err != nil {
-			return onboard.Taken{}, fmt.Errorf("bundle: %w", err)
-		}
+	defer cfg.Shelf.using.Unlock()
+	k := &taking{Config: cfg, directives: map[string]*wire.Proven{}, wanted: map[release.Hash]bool{}}
+	if err := k.read(ctx, &bounded{ctx, r, onboard.MaxBundle}); err != nil {
+		return onboard.Taken{}, k.refuse(err)
 	}
-	return k.offer()
+	out, err := k.offer()
+	if err != nil {
+		return out, k.refuse(err)
+	}
+	return out, nil
 }
 
-func (k *taking) entry(i int, e ustar.Entry, r io.Reader) error {
-	small := func(most int64) ([]byte, error) {
-		if e.Size > most {
-			return nil, fmt.Errorf("%s has %d bytes, at most %d", e.Name, e.Size, most)
-		}
-		return io.ReadAll(r)
+// refuse removes what a bundle brought that comes to nothing.
+func (k *taking) refuse(err error) error {
+	for _, o := range k.kept {
+		err = errors.Join(err, k.Shelf.remove(o))
 	}
-	switch {
-	case (i == 0) != (e.Name == manifestName):
-		return fmt.Errorf("%s as number %d: it begins with %s", e.Name, i+1, manifestName)
-	case e.Name == manifestName:
-		b, err := small(trust.MaxEnvelope)
-		k.envelope = b
+	return fmt.Errorf("bundle: %w", err)
+}
+
+// bounded ends with its context, and with the most that a board takes: package bundle allows
+// more, as for a stick that is read in place.
+type bounded struct {
+	ctx  context.Context
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if b.left <= 0 {
+		return 0, fmt.Errorf("it has more than %d GiB", int64(onboard.MaxBundle)>>30)
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
+
+// read proves a bundle and keeps what of its objects can be used here.
+func (k *taking) read(ctx context.Context, r io.Reader) (err error) {
+	if k.stream, err = bundle.Read(r); err != nil {
 		return err
-	case strings.HasPrefix(e.Name, keySetDir):
-		if k.opened != nil || len(k.keySets) >= bundle.MaxKeySets {
-			return fmt.Errorf("%s is one too many, or out of its place", e.Name)
-		}
-		b, err := small(trust.MaxEnvelope)
-		k.keySets = append(k.keySets, b)
+	}
+	if err := k.prove(ctx); err != nil {
 		return err
 	}
-	if k.opened == nil {
-		if err := k.prove(context.Background()); err != nil {
-			return err
+	err = k.stream.Directives(func(d *bundle.Directed) bool {
+		if d.Tenant == k.board.Tenant && d.Board == k.board.Name && k.opened.Component(d.Component) != nil && k.directives[d.Component] == nil {
+			k.directives[d.Component] = d.Proven()
 		}
-	}
-	if e.Name == directivesName {
-		if e.Size > bundle.MaxDirectives {
-			return fmt.Errorf("%s has %d bytes, at most %d", e.Name, e.Size, bundle.MaxDirectives)
-		}
-		return bundle.Lines(r, func(d *bundle.Directed) bool {
-			if d.Tenant == k.board.Tenant && d.Board == k.board.Name {
-				k.directives[d.Component] = d.Proven()
-			}
-			return true
-		})
-	}
-	tree, err := release.ParseHash(strings.TrimPrefix(e.Name, objectDir))
+		return true
+	})
 	if err != nil {
 		return err
 	}
-	o, ok := k.wanted[tree]
-	if !ok {
-		return nil // of a component that this board does not take; the reader passes over it
-	}
-	if o.Size != e.Size {
-		return fmt.Errorf("%s has %d bytes, the release says %d", e.Name, e.Size, o.Size)
-	}
-	if err := k.Shelf.put(o, r); err != nil {
-		return fmt.Errorf("keep %s: %w", e.Name, err)
-	}
-	return nil
-}
-
-// prove follows the key sets, proves the manifest, and chooses the components.
-func (k *taking) prove(ctx context.Context) (err error) {
-	if k.envelope == nil {
-		return errors.New("it is empty")
-	}
-	for _, s := range k.keySets {
-		if _, err := k.Learn(s); err != nil && !errors.Is(err, trust.ErrRollback) {
-			return fmt.Errorf("key set: %w", err)
+	for {
+		o, r, err := k.stream.Next(k.opened)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !k.wanted[o.Tree] {
+			continue // of a component that this board does not take; the reader passes over it
+		}
+		fresh, err := k.Shelf.put(o, r)
+		if fresh {
+			k.kept = append(k.kept, o)
+		}
+		if err != nil {
+			return fmt.Errorf("keep object %s: %w", o.Tree, err)
 		}
 	}
+}
+
+// prove follows the key sets from the one in force on, proves the manifest, and chooses the
+// components. A board that has no key set takes none from a stick: the first one is taken as
+// it is, so it has to come from the fleet.
+func (k *taking) prove(ctx context.Context) (err error) {
+	set, err := k.Keys()
+	if err != nil {
+		return err
+	}
+	if _, err := k.stream.Follow(set, k.learn); err != nil {
+		return err
+	}
+	// Again: the fleet may have brought a newer one meanwhile.
 	if k.set, err = k.Keys(); err != nil {
 		return err
 	}
 	if k.board, err = k.Board(); err != nil {
 		return err
 	}
-	if k.opened, err = release.Open(k.set, k.envelope, k.board.Floor); err != nil {
+	if k.opened, err = release.Open(k.set, k.stream.Envelope(), k.board.Floor); err != nil {
 		return err
 	}
 	for i := range k.opened.Components {
@@ -189,6 +178,15 @@ func (k *taking) prove(ctx context.Context) (err error) {
 	return nil
 }
 
+// learn takes a key set that the one in force leads to. One that the fleet was first with is
+// no fault.
+func (k *taking) learn(envelope []byte) error {
+	if _, err := k.Learn(envelope); err != nil && !errors.Is(err, trust.ErrRollback) {
+		return err
+	}
+	return nil
+}
+
 // brings tells whether what a component needs of others may come with the same bundle; the
 // update itself asks again.
 func (k *taking) brings(c *release.Component) bool {
@@ -208,14 +206,14 @@ func (k *taking) choose(ctx context.Context, c *release.Component, in ota.Instal
 	k.chosen = append(k.chosen, c)
 	for i := range c.Files {
 		f := &c.Files[i]
-		k.wanted[f.Tree] = f.Object
+		k.wanted[f.Tree] = true
 		for _, e := range f.Encodings {
 			if e.From != nil {
 				if _, err := in.Base(ctx, *e.From); err != nil {
 					continue
 				}
 			}
-			k.wanted[e.Tree] = e.Object
+			k.wanted[e.Tree] = true
 		}
 	}
 }
@@ -226,7 +224,7 @@ func (k *taking) offer() (onboard.Taken, error) {
 	out := onboard.Taken{Release: k.opened.Release, Skipped: k.skipped, Signers: k.opened.Signers}
 	var errs []error
 	for _, c := range ordered(k.chosen) {
-		o, err := prove.Local(k.set, k.envelope, c.Name, k.directives[c.Name], k.board)
+		o, err := prove.Local(k.set, k.stream.Envelope(), c.Name, k.directives[c.Name], k.board)
 		if err == nil {
 			err = k.Offer(*o)
 		}

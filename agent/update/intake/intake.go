@@ -40,6 +40,9 @@ const (
 	tries      = 3
 	// retry is how often what waits is looked at again, beside each connection and key set.
 	retry = 5 * time.Minute
+	// doubt is how long keys that this board does not know may be those of a key set that is
+	// on its way: after an absence both come with the connection, in no order.
+	doubt = time.Minute
 )
 
 // Machine is who brings orders into force: *ota.Updater.
@@ -72,7 +75,7 @@ type Intake struct {
 	cfg     Config
 	arrived chan []byte
 	again   chan struct{}
-	pending map[string]*wire.Assignment // by component; the Run goroutine's
+	pending map[string]*waiting // by component; the Run goroutine's
 
 	asking sync.Mutex // one question at a time
 
@@ -80,9 +83,17 @@ type Intake struct {
 	answer chan *wire.Proven // of the nonce that is asked; nil: none is
 }
 
+// waiting is an assignment that cannot be proven yet.
+type waiting struct {
+	*wire.Assignment
+	// doubted is when its keys were not known first, by key set version; zero: they were.
+	doubted time.Time
+	version uint64
+}
+
 // New makes an intake; it does nothing before Run.
 func New(cfg Config) *Intake {
-	return &Intake{cfg: cfg, arrived: make(chan []byte, maxArrived), again: make(chan struct{}, 1), pending: map[string]*wire.Assignment{}}
+	return &Intake{cfg: cfg, arrived: make(chan []byte, maxArrived), again: make(chan struct{}, 1), pending: map[string]*waiting{}}
 }
 
 // Give hands over an encoded assignment without waiting.
@@ -132,7 +143,7 @@ func (in *Intake) Run(ctx context.Context) error {
 		case <-t.C:
 		}
 		for _, name := range slices.Sorted(maps.Keys(in.pending)) {
-			in.take(ctx, in.pending[name])
+			in.take(ctx, in.pending[name].Assignment)
 		}
 	}
 }
@@ -144,20 +155,21 @@ func later(err error) error { return fmt.Errorf("%w: %w", errLater, err) }
 
 // take proves one and hands it over.
 func (in *Intake) take(ctx context.Context, a *wire.Assignment) {
-	err := in.prove(ctx, a)
+	w := &waiting{Assignment: a}
+	err := in.prove(ctx, w)
 	log := in.cfg.Log.With("rollout", a.Rollout, "component", a.Component, "release", a.Release, "attempt", a.Attempt)
 	var no *prove.Refused
 	switch {
 	case err == nil:
-		delete(in.pending, a.Component)
+		in.forget(a)
 	case ctx.Err() != nil:
 	case errors.Is(err, errLater):
 		log.Warn("assignment waits", "err", err)
 		if old := in.pending[a.Component]; old != nil && old.Attempt <= a.Attempt || old == nil && len(in.pending) < maxPending {
-			in.pending[a.Component] = a
+			in.pending[a.Component] = w
 		}
 	default:
-		delete(in.pending, a.Component)
+		in.forget(a)
 		reason := wire.Refused + ": " + err.Error()
 		if errors.As(err, &no) {
 			reason = no.Error()
@@ -174,7 +186,15 @@ func (in *Intake) take(ctx context.Context, a *wire.Assignment) {
 	}
 }
 
-func (in *Intake) prove(ctx context.Context, a *wire.Assignment) error {
+// forget forgets what waits of it; an older one takes nothing from a newer one.
+func (in *Intake) forget(a *wire.Assignment) {
+	if old := in.pending[a.Component]; old != nil && old.Attempt <= a.Attempt {
+		delete(in.pending, a.Component)
+	}
+}
+
+func (in *Intake) prove(ctx context.Context, w *waiting) error {
+	a := w.Assignment
 	if why := in.cfg.Off(); why != "" {
 		return errors.New(why)
 	}
@@ -186,6 +206,9 @@ func (in *Intake) prove(ctx context.Context, a *wire.Assignment) error {
 		return fmt.Errorf("component %.80q", a.Component)
 	}
 	o, err := prove.Assignment(set, a, b)
+	if errors.Is(err, trust.ErrSignatures) && a.Directive != nil && in.mayBe(w, set.Version) {
+		return later(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -202,6 +225,15 @@ func (in *Intake) prove(ctx context.Context, a *wire.Assignment) error {
 	default:
 		return err
 	}
+}
+
+// mayBe tells whether the keys of an assignment may be those of a key set that is to come.
+func (in *Intake) mayBe(w *waiting, version uint64) bool {
+	w.doubted, w.version = time.Now(), version
+	if old := in.pending[w.Component]; old != nil && old.Attempt == w.Attempt && !old.doubted.IsZero() {
+		w.doubted, w.version = old.doubted, old.version
+	}
+	return w.version == version && time.Since(w.doubted) < doubt
 }
 
 // board is who asks, with what it has to know to ask.
