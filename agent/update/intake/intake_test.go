@@ -390,7 +390,7 @@ func TestAnswers(t *testing.T) {
 				w.wants(t, "asked", 1, 0, 0)
 				time.Sleep(answerTime - 1)
 				w.wants(t, "not yet again", 1, 0, 0)
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				w.wants(t, "again", 2, 0, 0)
 				time.Sleep(answerTime)
 				w.wants(t, "and again", 3, 0, 0)
@@ -507,7 +507,7 @@ func TestKeySetLater(t *testing.T) {
 		time.Sleep(doubt - 1)
 		w.give(w.order(5, nil)) // as the fleet says it again
 		w.wants(t, "within a minute", 0, 0, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		w.give(w.order(5, nil))
 		w.wants(t, "no such key set comes", 0, 0, 1)
 	})
