@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,22 +30,50 @@ import (
 )
 
 // roleEnv makes of this test's own program who gets killed while its child works, or who
-// wants too much. As fulmard, it is the child by its first argument.
+// wants too much. The child is fulmard's own, see fulmard.
 const roleEnv = "FULMAR_TEST_PATCH"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == Word {
-		os.Exit(Child(context.Background(), os.Args[2:], os.Stderr))
-	}
 	switch os.Getenv(roleEnv) {
 	case "parent":
-		fmt.Println(Apply(context.Background(), self(), delta.Zstd, "", os.Args[1], os.Args[2], object([]byte("x"))))
+		fmt.Println(Apply(context.Background(), os.Args[3], delta.Zstd, "", os.Args[1], os.Args[2], object([]byte("x"))))
 		os.Exit(1)
 	case "greedy":
 		greedy()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	_ = os.RemoveAll(built().dir)
+	os.Exit(code)
+}
+
+type program struct {
+	dir, path string
+	err       error
+}
+
+// built is fulmard as boards have it: without cgo, whose threads and heaps take most of what a
+// child may have.
+var built = sync.OnceValue(func() program {
+	dir, err := os.MkdirTemp("", "fulmard")
+	if err != nil {
+		return program{err: err}
+	}
+	p := program{dir: dir, path: filepath.Join(dir, "fulmard")}
+	cmd := exec.Command("go", "build", "-o", p.path, "fulmar/cmd/fulmard")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.err = fmt.Errorf("%w: %s", err, out)
+	}
+	return p
+})
+
+func fulmard(t *testing.T) string {
+	t.Helper()
+	if b := built(); b.err != nil {
+		t.Fatal(b.err)
+	}
+	return built().path
 }
 
 // greedy wants twice what it may have.
@@ -128,7 +157,7 @@ func TestApply(t *testing.T) {
 		if codec == delta.Zstd {
 			base = ""
 		}
-		if err := Apply(t.Context(), self(), codec, base, p.patch, p.out, p.want); err != nil {
+		if err := Apply(t.Context(), fulmard(t), codec, base, p.patch, p.out, p.want); err != nil {
 			t.Fatalf("%s: %v", codec, err)
 		}
 		if got, err := os.ReadFile(p.out); err != nil || !bytes.Equal(got, p.text) {
@@ -167,7 +196,7 @@ func TestFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = Apply(t.Context(), self(), codec, p.base, p.patch, p.out, p.want)
+			err = Apply(t.Context(), fulmard(t), codec, p.base, p.patch, p.out, p.want)
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("%v, wants %v", err, c.want)
 			}
@@ -265,7 +294,7 @@ func TestBounds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- Apply(ctx, self(), delta.Zstd, "", p.patch, p.out, p.want) }()
+	go func() { done <- Apply(ctx, fulmard(t), delta.Zstd, "", p.patch, p.out, p.want) }()
 	pid := childOf(t, os.Getpid(), p.out)
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
 	if err != nil {
@@ -313,9 +342,10 @@ func TestTime(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, delta.Zstd, 1000)
 	p.hang(t)
+	_ = fulmard(t) // made before the time runs
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := Apply(ctx, self(), delta.Zstd, "", p.patch, p.out, p.want); !errors.Is(err, context.DeadlineExceeded) {
+	if err := Apply(ctx, fulmard(t), delta.Zstd, "", p.patch, p.out, p.want); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 	p.gone(t)
@@ -339,7 +369,7 @@ func TestParentKilled(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, delta.Zstd, 1000)
 	p.hang(t)
-	parent := exec.Command(self(), p.patch, p.out)
+	parent := exec.Command(self(), p.patch, p.out, fulmard(t))
 	parent.Env = []string{roleEnv + "=parent"}
 	if err := parent.Start(); err != nil {
 		t.Fatal(err)
