@@ -107,18 +107,36 @@ func Child(ctx context.Context, args []string, stderr io.Writer) int {
 	return 1
 }
 
-func child(ctx context.Context, args []string) (err error) {
-	if len(args) != 6 {
-		return fmt.Errorf("%s wants CODEC BASE PATCH OUT SIZE SHA256", Word)
-	}
+// bound sets what the process may use, for good.
+func bound() error {
 	for what, most := range map[int]uint64{unix.RLIMIT_DATA: maxData, unix.RLIMIT_CPU: maxCPU, unix.RLIMIT_CORE: 0} {
 		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 			return fmt.Errorf("a patch wants a bound: %w", err)
 		}
 	}
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceness) // a sandbox may forbid it: then it is only slower for others
+	// To Linux the priority is each thread's own; those that come later have that of who
+	// started them. Twice: one may have come meanwhile. A sandbox may forbid it: then others
+	// are slower meanwhile, and that is all.
+	for range 2 {
+		threads, _ := os.ReadDir("/proc/self/task")
+		for _, t := range threads {
+			if id, err := strconv.Atoi(t.Name()); err == nil {
+				_ = unix.Setpriority(unix.PRIO_PROCESS, id, niceness)
+			}
+		}
+	}
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(gcPercent)
+	return nil
+}
+
+func child(ctx context.Context, args []string) (err error) {
+	if len(args) != 6 {
+		return fmt.Errorf("%s wants CODEC BASE PATCH OUT SIZE SHA256", Word)
+	}
+	if err := bound(); err != nil {
+		return err
+	}
 	size, err := strconv.ParseInt(args[4], 10, 64)
 	if err != nil {
 		return err
