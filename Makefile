@@ -22,7 +22,7 @@ export GOFLAGS ?= -buildvcs=false
 help: ## what there is to do
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-run: build ort ## a fleet and one board on loopback; SECONDS=30 CHECK=1 checks and ends; TPM=1 with a TPM; BOARDS=50 simulated boards beside it
+run: build ort ## a fleet and one board on loopback, and how to update it; SECONDS=30 CHECK=1 checks and ends; TPM=1 with a TPM; BOARDS=50 simulated boards beside it
 	@$(if $(filter 1,$(TPM)),cross/need swtpm)
 	@exec bin/local -dir run$(if $(filter 1,$(TPM)),-tpm) -seconds $(SECONDS) $(if $(filter 1,$(CHECK)),-check) $(if $(filter 1,$(TPM)),-tpm) $(if $(filter-out 0,$(BOARDS)),-boards $(BOARDS))
 

@@ -15,6 +15,7 @@ import (
 	"fulmar/ota/install/conf"
 	"fulmar/ota/install/models"
 	"fulmar/ota/install/programs"
+	"fulmar/ota/install/rootfs"
 	"fulmar/ota/install/site"
 	"fulmar/ota/slot"
 )
@@ -25,12 +26,13 @@ type parts struct {
 	programs *programs.Programs // nil: it runs out of a plain folder
 	models   *models.Models     // nil: its folder cannot be read
 	conf     *conf.Config       // nil: no config file
+	system   *system            // nil: no fulmar-rootfs
 	site     map[string]*site.Program
 	fell     bool // the config was gone back from at this start, after it was read
 }
 
 func openParts(cfg *Config, c *config.Config) *parts {
-	p := &parts{cfg: cfg, site: map[string]*site.Program{}}
+	p := &parts{cfg: cfg, system: openSystem(cfg.Rootfs), site: map[string]*site.Program{}}
 	// Folders that others make parts in.
 	for _, dir := range []string{c.OTADir()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -115,6 +117,8 @@ func (p *parts) installer(component string) ota.Installer {
 		return p.programs.Installer(component)
 	case component == conf.Component && p.conf != nil:
 		return p.conf
+	case component == rootfs.Component && p.system != nil:
+		return p.system
 	case strings.HasPrefix(component, models.Prefix) && p.models != nil && p.cfg.Config().Infer.Mode != "off":
 		if in, err := p.models.Installer(component); err == nil {
 			return in
@@ -135,7 +139,7 @@ func (p *parts) kinds() string {
 		{programs.Worker, p.programs != nil && infer},
 		{"model", p.models != nil && infer},
 		{conf.Component, p.conf != nil},
-		{"rootfs", false},
+		{rootfs.Component, p.system != nil},
 	} {
 		if k.can || p.site[k.name] != nil {
 			out = append(out, k.name)
@@ -147,7 +151,7 @@ func (p *parts) kinds() string {
 // names are the components that the board has something of.
 func (p *parts) names() []string {
 	out := []string{}
-	for _, n := range []string{programs.Agent, programs.Worker, conf.Component, "rootfs"} {
+	for _, n := range []string{programs.Agent, programs.Worker, conf.Component, rootfs.Component} {
 		if p.installer(n) != nil {
 			out = append(out, n)
 		}

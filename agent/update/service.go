@@ -43,6 +43,7 @@ type Config struct {
 	// Slot is the slot that it runs from, "" none; Slots is where it lies.
 	Slot, Slots string
 	ConfigPath  string // "" none
+	Rootfs      string // socket of fulmar-rootfs, looked for at the start; "" is where its unit has it
 	Clock       schema.Clock
 	Facts       map[string]string // of the board
 

@@ -84,6 +84,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, ended(site.Fleet)) }()
+	releases := site.TakeReleases(ctx) // the page serves without that too
 	b := local.Board{Name: board, Extra: local.SceneYAML + lively + plant}
 	if o.tpm {
 		var chip *local.Proc
@@ -96,7 +97,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	proc, err := site.StartBoard(board, config)
+	proc, err := startBoard(site, config)
 	if err != nil {
 		return err
 	}
@@ -111,6 +112,9 @@ func run(ctx context.Context, o options) (err error) {
   Ctrl-C stops all
 
 `, site.HTTPS, filepath.Join(site.Dir, "fleet"), board, site.Dir)
+	if err := updates(site, releases); err != nil {
+		return err
+	}
 	if o.tpm {
 		if err := admission(ctx, site, proc, o.check); err != nil {
 			return err
@@ -144,7 +148,7 @@ func newSite(o options) (*local.Site, error) {
 }
 
 // watch waits for the end of the run, or of a part of it, and checks if that was asked for.
-func watch(ctx context.Context, o options, site *local.Site, proc *local.Proc, crowd *crowd) error {
+func watch(ctx context.Context, o options, site *local.Site, proc *local.Kept, crowd *crowd) error {
 	var end <-chan time.Time
 	if o.length > 0 {
 		end = time.After(o.length)
@@ -154,7 +158,8 @@ func watch(ctx context.Context, o options, site *local.Site, proc *local.Proc, c
 		return nil
 	case <-end:
 	case <-proc.Done():
-		return fmt.Errorf("fulmard ended:\n%s", proc.Output())
+		_, err := proc.Stop()
+		return fmt.Errorf("fulmard ended: %w\n%s", err, proc.Output())
 	case <-site.Fleet.Done():
 		return fmt.Errorf("fulmar-fleet ended:\n%s", site.Fleet.Output())
 	case <-crowd.done:
@@ -171,7 +176,7 @@ func watch(ctx context.Context, o options, site *local.Site, proc *local.Proc, c
 
 // admission tells who asks to join and where a person decides, or decides itself, and
 // waits until the board is in.
-func admission(ctx context.Context, site *local.Site, proc *local.Proc, approve bool) error {
+func admission(ctx context.Context, site *local.Site, proc *local.Kept, approve bool) error {
 	finger, err := site.Waiting(ctx, board)
 	if ctx.Err() != nil {
 		return nil //nolint:nilerr // Ctrl-C while it asked
@@ -206,7 +211,7 @@ func admission(ctx context.Context, site *local.Site, proc *local.Proc, approve 
 }
 
 // checked stops the board, so that its books close, and asks the fleet.
-func checked(ctx context.Context, site *local.Site, proc *local.Proc) error {
+func checked(ctx context.Context, site *local.Site, proc *local.Kept) error {
 	api, err := site.API()
 	if err != nil {
 		return err
@@ -219,7 +224,13 @@ func checked(ctx context.Context, site *local.Site, proc *local.Proc) error {
 	return err
 }
 
-func ended(p *local.Proc) error {
+// running is a program, kept or not.
+type running interface {
+	Done() <-chan struct{}
+	Stop() (time.Duration, error)
+}
+
+func ended(p running) error {
 	select {
 	case <-p.Done():
 		return nil
