@@ -99,7 +99,10 @@ func (u *Updater) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-m.group.Context().Done():
 			timer.Stop()
-			return m.group.Wait(stopGrace)
+			if err := m.group.Wait(stopGrace); err != nil {
+				return err
+			}
+			return ctx.Err() // both end at once, and either may be seen first
 		case o := <-u.offers:
 			m.take(&o)
 		case a := <-u.aborts:

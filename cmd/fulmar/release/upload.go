@@ -237,7 +237,7 @@ func writeRelease(w io.Writer, r *rest.Release) error {
 	}
 	var rows []row
 	for _, c := range r.Components {
-		fmt.Fprintf(w, "%s %s, runs on %d boards", show.Clean(c.Name), show.Clean(c.Version), c.Boards)
+		fmt.Fprintf(w, "%s %s, runs on %d board%s", show.Clean(c.Name), show.Clean(c.Version), c.Boards, map[bool]string{false: "s"}[c.Boards == 1])
 		if c.Needs != "" {
 			fmt.Fprintf(w, "; needs %s", show.Clean(c.Needs))
 		}
