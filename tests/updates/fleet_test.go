@@ -26,6 +26,7 @@ func (w *world) roll(component, release string) (out string, code int) {
 	}
 	w.fulmar("rollout", "start", plan.ID)
 	cmd := exec.Command(filepath.Join(w.root, "bin/fulmar"), "rollout", "watch", plan.ID, "--timeout", "2m")
+	cmd.Env = w.env
 	b, err := cmd.CombinedOutput()
 	if e, ok := err.(*exec.ExitError); ok {
 		return string(b), e.ExitCode()

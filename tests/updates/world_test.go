@@ -27,7 +27,8 @@ type world struct {
 	site      *local.Site
 	api       *local.API
 	unit      *unit
-	state     string // folder of slots
+	state     string   // folder of slots
+	env       []string // of programs that ask the fleet; nil: as the test's
 	key       string
 }
 
@@ -122,7 +123,9 @@ func (w *world) program(version, wrong string) string {
 // run runs a program and gives what it printed.
 func (w *world) run(program string, args ...string) string {
 	w.Helper()
-	out, err := exec.Command(program, args...).Output()
+	cmd := exec.Command(program, args...)
+	cmd.Env = w.env
+	out, err := cmd.Output()
 	if err != nil {
 		text := ""
 		if e, ok := err.(*exec.ExitError); ok {
@@ -163,9 +166,7 @@ func (w *world) desk() {
 	if err := os.WriteFile(token, []byte(w.run(filepath.Join(w.root, "bin/fulmar-fleet"), "api-token", "--scope", "admin", "--for", "1h", "--data", filepath.Join(w.dir, "fleet"))), 0o600); err != nil {
 		w.Fatal(err)
 	}
-	w.Setenv("FULMAR_FLEET", w.site.HTTPS)
-	w.Setenv("FULMAR_PIN", pin)
-	w.Setenv("FULMAR_TOKEN_FILE", token)
+	w.env = append(os.Environ(), "FULMAR_FLEET="+w.site.HTTPS, "FULMAR_PIN="+pin, "FULMAR_TOKEN_FILE="+token)
 }
 
 // agent is a folder of the component agent.
