@@ -103,8 +103,9 @@ func child(dir string) int {
 
 // TestKills kills a real process at any moment of updates, one after the other, good and bad: what
 // is there afterwards is whole and starts, the record is never lost, and each update ends.
+// It runs alone: between fork and exec a child holds the locks of the files of its parent, for
+// which boards in simulated time beside it would wait in vain.
 func TestKills(t *testing.T) {
-	t.Parallel()
 	rounds := 200
 	if os.Getenv("FULMAR_SOAK") != "" {
 		rounds = 10_000

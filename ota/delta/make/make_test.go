@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"fulmar/ota/delta"
 	"fulmar/ota/delta/internal/format"
@@ -129,19 +128,38 @@ func (zeros) ReadAt(b []byte, _ int64) (int, error) {
 	return len(b), nil
 }
 
-// TestCancel: what would take seconds ends soon after its context.
+// TestCancel: what would take seconds ends with its context, whose end comes while the work is
+// under way: in the midst of reading the target again, after the pass for its sum.
 func TestCancel(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(6, 6))
 	base, next := random(rng, 2_000_000, 256), random(rng, 4_000_000, 256)
 	for _, c := range []string{delta.Zstd, delta.BSDiff, delta.Words, Auto} {
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(100*time.Millisecond, cancel)
-		if _, err := Make(ctx, c, section(base), section(next)); !errors.Is(err, context.Canceled) {
+		target := &ending{b: next, left: len(next) + len(next)/2, end: cancel}
+		if _, err := Make(ctx, c, section(base), io.NewSectionReader(target, 0, int64(len(next)))); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", c, err)
 		}
 		cancel()
+		if target.left > 0 {
+			t.Errorf("%s ended before its context", c)
+		}
 	}
+}
+
+// ending calls end when so many bytes were read.
+type ending struct {
+	b    []byte
+	left int
+	end  func()
+}
+
+func (e *ending) ReadAt(b []byte, off int64) (int, error) {
+	n, err := bytes.NewReader(e.b).ReadAt(b, off)
+	if e.left -= n; e.left <= 0 {
+		e.end()
+	}
+	return n, err
 }
 
 // TestManyCopies: what a board could not hold is not made, and auto goes on without it.
