@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"maps"
 	"path/filepath"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"fulmar/agent/update/admit"
 	"fulmar/agent/update/floor"
 	"fulmar/agent/update/gate"
+	"fulmar/agent/update/sources"
 	"fulmar/device/jetson"
 	"fulmar/ota/fetch"
 	"fulmar/schema"
@@ -25,7 +27,10 @@ import (
 // openUpdates wires the updates of the board; it touches no network.
 func (a *Agent) openUpdates() error {
 	line := fetch.NewMQTT(update.Line{Session: a.link.Load})
-	objects, err := fetch.New(fetch.Config{Dir: filepath.Join(a.cfg.Data, "ota.objects"), Sources: []fetch.Source{line}, Log: a.log.With("part", "fetch")})
+	objects, err := sources.Open(sources.Config{
+		Dir: filepath.Join(a.cfg.Data, "ota.objects"), Link: line, Peers: a.cfg.Updates.Peers, Give: a.cfg.Updates.Give, Log: a.log.With("part", "fetch"),
+		Fleet: func() (string, *tls.Config) { return a.identity.Load().Web(a.cfg.Fleet.Address) },
+	})
 	if err != nil {
 		return err
 	}

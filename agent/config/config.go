@@ -221,7 +221,7 @@ func Default() Config {
 		Autonomy: autonomy.Default(),
 		Infer:    Infer{Mode: "unit", Socket: "/run/fulmar/infer.sock", Threads: 2, EngineCacheMiB: 2048, DLA: "auto", MaxBatch: 4},
 		Local:    Local{Operators: []string{"root", "%fulmar-operators"}, Viewers: []string{}},
-		Updates:  Updates{Mode: UpdatesOn, Windows: []string{}, MaxCelsius: 95, PowerModes: []string{}, MinBattery: 40, Programs: []string{}},
+		Updates:  Updates{Mode: UpdatesOn, Windows: []string{}, MaxCelsius: 95, PowerModes: []string{}, MinBattery: 40, Programs: []string{}, Peers: []string{}},
 	}
 }
 

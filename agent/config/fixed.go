@@ -25,6 +25,8 @@ func (c *Config) FixedAtStart(next *Config) []string {
 		{"infer", c.Infer, next.Infer},
 		{"status", c.Status, next.Status},
 		{"updates.mode", c.Updates.Mode, next.Updates.Mode},
+		{"updates.give", c.Updates.Give, next.Updates.Give},
+		{"updates.peers", c.Updates.Peers, next.Updates.Peers},
 		{"updates.programs", c.Updates.Programs, next.Updates.Programs},
 		{"updates.slots", c.Updates.Slots, next.Updates.Slots},
 		{"log.format", c.Log.Format, next.Log.Format},

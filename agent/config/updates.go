@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"fulmar/agent/update/admit"
 )
@@ -21,6 +22,10 @@ type Updates struct {
 	Slots      string   `yaml:"slots"`       // folder of the program's slots; "": that which it runs from
 	// Programs are manifests of the site's own programs that bring a component into force.
 	Programs []string `yaml:"programs"`
+	// Peers are boards of the site that are asked for objects before the fleet is; Give is
+	// where this one gives what it has.
+	Peers []string `yaml:"peers"` // http://host:port
+	Give  string   `yaml:"give"`  // host:port; "": nowhere
 }
 
 // The modes of updates.
@@ -34,6 +39,9 @@ const maxModes = 32
 
 // maxPrograms bounds the site's own: one for each kind of component.
 const maxPrograms = 8
+
+// maxPeers bounds the boards of the site that are asked: each that is away costs three seconds.
+const maxPeers = 8
 
 func (u *Updates) validate() error {
 	errs := []error{oneOf("updates.mode", u.Mode, UpdatesOn, UpdatesOff)}
@@ -59,6 +67,26 @@ func (u *Updates) validate() error {
 	}
 	if u.Slots != "" && !filepath.IsAbs(u.Slots) {
 		errs = append(errs, fmt.Errorf("updates.slots: %q is not an absolute path", u.Slots))
+	}
+	return errors.Join(append(errs, u.validatePeers())...)
+}
+
+func (u *Updates) validatePeers() error {
+	var errs []error
+	if len(u.Peers) > maxPeers {
+		errs = append(errs, fmt.Errorf("updates.peers: %d of them, at most %d", len(u.Peers), maxPeers))
+	}
+	for i, p := range u.Peers {
+		key := fmt.Sprintf("updates.peers[%d]", i)
+		host, ok := strings.CutPrefix(p, "http://")
+		if !ok || strings.ContainsAny(host, "/?#@") { // what comes is proven, whoever sent it
+			errs = append(errs, fmt.Errorf("%s: %q, wants http://HOST:PORT", key, p))
+			continue
+		}
+		errs = append(errs, hostPort(key, host))
+	}
+	if u.Give != "" {
+		errs = append(errs, hostPort("updates.give", u.Give))
 	}
 	return errors.Join(errs...)
 }

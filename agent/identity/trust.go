@@ -77,6 +77,15 @@ func (id *Identity) TLS(address string) *tls.Config {
 	return c
 }
 
+// Web is [Identity.TLS] beside the address; "" and nil where there is no address, or no
+// identity yet.
+func (id *Identity) Web(address string) (string, *tls.Config) {
+	if id == nil || address == "" {
+		return "", nil
+	}
+	return address, id.TLS(address)
+}
+
 // seen has a client tell the certificate of the last server that it found good.
 func seen(c *tls.Config) func() *x509.Certificate {
 	var last atomic.Pointer[x509.Certificate]

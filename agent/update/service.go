@@ -20,6 +20,7 @@ import (
 	"fulmar/agent/update/intake"
 	"fulmar/agent/update/patch"
 	"fulmar/agent/update/words"
+	"fulmar/internal/disk"
 	"fulmar/internal/fit"
 	"fulmar/internal/run"
 	"fulmar/link"
@@ -59,7 +60,7 @@ type Config struct {
 	// Ask fills in what of the board speaks against an update, but for the rules and the hold.
 	Ask func(*admit.Board)
 	// Fetch brings objects from the network; Pieces is given what the fleet sends of them.
-	Fetch  ota.Fetcher
+	Fetch  Objects
 	Pieces func(*wire.Down)
 	Send   func(ctx context.Context, ch schema.Channel, payload []byte) error
 	// Report keeps a report for the fleet: durable when it returns.
@@ -79,6 +80,13 @@ type Config struct {
 	RestartMachine func(ctx context.Context, why string) error
 
 	Log *slog.Logger
+}
+
+// Objects are what brings objects from the network, and gives them on: sources.Sources.
+type Objects interface {
+	ota.Fetcher
+	Run(ctx context.Context) error // gives them on until the context ends
+	Clear() error                  // removes what is kept for others alone
 }
 
 // Service is the updates of one board.
@@ -111,7 +119,7 @@ func New(cfg Config) *Service {
 	s.gate = gate.New(gate.Config{Read: cfg.Read, Path: s.parts.modelPath})
 	s.updater = ota.New(ota.Config{Dir: c.OTADir(), Clock: cfg.Clock}, ota.Deps{
 		Installer: s.parts.installer, Fetch: s.shelf, Apply: s.apply, Gate: s.gate, Floor: cfg.Floor,
-		Unmet: s.unmet, Conditions: s.conditions, Tell: s.tell, Warn: s.warn, Log: cfg.Log,
+		Unmet: s.unmet, Conditions: s.conditions, Tell: s.tell, Warn: s.warn, Log: cfg.Log, Free: s.free,
 	})
 	s.intake = intake.New(intake.Config{
 		Machine: s.updater, Keys: cfg.Keys, Name: cfg.Name, Now: cfg.Now, Floor: cfg.Floor, Off: func() string { return s.off },
@@ -177,6 +185,7 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	g.Go("restarts", s.restarts)
 	g.Go("shelf", s.tidy)
+	g.Go("give", s.cfg.Fetch.Run)
 	return g.Wait(stopGrace)
 }
 
@@ -257,6 +266,16 @@ func (s *Service) tidy(ctx context.Context) error {
 		}
 		quiet = idle
 	}
+}
+
+// free is how much an update has: what was kept for other boards makes room.
+func (s *Service) free() (int64, error) {
+	if err := s.cfg.Fetch.Clear(); err != nil {
+		s.cfg.Log.Warn("what was kept for other boards is not removed", "err", err)
+	}
+	c := s.cfg.Config()
+	free, _, _, err := disk.Free(c.OTADir())
+	return free, err
 }
 
 // apply makes a file of a patch in a child.

@@ -5,6 +5,7 @@ package update
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"os"
@@ -18,8 +19,10 @@ import (
 	"fulmar/agent/update/admit"
 	"fulmar/agent/update/floor"
 	"fulmar/agent/update/gate"
+	"fulmar/agent/update/sources"
 	"fulmar/link"
 	"fulmar/ota"
+	"fulmar/ota/fetch"
 	"fulmar/ota/install/installtest"
 	"fulmar/ota/install/programs"
 	"fulmar/ota/record"
@@ -94,7 +97,15 @@ func (b *board) record(t *testing.T, text []byte) {
 // service is fulmard's, from its start until the test or stop ends it.
 func (b *board) service(t *testing.T) (s *Service, stop func()) {
 	t.Helper()
+	objects, err := sources.Open(sources.Config{
+		Dir: t.TempDir(), Link: fetch.NewMQTT(Line{Session: func() *link.Session { return nil }}),
+		Fleet: func() (string, *tls.Config) { return "", nil }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s = New(Config{
+		Fetch:  objects,
 		Config: func() config.Config { return b.cfg }, Slot: b.before, Clock: schema.NewClock(1, time.Hour),
 		Keys:  func() (*trust.KeySet, error) { return nil, errors.New("no key set") },
 		Learn: func([]byte) (bool, error) { return false, nil },

@@ -91,6 +91,7 @@ type Stats struct {
 	Cast      uint64 // pieces handed to the gateway once for all who hear them
 	Sent      uint64 // pieces handed to it for one board
 	Bytes     uint64 // of both
+	Web       uint64 // bytes over HTTPS
 	Transfers int    // on their way now
 }
 

@@ -104,6 +104,7 @@ func (p *paced) Write(b []byte) (n int, err error) {
 		}
 		_ = control.SetWriteDeadline(time.Now().Add(writeStall)) // best effort
 		m, err := p.ResponseWriter.Write(part)
+		p.c.count(func(s *Stats) { s.Web += uint64(m) })
 		n += m
 		if err != nil {
 			return n, err

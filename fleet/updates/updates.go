@@ -105,6 +105,9 @@ func (u *Updates) Handler(a Authority, door Admitter) http.Handler {
 	})
 }
 
+// Stats are counters of what boards were given, since the start.
+func (u *Updates) Stats() objects.Stats { return u.caster.Stats() }
+
 type place struct{ tenant, board, component string }
 
 // New opens the updates of a data folder. Serve has to be called before boards are let in.

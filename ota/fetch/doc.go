@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package fetch brings objects onto a board: over MQTT, over HTTP from the fleet or from
-// another board, from a bundle on a stick. Wherever a piece comes from, it is proven to be
+// another board. Wherever a piece comes from, it is proven to be
 // that of the object before it is written, and the SHA-256 of the whole decides.
 //
 // In the folder of a [Fetcher] an object on its way is TREE.part, at its full size from

@@ -82,7 +82,10 @@ type Config struct {
 	Sources []Source // in the order in which they are tried
 	Spare   int64    // bytes to leave free on the disk; 0: 16 MiB
 	Rate    int64    // bytes a second, over all sources; 0 no bound
-	Log     *slog.Logger
+	// Keep is how many bytes of dropped objects stay, for the other boards of the site, while
+	// as much again is free; 0: none.
+	Keep int64
+	Log  *slog.Logger
 }
 
 // Stats are counters since the start.
@@ -111,7 +114,8 @@ func New(cfg Config) (*Fetcher, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("fetch objects: %w", err)
 	}
-	return &Fetcher{cfg: cfg, rate: bucket.New(cfg.Rate, burst), active: map[release.Hash]bool{}}, nil
+	f := &Fetcher{cfg: cfg, rate: bucket.New(cfg.Rate, burst), active: map[release.Hash]bool{}}
+	return f, f.trim(cfg.Keep)
 }
 
 // SetRate bounds all sources from now on, in bytes a second; 0 lifts the bound.
@@ -138,6 +142,7 @@ func (f *Fetcher) Fetch(ctx context.Context, o release.Object, progress func(hav
 		return "", fmt.Errorf("fetch object %s: %w", o.Tree, ErrTwice)
 	}
 	defer f.end(o.Tree)
+	f.back(o.Tree)
 	if whole(f.path(o.Tree), o) {
 		if progress != nil {
 			progress(o.Size, o.Size)
@@ -214,12 +219,15 @@ func (f *Fetcher) fetch(ctx context.Context, o release.Object, progress func(hav
 	return atomicfile.SyncDir(f.cfg.Dir)
 }
 
-// Drop removes what there is of an object.
+// Drop removes what there is of an object, or keeps it for others: see [Config].
 func (f *Fetcher) Drop(o release.Object) error {
 	if !f.begin(o.Tree) {
 		return fmt.Errorf("drop object %s: %w", o.Tree, ErrTwice)
 	}
 	defer f.end(o.Tree)
+	if kept, err := f.keep(o.Tree); kept || err != nil {
+		return err
+	}
 	return f.remove(o.Tree)
 }
 

@@ -273,37 +273,6 @@ func change(t testing.TB, file string, at int64) {
 	}
 }
 
-// folder is a bundle of files.
-type folder map[release.Hash][]byte
-
-func (f folder) Open(o release.Object) (io.ReadCloser, error) {
-	if b, ok := f[o.Tree]; ok {
-		return io.NopCloser(bytes.NewReader(b)), nil
-	}
-	return nil, ErrNotHere
-}
-
-// TestBundle: a stick brings what it has, and what it has not the next source does; a
-// stick with other bytes brings none of them.
-func TestBundle(t *testing.T) {
-	t.Parallel()
-	data, o, tree := content(5, 10*release.Piece+1)
-	bad := bytes.Clone(data)
-	bad[7*release.Piece] ^= 1
-	for name, stick := range map[string]folder{"has it": {o.Tree: data}, "has none": {}, "is bad": {o.Tree: bad}, "is short": {o.Tree: data[:release.Piece]}, "is long": {o.Tree: append(bytes.Clone(data), 1)}} {
-		s := &server{data: data, tree: tree}
-		f := fetcher(t, t.TempDir(), &Bundle{stick}, s.source(t))
-		path, err := f.Fetch(within(t, time.Minute), o, nil)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		same(t, path, data)
-		if want := int64(0); (name == "has it" || name == "is long") != (s.asked.Load() == want) {
-			t.Errorf("%s: %d bytes asked of the fleet", name, s.asked.Load())
-		}
-	}
-}
-
 // TestWrongManifest: an object whose tree is right and whose SHA-256 is another's is
 // refused when it is whole, and nothing of it stays.
 func TestWrongManifest(t *testing.T) {

@@ -4,7 +4,6 @@
 package fetch
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -144,93 +143,4 @@ func (w *watched) Read(p []byte) (int, error) {
 		w.t.Take(time.Since(begun))
 	}
 	return n, err
-}
-
-// Opener gives objects of a release bundle, whole. ErrNotHere where it has none.
-type Opener interface {
-	Open(o release.Object) (io.ReadCloser, error)
-}
-
-// Bundle brings objects from a bundle on a stick.
-type Bundle struct{ From Opener }
-
-// Name names it.
-func (b *Bundle) Name() string { return "bundle" }
-
-// Bring reads an object twice: for its leaves, which tell whether it is that object, and
-// then for its pieces.
-func (b *Bundle) Bring(ctx context.Context, j *Job) error {
-	if !j.Known() {
-		err := b.read(ctx, j, func(next func() ([]byte, error)) error {
-			return j.Learn(&hashed{next: next})
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return b.read(ctx, j, func(next func() ([]byte, error)) error {
-		for i := range j.Pieces() {
-			data, err := next()
-			if err != nil {
-				return fmt.Errorf("piece %d: %w", i, err)
-			}
-			if _, err := j.putOnce(i, data); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// read reads an object from its beginning, a piece at a time.
-func (b *Bundle) read(ctx context.Context, j *Job, fn func(next func() ([]byte, error)) error) error {
-	r, err := b.From.Open(j.Object)
-	if err != nil {
-		return err
-	}
-	defer r.Close() //nolint:errcheck // only read
-	buf, i := make([]byte, release.Piece), 0
-	return fn(func() ([]byte, error) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if i >= j.Pieces() {
-			return nil, io.EOF
-		}
-		data := buf[:j.PieceSize(i)]
-		i++
-		if _, err := io.ReadFull(r, data); err != nil {
-			return nil, fmt.Errorf("bundle: %w", err)
-		}
-		return data, nil
-	})
-}
-
-// putOnce is PutKnown for who reads what is there too: that is no duplicate.
-func (j *Job) putOnce(i int, data []byte) (bool, error) {
-	j.mu.Lock()
-	has := j.have.has(i)
-	j.mu.Unlock()
-	if has {
-		return false, nil
-	}
-	return j.PutKnown(i, data)
-}
-
-// hashed gives the leaves of pieces.
-type hashed struct {
-	next func() ([]byte, error)
-	left bytes.Buffer
-}
-
-func (h *hashed) Read(p []byte) (int, error) {
-	if h.left.Len() == 0 {
-		data, err := h.next()
-		if err != nil {
-			return 0, err
-		}
-		leaf := merkle.Leaf(data)
-		h.left.Write(leaf[:])
-	}
-	return h.left.Read(p)
 }

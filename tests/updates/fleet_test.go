@@ -4,13 +4,25 @@
 package updates
 
 import (
+	"bytes"
+	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"fulmar/agent/identity"
+	"fulmar/agent/update/sources"
+	"fulmar/ota/fetch"
+	"fulmar/ota/release"
+	"fulmar/ota/slot"
+	"fulmar/schema"
 	"fulmar/tests/local"
 )
 
@@ -52,6 +64,7 @@ func TestByTheFleet(t *testing.T) {
 	if code != 0 {
 		t.Errorf("the rollout ended with %d", code)
 	}
+	w.web(filepath.Join(w.dir, "agent-2.0", slot.Agent))
 	w.bundle("3.0", "agent", w.agent("3.0~exits", "exits"), "3.0~exits", "within=60s,hold=5s")
 	w.fulmar("release", "upload", filepath.Join(w.dir, "release-3.0"))
 	out, code = w.roll("agent", "3.0")
@@ -62,3 +75,57 @@ func TestByTheFleet(t *testing.T) {
 	w.unit.runs("2.0", 30*time.Second)
 	w.told("update/agent", "rolled-back", "launcher")
 }
+
+// web brings an object of a release as the board does it without its link: over HTTPS, with
+// the board's own certificate; and not with none.
+func (w *world) web(file string) {
+	w.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		w.Fatal(err)
+	}
+	o, _, err := release.Describe(bytes.NewReader(b))
+	if err != nil {
+		w.Fatal(err)
+	}
+	e := &identity.Enroller{Dir: filepath.Join(w.site.BoardDir(board), "identity"), Fleet: w.site.HTTPS, Board: board, Mode: schema.KeySoftware, Log: slog.New(slog.DiscardHandler)}
+	ctx, cancel := context.WithTimeout(w.Context(), time.Minute)
+	defer cancel()
+	id, err := e.Enrol(ctx) // it is enrolled
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, nobody := range []bool{true, false} {
+		dir := w.TempDir()
+		s, err := sources.Open(sources.Config{
+			Dir: dir, Link: noLink{}, Log: slog.New(slog.DiscardHandler),
+			Fleet: func() (string, *tls.Config) {
+				address, c := id.Web(w.site.HTTPS)
+				if nobody {
+					c.Certificates = nil
+				}
+				return address, c
+			},
+		})
+		if err != nil {
+			w.Fatal(err)
+		}
+		within, stop := ctx, func() {}
+		if nobody {
+			within, stop = context.WithTimeout(ctx, 3*time.Second)
+		}
+		path, err := s.Fetch(within, o, nil)
+		stop()
+		switch got, _ := os.ReadFile(path); {
+		case nobody && (err == nil || !strings.Contains(err.Error(), "403")):
+			w.Errorf("without a certificate: %v", err)
+		case !nobody && (err != nil || !bytes.Equal(got, b)):
+			w.Errorf("over HTTPS: %d bytes of %d, %v", len(got), len(b), err)
+		}
+	}
+}
+
+type noLink struct{}
+
+func (noLink) Name() string                            { return "link" }
+func (noLink) Bring(context.Context, *fetch.Job) error { return errors.New("the link is down") }

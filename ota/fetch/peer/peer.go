@@ -6,9 +6,9 @@ package peer
 
 import (
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"fulmar/internal/bucket"
@@ -65,24 +65,28 @@ func content(dir, name string, leaves bool) (_ io.ReadSeeker, done func(), err e
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := os.Open(filepath.Join(dir, tree.String())) // only whole ones are called so
-	if err != nil {
-		return nil, nil, err
-	}
-	info, err := file.Stat()
-	if err == nil && leaves {
-		_ = file.Close() // only looked at
-		if file, err = os.Open(filepath.Join(dir, tree.String()) + fetch.LeavesSuffix); err != nil {
-			return nil, nil, err
+	for _, path := range fetch.Paths(dir, tree) { // only whole ones are called so
+		body, done, err := open(path, leaves)
+		if err == nil {
+			return body, done, nil
 		}
 	}
+	return nil, nil, fs.ErrNotExist
+}
+
+func open(path string, leaves bool) (_ io.ReadSeeker, done func(), err error) {
+	info, err := os.Stat(path)
 	if err != nil {
-		_ = file.Close()
 		return nil, nil, err
 	}
 	n := info.Size()
 	if leaves {
+		path += fetch.LeavesSuffix
 		n = (n + release.Piece - 1) / release.Piece * merkle.Size
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
 	}
 	return io.NewSectionReader(file, 0, n), func() { _ = file.Close() }, nil
 }
