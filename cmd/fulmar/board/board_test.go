@@ -6,6 +6,7 @@ package board
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -26,7 +27,10 @@ import (
 	fleetserver "fulmar/fleet"
 	"fulmar/fleet/ca"
 	"fulmar/fleet/registry"
+	"fulmar/fleet/web"
 	"fulmar/internal/cli"
+	"fulmar/schema"
+	"fulmar/schema/rest"
 )
 
 // run runs a command and gives what became of it, standard output and standard error.
@@ -227,5 +231,35 @@ func TestBoardTrust(t *testing.T) {
 	code, _, talk := run("revoke", "b1", "--fleet", s.address, "--token-file", s.readToken, "--pin", s.pin)
 	if code != wrong || !strings.Contains(talk, "may not do that") {
 		t.Errorf("with a token to read: %s %s", code, talk)
+	}
+}
+
+// TestOneReads: what the fleet tells of a board is read as it tells it, all of it filled.
+func TestOneReads(t *testing.T) {
+	now := time.Now().UTC()
+	text, err := json.Marshal(web.Board{
+		Name: "dock-1", State: web.StateDegraded, Cause: "cam0 shows nothing", Since: now.Add(-time.Minute), LastSeen: now, Release: "1.0", KeyMode: "tpm",
+		Meta: rest.Meta{Site: "hall-4"}, Facts: map[string]string{"arch": "arm64"},
+		Latest:  []web.Reading{{Series: "cpu.load_percent", Value: 12.5, At: now}, {Series: "gpu.load_percent", Quality: schema.QualityOffline, At: now}},
+		Reports: []web.Report{{Subject: "worker", State: "restarting", Severity: schema.SeverityWarn, Text: "it died", At: now}},
+		Cameras: []web.Camera{{Name: "cam0", Model: "parcels", Engine: "ort", Last: now, Events: 7}},
+		Ledger:  []web.Ledger{{Class: "event", Made: 48, Arrived: 40, Lost: 3, Waiting: 5, Reasons: map[string]uint64{"spool full": 3}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b one
+	if err := json.Unmarshal(text, &b); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	write(&out, &b, now)
+	for _, want := range []string{
+		"dock-1  DEGRADED  cam0 shows nothing  (for 60 s)", "key        tpm\n", "release    1.0\n", "hall-4", "arch       arm64\n", "cpu.load_percent         12.5         good (",
+		"gpu.load_percent         -            offline (now)", "last heard now\n", "restarting it died (", "parcels on ort, 7 events in the last hour, newest now\n", "48 made = 40 arrived + 3 lost + 5 on their way; 3 lost: spool full\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in:\n%s", want, out.String())
+		}
 	}
 }

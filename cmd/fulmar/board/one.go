@@ -15,6 +15,7 @@ import (
 
 	"fulmar/cmd/fulmar/remote"
 	"fulmar/cmd/fulmar/show"
+	"fulmar/schema"
 	"fulmar/schema/rest"
 )
 
@@ -31,17 +32,17 @@ type one struct {
 	Facts    map[string]string `json:"facts"`
 	Meta     rest.Meta         `json:"meta"`
 	Latest   []struct {
-		Series  string    `json:"series"`
-		Value   float64   `json:"value"`
-		Quality string    `json:"quality"`
-		At      time.Time `json:"at"`
+		Series  string         `json:"series"`
+		Value   float64        `json:"value"`
+		Quality schema.Quality `json:"quality"`
+		At      time.Time      `json:"at"`
 	} `json:"latest"`
 	Reports []struct {
-		Subject  string    `json:"subject"`
-		State    string    `json:"state"`
-		Severity string    `json:"severity"`
-		Text     string    `json:"text"`
-		At       time.Time `json:"at"`
+		Subject  string          `json:"subject"`
+		State    string          `json:"state"`
+		Severity schema.Severity `json:"severity"`
+		Text     string          `json:"text"`
+		At       time.Time       `json:"at"`
 	} `json:"reports"`
 	Cameras []struct {
 		Name   string    `json:"name"`
@@ -88,7 +89,7 @@ func write(w io.Writer, b *one, now time.Time) {
 	}
 	heard := "never"
 	if !b.LastSeen.IsZero() {
-		heard = show.Age(b.LastSeen, now) + " ago"
+		heard = show.Ago(b.LastSeen, now)
 	}
 	fmt.Fprintf(w, "\n  %-10s %s\n  %-10s %s\n", "last heard", heard, "key", show.Clean(b.KeyMode))
 	if b.Release != "" {
@@ -99,13 +100,17 @@ func write(w io.Writer, b *one, now time.Time) {
 		fmt.Fprintf(w, "  %-10s %s\n", show.Clean(k), show.Clean(b.Facts[k]))
 	}
 	for _, r := range b.Reports {
-		fmt.Fprintf(w, "report  %-24s %-8s %s (%s)\n", show.Clean(r.Subject), show.Clean(r.State), show.Clean(r.Text), show.Age(r.At, now))
+		fmt.Fprintf(w, "report  %-24s %-8s %s (%s)\n", show.Clean(r.Subject), show.Clean(r.State), show.Clean(r.Text), show.Ago(r.At, now))
 	}
 	for _, c := range b.Cameras {
-		fmt.Fprintf(w, "camera  %-24s %s on %s, %d events in the last hour, newest %s ago\n", show.Clean(c.Name), show.Clean(c.Model), show.Clean(c.Engine), c.Events, show.Age(c.Last, now))
+		fmt.Fprintf(w, "camera  %-24s %s on %s, %d events in the last hour, newest %s\n", show.Clean(c.Name), show.Clean(c.Model), show.Clean(c.Engine), c.Events, show.Ago(c.Last, now))
 	}
 	for _, x := range b.Latest {
-		fmt.Fprintf(w, "sensor  %-24s %-12.6g %s (%s)\n", show.Clean(x.Series), x.Value, show.Clean(x.Quality), show.Age(x.At, now))
+		value := "-" // one that is not good has none
+		if x.Quality == schema.QualityGood {
+			value = fmt.Sprintf("%.6g", x.Value)
+		}
+		fmt.Fprintf(w, "sensor  %-24s %-12s %s (%s)\n", show.Clean(x.Series), value, x.Quality, show.Ago(x.At, now))
 	}
 	for _, l := range b.Ledger {
 		fmt.Fprintf(w, "ledger  %-24s %d made = %d arrived + %d lost + %d on their way", show.Clean(l.Class), l.Made, l.Arrived, l.Lost, l.Waiting)

@@ -155,12 +155,20 @@ func Age(t, now time.Time) string {
 	}
 	d := now.Sub(t)
 	switch {
-	case d < 0:
+	case d <= -time.Second:
 		return "in " + span(-d)
 	case d < time.Second:
 		return "now"
 	}
 	return span(d)
+}
+
+// Ago is [Age] in a sentence: "3 min ago", "now".
+func Ago(t, now time.Time) string {
+	if d := now.Sub(t); t.IsZero() || d < time.Second {
+		return Age(t, now)
+	}
+	return Age(t, now) + " ago"
 }
 
 func span(d time.Duration) string {

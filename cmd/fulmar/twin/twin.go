@@ -82,10 +82,7 @@ func stands(t *rest.Twin, now time.Time) string {
 			not = append(not, k.Key)
 		}
 	}
-	heard := "heard now"
-	if age := show.Age(t.Seen, now); age != "now" {
-		heard = "heard " + age + " ago"
-	}
+	heard := "heard " + show.Ago(t.Seen, now)
 	next := func(s string) string { return "\nnext: fulmar " + s }
 	switch {
 	case t.Seen.IsZero() && t.Version == 0:
