@@ -83,7 +83,7 @@ func giveCommand(shared *remote.Flags) *cobra.Command {
 		if !wait {
 			fmt.Fprintf(k.Stderr, "next: fulmar command watch %s\n", v.ID)
 			if k.Format.Quiet() {
-				return show.JSON(k.Stdout, v)
+				return k.Format.One(k.Stdout, v.ID, v)
 			}
 			return nil
 		}

@@ -93,7 +93,7 @@ func upload(ctx context.Context, k *remote.Call) error {
 		}
 	}
 	if k.Format.Quiet() {
-		return show.JSON(k.Stdout, r)
+		return k.Format.One(k.Stdout, r.Release, r)
 	}
 	fmt.Fprintln(k.Stdout, show.Clean(r.Release))
 	fmt.Fprintf(k.Stderr, "release %s is %s at the fleet; %s travelled\nnext: fulmar rollout plan --release %s --component %s\n", show.Clean(r.Release), show.Clean(r.State), source.Size(all), s.Manifest.Release, s.Manifest.Components[0].Name)
@@ -216,7 +216,7 @@ func showCommand(f *remote.Flags) *cobra.Command {
 			return err
 		}
 		if k.Format.Quiet() {
-			return show.JSON(k.Stdout, r)
+			return k.Format.One(k.Stdout, r.Release, r)
 		}
 		return writeRelease(k.Stdout, &r)
 	})

@@ -222,7 +222,7 @@ func createCommand(shared *remote.Flags) *cobra.Command {
 			return err
 		}
 		if o.format.Quiet() {
-			return show.JSON(o.stdout, r)
+			return o.format.One(o.stdout, r.ID, r)
 		}
 		fmt.Fprintln(o.stdout, r.ID)
 		fmt.Fprintf(o.stderr, "%s: %s\n%s\nnext: fulmar rollout start %s\n", r.ID, show.Clean(r.Sentence), fl.Page("/rollouts/"+url.PathEscape(r.ID)), r.ID)
@@ -275,7 +275,7 @@ func showCommand(shared *remote.Flags) *cobra.Command {
 			return err
 		}
 		if o.format.Quiet() {
-			return show.JSON(o.stdout, r)
+			return o.format.One(o.stdout, r.ID, r)
 		}
 		write(o.stdout, &r, time.Now())
 		return nil

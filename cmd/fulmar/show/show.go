@@ -131,6 +131,15 @@ func trimmed(w io.Writer, text string) error {
 	return err
 }
 
+// One writes one thing for a program: its name alone with -o name, else JSON.
+func (f *Format) One(w io.Writer, name string, v any) error {
+	if f.kind == "name" {
+		_, err := fmt.Fprintln(w, Clean(name))
+		return err
+	}
+	return JSON(w, v)
+}
+
 // JSON writes one value for a program.
 func JSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)

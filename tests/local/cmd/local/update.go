@@ -12,8 +12,16 @@ import (
 	"fulmar/tests/local"
 )
 
-// next is the version that a person is shown to bring over the air.
-const next = "2.0"
+// next is the version that a person is shown to bring over the air: the first that was not
+// cut in this folder yet, 2.0 at the beginning.
+func next(site *local.Site) string {
+	for i := 2; ; i++ {
+		v := fmt.Sprintf("%d.0", i)
+		if _, err := os.Lstat(filepath.Join(site.Dir, "release-"+v)); err != nil {
+			return v
+		}
+	}
+}
 
 // startBoard starts the board out of slots, so that it can update itself.
 func startBoard(site *local.Site, config string) (*local.Kept, error) {
@@ -40,7 +48,7 @@ func updates(site *local.Site, refused error) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(strings.NewReplacer("DESK", near(desk), "DIR", near(site.Dir), "KEY", near(site.ReleaseKey()), "NEXT", next).Replace(`
+	fmt.Println(strings.NewReplacer("DESK", near(desk), "DIR", near(site.Dir), "KEY", near(site.ReleaseKey()), "NEXT", next(site)).Replace(`
   an update, in another terminal in this folder (docs/releases.md and docs/rollouts.md have all of it):
 
     . DESK
@@ -48,8 +56,8 @@ func updates(site *local.Site, refused error) error {
     bin/fulmar release create --release NEXT --epoch 1 --component agent=DIR/NEXT@NEXT --health agent:within=90s,hold=10s --out DIR/release-NEXT
     bin/fulmar release sign file:KEY DIR/release-NEXT
     bin/fulmar release upload DIR/release-NEXT
-    bin/fulmar rollout create --component agent --release NEXT --wave 100%/30s
-    bin/fulmar rollout start r-1 --watch    # the ID that create has said
+    ID=$(bin/fulmar rollout create --component agent --release NEXT --wave 100%/30s -o name)
+    bin/fulmar rollout start $ID --watch
 
   make run keeps NEXT from then on; rm -r DIR begins anew with what was built
 `))
