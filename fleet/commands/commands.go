@@ -149,11 +149,13 @@ type Commands struct {
 	due    map[key]struct{}
 
 	// hellos are boards that have just come; here those that are, as far as is known,
-	// each with how often it came. Under a lock of their own: a hello does not wait for
-	// the database.
+	// each with the number of its coming, of all comings of all boards: one that went and
+	// came again has another. Under a lock of their own: a hello does not wait for the
+	// database.
 	helloMu sync.Mutex
 	hellos  map[key]struct{}
 	here    map[key]uint64
+	comings uint64
 
 	words chan word
 	wake  chan struct{}
@@ -237,7 +239,8 @@ func (c *Commands) prune(ctx context.Context) (next time.Duration) {
 func (c *Commands) Hello(tenant, board string) {
 	c.helloMu.Lock()
 	c.hellos[key{tenant, board}] = struct{}{}
-	c.here[key{tenant, board}]++
+	c.comings++
+	c.here[key{tenant, board}] = c.comings
 	c.helloMu.Unlock()
 	c.nudge()
 }
@@ -250,7 +253,7 @@ func (c *Commands) nudge() {
 	}
 }
 
-// hello tells whether a board is here, and how often it has come.
+// hello tells whether a board is here, and the number of its coming.
 func (c *Commands) hello(k key) (n uint64, is bool) {
 	c.helloMu.Lock()
 	defer c.helloMu.Unlock()

@@ -369,6 +369,25 @@ func TestHello(t *testing.T) {
 	}, "b1")
 }
 
+// TestAway: what was given while a board was away, and not known to be, leaves at once when it
+// comes back, as often as it goes.
+func TestAway(t *testing.T) {
+	calm(t, func(t *testing.T, w *world) {
+		b1 := w.boards["b1"]
+		for range 3 {
+			b1.plug()
+			time.Sleep(time.Second)
+			b1.unplug()
+			c := w.give("ann", rest.CommandSpec{Name: "set", Boards: []string{"b1"}})
+			time.Sleep(time.Second)
+			b1.plug()
+			time.Sleep(5 * time.Second)
+			w.is(c.ID, rest.CommandDone)
+			b1.unplug()
+		}
+	}, "b1")
+}
+
 // TestReplayed: a board that has heard of higher numbers, from a fleet whose clock was
 // wrong, gets a number that it takes, and does each command once.
 func TestReplayed(t *testing.T) {
