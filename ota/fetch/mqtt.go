@@ -358,6 +358,7 @@ func (t *talk) take(d *ota.Down) error {
 		t.window.Took(now.Sub(t.at), now)
 	} else {
 		t.gap.Take(now.Sub(t.came))
+		t.window.Next(now.Sub(t.came), now)
 	}
 	t.came, t.due = now, now.Add(t.answer.Timeout())
 	return nil

@@ -50,21 +50,26 @@ func (e *Estimate) Calm() { e.backoff = 0 }
 
 // Bounds of the window of a [Window].
 const (
-	firstWindow = 4
+	firstWindow = 2
 	maxWindow   = 64 // 4 MiB
 	// targetDelay is how long pieces may wait on the line: what the fleet acknowledges comes
-	// behind them.
-	targetDelay = 30 * time.Millisecond
-	// recent is how long the shortest delay is remembered, once to twice: routes change.
+	// behind them. With the two round trips of a far line, or a piece on a slow one, a record
+	// is acknowledged within 120 ms then.
+	targetDelay = 60 * time.Millisecond
+	// recent is how long the shortest delay is remembered, once to twice: routes change. As
+	// often a line that takes one piece at a time is tried with two.
 	recent = 15 * time.Second
 )
 
-// Window is how many pieces may be on their way. It grows while they come at once and
-// shrinks when they queue: it keeps the line busy, not its buffers full.
+// Window is how many pieces may be on their way. It grows while they come at once, to as
+// many as the line takes within a bound, and shrinks when they queue: it keeps the line
+// busy, not its buffers full.
 type Window struct {
 	size   float64
 	base   [2]time.Duration // shortest delays, of this while and the last
 	turned time.Time
+	each   time.Duration // mean time between pieces of a word; 0 not known
+	tried  time.Time     // when it was measured last
 }
 
 // Pieces is the window as a number.
@@ -72,7 +77,25 @@ func (w *Window) Pieces() int {
 	if w.size == 0 {
 		w.size = firstWindow
 	}
-	return int(w.size)
+	return min(int(w.size), w.most())
+}
+
+// most is how many pieces a queue of targetDelay has, and the one that goes.
+func (w *Window) most() int {
+	if w.each == 0 {
+		return maxWindow
+	}
+	return 1 + int(min(targetDelay/w.each, maxWindow-1))
+}
+
+// Next takes how long a piece came after the one before it, both of the same word.
+func (w *Window) Next(d time.Duration, now time.Time) {
+	w.tried = now
+	if w.each == 0 {
+		w.each = max(d, 1)
+		return
+	}
+	w.each = max(w.each+(d-w.each)/8, 1)
 }
 
 // Took takes how long the first piece of a word took.
@@ -85,16 +108,20 @@ func (w *Window) Took(d time.Duration, now time.Time) {
 	if w.base[1] > 0 {
 		base = min(base, w.base[1])
 	}
+	if w.each > 0 && now.Sub(w.tried) > recent {
+		w.each, w.size = 0, max(w.size, firstWindow)
+	}
 	switch late := d - base; {
 	case late < targetDelay/2:
-		w.size = min(w.size*1.5, maxWindow)
+		w.size = w.size * 1.5
 	case late < targetDelay:
-		w.size = min(w.size+1, maxWindow)
+		w.size++
 	case late < 2*targetDelay:
-		w.size = max(w.size*0.8, 1)
+		w.size *= 0.8
 	default:
-		w.size = max(w.size/2, 1)
+		w.size /= 2
 	}
+	w.size = max(min(w.size, float64(w.most())), 1)
 }
 
 // Lost notes that pieces did not come.
