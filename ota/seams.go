@@ -11,6 +11,8 @@ type (
 	Order = seam.Order
 	// Installer brings one kind of component into force.
 	Installer = seam.Installer
+	// Restarter is an Installer that starts the machine anew itself.
+	Restarter = seam.Restarter
 	// Shadower is an [Installer] that can run something beside what is in use.
 	Shadower = seam.Shadower
 	// Fetcher brings objects.

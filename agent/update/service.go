@@ -74,10 +74,8 @@ type Config struct {
 	// worker start anew.
 	ModelsChanged, ConfigChanged func()
 	RestartWorker                func(context.Context) error
-	// Restart ends the program in order, so that it is started anew; RestartMachine starts the
-	// machine anew, nil where this board cannot.
-	Restart        func(why string)
-	RestartMachine func(ctx context.Context, why string) error
+	// Restart ends the program in order, so that it is started anew.
+	Restart func(why string)
 
 	Log *slog.Logger
 }
@@ -234,18 +232,34 @@ func (s *Service) restarts(ctx context.Context) error {
 			switch {
 			case r == ota.RestartProgram:
 				s.cfg.Restart(why)
-			case r == ota.RestartMachine && s.cfg.RestartMachine == nil:
-				s.cfg.Log.Error("the machine has to start anew for an update, and this board has no way to do that by itself: start it anew")
-				s.warn(wire.Switch, "the machine has to start anew for an update to take effect, and fulmard may not do that here: start it anew")
 			case r == ota.RestartMachine:
-				if err := s.cfg.RestartMachine(ctx, why); err != nil {
+				if err := s.restartMachine(ctx, why); err != nil {
 					s.cfg.Log.Error("the machine is not started anew", "err", err)
-					s.warn(wire.Switch, fit.Text("the machine has to start anew for an update to take effect: "+err.Error(), schema.MaxText))
+					s.warn(wire.Switch, fit.Text("the machine has to start anew for an update to take effect; start it anew: "+err.Error(), schema.MaxText))
 				}
 			}
 		}
 	}
 }
+
+// restartMachine has the installer of what is in work start the machine anew.
+func (s *Service) restartMachine(ctx context.Context, why string) error {
+	st := s.updater.Status()
+	if st.Work == nil {
+		return errors.New("no update is in work any more")
+	}
+	r, ok := s.parts.installer(st.Work.Component).(ota.Restarter)
+	if !ok {
+		return fmt.Errorf("what installs %s cannot do it", st.Work.Component)
+	}
+	ctx, cancel := context.WithTimeout(ctx, restartWait)
+	defer cancel()
+	s.cfg.Log.Warn("the machine starts anew", "for", st.Work.Component)
+	return r.Restart(ctx, why)
+}
+
+// restartWait is how long an installer may take to ask for a restart of the machine.
+const restartWait = 2 * time.Minute
 
 // tidy removes what a bundle left behind when nothing is in work for long.
 func (s *Service) tidy(ctx context.Context) error {

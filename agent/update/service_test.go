@@ -4,6 +4,7 @@
 package update
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -48,6 +49,9 @@ type board struct {
 	slots  string
 	before string // the slot of fulmard, and of the worker before
 	token  string
+	// rootfs is fulmar-rootfs' socket, objects where objects lie; "": none, and anywhere.
+	rootfs, objects string
+	report          func(schema.Report) // nil: nobody hears them
 }
 
 func newBoard(t *testing.T) *board {
@@ -98,14 +102,14 @@ func (b *board) record(t *testing.T, text []byte) {
 func (b *board) service(t *testing.T) (s *Service, stop func()) {
 	t.Helper()
 	objects, err := sources.Open(sources.Config{
-		Dir: t.TempDir(), Link: fetch.NewMQTT(Line{Session: func() *link.Session { return nil }}),
+		Dir: cmp.Or(b.objects, t.TempDir()), Link: fetch.NewMQTT(Line{Session: func() *link.Session { return nil }}),
 		Fleet: func() (string, *tls.Config) { return "", nil }, Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s = New(Config{
-		Fetch:  objects,
+		Fetch: objects, Rootfs: cmp.Or(b.rootfs, "/nowhere"),
 		Config: func() config.Config { return b.cfg }, Slot: b.before, Clock: schema.NewClock(1, time.Hour),
 		Keys:  func() (*trust.KeySet, error) { return nil, errors.New("no key set") },
 		Learn: func([]byte) (bool, error) { return false, nil },
@@ -113,8 +117,14 @@ func (b *board) service(t *testing.T) (s *Service, stop func()) {
 		Name:  func() (string, string) { return "default", "dock-9" },
 		Floor: floor.New(nil, b.cfg.FloorDir(), func() bool { return false }),
 		Read:  func() gate.Reading { return gate.Reading{Throttled: -1} }, Ask: func(*admit.Board) {},
-		Send:   func(context.Context, schema.Channel, []byte) error { return link.ErrDown },
-		Report: func(schema.Report) error { return nil }, Runs: func(string) []byte { return nil }, Level: func() uint8 { return 0 },
+		Send: func(context.Context, schema.Channel, []byte) error { return link.ErrDown },
+		Report: func(r schema.Report) error {
+			if b.report != nil {
+				b.report(r)
+			}
+			return nil
+		},
+		Runs: func(string) []byte { return nil }, Level: func() uint8 { return 0 },
 		ModelsChanged: func() {}, ConfigChanged: func() {}, RestartWorker: func(context.Context) error { return nil }, Restart: func(string) {},
 		Log: slog.New(slog.DiscardHandler),
 	})

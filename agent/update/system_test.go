@@ -5,17 +5,24 @@ package update
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"encoding/json"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"fulmar/agent/config"
 	"fulmar/ota"
+	"fulmar/ota/install/installtest"
 	"fulmar/ota/install/rootfs/wire"
+	"fulmar/ota/release"
+	"fulmar/schema"
 )
 
 // helper stands for fulmar-rootfs at its socket: one call a connection.
@@ -23,6 +30,9 @@ type helper struct {
 	mu    sync.Mutex
 	asked []string
 	mute  bool // it says that it cannot
+	stuck bool // nothing is in force before the board starts again
+	// restarts: it starts it again; else it cannot.
+	restarts bool
 }
 
 func (h *helper) serve(l net.Listener) {
@@ -35,7 +45,10 @@ func (h *helper) serve(l net.Listener) {
 		h.mu.Lock()
 		h.asked = append(h.asked, q.Verb)
 		a := wire.Answer{Version: "36.4.3", Standing: wire.OnTrial, Restart: true}
-		if err != nil || h.mute {
+		if h.stuck {
+			a.Standing = wire.NotYet
+		}
+		if err != nil || h.mute || h.stuck && !h.restarts && q.Verb == wire.VerbRestart {
 			a = wire.Answer{Error: "nvbootctrl does not answer"}
 		}
 		h.mu.Unlock()
@@ -99,5 +112,68 @@ func TestSystem(t *testing.T) {
 	defer h.mu.Unlock()
 	if got := strings.Join(h.asked, " "); got != "status status switch look" { // what runs is asked until it is known
 		t.Errorf("it was asked %q", got)
+	}
+}
+
+// TestMachine: an update that takes effect with a restart of the machine asks for one, and
+// where there is none a person is told.
+func TestMachine(t *testing.T) {
+	t.Parallel()
+	for _, stuck := range []bool{false, true} {
+		b := newBoard(t)
+		b.rootfs, b.objects = filepath.Join(t.TempDir(), "rootfs.sock"), t.TempDir()
+		l, err := net.Listen("unix", b.rootfs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		h := &helper{stuck: true}
+		go h.serve(l)
+		if !stuck {
+			h.mu.Lock()
+			h.restarts = true
+			h.mu.Unlock()
+		}
+		warned := make(chan schema.Report, 64)
+		b.report = func(r schema.Report) { warned <- r }
+		s, stop := b.service(t)
+		ready(t, s)
+		c, paths := installtest.Files(t, "rootfs", "36.5", map[string]string{"system.img": "an image"})
+		raw, err := os.ReadFile(paths["system.img"])
+		if err == nil {
+			err = os.WriteFile(filepath.Join(b.objects, c.Files[0].Tree.String()), raw, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := &release.Manifest{V: 1, Release: "36.5", Epoch: 1, Components: []release.Component{*c}}
+		text, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.updater.Offer(ota.Order{
+			Rollout: "r-1", Attempt: 1, Act: release.ActInstall, Component: "rootfs", Release: "36.5", Manifest: m, Raw: text, Hash: sha256.Sum256(text),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		said := false
+		for end := time.After(20 * time.Second); ; {
+			h.mu.Lock()
+			asked := slices.Contains(h.asked, wire.VerbRestart)
+			h.mu.Unlock()
+			if asked && (said || !stuck) {
+				break
+			}
+			select {
+			case r := <-warned:
+				said = said || r.State == "switch" && r.Severity == schema.SeverityAlarm && strings.Contains(r.Text, "start it anew")
+				continue
+			case <-time.After(20 * time.Millisecond):
+				continue
+			case <-end:
+			}
+			t.Fatalf("stuck %v: asked %v, said %v; %+v", stuck, h.asked, said, *s.updater.Status().Components["rootfs"])
+		}
+		stop()
 	}
 }

@@ -148,10 +148,9 @@ type Commands struct {
 	last   int64 // number of the newest command
 	due    map[key]struct{}
 
-	// hellos are boards that have just come; here those that are, as far as is known,
-	// each with the number of its coming, of all comings of all boards: one that went and
-	// came again has another. Under a lock of their own: a hello does not wait for the
-	// database.
+	// hellos are boards that have just come; here those that are, as far as is known, each
+	// with the number of its coming, which no other has. Under a lock of their own: a hello
+	// does not wait for the database.
 	helloMu sync.Mutex
 	hellos  map[key]struct{}
 	here    map[key]uint64

@@ -18,6 +18,7 @@ import (
 	"fulmar/fleet/commands/shown"
 	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/registry/commandrows"
+	"fulmar/internal/fit"
 	"fulmar/schema/rest"
 )
 
@@ -182,7 +183,7 @@ func single(boards []string) string {
 func sentence(h *commandrows.Command, list []string) string {
 	say := shown.Name(h.ID) + ": " + h.Name
 	if args := string(form.Decode(h.Args)); args != "" && args != "{}" {
-		say += " " + clip(args, maxSay)
+		say += " " + fit.Text(args, maxSay)
 	}
 	if h.DryRun {
 		say += ", to check only"

@@ -17,6 +17,7 @@ import (
 	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry/commandrows"
+	"fulmar/internal/fit"
 	"fulmar/schema"
 	"fulmar/schema/rest"
 )
@@ -236,7 +237,7 @@ func (e *edit) cancel(ctx context.Context, by access.Caller, h *commandrows.Comm
 			until = later
 		}
 		x := &commandrows.Command{
-			Tenant: h.Tenant, Name: spec.NameCancel, Actor: by.Who, Author: cmp.Or(by.Author, by.Who), Reason: clip("of "+shown.Name(h.ID)+because(reason), schema.MaxFact),
+			Tenant: h.Tenant, Name: spec.NameCancel, Actor: by.Who, Author: cmp.Or(by.Author, by.Who), Reason: fit.Text("of "+shown.Name(h.ID)+because(reason), schema.MaxFact),
 			Given: e.now, Valid: until.Sub(e.now), Expires: until,
 		}
 		e.make(x)

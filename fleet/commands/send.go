@@ -90,9 +90,9 @@ func (c *Commands) pump(ctx context.Context) {
 func behind(h *commandrows.Command) string {
 	name, isToken := strings.CutPrefix(h.Actor, "token ")
 	if isToken || h.Actor != h.Author {
-		return clip(command.ByToken+"/"+name, schema.MaxName)
+		return fit.Text(command.ByToken+"/"+name, schema.MaxName)
 	}
-	return clip(command.ByUser+"/"+h.Actor, schema.MaxName)
+	return fit.Text(command.ByUser+"/"+h.Actor, schema.MaxName)
 }
 
 // pack signs what a board is sent, and notes that it is sent. It gets its number when it
@@ -182,5 +182,3 @@ func (c *Commands) settle(ctx context.Context) {
 	}
 	c.nudge()
 }
-
-func clip(s string, n int) string { return fit.Text(s, n) }

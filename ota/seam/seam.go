@@ -174,6 +174,13 @@ type Installer interface {
 	Space(ctx context.Context, c *release.Component) (need, free int64, err error)
 }
 
+// Restarter is an [Installer] that starts the machine anew itself, for a switch or a way back
+// that asked for [RestartMachine]. It only asks for it and returns; it does so where a restart
+// is due and nowhere else.
+type Restarter interface {
+	Restart(ctx context.Context, why string) error
+}
+
 // MaxToken bounds a token of an [Installer], in bytes: it is in the record.
 const MaxToken = 128
 

@@ -247,6 +247,12 @@ func (r *Rootfs) Switch(ctx context.Context, token string) (ota.Restart, error) 
 	return restart(a), err
 }
 
+// Restart implements [ota.Restarter].
+func (r *Rootfs) Restart(ctx context.Context, why string) error {
+	_, err := r.call(ctx, wire.Request{Verb: wire.VerbRestart, Why: why})
+	return err
+}
+
 // named makes a call about a token.
 func (r *Rootfs) named(ctx context.Context, q wire.Request) (wire.Answer, error) {
 	if !stamp.Valid(q.Token) {

@@ -22,6 +22,7 @@
 //	PROGRAM back TOKEN                  {"restart": "machine"}
 //	PROGRAM sweep                       {}
 //	PROGRAM space                       {"need": 1000000, "free": 5000000}   bytes
+//	PROGRAM restart                     {}   of the machine, where switch or back asked for it
 //
 // what follows each is the answer on standard output. Each may be called twice, and the
 // power may fail within each. A token is "VERSION-HASH", the same for the same content.
@@ -338,6 +339,12 @@ func (p *Program) Back(ctx context.Context, token, why string) (ota.Restart, err
 		return ota.RestartNone, err
 	}
 	return a.restart()
+}
+
+// Restart implements [ota.Restarter].
+func (p *Program) Restart(ctx context.Context, why string) error {
+	_, err := p.ask(ctx, question{Verb: "restart", Why: why})
+	return err
 }
 
 // Sweep implements [ota.Installer].

@@ -128,6 +128,21 @@ func TestConformance(t *testing.T) {
 	installtest.Run(t, func(t *testing.T) installtest.Subject { return newPlace(t, program(t), "machine") })
 }
 
+// TestRestart: a program starts the machine anew, or says that it cannot.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, program(t), "machine")
+	var r ota.Restarter = p.program
+	p.must(r.Restart(t.Context(), "an update"))
+	if b, err := os.ReadFile(filepath.Join(p.dir, "state", "restarted")); err != nil || string(b) != "an update" {
+		t.Errorf("%q, %v", b, err)
+	}
+	r = newPlace(t, program(t), "none").program
+	if err := r.Restart(t.Context(), "an update"); err == nil || !strings.Contains(err.Error(), "not mine to do") {
+		t.Error(err)
+	}
+}
+
 func TestFull(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, program(t), "none")

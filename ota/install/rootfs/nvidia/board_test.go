@@ -178,6 +178,12 @@ func (s *sim) Installer() ota.Installer {
 
 func (s *sim) Restart(r ota.Restart) {
 	if r == ota.RestartMachine {
+		// A power cut may have come before it.
+		if err := s.Installer().(ota.Restarter).Restart(s.t.Context(), "an update"); err == nil {
+			s.must(os.Remove(filepath.Join(s.root, "reboot")))
+		} else if !strings.Contains(err.Error(), "no restart is due") {
+			s.t.Fatal(err)
+		}
 		s.bootUp()
 	}
 }
@@ -225,6 +231,38 @@ func (s *sim) look(token string) (ota.Standing, string) {
 	st, why, err := s.Installer().Look(s.t.Context(), token)
 	s.must(err)
 	return st, why
+}
+
+// TestRestart: the machine is taken down where another system is to be booted, and not because
+// somebody asks.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	s := newSim(t)
+	refused := func(when string) {
+		t.Helper()
+		err := s.Installer().(ota.Restarter).Restart(t.Context(), "for fun")
+		if _, there := os.Stat(filepath.Join(s.root, "reboot")); err == nil || !strings.Contains(err.Error(), "no restart is due") || there == nil {
+			t.Errorf("%s: %v, %v", when, err, there)
+		}
+	}
+	refused("nothing was staged")
+	_, err := s.staged("1.0", "image")
+	s.must(err)
+	refused("staged")
+	token := s.switched("1.0", "image")
+	asked := func(when string) {
+		t.Helper()
+		s.must(s.Installer().(ota.Restarter).Restart(t.Context(), when))
+		s.must(os.Remove(filepath.Join(s.root, "reboot")))
+		s.bootUp()
+	}
+	asked("switched")
+	refused("on trial")
+	if r, err := s.Installer().Back(t.Context(), token, "sick"); err != nil || r != ota.RestartMachine {
+		t.Fatal(r, err)
+	}
+	asked("on the way back")
+	refused("gone back")
 }
 
 // TestTraps: what cost others a board or an update is refused before anything is written.

@@ -89,6 +89,8 @@ func (b *Board) answer(ctx context.Context, q wire.Request, in io.Reader, out io
 		return wire.Answer{Restart: restart}, err
 	case wire.VerbSweep:
 		return wire.Answer{}, c.sweep(q.Keep)
+	case wire.VerbRestart:
+		return wire.Answer{}, c.reboot(ctx)
 	case wire.VerbSpace:
 		need, free, err := c.space(q)
 		return wire.Answer{Need: need, Free: free}, err
@@ -105,13 +107,25 @@ func (b *Board) Boot(ctx context.Context) (did string, err error) {
 	}
 	defer unlock()
 	if c.restart {
-		_, err := b.run(ctx, systemctl, "--no-block", "reboot")
+		err := c.reboot(ctx)
 		return "went back from " + c.st.Fell + ": " + c.st.Why + "; the board restarts", err
 	}
 	if t := c.st.Trial; t != nil && c.s.current == t.To {
 		return fmt.Sprintf("%s is on trial in slot %s, boot %d of %d", t.Token, slotName(t.To), t.Boots, MaxBoots), nil
 	}
 	return "slot " + slotName(c.s.current) + " runs", nil
+}
+
+// reboot starts the machine anew, in order. Whoever may ask this program may not take the
+// machine down whenever it likes: it is done where another system is to be booted.
+func (c *call) reboot(ctx context.Context) error {
+	t := c.st.Trial
+	switched := t != nil && t.Told && c.s.current == t.From // a capsule chooses the slot itself
+	if !c.restart && !switched && c.s.active == c.s.current {
+		return errors.New("no restart is due: the system that runs is the one that is booted next")
+	}
+	_, err := c.run(ctx, systemctl, "--no-block", "reboot")
+	return err
 }
 
 // Status tells how all stands.

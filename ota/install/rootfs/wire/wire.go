@@ -29,6 +29,7 @@ const (
 	VerbBack    = "back"
 	VerbSweep   = "sweep"
 	VerbSpace   = "space"
+	VerbRestart = "restart" // of the machine, where one is due
 )
 
 // The kinds of what is written.

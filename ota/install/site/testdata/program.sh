@@ -62,6 +62,10 @@ back)
 		printf '{"restart":"%s"}' "$RESTART"
 	fi
 	;;
+restart)
+	[ "$RESTART" = machine ] || fail "this is not mine to do"
+	put restarted "$(field why)"
+	;;
 sweep)
 	for f in "$S"/staged/*; do
 		name=${f##*/}
