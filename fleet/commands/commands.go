@@ -14,6 +14,7 @@ import (
 
 	"fulmar/command"
 	"fulmar/fleet/access"
+	"fulmar/fleet/commands/presence"
 	"fulmar/fleet/commands/shown"
 	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/registry/commandrows"
@@ -148,13 +149,7 @@ type Commands struct {
 	last   int64 // number of the newest command
 	due    map[key]struct{}
 
-	// hellos are boards that have just come; here those that are, as far as is known, each
-	// with the number of its coming, which no other has. Under a lock of their own: a hello
-	// does not wait for the database.
-	helloMu sync.Mutex
-	hellos  map[key]struct{}
-	here    map[key]uint64
-	comings uint64
+	here presence.Boards
 
 	words chan word
 	wake  chan struct{}
@@ -165,7 +160,7 @@ type Commands struct {
 func New(ctx context.Context, cfg Config) (*Commands, error) {
 	c := &Commands{
 		Reader: shown.New(cfg.Rows, cfg.Fleet.Kinds, cfg.Approve), cfg: cfg, heads: map[number]*commandrows.Command{}, items: map[command.ID]*item{}, queues: map[key]*queue{}, seqs: map[key]uint64{}, due: map[key]struct{}{},
-		hellos: map[key]struct{}{}, here: map[key]uint64{}, words: make(chan word, maxWords), wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		words: make(chan word, maxWords), wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	last, seqs, err := cfg.Rows.Numbers(ctx)
 	if err != nil {
@@ -236,11 +231,7 @@ func (c *Commands) prune(ctx context.Context) (next time.Duration) {
 
 // Hello tells that a board is there, or there again: it hears at once what waits for it.
 func (c *Commands) Hello(tenant, board string) {
-	c.helloMu.Lock()
-	c.hellos[key{tenant, board}] = struct{}{}
-	c.comings++
-	c.here[key{tenant, board}] = c.comings
-	c.helloMu.Unlock()
+	c.here.Came(presence.Board{Tenant: tenant, Name: board})
 	c.nudge()
 }
 
@@ -252,33 +243,13 @@ func (c *Commands) nudge() {
 	}
 }
 
-// hello tells whether a board is here, and the number of its coming.
-func (c *Commands) hello(k key) (n uint64, is bool) {
-	c.helloMu.Lock()
-	defer c.helloMu.Unlock()
-	n, is = c.here[k]
-	return n, is
-}
-
-// gone notes that a board is not here any more, unless it came again meanwhile.
-func (c *Commands) gone(k key, since uint64) {
-	c.helloMu.Lock()
-	defer c.helloMu.Unlock()
-	if _, comes := c.hellos[k]; !comes && c.here[k] == since {
-		delete(c.here, k)
-	}
-}
-
 // greet takes over who has come; c.mu is held.
 func (c *Commands) greet() {
-	c.helloMu.Lock()
-	defer c.helloMu.Unlock()
-	for k := range c.hellos {
-		if c.queues[k] != nil {
+	c.here.Fresh(func(b presence.Board) {
+		if k := (key{b.Tenant, b.Name}); c.queues[k] != nil {
 			c.due[k] = struct{}{}
 		}
-	}
-	clear(c.hellos)
+	})
 }
 
 // add puts a row into memory; c.mu is held.

@@ -15,6 +15,7 @@ import (
 	"fulmar/command"
 	"fulmar/fleet/access"
 	"fulmar/fleet/commands/form"
+	"fulmar/fleet/commands/presence"
 	"fulmar/fleet/commands/shown"
 	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/registry/commandrows"
@@ -103,7 +104,7 @@ func (c *Commands) Plan(ctx context.Context, by access.Caller, s rest.CommandSpe
 		case !slices.Contains(names, s.Name):
 			lack = append(lack, b)
 		}
-		if _, is := c.hello(key{by.Tenant, b}); !is {
+		if _, is := c.here.Here(presence.Board{Tenant: by.Tenant, Name: b}); !is {
 			away = append(away, b)
 		}
 	}

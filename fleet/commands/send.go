@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"fulmar/command"
+	"fulmar/fleet/commands/presence"
 	"fulmar/fleet/commands/spec"
 	"fulmar/fleet/commands/stage"
 	"fulmar/fleet/registry/commandrows"
@@ -38,7 +39,7 @@ func (c *Commands) pump(ctx context.Context) {
 		}
 		delete(c.due, k)
 		q := c.queues[k]
-		n, here := c.hello(k)
+		n, here := c.here.Here(presence.Board{Tenant: k.tenant, Name: k.board})
 		if q == nil || !here {
 			continue
 		}
@@ -74,7 +75,7 @@ func (c *Commands) pump(ctx context.Context) {
 	}
 	for _, p := range out {
 		if err := c.cfg.Courier.SendCommand(p.tenant, p.board, p.id.String(), p.envelope); errors.Is(err, ErrAway) {
-			c.gone(p.key, p.hello)
+			c.here.Gone(presence.Board{Tenant: p.tenant, Name: p.board}, p.hello)
 		} else if err != nil {
 			c.cfg.Log.Warn("a command was not sent; sent again", "board", p.board, "command", p.id.String(), "error", err.Error())
 		}
