@@ -119,7 +119,8 @@ func (b *board) heal() {
 // again is a board on a layer over this one.
 func (b *board) again(t *testing.T) *board {
 	t.Helper()
-	c := over(t, b.Dir, diskMiB)
+	r, err := b.Again(t.TempDir(), diskMiB)
+	c := laid(t, r, err)
 	c.bind(filepath.Join(made.dir, "debs"), filepath.Join(c.Dir, "debs"))
 	return c
 }

@@ -212,6 +212,11 @@ func newBoard(t *testing.T, suite string) *board {
 func over(t *testing.T, base string, mib int) *board {
 	t.Helper()
 	r, err := root.Mount(base, t.TempDir(), mib)
+	return laid(t, r, err)
+}
+
+func laid(t *testing.T, r *root.Root, err error) *board {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}

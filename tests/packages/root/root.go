@@ -27,11 +27,19 @@ type Root struct {
 	// Dir is where its files are seen.
 	Dir     string
 	scratch string
+	layers  string // the layer and what it lies over, uppermost first, as overlayfs names them
 }
 
 // Mount lays an empty layer of at most mib MiB over the system in base. scratch is an
 // empty folder for it. When the layer is full, the system's disk is full.
-func Mount(base, scratch string, mib int) (*Root, error) {
+func Mount(base, scratch string, mib int) (*Root, error) { return mount(base, scratch, mib) }
+
+// Again lays another layer over what the system is now; it may not change while that stands.
+// Layers lie side by side, not one mount on the other: Linux takes two of those, and where
+// tests run in a layer already that is one.
+func (r *Root) Again(scratch string, mib int) (*Root, error) { return mount(r.layers, scratch, mib) }
+
+func mount(base, scratch string, mib int) (*Root, error) {
 	r := &Root{Dir: filepath.Join(scratch, "root"), scratch: scratch}
 	mem := filepath.Join(scratch, "mem")
 	if err := errors.Join(os.Mkdir(r.Dir, 0o755), os.Mkdir(mem, 0o755)); err != nil {
@@ -41,6 +49,7 @@ func Mount(base, scratch string, mib int) (*Root, error) {
 		return nil, fmt.Errorf("lay over %s: mount tmpfs: %w", base, err)
 	}
 	upper, work := filepath.Join(mem, "upper"), filepath.Join(mem, "work")
+	r.layers = upper + ":" + base
 	err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755))
 	if err == nil {
 		err = syscall.Mount("overlay", r.Dir, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", base, upper, work))
