@@ -45,6 +45,7 @@ const (
 	Unsettled   Code = "FLT0311"
 	Halted      Code = "FLT0312"
 	Approval    Code = "FLT0313"
+	Waits       Code = "FLT0314"
 )
 
 // The exit codes of fulmar, the same for all commands.
@@ -249,6 +250,11 @@ func boardRows() []Row {
 			Code: Approval, What: "the rollout waits for a second person", Exit: ExitWaits,
 			Why: "It asks for an approval, which nobody gives for what they planned themselves.",
 			Do:  "somebody else, with the right rollouts:approve: fulmar rollout approve", Told: true,
+		},
+		{
+			Code: Waits, What: "the rollout waits for a person", Exit: ExitWaits,
+			Why: "It was not started yet, was paused, or is held: too few boards have ended for its gate to tell good from bad. Boards that wait get nothing meanwhile.",
+			Do:  "fulmar rollout show tells why, with --boards for which; then start, resume, rollback or abort",
 		},
 	}
 }

@@ -198,7 +198,7 @@ func TestWatch(t *testing.T) {
 		"rolled-back": "[FLT0312]\n",
 		"aborted":     "[FLT0310]\n",
 		"approval":    "[FLT0313]\n",
-		"held":        "[FLT0313]\n",
+		"held":        "[FLT0314]\n",
 	} {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()

@@ -130,7 +130,7 @@ func settled(o *options, r *rest.Rollout) (bool, error) {
 		return true, fault.New(fault.Approval, "%s", say)
 	case "planned", "held", "paused":
 		next()
-		return true, fault.New(fault.Approval, "%s: %s", r.State, say)
+		return true, fault.New(fault.Waits, "%s", say)
 	}
 	return false, nil
 }
