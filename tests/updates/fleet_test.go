@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"fulmar/ota/release"
 	"fulmar/ota/slot"
 	"fulmar/schema"
+	"fulmar/schema/rest"
 	"fulmar/tests/local"
 )
 
@@ -74,6 +76,67 @@ func TestByTheFleet(t *testing.T) {
 	}
 	w.unit.runs("2.0", 30*time.Second)
 	w.told("update/agent", "rolled-back", "launcher")
+}
+
+// TestProven: a board whose key is in its TPM brings itself to 2.0; that it runs is bound to
+// the board by a quote, and the release's epoch is the floor that its TPM counts: what is of an
+// older one is refused, also when what the disk knows of floors is as it was before, or gone.
+func TestProven(t *testing.T) {
+	t.Parallel() // they mostly wait
+	w := newWorld(t, local.Board{NoInfer: true, Extra: quiet, TPM: swtpm})
+	w.desk()
+	w.bundle("2.0", "agent", w.agent("2.0", "good"), "2.0", "within=90s,hold=5s", "--epoch", "2")
+	w.fulmar("release", "upload", filepath.Join(w.dir, "release-2.0"))
+	if out, code := w.roll("agent", "2.0"); code != 0 {
+		t.Fatalf("%d\n%s", code, out)
+	}
+	w.unit.runs("2.0", 10*time.Second)
+	text := w.fulmar("rollout", "show", "r-1", "--boards", "-o", "json")
+	var rows []rest.RolloutBoard
+	if err := json.Unmarshal([]byte(text), &rows); err != nil || len(rows) != 1 || rows[0].Level != "bound" {
+		t.Errorf("%v\n%s", err, text)
+	}
+	floor := filepath.Join(w.site.BoardDir(board), "floor")
+	before := filepath.Join(w.dir, "floor-before")
+	if err := os.CopyFS(before, os.DirFS(floor)); err != nil {
+		t.Fatal(err)
+	}
+	newer := w.bundle("2.1", "agent", w.agent("2.1", "good"), "2.1", "within=90s,hold=5s", "--epoch", "3")
+	if out, code := w.ota("install-bundle", newer, "--watch"); code != 0 {
+		t.Fatalf("%d\n%s", code, out)
+	}
+	w.unit.runs("2.1", 10*time.Second)
+	old := w.bundle("1.9", "agent", w.agent("1.9", "good"), "1.9", "within=90s,hold=5s", "--epoch", "2")
+	refused := func(when, why string) {
+		t.Helper()
+		out, code := w.ota("install-bundle", old, "--watch")
+		if code == 0 || !strings.Contains(out, why) {
+			t.Errorf("%s: %d\n%s", when, code, out)
+		}
+		w.unit.runs("2.1", 20*time.Second)
+	}
+	refused("as it is", "release 1.9 is of epoch 2, and the floor is at 3")
+	again := func() {
+		t.Helper()
+		w.unit.kill(syscall.SIGKILL)
+		time.Sleep(time.Second) // it is gone, and started again
+		w.up()
+	}
+	err := os.RemoveAll(floor)
+	if err == nil {
+		err = os.CopyFS(floor, os.DirFS(before))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	give(t, floor)
+	again()
+	refused("with the floor of a disk of before", "an older state was put back")
+	if err := os.RemoveAll(floor); err != nil {
+		t.Fatal(err)
+	}
+	again()
+	refused("with a disk that knows no floor", "this board had a floor; find out who changed")
 }
 
 // web brings an object of a release as the board does it without its link: over HTTPS, with

@@ -18,7 +18,10 @@ import (
 	"fulmar/tests/local"
 )
 
-const board = "dock-1"
+const (
+	board = "dock-1"
+	swtpm = "swtpm" // in place of a path: a board with a TPM of its own
+)
 
 // world is a fleet, a board that runs out of slots, and a key that signs releases.
 type world struct {
@@ -75,6 +78,15 @@ func newWorld(t *testing.T, b local.Board) *world {
 		t.Fatal(err)
 	}
 	b.Name = board
+	if b.TPM == swtpm {
+		chip, path, err := w.site.StartTPM(board)
+		if err != nil {
+			missing(t, err.Error())
+		}
+		t.Cleanup(chip.Kill)
+		give(t, filepath.Dir(strings.TrimPrefix(path, "unix:")))
+		b.TPM = path
+	}
 	config, err := w.site.PrepareBoard(b)
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +107,17 @@ func newWorld(t *testing.T, b local.Board) *world {
 	}
 	w.unit = startUnit(t, w.dir, launcher, "run", "--state", w.state, slot.Agent, "run", "--config", config)
 	w.unit.runs("1.0", 30*time.Second)
+	if b.TPM != "" {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		finger, err := w.site.Waiting(ctx, board)
+		if err == nil {
+			err = w.site.Admit(ctx, board, finger)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	if out, err := command(launcher, "confirm", "--state", w.state).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
