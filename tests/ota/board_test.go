@@ -155,7 +155,7 @@ func (b *board) start(ctx context.Context) *process {
 			}
 			return &installer{p}
 		},
-		Fetch: &fetcher{p}, Apply: p.apply, Gate: p, Floor: p, Unmet: b.fate.unmet, Conditions: b.conditions,
+		Fetch: b.net.fetcher(p), Apply: p.apply, Gate: p, Floor: p, Unmet: b.fate.unmet, Conditions: b.conditions,
 		Tell: p.tell, Warn: func(reason, text string) { b.warns = append(b.warns, reason+": "+text) },
 		Free: func() (int64, error) { return b.free(), nil }, Disk: p, Log: b.log,
 	})
@@ -220,7 +220,7 @@ func (p *process) Raise(to uint64) error {
 	return nil
 }
 
-// apply is a codec whose patch is its base's hash and then the file.
+// apply is the codec of packed.
 func (p *process) apply(_ context.Context, codec, basePath, patchPath, outPath string, want release.Object) error {
 	patch, err := os.ReadFile(patchPath)
 	if err != nil {
@@ -228,11 +228,11 @@ func (p *process) apply(_ context.Context, codec, basePath, patchPath, outPath s
 	}
 	if codec == "delta" {
 		base, err := os.ReadFile(basePath)
-		if sum := sha256.Sum256(base); err != nil || string(sum[:]) != string(patch[:32]) {
+		if from, _ := unpacked(patch, 0); err != nil || sha256.Sum256(base) != from {
 			return fmt.Errorf("not the base: %w", err)
 		}
 	}
-	out := patch[32:]
+	_, out := unpacked(patch, want.Size)
 	if p.fate.badPatch {
 		out = append([]byte("wrong"), out[5:]...)
 	}

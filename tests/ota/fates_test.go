@@ -75,7 +75,7 @@ func fateOf(seed uint64) fate {
 	r := rand.New(rand.NewPCG(seed, 0x07a))
 	chance := func(p float64) bool { return r.Float64() < p }
 	span := func(a, b time.Duration) time.Duration { return a + time.Duration(r.Int64N(int64(b-a))) }
-	f := fate{seed: seed, act: release.ActInstall, loss: 0.2 * r.Float64(), warmUp: span(0, 3*time.Minute), size: 20_000 + r.IntN(400_000), epoch: 7}
+	f := fate{seed: seed, act: release.ActInstall, loss: 0.2 * r.Float64(), warmUp: span(0, 3*time.Minute), size: 40_000 + r.IntN(1_600_000), epoch: 7}
 	switch r.IntN(10) {
 	case 0, 1, 2:
 		f.component, f.kind = "model/parcels", ota.RestartNone

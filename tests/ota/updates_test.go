@@ -4,7 +4,6 @@
 package ota
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -15,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,42 +39,20 @@ func memory(t testing.TB) string {
 	return dir
 }
 
-// object is bytes as a manifest names them, which the fleet has then.
-func (b *board) object(data []byte) release.Object {
-	o, _, err := release.Describe(bytes.NewReader(data))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	b.net.objects[o.Tree] = data
-	return o
-}
-
 // order makes the release of a fate.
 func (b *board) order(attempt uint64) ota.Order {
-	r := rand.New(rand.NewPCG(b.fate.seed, 2))
-	blob := func(n int) []byte {
-		out := make([]byte, n)
-		for i := range out {
-			out[i] = byte(r.Uint32())
-		}
-		return out
-	}
-	whole := blob(b.fate.size)
-	f := release.File{Path: "program", Object: b.object(whole)}
+	seed, size := 16*b.fate.seed, b.fate.size
+	f := release.File{Path: "program", Object: b.net.object(blob(seed, size))}
 	base := b.slots.files["program"]
 	if b.fate.delta == 2 {
 		base = []byte("what another board runs")
 	}
 	if sum := release.Hash(sha256.Sum256(base)); b.fate.delta != 0 {
-		patch := append(bytes.Clone(sum[:]), whole...)
-		f.Encodings = append(f.Encodings, release.Encoding{Codec: "delta", From: &sum, Object: b.object(patch)})
+		f.Encodings = append(f.Encodings, release.Encoding{Codec: "delta", From: &sum, Object: b.net.object(packed(sum, seed, size))})
 	}
-	f.Encodings = append(f.Encodings, release.Encoding{Codec: "zstd", Object: b.object(append(make([]byte, 32), whole...))})
-	for i := range f.Encodings { // they travel as if they were shorter
-		f.Encodings[i].Size /= 4
-	}
-	lib := release.File{Path: "lib.so.1", Object: b.object(b.slots.files["lib.so.1"])} // as it was
-	small := release.File{Path: "notes", Object: b.object(blob(3000))}
+	f.Encodings = append(f.Encodings, release.Encoding{Codec: "zstd", Object: b.net.object(packed(release.Hash{}, seed, size))})
+	lib := release.File{Path: "lib.so.1", Object: b.net.object(b.slots.files["lib.so.1"])} // as it was
+	small := release.File{Path: "notes", Object: b.net.object(blob(seed+2, 3000))}
 	m := &release.Manifest{V: 1, Release: newVersion, Epoch: b.fate.epoch, Components: []release.Component{{Name: b.fate.component, Version: newVersion, Files: []release.File{f, lib, small}}}}
 	raw, err := json.Marshal(m)
 	if err != nil {
@@ -89,8 +67,9 @@ func (b *board) order(attempt uint64) ota.Order {
 func newBoard(t *testing.T, dir string, f fate, log *slog.Logger) *board {
 	b := &board{
 		t: t, rng: rand.New(rand.NewPCG(f.seed, 3)), dir: dir, born: time.Now(), upAt: time.Now(), boot: 1, fate: f, floor: 3, log: log,
-		net: &network{objects: map[release.Hash][]byte{}, have: map[release.Hash][]bool{}, durable: map[release.Hash][]bool{}, dropped: map[release.Hash]bool{}},
+		net: new(network),
 	}
+	b.net.open(b)
 	b.slots = &slots{
 		kind: f.kind, staged: map[string]string{}, chosen: oldVersion, live: oldVersion, dir: filepath.Join(dir, "old"),
 		files: map[string][]byte{"program": []byte("the program of version 1.0"), "lib.so.1": []byte("a library")},
@@ -124,7 +103,9 @@ func (b *board) life() (took time.Duration, endings []words.State) {
 	again := func(power bool, off time.Duration) {
 		p.kill()
 		synctest.Wait()
-		b.net.crash()
+		if power {
+			b.net.lose()
+		}
 		time.Sleep(off)
 		if power {
 			b.off += off
@@ -204,6 +185,8 @@ type tally struct {
 	n       map[string]int
 	endings map[string]map[string]int
 	wrong   []string
+	sent    uint64 // pieces
+	lost    int    // of them, by chance
 	took    []time.Duration
 }
 
@@ -237,6 +220,7 @@ func one(t *testing.T, seed uint64, dir string, log *slog.Logger, sum *tally) {
 	c := classOf(&f)
 	b := newBoard(t, dir, f, log)
 	took, endings := b.life()
+	b.net.close()
 	first := endings[0]
 	if first.State == "" { // taken back midway
 		if first = b.last(3<<24 | 1); first.State == "" {
@@ -289,6 +273,8 @@ func one(t *testing.T, seed uint64, dir string, log *slog.Logger, sum *tally) {
 	}
 	sum.mu.Lock()
 	sum.took = append(sum.took, took)
+	sum.sent += b.net.fleet.Stats().Sent
+	sum.lost += b.net.lost
 	sum.mu.Unlock()
 }
 
@@ -307,8 +293,8 @@ func TestUpdates(t *testing.T) {
 	}
 	sum := &tally{n: map[string]int{}, endings: map[string]map[string]int{}}
 	t.Run("worlds", func(t *testing.T) {
-		const shards = 2
-		for shard := range uint64(shards) {
+		shards := uint64(runtime.GOMAXPROCS(0))
+		for shard := range shards {
 			t.Run(strconv.FormatUint(shard, 10), func(t *testing.T) {
 				t.Parallel()
 				dir := memory(t)
@@ -323,6 +309,9 @@ func TestUpdates(t *testing.T) {
 		}
 	})
 	sum.print(t, n)
+	if n > 1 && sum.lost*20 < int(sum.sent) {
+		t.Error("hardly a piece was lost: it proves little")
+	}
 	if len(sum.wrong) > 0 {
 		t.Errorf("%d points:\n%s", len(sum.wrong), strings.Join(sum.wrong[:min(20, len(sum.wrong))], "\n"))
 	}
@@ -338,6 +327,7 @@ func (a *tally) print(t *testing.T, n int) {
 			fmt.Fprintf(&out, "          %6d  %s\n", a.endings[c][e], e)
 		}
 	}
+	fmt.Fprintf(&out, "%d pieces were sent, %d of them lost by chance\n", a.sent, a.lost)
 	slices.Sort(a.took)
 	if len(a.took) > 0 {
 		fmt.Fprintf(&out, "on until the last word: median %s, 99 %% %s, longest %s\n", a.took[len(a.took)/2], a.took[len(a.took)*99/100], a.took[len(a.took)-1])
