@@ -26,6 +26,8 @@ const (
 	MaxAttestReport = 8 << 10
 	MaxTPMStatement = 1024 // of Attested and of Signature; 145 and 72 on a TPM with P-256
 	MaxReportModels = 32
+	MaxReportFiles  = 32
+	MaxReportFile   = 2 * MaxName // bytes of a name
 )
 
 // Validate checks the bounds; what is proven is for tpm/attest.
@@ -60,6 +62,9 @@ type AttestReport struct {
 	Slot       string            `cbor:"10,keyasint,omitempty"` // fulmard runs from it
 	Components map[string]string `cbor:"11,keyasint,omitempty"` // their versions
 	Floor      uint64            `cbor:"12,keyasint,omitempty"`
+	// Files are the SHA-256 of files in force of components of which nothing else above
+	// tells, by component/name: "worker/fulmar-infer", "config/site.yaml".
+	Files map[string][]byte `cbor:"13,keyasint,omitempty"`
 }
 
 // Validate checks the bounds.
@@ -74,7 +79,10 @@ func (r *AttestReport) Validate() error {
 	for n, version := range r.Components {
 		texts = append(texts, n, version)
 	}
-	if bad || max(len(r.Models), len(r.Components)) > MaxReportModels || slices.ContainsFunc(texts, func(s string) bool { return len(s) > MaxName }) {
+	for n, h := range r.Files {
+		bad = bad || n == "" || len(n) > MaxReportFile || len(h) != 32
+	}
+	if bad || len(r.Files) > MaxReportFiles || max(len(r.Models), len(r.Components)) > MaxReportModels || slices.ContainsFunc(texts, func(s string) bool { return len(s) > MaxName }) {
 		return fmt.Errorf("attestation report of %q: a program's hash of %d bytes, %d models, %d components, or a text or hash is out of bounds", clip(r.Release), len(r.Program), len(r.Models), len(r.Components))
 	}
 	return nil

@@ -104,6 +104,10 @@ func vectors() []vector {
 			V: 1, Release: "1.4.0", Program: bytes.Repeat([]byte{1}, 32), Boot: 77, Kind: "discrete", Rollback: "yes",
 			Slot: "1.4.0-0123456789ab", Components: map[string]string{"agent": "1.4.0"}, Floor: 3,
 		}, of[AttestReport]},
+		{"attest-report-files", &AttestReport{
+			V: 1, Release: "1.4.0", Program: bytes.Repeat([]byte{1}, 32), Boot: 77, Kind: "discrete", Rollback: "yes",
+			Components: map[string]string{"worker": "1.4.0"}, Files: map[string][]byte{"worker/fulmar-infer": bytes.Repeat([]byte{3}, 32)},
+		}, of[AttestReport]},
 		{"ack", &Ack{V: 1, Class: ClassEvent, Epoch: 42, Ranges: [][2]uint64{{1, 1}, {3, 900}}}, of[Ack]},
 	}
 }

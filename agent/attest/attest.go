@@ -52,6 +52,7 @@ type Attestor struct {
 type Updates struct {
 	Slot       string            // fulmard runs from it; "" from none
 	Components map[string]string // versions
+	Files      map[string][]byte // SHA-256, by component/name
 	Floor      uint64
 }
 
@@ -70,7 +71,7 @@ func (a *Attestor) Answer(ctx context.Context, p Prover, nonce []byte) ([]byte, 
 		up = a.Updates()
 	}
 	report, err := schema.Encode(&schema.AttestReport{
-		Slot: up.Slot, Components: up.Components, Floor: up.Floor,
+		Slot: up.Slot, Components: up.Components, Files: up.Files, Floor: up.Floor,
 		V: schema.Version, Release: a.Release, Program: sum, Models: models(a.Models()), Boot: a.Boot,
 		Kind: info.Kind, Maker: info.Maker, Firmware: info.Firmware, Rollback: info.Rollback,
 	})

@@ -24,9 +24,11 @@ import (
 type parts struct {
 	cfg      *Config
 	programs *programs.Programs // nil: it runs out of a plain folder
-	models   *models.Models     // nil: its folder cannot be read
-	conf     *conf.Config       // nil: no config file
-	system   *system            // nil: no fulmar-rootfs
+	slots    *slot.Store        // of programs
+	sums     sums
+	models   *models.Models // nil: its folder cannot be read
+	conf     *conf.Config   // nil: no config file
+	system   *system        // nil: no fulmar-rootfs
 	site     map[string]*site.Program
 	fell     bool // the config was gone back from at this start, after it was read
 }
@@ -45,6 +47,7 @@ func openParts(cfg *Config, c *config.Config) *parts {
 	}
 	if slots != "" {
 		if store := slot.Open(slots); store.Own() == nil {
+			p.slots = store
 			p.programs = programs.New(programs.Options{Slots: store, Dir: c.OTADir(), Self: cfg.Slot, RestartWorker: cfg.RestartWorker})
 		} else {
 			cfg.Log.Warn("the programs cannot be updated: the folder of slots is another user's", "slots", slots)

@@ -155,7 +155,7 @@ func (s *Service) RepairFloor(ctx context.Context, who string) (uint64, error) {
 // Proof is what the attested report tells of updates.
 func (s *Service) Proof() attest.Updates {
 	v, _, _ := s.cfg.Floor.Known()
-	return attest.Updates{Slot: s.cfg.Slot, Components: s.parts.versions(context.Background()), Floor: v}
+	return attest.Updates{Slot: s.cfg.Slot, Components: s.parts.versions(context.Background()), Files: s.parts.files(), Floor: v}
 }
 
 // Setup has the worker load models that came over the air.

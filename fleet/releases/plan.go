@@ -4,12 +4,14 @@
 package releases
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 
 	"fulmar/ota/release"
+	"fulmar/schema"
 )
 
 // Wanted is a component of a release as a rollout wants it.
@@ -69,20 +71,44 @@ func (w *Wanted) Lacks(facts, running map[string]string) string {
 	return ""
 }
 
-// Matches holds what a board attests to run against the release: "" where it is one of its
-// files, else what is wrong. program is of its agent, models are those that are loaded.
-func (w *Wanted) Matches(program []byte, models map[string][]byte) string {
-	sum := program
+// Matches holds what a board attests to run against the release: "" where it is that, else
+// what is wrong.
+func (w *Wanted) Matches(r *schema.AttestReport) string {
+	sum := r.Program
 	if name, ok := strings.CutPrefix(w.Component.Name, "model/"); ok {
-		if sum, ok = models[name]; !ok {
+		if sum, ok = r.Models[name]; !ok {
 			return fmt.Sprintf("the board runs no model %s", name)
 		}
 	} else if w.Component.Name != "agent" {
-		return "" // no report tells of it; see Told
+		return w.inForce(r)
 	}
 	text := hex.EncodeToString(sum)
 	if slices.Contains(w.entry.inside[w.Component.Name], text) || slices.ContainsFunc(w.Component.Files, func(f release.File) bool { return f.SHA256.String() == text }) {
 		return ""
 	}
 	return fmt.Sprintf("the board runs %.16s..., which is no file of %s in release %s", text, w.Component.Name, w.entry.row.Name)
+}
+
+// inForce is Matches for what is told by its version and its files. A report that names no
+// file is of a fulmard that knew none, or of a component whose files nobody can look at, a
+// root file system.
+func (w *Wanted) inForce(r *schema.AttestReport) string {
+	name := w.Component.Name
+	if v := r.Components[name]; v != "" && v != w.Component.Version { // a site's own program need not know it
+		return fmt.Sprintf("the board runs %s %.80q, and release %s has %q", name, v, w.entry.row.Name, w.Component.Version)
+	}
+	told := false
+	for path := range r.Files {
+		told = told || strings.HasPrefix(path, name+"/")
+	}
+	if !told {
+		return ""
+	}
+	for i := range w.Component.Files {
+		f := &w.Component.Files[i]
+		if sum := r.Files[name+"/"+f.Path]; !f.Unpack && !bytes.Equal(sum, f.SHA256[:]) {
+			return fmt.Sprintf("%s of %s is %.16x... on the board, and %.16s... in release %s", f.Path, name, sum, f.SHA256, w.entry.row.Name)
+		}
+	}
+	return ""
 }

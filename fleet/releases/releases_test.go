@@ -28,6 +28,7 @@ import (
 	"fulmar/fleet/releases/releasetest"
 	"fulmar/internal/ustar"
 	"fulmar/ota/release"
+	"fulmar/schema"
 	"fulmar/schema/rest"
 	"fulmar/trust"
 )
@@ -293,8 +294,9 @@ func TestMatches(t *testing.T) {
 	agent := []byte("agent")
 	c := releasetest.Part(t, "model/parcels", "7", "parcels.tar", packed.Bytes())
 	c.Files[0].Unpack, c.Files[0].Unpacked = true, 1000
-	m := &release.Manifest{Release: "r", Components: []release.Component{c, releasetest.Part(t, "agent", "1", "fulmard", agent)}}
-	releasetest.Bring(t.Context(), t, h.Releases, tenant, releasetest.Sign(t, m, h.key), packed.Bytes(), agent)
+	infer := []byte("worker")
+	m := &release.Manifest{Release: "r", Components: []release.Component{c, releasetest.Part(t, "agent", "1", "fulmard", agent), releasetest.Part(t, "worker", "2", "fulmar-infer", infer)}}
+	releasetest.Bring(t.Context(), t, h.Releases, tenant, releasetest.Sign(t, m, h.key), packed.Bytes(), agent, infer)
 	h.open() // from its row
 	sum := func(b []byte) []byte { s := releasetest.Object(t, b).SHA256; return s[:] }
 	model, err := h.Want(tenant, "model/parcels", "r")
@@ -305,16 +307,35 @@ func TestMatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if why := program.Matches(sum(agent), nil); why != "" {
+	if why := program.Matches(&schema.AttestReport{Program: sum(agent)}); why != "" {
 		t.Error(why)
 	}
-	if why := model.Matches(nil, map[string][]byte{"parcels": sum(onnx)}); why != "" {
+	if why := model.Matches(&schema.AttestReport{Models: map[string][]byte{"parcels": sum(onnx)}}); why != "" {
 		t.Error(why)
+	}
+	worker, err := h.Want(tenant, "worker", "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := func(version string, files map[string][]byte) *schema.AttestReport {
+		return &schema.AttestReport{Components: map[string]string{"worker": version}, Files: files}
+	}
+	for _, r := range []*schema.AttestReport{
+		runs("2", map[string][]byte{"worker/fulmar-infer": sum(infer), "worker/libonnxruntime.so.1": sum(onnx)}),
+		runs("2", nil), // of a fulmard that told no files
+		runs("2", map[string][]byte{"config/site.yaml": sum(onnx)}),
+	} {
+		if why := worker.Matches(r); why != "" {
+			t.Error(why)
+		}
 	}
 	for name, why := range map[string]string{
-		"another program": program.Matches(sum(onnx), nil),
-		"another model":   model.Matches(nil, map[string][]byte{"parcels": sum(agent)}),
-		"no model":        model.Matches(sum(onnx), map[string][]byte{"other": sum(onnx)}),
+		"another version": worker.Matches(runs("1", map[string][]byte{"worker/fulmar-infer": sum(infer)})),
+		"another file":    worker.Matches(runs("2", map[string][]byte{"worker/fulmar-infer": sum(agent)})),
+		"not that file":   worker.Matches(runs("2", map[string][]byte{"worker/other": sum(infer)})),
+		"another program": program.Matches(&schema.AttestReport{Program: sum(onnx)}),
+		"another model":   model.Matches(&schema.AttestReport{Models: map[string][]byte{"parcels": sum(agent)}}),
+		"no model":        model.Matches(&schema.AttestReport{Program: sum(onnx), Models: map[string][]byte{"other": sum(onnx)}}),
 	} {
 		if why == "" {
 			t.Errorf("%s is taken", name)

@@ -111,5 +111,5 @@ func (u *Updates) mismatch(c runner.Claim, p proofs.Proof) string {
 			return "its TPM was not reset since it was told to update: it did not start again"
 		}
 	}
-	return w.Matches(r.Program, r.Models)
+	return w.Matches(r)
 }

@@ -96,6 +96,19 @@ func TestProven(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &rows); err != nil || len(rows) != 1 || rows[0].Level != "bound" {
 		t.Errorf("%v\n%s", err, text)
 	}
+	settings := filepath.Join(w.dir, "settings")
+	err := os.Mkdir(settings, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(settings, "site.yaml"), []byte("updates: {max_celsius: 90}\n"), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.bundle("site-5", "config", settings, "5", "within=60s,hold=2s", "--epoch", "2")
+	w.fulmar("release", "upload", filepath.Join(w.dir, "release-site-5"))
+	if out, code := w.roll("config", "site-5"); code != 0 { // its files are what the report has
+		t.Errorf("%d\n%s", code, out)
+	}
 	floor := filepath.Join(w.site.BoardDir(board), "floor")
 	before := filepath.Join(w.dir, "floor-before")
 	if err := os.CopyFS(before, os.DirFS(floor)); err != nil {
@@ -122,8 +135,7 @@ func TestProven(t *testing.T) {
 		time.Sleep(time.Second) // it is gone, and started again
 		w.up()
 	}
-	err := os.RemoveAll(floor)
-	if err == nil {
+	if err = os.RemoveAll(floor); err == nil {
 		err = os.CopyFS(floor, os.DirFS(before))
 	}
 	if err != nil {
