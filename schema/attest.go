@@ -27,7 +27,6 @@ const (
 	MaxTPMStatement = 1024 // of Attested and of Signature; 145 and 72 on a TPM with P-256
 	MaxReportModels = 32
 	MaxReportFiles  = 32
-	MaxReportFile   = 2 * MaxName // bytes of a name
 )
 
 // Validate checks the bounds; what is proven is for tpm/attest.
@@ -62,8 +61,7 @@ type AttestReport struct {
 	Slot       string            `cbor:"10,keyasint,omitempty"` // fulmard runs from it
 	Components map[string]string `cbor:"11,keyasint,omitempty"` // their versions
 	Floor      uint64            `cbor:"12,keyasint,omitempty"`
-	// Files are the SHA-256 of files in force of components of which nothing else above
-	// tells, by component/name: "worker/fulmar-infer", "config/site.yaml".
+	// Files are SHA-256 of files of other components, by component/name: "worker/fulmar-infer".
 	Files map[string][]byte `cbor:"13,keyasint,omitempty"`
 }
 
@@ -73,14 +71,13 @@ func (r *AttestReport) Validate() error {
 		return err
 	}
 	texts, bad := []string{r.Release, r.Kind, r.Maker, r.Firmware, r.Rollback}, len(r.Program) != 32 || len(r.Slot) > 2*MaxName
-	for n, h := range r.Models {
-		texts, bad = append(texts, n), bad || n == "" || len(h) != 32
+	for _, m := range []map[string][]byte{r.Models, r.Files} {
+		for n, h := range m {
+			texts, bad = append(texts, n), bad || n == "" || len(h) != 32
+		}
 	}
 	for n, version := range r.Components {
 		texts = append(texts, n, version)
-	}
-	for n, h := range r.Files {
-		bad = bad || n == "" || len(n) > MaxReportFile || len(h) != 32
 	}
 	if bad || len(r.Files) > MaxReportFiles || max(len(r.Models), len(r.Components)) > MaxReportModels || slices.ContainsFunc(texts, func(s string) bool { return len(s) > MaxName }) {
 		return fmt.Errorf("attestation report of %q: a program's hash of %d bytes, %d models, %d components, or a text or hash is out of bounds", clip(r.Release), len(r.Program), len(r.Models), len(r.Components))

@@ -87,7 +87,7 @@ func (p *parts) files() map[string][]byte {
 	out := map[string][]byte{}
 	add := func(component, dir, name string) {
 		key := component + "/" + name
-		if len(out) >= schema.MaxReportFiles || len(key) > schema.MaxReportFile {
+		if len(out) >= schema.MaxReportFiles || len(key) > schema.MaxName { // what does not fit is not asked for
 			return
 		}
 		if sum := p.sums.of(filepath.Join(dir, name)); sum != nil {

@@ -106,7 +106,9 @@ func (w *Wanted) inForce(r *schema.AttestReport) string {
 	}
 	for i := range w.Component.Files {
 		f := &w.Component.Files[i]
-		if sum := r.Files[name+"/"+f.Path]; !f.Unpack && !bytes.Equal(sum, f.SHA256[:]) {
+		sum := r.Files[name+"/"+f.Path]
+		fits := len(name)+1+len(f.Path) <= schema.MaxName && len(r.Files) < schema.MaxReportFiles
+		if (fits || sum != nil) && !f.Unpack && !bytes.Equal(sum, f.SHA256[:]) {
 			return fmt.Sprintf("%s of %s is %.16x... on the board, and %.16s... in release %s", f.Path, name, sum, f.SHA256, w.entry.row.Name)
 		}
 	}

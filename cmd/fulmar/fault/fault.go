@@ -78,7 +78,7 @@ type Row struct {
 func Table() []Row {
 	rows := append(generalRows(), spoolRows()...)
 	rows = append(rows, keyRows()...)
-	rows = append(rows, boardRows()...)
+	rows = append(rows, append(boardRows(), rolloutRows()...)...)
 	rows = append(rows, tpmRows()...)
 	rows = append(rows, releaseRows()...)
 	rows = append(rows, enrolRows()...)
@@ -241,6 +241,11 @@ func boardRows() []Row {
 			Why: "The time of --timeout passed first. What was watched goes on without the one who watches.",
 			Do:  "look again with the same command, or give it longer",
 		},
+	}
+}
+
+func rolloutRows() []Row {
+	return []Row{
 		{
 			Code: Halted, What: "the rollout is halted", Exit: ExitHalted,
 			Why: "A gate found the release bad, or a person stopped it. Boards that wait get nothing more.",
