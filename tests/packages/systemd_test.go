@@ -129,6 +129,28 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
+// TestSystemdRestart: fulmar-rootfs, in the sandbox of its unit, gets a restart of the machine from
+// systemd. No slots and no nvbootctrl are there, so a drop-in has systemctl in its place; all
+// else of the unit holds.
+func TestSystemdRestart(t *testing.T) {
+	m := booted(t)
+	m.shell("dpkg -i " + deb("fulmar-agent", v1))
+	const bootID = "cat /proc/sys/kernel/random/boot_id"
+	before := m.shell(bootID)
+	m.shell(`d=/etc/systemd/system/fulmar-rootfs@.service.d; mkdir -p $d
+printf '[Service]\nStandardInput=null\nStandardOutput=journal\nExecStart=\nExecStart=/usr/bin/systemctl --no-block reboot\n' >$d/try.conf
+systemctl daemon-reload; systemctl show -P CapabilityBoundingSet,ProtectSystem fulmar-rootfs@try.service; sync`)
+	// The answer may be lost with the machine.
+	out, said := m.ShellFor(t.Context(), time.Minute, "systemctl start fulmar-rootfs@try.service; sleep 20; systemctl status --no-pager fulmar-rootfs@try.service")
+	if err := m.Restarted(t.Context()); err != nil {
+		t.Fatalf("%v; systemctl said %v: %s", err, said, out)
+	}
+	if after := m.shell(bootID); after == before {
+		t.Error("it is the same boot")
+	}
+	m.runs(v1)
+}
+
 // TestPowerCut turns the machine off in the middle of an upgrade, at six points, so that
 // what was not yet on its disk is lost. After the boot a whole slot runs as a service,
 // before anybody has mended anything.

@@ -300,6 +300,20 @@ func (m *Machine) Shutdown(ctx context.Context) (time.Duration, error) {
 	}
 }
 
+// Restarted waits until the machine starts anew by itself, or turns off, and turns it on
+// again: QEMU ends at a restart.
+func (m *Machine) Restarted(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer cancel()
+	select {
+	case <-m.done:
+		m.talk.close()
+		return m.Boot(ctx)
+	case <-ctx.Done():
+		return fmt.Errorf("the machine goes on to run: %w\n%s", ctx.Err(), m.Console())
+	}
+}
+
 // Reboot turns it off in order, and on again.
 func (m *Machine) Reboot(ctx context.Context) error {
 	if _, err := m.Shutdown(ctx); err != nil {
