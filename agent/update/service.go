@@ -85,6 +85,7 @@ type Objects interface {
 	ota.Fetcher
 	Run(ctx context.Context) error // gives them on until the context ends
 	Clear() error                  // removes what is kept for others alone
+	Tidy() error                   // removes it where the disk has become full
 }
 
 // Service is the updates of one board.
@@ -270,6 +271,9 @@ func (s *Service) tidy(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+		}
+		if err := s.cfg.Fetch.Tidy(); err != nil {
+			s.cfg.Log.Warn("what was kept for other boards is not removed", "err", err)
 		}
 		st := s.updater.Status()
 		idle := st.Work == nil && len(st.Waiting) == 0 && st.Trouble == ""

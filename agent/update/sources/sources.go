@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"fulmar/internal/disk"
 	"fulmar/ota/fetch"
 	"fulmar/ota/fetch/peer"
 )
@@ -31,6 +32,8 @@ const (
 	idle      = time.Minute
 	// keepBytes is what stays for the others of a site, while as much again is free.
 	keepBytes = 1 << 30
+	// lowDisk is below how much free what is kept goes: the spool grows into the same disk.
+	lowDisk = keepBytes / 2
 	// giveRate is how fast all of it goes to others, in bytes a second: half of a 100 Mbit/s
 	// line.
 	giveRate = 6 << 20
@@ -123,6 +126,17 @@ func (w *web) Bring(ctx context.Context, j *fetch.Job) error {
 	defer t.CloseIdleConnections()
 	h := &fetch.HTTP{URL: "https://" + address, Client: &http.Client{Transport: t, CheckRedirect: stay}}
 	return h.Bring(ctx, j)
+}
+
+// Tidy removes what is kept for others where the disk has become full since.
+func (s *Sources) Tidy() error { return s.tidy(lowDisk) }
+
+func (s *Sources) tidy(low int64) error {
+	free, _, _, err := disk.Free(s.cfg.Dir)
+	if err != nil || free >= low {
+		return err
+	}
+	return s.Clear()
 }
 
 // Run gives objects to other boards, where the config says so, until the context ends. That

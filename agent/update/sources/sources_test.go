@@ -224,8 +224,14 @@ func TestGive(t *testing.T) {
 		defer c.Close()
 	}
 	third := second()
-	fetched(t, third, o, b) // of the fleet, or of the board when they are gone
-	if err := first.Clear(); err != nil {
+	fetched(t, third, o, b)               // of the fleet, or of the board when they are gone
+	if err := first.tidy(0); err != nil { // there is room
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(fetch.Paths(first.cfg.Dir, o.Tree)[1]); err != nil {
+		t.Error(err)
+	}
+	if err := first.tidy(1 << 60); err != nil {
 		t.Fatal(err)
 	}
 	fetched(t, second(), o, b)
