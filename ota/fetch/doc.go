@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package fetch brings objects onto a board: over MQTT, over HTTP from the fleet or from
-// another board. Wherever a piece comes from, it is proven to be
-// that of the object before it is written, and the SHA-256 of the whole decides.
+// another board. Wherever a piece comes from, it is proven to be that of the object before
+// it is written, and the SHA-256 of the whole decides.
 //
 // In the folder of a [Fetcher] an object on its way is TREE.part, at its full size from
 // the beginning, so that a full disk is seen first, and TREE.leaves, the hashes of the pieces

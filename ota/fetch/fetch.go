@@ -115,7 +115,10 @@ func New(cfg Config) (*Fetcher, error) {
 		return nil, fmt.Errorf("fetch objects: %w", err)
 	}
 	f := &Fetcher{cfg: cfg, rate: bucket.New(cfg.Rate, burst), active: map[release.Hash]bool{}}
-	return f, f.trim(cfg.Keep)
+	if err := f.trim(cfg.Keep); err != nil { // a board starts without
+		cfg.Log.Warn("what was kept for other boards is not looked after", "err", err)
+	}
+	return f, nil
 }
 
 // SetRate bounds all sources from now on, in bytes a second; 0 lifts the bound.
@@ -225,8 +228,8 @@ func (f *Fetcher) Drop(o release.Object) error {
 		return fmt.Errorf("drop object %s: %w", o.Tree, ErrTwice)
 	}
 	defer f.end(o.Tree)
-	if kept, err := f.keep(o.Tree); kept || err != nil {
-		return err
+	if err := f.keep(o.Tree); err != nil { // nobody here needs it
+		f.cfg.Log.Warn("object not kept for other boards", "object", o.Tree, "err", err)
 	}
 	return f.remove(o.Tree)
 }

@@ -26,27 +26,27 @@ func Paths(dir string, tree release.Hash) [2]string {
 
 func (f *Fetcher) kept() string { return filepath.Join(f.cfg.Dir, keptDir) }
 
-// keep puts a dropped object that is whole where it stays; false where it is not, or may not.
-func (f *Fetcher) keep(tree release.Hash) (bool, error) {
+// keep puts a dropped object where it stays, if it is whole and there is room.
+func (f *Fetcher) keep(tree release.Hash) error {
 	paths := Paths(f.cfg.Dir, tree)
 	info, err := os.Stat(paths[0])
 	if f.cfg.Keep == 0 || err != nil || info.Size() > f.cfg.Keep {
-		return false, nil //nolint:nilerr // it is dropped, so nobody needs it
+		return nil //nolint:nilerr // it is dropped, so nobody needs it
 	}
 	if free, _, _, err := disk.Free(f.cfg.Dir); err != nil || free < f.cfg.Keep {
-		return false, nil //nolint:nilerr // not known is not enough
+		return nil //nolint:nilerr // not known is not enough
 	}
 	if err := os.MkdirAll(f.kept(), 0o700); err != nil {
-		return false, err
+		return err
 	}
 	// Its leaves first: a board asks for them first, and does without an object that has none.
 	for _, suffix := range []string{LeavesSuffix, ""} {
 		if err := os.Rename(paths[0]+suffix, paths[1]+suffix); err != nil && (suffix == "" || !errors.Is(err, fs.ErrNotExist)) {
-			return false, err
+			return err
 		}
 	}
 	now := time.Now()
-	return true, errors.Join(os.Chtimes(paths[1], now, now), f.trim(f.cfg.Keep))
+	return errors.Join(os.Chtimes(paths[1], now, now), f.trim(f.cfg.Keep))
 }
 
 // back takes an object that was kept for use; what cannot be taken is fetched.

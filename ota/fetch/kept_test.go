@@ -71,6 +71,30 @@ func TestKept(t *testing.T) {
 	}
 }
 
+// TestNotKept: a folder that cannot be used costs what was kept, not the object's end nor the
+// start of a board.
+func TestNotKept(t *testing.T) {
+	t.Parallel()
+	b, o, tree := content(50, release.Piece+9)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, keptDir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := New(Config{Dir: dir, Sources: []Source{(&server{data: b, tree: tree}).source(t)}, Keep: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Fetch(within(t, time.Minute), o, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Drop(o); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, o.Tree.String()+"*")); len(left) > 0 {
+		t.Errorf("dropped: %v", left)
+	}
+}
+
 type swap struct{ Source }
 
 func (*swap) Name() string { return "swap" }
