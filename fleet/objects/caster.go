@@ -272,6 +272,7 @@ func (c *Caster) add(key target, asked []uint32, id uint32) bool {
 			return false
 		}
 		t = &transfer{target: key, board: b, asked: map[uint32]bool{}, place: -1}
+		c.queue.served(t)
 		c.transfers[key] = t
 		b.own = append(b.own, t)
 	}

@@ -38,12 +38,13 @@ type transfer struct {
 	over  bool
 
 	at    time.Time // of its turn
-	seq   uint64
+	seq   uint64    // of its newest piece, or of its coming
 	place int // in the heap; -1 not there
 }
 
-// turns are the transfers that have something to send, or to say that it was all, by the time of their turn; those of
-// the same time in the order in which they came.
+// turns are the transfers that have something to send, or to say that it was all, by the time of their turn; of
+// those of the same time the one first whose newest piece is the longest ago: a wait for a
+// rate of its own must not put a board before those who wait for the site's.
 type turns struct {
 	list []*transfer
 	seq  uint64
@@ -78,10 +79,15 @@ func (q *turns) Pop() any {
 	return t
 }
 
+// served puts a transfer behind the others of its time.
+func (q *turns) served(t *transfer) {
+	q.seq++
+	t.seq = q.seq
+}
+
 // add gives a transfer its turn, or another one.
 func (q *turns) add(t *transfer, at time.Time) {
-	q.seq++
-	t.at, t.seq = at, q.seq
+	t.at = at
 	if t.place >= 0 {
 		heap.Fix(q, t.place)
 		return
@@ -219,6 +225,7 @@ func (c *Caster) sent(t *transfer, i uint32, size int, err error) {
 		}
 		delete(t.asked, i)
 		t.queue = t.queue[1:]
+		c.queue.served(t)
 		c.queue.add(t, now)
 	case errors.Is(err, pieces.ErrBusy):
 		c.busy(t)
