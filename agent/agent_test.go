@@ -158,6 +158,11 @@ func TestReload(t *testing.T) {
 	until(t, "the report of the first config", has("config", "ok", ""))
 	b.write(t, "log: {level: debug}\n")
 	until(t, "the log level", func() bool { return b.level.Level() == slog.LevelDebug })
+	cfg := b.config()
+	until(t, "its copy", func() bool { // kept after it is in force
+		text, err := os.ReadFile(cfg.LastGoodPath())
+		return err == nil && strings.Contains(string(text), "level: debug")
+	})
 	b.write(t, "log: {levle: debug}\n")
 	until(t, "the report of the broken config", has("config", "refused", `did you mean "level"?`))
 	if b.config().Log.Level != "debug" {

@@ -53,7 +53,8 @@ func (m *memory) Overview(context.Context, string) (*Overview, error) {
 	}
 	bs := slices.Clone(m.boards)
 	for i := range bs {
-		bs[i].Latest = slices.Clone(bs[i].Latest)
+		// What tick changes in place is the reader's own from here.
+		bs[i].Latest, bs[i].Ledger, bs[i].Cameras = slices.Clone(bs[i].Latest), slices.Clone(bs[i].Ledger), slices.Clone(bs[i].Cameras)
 	}
 	slices.SortStableFunc(bs, func(a, b Board) int { return strings.Compare(a.Name, b.Name) })
 	return &Overview{At: m.now(), Boards: bs}, nil

@@ -25,7 +25,8 @@ func once(t *testing.T, open Open) {
 	b := &sender{t: t, s: s, key: live.Key{Tenant: "t1", Board: "a"}}
 	for i := range 20 {
 		b.send(schema.ClassEvent, now, event(uint64(2*i+1), ""), event(uint64(2*i+2), ""))
-		b.send(schema.ClassMetric, now.Add(time.Duration(i-20)*time.Millisecond), sample("x", float64(i)))
+		// Apart by more than the board's clock is taken to move from one message to the next.
+		b.send(schema.ClassMetric, now.Add(time.Duration(i-20)*20*time.Millisecond), sample("x", float64(i)))
 	}
 	var wg sync.WaitGroup
 	for _, x := range b.all {

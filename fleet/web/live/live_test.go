@@ -167,7 +167,7 @@ func TestNobodyLooksNothingIsRead(t *testing.T) {
 		}
 		viewer, leave := context.WithCancel(ctx)
 		done := look(viewer, h, newWire(), "/", always)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2500 * time.Millisecond) // between two readings
 		leave()
 		<-done
 		before := c.readings()
