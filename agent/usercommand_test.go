@@ -16,6 +16,7 @@ import (
 	"fulmar/agent/config"
 	"fulmar/command"
 	"fulmar/device"
+	"fulmar/internal/exetest"
 )
 
 // TestUserCommand: a manifest in commands.d beside the config is a command of the board,
@@ -42,7 +43,7 @@ func TestUserCommand(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		if err := exetest.Write(path, []byte(text), mode); err != nil {
 			t.Fatal(err)
 		}
 		return path

@@ -233,14 +233,19 @@ func TestHangUpBeside(t *testing.T) {
 			t.Fatal(err)
 		}
 		runUntilEnd(t, s)
+		// An end that is found by a write looks like a line that broke, and does not count:
+		// how many tries three ends take is chance, and of the machine.
 		suspects := 0
-		for range 600 {
+		held := func() int { mu.Lock(); defer mu.Unlock(); return sent["held"] }
+		for range 7200 {
 			time.Sleep(time.Second)
-			suspects = max(suspects, s.Status().Suspects)
+			if suspects = max(suspects, s.Status().Suspects); held() >= 3 {
+				break
+			}
 		}
+		time.Sleep(10 * time.Second)
 		mu.Lock()
-		// An end that is found by a write looks like a line that broke, and does not count.
-		if sent["tried"] < 3 || sent["tried"] > 10 || sent["held"] < 3 || !slices.Equal(said, []string{"link/beside refused"}) {
+		if sent["tried"] < 3 || sent["held"] < 3 || !slices.Equal(said, []string{"link/beside refused"}) {
 			t.Errorf("%v, said %q", sent, said)
 		}
 		mu.Unlock()
@@ -248,7 +253,7 @@ func TestHangUpBeside(t *testing.T) {
 			t.Errorf("%d records left, %+v", m.left(), st)
 		}
 		b.set(func(schema.Topic, []byte, *schema.Message) bool { return true })
-		time.Sleep(10 * time.Minute)
+		time.Sleep(15 * time.Minute)
 		if err := s.Send(t.Context(), schema.ChanTwinUp, "", []byte("x")); err != nil {
 			t.Errorf("after its time: %v", err)
 		}

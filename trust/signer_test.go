@@ -24,13 +24,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"fulmar/internal/exetest"
 )
 
 // script writes a program of shell.
 func script(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "signer.sh")
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
+	if err := exetest.Write(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"fulmar/command"
+	"fulmar/internal/exetest"
 	"fulmar/internal/peercred"
 	"fulmar/schema/onboard"
 )
@@ -82,7 +83,7 @@ func (b *board) public() {
 	}
 	program, err := os.ReadFile(exe)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "ask"), program, 0o755)
+		err = exetest.Write(filepath.Join(dir, "ask"), program, 0o755)
 	}
 	if err == nil {
 		err = os.Chmod(dir, 0o755)

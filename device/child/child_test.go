@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"fulmar/internal/exetest"
 )
 
 // TestMain is fulmard where the test runs itself as one.
@@ -34,7 +36,7 @@ func script(t *testing.T, text string) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, "program")
-	if err := os.WriteFile(path, []byte("#!/bin/bash\n"+text), 0o755); err != nil {
+	if err := exetest.Write(path, []byte("#!/bin/bash\n"+text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -52,7 +54,7 @@ func self(t *testing.T) string {
 		t.Fatal(err)
 	}
 	path := script(t, "")
-	if err := os.WriteFile(path, b, 0o755); err != nil {
+	if err := exetest.Write(path, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/device/child"
+	"fulmar/internal/exetest"
 )
 
 // TestMain is fulmard where a command is bounded.
@@ -55,10 +56,7 @@ func newShop(t *testing.T) shop {
 func (s shop) put(name, text string, mode os.FileMode) string {
 	s.t.Helper()
 	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err := exetest.Write(path, []byte(text), mode); err != nil {
 		s.t.Fatal(err)
 	}
 	return path

@@ -39,7 +39,7 @@ type transfer struct {
 
 	at    time.Time // of its turn
 	seq   uint64    // of its newest piece, or of its coming
-	place int // in the heap; -1 not there
+	place int       // in the heap; -1 not there
 }
 
 // turns are the transfers that have something to send, or to say that it was all, by the time of their turn; of

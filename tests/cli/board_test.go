@@ -23,6 +23,7 @@ import (
 	"fulmar/agent/local"
 	"fulmar/agent/shadow"
 	"fulmar/command"
+	"fulmar/internal/exetest"
 	"fulmar/schema"
 	"fulmar/schema/onboard"
 	"fulmar/twin"
@@ -180,7 +181,7 @@ func public(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Check(err)
 	program, err := os.ReadFile(exe)
 	ts.Check(err)
-	ts.Check(os.WriteFile(filepath.Join(dir, "fulmar"), program, 0o755))
+	ts.Check(exetest.Write(filepath.Join(dir, "fulmar"), program, 0o755))
 	ts.Check(os.Chmod(dir, 0o755))
 	ts.Setenv("PUBLIC", dir)
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"fulmar/cmd/fulmar/enrol"
+	"fulmar/internal/exetest"
 	"fulmar/tests/local"
 )
 
@@ -170,7 +171,7 @@ func (b *bench) plain() string {
 
 func (b *bench) write(name, text string, mode os.FileMode) {
 	b.t.Helper()
-	if err := os.WriteFile(filepath.Join(b.dir, name), []byte(text), mode); err != nil {
+	if err := exetest.Write(filepath.Join(b.dir, name), []byte(text), mode); err != nil {
 		b.t.Fatal(err)
 	}
 }

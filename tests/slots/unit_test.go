@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/internal/exetest"
 	"fulmar/ota/slot"
 )
 
@@ -84,7 +85,7 @@ func pack(t *testing.T, dir, version, program string) string {
 		err = os.MkdirAll(dir, 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, slot.Agent), b, 0o755)
+		err = exetest.Write(filepath.Join(dir, slot.Agent), b, 0o755)
 	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, "release"), []byte(version+"\n"), 0o644)

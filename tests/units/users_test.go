@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"fulmar/inference/enginetest"
+	"fulmar/internal/exetest"
 	"fulmar/tests/local"
 )
 
@@ -75,7 +76,7 @@ func copyFile(t *testing.T, from, to string) string {
 	t.Helper()
 	b, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(to, b, 0o755)
+		err = exetest.Write(to, b, 0o755)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"fulmar/internal/exetest"
 	"fulmar/ota/slot"
 	"fulmar/schema/onboard"
 	"fulmar/tests/local"
@@ -201,7 +202,7 @@ func (w *world) agent(version, wrong string) string {
 		err = os.MkdirAll(dir, 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, slot.Agent), b, 0o755)
+		err = exetest.Write(filepath.Join(dir, slot.Agent), b, 0o755)
 	}
 	if err != nil {
 		w.Fatal(err)

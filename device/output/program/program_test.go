@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"fulmar/device/child"
+	"fulmar/internal/exetest"
 )
 
 // TestMain is fulmard where a program is bounded.
@@ -42,10 +43,10 @@ func TestProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	self, set := filepath.Join(dir, "self"), filepath.Join(dir, "set")
-	if err := os.WriteFile(self, b, 0o755); err != nil {
+	if err := exetest.Write(self, b, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(set, []byte("#!/bin/bash\n[ \"$1\" = --to=7 ] && exit 5\n[ \"$1\" = --to=8 ] && sleep 60\necho \"${1#--to=}\" > \"$2\"\n"), 0o755); err != nil {
+	if err := exetest.Write(set, []byte("#!/bin/bash\n[ \"$1\" = --to=7 ] && exit 5\n[ \"$1\" = --to=8 ] && sleep 60\necho \"${1#--to=}\" > \"$2\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cfg := Config{Set: []string{set, "--to={value}", filepath.Join(dir, "value")}, Get: []string{"/bin/cat", filepath.Join(dir, "value")}, User: "nobody", MemoryMiB: 256}

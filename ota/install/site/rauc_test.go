@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"fulmar/internal/exetest"
 	"fulmar/ota"
 	"fulmar/ota/install/installtest"
 )
@@ -57,7 +58,7 @@ func newRauc(t *testing.T) *raucBoard {
 	board := filepath.Join(p.dir, "state", "board")
 	p.must(os.Mkdir(board, 0o777))
 	p.must(os.Chmod(board, 0o777))
-	p.must(os.WriteFile(filepath.Join(board, "rauc"), []byte(strings.ReplaceAll(rauc, "@STATE@", filepath.Join(p.dir, "state"))), 0o755))
+	p.must(exetest.Write(filepath.Join(board, "rauc"), []byte(strings.ReplaceAll(rauc, "@STATE@", filepath.Join(p.dir, "state"))), 0o755))
 	for name, text := range map[string]string{"booted": "A\n", "active": "A\n", "slot-A": "", "slot-B": "", "boot_id": "boot-0\n"} {
 		p.must(os.WriteFile(filepath.Join(board, name), []byte(text), 0o666))
 		p.must(os.Chmod(filepath.Join(board, name), 0o666))

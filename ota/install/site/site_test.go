@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"fulmar/device/child"
+	"fulmar/internal/exetest"
 	"fulmar/ota"
 	"fulmar/ota/install/installtest"
 	"fulmar/ota/release"
@@ -50,17 +51,9 @@ func newPlace(t *testing.T, text, restart string) *place {
 		p.must(os.Chown(state, 65534, 65534))
 	}
 	text = strings.NewReplacer("@STATE@", state, "@RESTART@", restart).Replace(text)
-	p.must(executable(filepath.Join(dir, "program"), []byte(text)))
+	p.must(exetest.Write(filepath.Join(dir, "program"), []byte(text), 0o755))
 	p.manifest("")
 	return p
-}
-
-// executable writes a program. No child is forked meanwhile: one of a test beside this would
-// have the file open for writing until it is another program, and this one be busy.
-func executable(path string, b []byte) error {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	return os.WriteFile(path, b, 0o755)
 }
 
 func (p *place) must(err error) {
@@ -91,7 +84,7 @@ func (p *place) self() string {
 	p.must(err)
 	b, err := os.ReadFile(from)
 	p.must(err)
-	p.must(executable(path, b))
+	p.must(exetest.Write(path, b, 0o755))
 	return path
 }
 
