@@ -48,7 +48,7 @@ axe: ## axe-core, which the pages are held against, into .cache/ (once)
 
 test: ort axe build ## all tests but those that have a target of their own (mosquitto, chromium, swtpm and the like are installed if they are missing)
 	@cross/need g++ mosquitto chromium e2fsprogs mount swtpm swtpm-tools tpm2-tools systemd openssl softhsm2 opensc mandoc curl prometheus-alertmanager prometheus python3 python3-pymodbus python3-serial python3-serial-asyncio socat
-	$(GO) test -timeout 14m ./...
+	cross/gotest -timeout 14m ./...
 	cd tests/peers && $(GO) test ./tuf
 
 gates: ## format, vet (the bench's module too), staticcheck, module sums, static arm64 build
@@ -81,8 +81,8 @@ test-packages: packages ## the packages, installed into Debian 11, 12 and 13 and
 	@cross/need e2fsprogs mount kmod systemd debootstrap zstd lintian shellcheck
 	FULMAR_PACKAGES=1 $(GO) test -count 1 -timeout 20m ./tests/packages/...
 
-race: ort ## the concurrent packages under the race detector
-	$(GO) test -race -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$|/twin')
+race: ort ## the concurrent packages under the race detector, with few of the generated schedules
+	cross/gotest -race -short -timeout 14m $$($(GO) list ./... | grep -vE '/tests/|/models/|/cmd/|/house$$|/twin')
 
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@cross/fuzz $${FUZZTIME:-10s}
