@@ -67,7 +67,7 @@ const (
 	// saveTimeout bounds one transaction.
 	saveTimeout = 30 * time.Second
 	// pruneEvery is how often old ones are looked for.
-	pruneEvery = time.Minute
+	pruneEvery = 5 * time.Minute
 	// pruneAgain is when after a piece: boards' words go between two.
 	pruneAgain = time.Second
 )
