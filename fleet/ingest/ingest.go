@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,8 +31,8 @@ const (
 	// are due to be written, and for old rows.
 	tick = time.Second
 	// maxCached bounds the books and boards kept in memory; beyond it the cache is
-	// emptied and read again as needed.
-	maxCached = 50_000
+	// emptied and read again as needed. 20,000 boards have 80,000 books.
+	maxCached = 100_000
 )
 
 // ErrStopped is returned to callers that wait when ingest ends.
@@ -91,6 +92,7 @@ type counters struct {
 
 // job is one thing to write and who waits for it.
 type job struct {
+	ctx     context.Context // of who waits
 	key     BoardKey
 	apply   func(*txn) error
 	samples bool       // changes nothing of the board but its values and books
@@ -203,6 +205,12 @@ func (in *Ingest) drain() {
 // commit writes a batch in one transaction. Should it fail, each job is tried
 // alone, so that one job that can not be written does not hold up the others.
 func (in *Ingest) commit(batch []*job) {
+	// Where more comes than can be written, what nobody waits for any more would take the
+	// time of what somebody does. Its board has no PUBACK and sends it again.
+	batch = slices.DeleteFunc(batch, func(j *job) bool { return j.ctx.Err() != nil })
+	if len(batch) == 0 {
+		return
+	}
 	err := in.transact(batch)
 	if err != nil {
 		in.log.Error("ledger not written", "messages", len(batch), "error", err.Error())
@@ -251,10 +259,11 @@ func (in *Ingest) within(fn func(*txn) error) error {
 
 // submit queues a job and waits until it is committed.
 func (in *Ingest) submit(ctx context.Context, key BoardKey, apply func(*txn) error) error {
-	return in.await(ctx, &job{key: key, apply: apply, done: make(chan error, 1)})
+	return in.await(&job{ctx: ctx, key: key, apply: apply, done: make(chan error, 1)})
 }
 
-func (in *Ingest) await(ctx context.Context, j *job) error {
+func (in *Ingest) await(j *job) error {
+	ctx := j.ctx
 	select {
 	case in.queue <- j:
 	case <-ctx.Done():

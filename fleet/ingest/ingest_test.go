@@ -451,3 +451,19 @@ func BenchmarkRecords(b *testing.B) {
 	wg.Wait()
 	b.ReportMetric(float64(each*boards*per)/b.Elapsed().Seconds(), "records/s")
 }
+
+// TestGivenUp: what nobody waits for any more is not written, and takes no time of what
+// somebody does.
+func TestGivenUp(t *testing.T) {
+	r := start(t, t.TempDir(), Config{})
+	<-r.ready
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	ran := false
+	j := &job{ctx: gone, key: testKey, done: make(chan error, 1), apply: func(*txn) error { ran = true; return nil }}
+	r.queue <- j
+	after := false
+	if err := r.submit(t.Context(), testKey, func(*txn) error { after = true; return nil }); err != nil || !after || ran {
+		t.Errorf("%v; written: %v, and what nobody waits for: %v", err, after, ran)
+	}
+}

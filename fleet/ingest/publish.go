@@ -79,7 +79,7 @@ func (in *Ingest) message(ctx context.Context, key BoardKey, t schema.Topic, pay
 		samples = samples && recs[i].bad == nil && recs[i].rec.Kind == schema.KindSamples
 	}
 	topic := t.String()
-	err = in.await(ctx, &job{key: key, samples: samples, done: make(chan error, 1), apply: func(x *txn) error {
+	err = in.await(&job{ctx: ctx, key: key, samples: samples, done: make(chan error, 1), apply: func(x *txn) error {
 		x.n.messages++
 		return x.records(key, topic, m, recs)
 	}})

@@ -36,21 +36,26 @@ type DB interface {
 
 // key finds a book.
 type key struct {
+	stream
+	epoch uint64
+}
+
+// stream is all epochs of one class of a board.
+type stream struct {
 	board int64
 	class schema.Class
-	epoch uint64
 }
 
 // Shelf is the memory of the books. It is made anew after a transaction that failed.
 type Shelf struct {
 	epochs  int
 	books   map[key]*book.Book
-	touched map[key]*book.Book // in this transaction
+	touched map[stream]map[uint64]*book.Book // in this transaction, by epoch
 }
 
 // New makes a shelf that keeps the ranges of so many epochs of each class.
 func New(epochs int) *Shelf {
-	return &Shelf{epochs: epochs, books: map[key]*book.Book{}, touched: map[key]*book.Book{}}
+	return &Shelf{epochs: epochs, books: map[key]*book.Book{}, touched: map[stream]map[uint64]*book.Book{}}
 }
 
 // Len is how many books are in memory.
@@ -58,39 +63,50 @@ func (s *Shelf) Len() int { return len(s.books) }
 
 // Forget lets the books of a board go, whose rows were removed.
 func (s *Shelf) Forget(board int64) {
-	gone := func(k key, _ *book.Book) bool { return k.board == board }
-	maps.DeleteFunc(s.books, gone)
-	maps.DeleteFunc(s.touched, gone)
+	maps.DeleteFunc(s.books, func(k key, _ *book.Book) bool { return k.board == board })
+	maps.DeleteFunc(s.touched, func(k stream, _ map[uint64]*book.Book) bool { return k.board == board })
 }
 
 // Book finds or makes the book of a stream. It is good until another one is asked
 // for: that may fold this one.
 func (s *Shelf) Book(db DB, board int64, c schema.Class, epoch uint64, now int64) (*book.Book, error) {
-	k := key{board, c, epoch}
+	k := key{stream{board, c}, epoch}
 	if e := s.books[k]; e != nil {
-		s.touched[k] = e
+		s.touch(k, e)
 		return e, nil
 	}
 	bk, err := open(db, "SELECT %s, floor_at FROM stream WHERE board = ? AND class = ? AND epoch = ?", k)
 	if bk == nil && err == nil {
-		if err = s.fold(db, board, c, now); err == nil {
+		if err = s.fold(db, k.stream, now); err == nil {
 			bk, err = unfold(db, k)
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read book of board %d class %s: %w", board, c, err)
 	}
-	s.books[k], s.touched[k] = bk, bk
+	s.books[k] = bk
+	s.touch(k, bk)
 	return bk, nil
+}
+
+func (s *Shelf) touch(k key, b *book.Book) {
+	m := s.touched[k.stream]
+	if m == nil {
+		m = map[uint64]*book.Book{}
+		s.touched[k.stream] = m
+	}
+	m[k.epoch] = b
 }
 
 // fold makes room for one more epoch of a class: the one untouched for longest is
 // added to the sums of the past, what it still waits for as lost until it comes.
-func (s *Shelf) fold(db DB, board int64, c schema.Class, now int64) error {
-	// Books touched in this transaction may not be in the table yet.
-	if err := s.write(db, now); err != nil {
+func (s *Shelf) fold(db DB, st stream, now int64) error {
+	// Its books that this transaction touched may not be in the table yet. Those of other
+	// streams do not matter here, and are many where many boards come at once.
+	if err := write(db, st, s.touched[st], now); err != nil {
 		return err
 	}
+	board, c := st.board, st.class
 	var n, epoch int64
 	if err := db.Row(`SELECT count(*) FROM stream WHERE board = ? AND class = ?`, []any{board, c}, &n); err != nil {
 		return err
@@ -120,9 +136,8 @@ FROM (SELECT *, length(spans) + length(gaps) > ?4 AS long FROM stream WHERE boar
 	if err != nil {
 		return fmt.Errorf("fold epochs: %w", err)
 	}
-	k := key{board, c, uint64(epoch)}
-	delete(s.books, k)
-	delete(s.touched, k)
+	delete(s.books, key{st, uint64(epoch)})
+	delete(s.touched[st], uint64(epoch))
 	return db.Exec(`DELETE FROM stream WHERE board = ? AND class = ? AND epoch = ?`, board, c, epoch)
 }
 
@@ -160,16 +175,16 @@ func open(db DB, q string, k key) (*book.Book, error) {
 	return b, err
 }
 
-// write writes the books touched since the last Flush.
-func (s *Shelf) write(db DB, now int64) error {
-	for k, e := range s.touched {
+// write writes books of a stream.
+func write(db DB, st stream, books map[uint64]*book.Book, now int64) error {
+	for epoch, e := range books {
 		spans, gaps := e.Packed()
 		err := db.Exec(`INSERT INTO stream (board, class, epoch, heard, floor, spans, gaps, arrived, lost, closed, dups, floor_at, touched)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (board, class, epoch) DO UPDATE SET heard = excluded.heard, floor = excluded.floor, spans = excluded.spans,
   gaps = excluded.gaps, arrived = excluded.arrived, lost = excluded.lost, closed = excluded.closed, dups = excluded.dups, floor_at = excluded.floor_at,
   touched = excluded.touched`,
-			k.board, k.class, int64(k.epoch), int64(e.Heard), int64(e.Floor), spans, gaps,
+			st.board, st.class, int64(epoch), int64(e.Heard), int64(e.Floor), spans, gaps,
 			int64(e.Arrived), int64(e.Lost()), int64(e.Closed), int64(e.Dups), e.FloorAt, now)
 		if err != nil {
 			return fmt.Errorf("write book: %w", err)
@@ -179,8 +194,12 @@ ON CONFLICT (board, class, epoch) DO UPDATE SET heard = excluded.heard, floor = 
 }
 
 // Flush writes the books that this transaction touched.
-func (s *Shelf) Flush(db DB, now int64) error {
-	err := s.write(db, now)
+func (s *Shelf) Flush(db DB, now int64) (err error) {
+	for st, books := range s.touched {
+		if err = write(db, st, books, now); err != nil {
+			break
+		}
+	}
 	clear(s.touched)
 	return err
 }
