@@ -20,8 +20,8 @@ import (
 	"fulmar/schema/rest"
 )
 
-// maxReply bounds what the API may answer: an overview of a few boards.
-const maxReply = 8 << 20
+// maxReply bounds what the API may answer: an overview of 20,000 boards.
+const maxReply = 256 << 20
 
 // API asks the fleet with a token of its own, trusting its authority alone.
 type API struct {
@@ -103,7 +103,10 @@ func (a *API) send(ctx context.Context, method, path string, head http.Header, b
 		return err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply+1))
+	if err == nil && len(b) > maxReply {
+		err = fmt.Errorf("%s %s: the answer is longer than %d bytes", method, path, maxReply)
+	}
 	if err != nil {
 		return err
 	}
