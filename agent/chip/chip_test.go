@@ -136,7 +136,7 @@ func TestLate(t *testing.T) {
 	}
 	old := open(t, "unix:"+filepath.Join(dir, "none"))
 	begin := time.Now()
-	if _, err := old.Holder().Seal(make([]byte, 32)); !errors.Is(err, tpm.ErrNoTPM) || time.Since(begin) > 10*time.Second {
+	if _, err := old.Holder().Seal(make([]byte, 32)); !errors.Is(err, tpm.ErrNoTPM) || time.Since(begin) > time.Second {
 		t.Errorf("no TPM, an hour after the boot: %v in %v", err, time.Since(begin))
 	}
 }
